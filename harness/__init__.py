@@ -1,0 +1,1 @@
+"""Run, judge, record, compare, gate, publish: the evaluation half of the project."""

@@ -1,0 +1,63 @@
+"""Engines turn prompts into text: one door, `generate(prompts, sampling) -> completions`.
+
+Import an engine from its own module (`harness.engines.hf`), so that its libraries load only
+where it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from harness.schema import FinishReason, Message
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to decode. `temperature=0` is greedy; `n` samples a prompt.
+
+    The seed of sample j of a prompt is derived from (`seed`, prompt, j), so that neither the
+    order of the prompts nor the batch changes a sample.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    max_tokens: int = 256
+    n: int = 1
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"stop": list(self.stop)}
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One generated text, cut before the stop string that ended it."""
+
+    text: str
+    finish_reason: FinishReason
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class Engine(Protocol):
+    """A loaded model. `model_digest` covers weights, configuration and tokenizer."""
+
+    name: str
+    model_id: str
+    model_digest: str | None
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """The prompt text of a conversation, ready for the assistant's turn."""
+        ...
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        sampling: Sampling,
+        on_done: Callable[[int], None] | None = None,
+    ) -> list[list[Completion]]:
+        """`sampling.n` completions for each prompt, in order; `on_done(k)` after k responses."""
+        ...

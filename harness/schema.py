@@ -1,0 +1,277 @@
+"""The vocabulary: plain, frozen, versioned values that every other module speaks in.
+
+This module imports nothing of the project. Identity is always the sha256 of canonical JSON:
+no clock, no path and no host name is part of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 1
+
+MetricKind = Literal["binary", "continuous"]
+Tier = Literal["critical", "guardrail", "advisory"]
+Verdict = Literal["pass", "fail", "inconclusive"]
+FinishReason = Literal["stop", "length"]
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys, no spaces and no NaN: equal values give equal bytes.
+
+    Raises:
+        ValueError: a float is NaN or infinite.
+        TypeError: a value is not JSON.
+    """
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+
+
+def digest(value: Any) -> str:
+    """sha256 (hex) of the canonical JSON of `value`; a `Record` counts as its JSON form."""
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    # A lone surrogate in model output cannot be encoded strictly; it must not break identity.
+    return hashlib.sha256(canonical_json(value).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class Record(BaseModel):
+    """Base of every stored value: frozen, unknown keys refused, no NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Message(Record):
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Item(Record):
+    """One thing asked: what a task hands to the explorer, the evaluator and the scorer."""
+
+    task: str
+    split: str
+    index: int = Field(ge=0, description="position in its split; the id of recorded responses")
+    prompt: str = Field(description="the user's turn, before any chat template")
+    reference: dict[str, Any] = Field(
+        default_factory=dict, description="what scoring needs: gold, aspects, entity, ..."
+    )
+    tags: dict[str, list[str]] = Field(
+        default_factory=dict, description="slices this item belongs to, e.g. {'topic': ['stem']}"
+    )
+
+    @property
+    def digest(self) -> str:
+        """Content identity: task, prompt and reference, not the position or the split."""
+        return digest({"task": self.task, "prompt": self.prompt, "reference": self.reference})
+
+
+class Sample(Record):
+    """One response of a model to one item."""
+
+    task: str
+    item: str = Field(description="digest of the item")
+    index: int
+    repeat: int = 0
+    prompt: str = Field(description="the text the model saw, after the chat template")
+    response: str
+    finish_reason: FinishReason | None = Field(
+        default=None, description="None for recorded responses that do not say"
+    )
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class Score(Record):
+    """What a sample is worth: every metric of the task has a value or a reason for its absence."""
+
+    task: str
+    item: str
+    index: int
+    repeat: int = 0
+    values: dict[str, float] = Field(default_factory=dict)
+    unscored: dict[str, str] = Field(default_factory=dict, description="metric -> reason")
+    details: dict[str, Any] = Field(default_factory=dict, description="evidence, for people")
+
+
+class AspectFeedback(Record):
+    """One aspect of fine-grained feedback: a justification first, then a grade of three levels."""
+
+    aspect: str
+    justification: str = Field(description="names the failing step, fact or sentence; the evidence")
+    grade: Literal[0, 1, 2] = Field(description="0 poor, 1 partly right, 2 good")
+
+
+class Feedback(Record):
+    """Fine-grained feedback on one sample, as reflection reads it."""
+
+    task: str
+    item: str
+    aspects: list[AspectFeedback]
+
+    @property
+    def grade(self) -> float:
+        """Mean grade over the aspects, in [0, 1]."""
+        return sum(a.grade for a in self.aspects) / (2 * len(self.aspects)) if self.aspects else 0.0
+
+    def text(self) -> str:
+        """The justifications of what is not yet good, one a line; what the policy is shown."""
+        return "\n".join(a.justification for a in self.aspects if a.grade < 2)
+
+
+class Metric(Record):
+    """What a task measures, and how the gate has to read it."""
+
+    name: str
+    kind: MetricKind
+    low: float = 0.0
+    high: float = 1.0
+    higher_is_better: bool = True
+    primary: bool = Field(default=False, description="the task's headline number")
+    description: str = ""
+
+
+class MetricResult(Record):
+    """A metric over an evaluation: mean with its standard error and 95 % interval.
+
+    What cannot be known is None: the mean of nothing, the spread of one.
+    """
+
+    mean: float | None
+    stderr: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int = Field(description="clusters (items) with a value")
+    unscored: int = 0
+
+
+class ModelRef(Record):
+    """Which weights answered. `digest` covers weights, configuration and tokenizer."""
+
+    id: str
+    digest: str | None = Field(default=None, description="None only for recorded responses")
+
+
+class JudgeRef(Record):
+    """Who graded: results under different judges or prompts are never compared."""
+
+    id: str
+    prompt_digest: str | None = None
+
+
+class Evaluation(Record):
+    """One model on one task: the unit that is gated, recorded and published."""
+
+    schema_version: int = SCHEMA_VERSION
+    task: str
+    task_version: str
+    split: str
+    model: ModelRef
+    engine: str
+    decoding: dict[str, Any]
+    judge: JudgeRef | None = None
+    estimator: str | None = Field(
+        default=None, description="e.g. FActScore's decomposer, retriever, verifier and k"
+    )
+    dataset_digest: str = Field(description="digest of the item digests, in order of index")
+    prompt_digest: str = Field(description="digest of how prompts are made (template, shots)")
+    code_version: str
+    seed: int = 0
+    items: int = Field(description="items that were asked")
+    metrics: dict[str, MetricResult]
+    samples_digest: str
+    scores_digest: str
+
+    @property
+    def identity(self) -> str:
+        return digest(self)
+
+    @property
+    def comparable_key(self) -> str:
+        """Equal for two evaluations whose numbers may stand in one ranking."""
+        return digest(
+            {
+                "task": self.task,
+                "task_version": self.task_version,
+                "split": self.split,
+                "dataset": self.dataset_digest,
+                "prompt": self.prompt_digest,
+                "judge": self.judge.model_dump(mode="json") if self.judge else None,
+                "estimator": self.estimator,
+            }
+        )
+
+
+class Rule(Record):
+    """What a gate demands of one metric."""
+
+    task: str
+    metric: str
+    tier: Tier = "critical"
+    margin: float = Field(gt=0, description="largest tolerated loss, in the metric's unit")
+
+
+class Policy(Record):
+    """A gate's rules, written before any score exists."""
+
+    alpha: float = Field(default=0.05, gt=0, lt=0.5, description="one-sided level")
+    min_completeness: float = Field(default=0.995, ge=0, le=1)
+    max_unscored: float = Field(default=0.01, ge=0, le=1)
+    seed: int = 0
+    rules: list[Rule] = Field(min_length=1)
+
+
+class Check(Record):
+    """The gate's finding on one rule."""
+
+    task: str
+    metric: str
+    tier: Tier
+    verdict: Verdict
+    label: Literal["improved", "tolerated-regression", "unchanged", "regressed", "unclear"]
+    test: str = Field(description="the procedure that gave the interval")
+    n: int
+    baseline_mean: float
+    candidate_mean: float
+    delta: float
+    stderr: float
+    low: float = Field(description="lower end of the 1 - 2 alpha interval of delta")
+    high: float
+    margin: float
+    p_value: float = Field(description="one-sided, of delta <= -margin")
+    improved_only: int | None = Field(default=None, description="binary: only candidate right")
+    regressed_only: int | None = Field(default=None, description="binary: only baseline right")
+    reason: str
+
+
+class Decision(Record):
+    """The gate's verdict: frozen, with its reasons and the digests of all it looked at."""
+
+    schema_version: int = SCHEMA_VERSION
+    verdict: Verdict
+    checks: list[Check]
+    reasons: list[str]
+    policy_digest: str
+    baseline: dict[str, str] = Field(description="task -> identity of the evaluation")
+    candidate: dict[str, str]
+
+
+class Promotion(Record):
+    """Whether a candidate becomes the incumbent; see `harness.gate.promote`."""
+
+    promoted: bool
+    reasons: list[str]
+    ladder_z: float = Field(description="combined standardised gain over the incumbent")
+
+
+def mean(values: list[float]) -> float:
+    """Arithmetic mean by exact summation, so that the order of the values does not matter."""
+    return math.fsum(values) / len(values)

@@ -1,0 +1,211 @@
+"""Files that survive a crash: atomic, content-addressed, and read back with clear errors.
+
+Everything is written to a temporary name in the same folder, fsynced and renamed, so that a
+reader sees the old content or the new, never a half. Like `harness.schema`, this module imports
+nothing of the project but the vocabulary.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from harness.errors import UserError
+from harness.schema import Record, canonical_json
+
+R = TypeVar("R", bound=Record)
+
+MAX_LINE_BYTES = 64 * 1024 * 1024
+
+
+@contextlib.contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"Cannot write {path}: {error.strerror or error}. "
+            "Nothing was lost: free some space or choose another folder, and start again."
+        ) from error
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace `path` by `data`, atomically and durably.
+
+    Raises:
+        UserError: the file system refused (full disk, no permission).
+    """
+    with _disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+            raise
+        _fsync_folder(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """`write_bytes` of UTF-8; lone surrogates, which models do emit, become '?'."""
+    write_bytes(path, text.encode("utf-8", "replace"))
+
+
+def _plain(value: Any) -> Any:
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Indented, sorted JSON of a value or a record."""
+    text = json.dumps(_plain(value), indent=2, sort_keys=True, ensure_ascii=True, allow_nan=False)
+    write_text(path, text + "\n")
+
+
+def jsonl_bytes(values: Iterable[Any]) -> bytes:
+    """Canonical JSON lines; a lone surrogate survives as its escape."""
+    lines = []
+    for value in values:
+        line = canonical_json(_plain(value))
+        try:
+            lines.append(line.encode())
+        except UnicodeEncodeError:
+            lines.append(json.dumps(json.loads(line), sort_keys=True).encode())
+    return b"".join(line + b"\n" for line in lines)
+
+
+def write_jsonl(path: Path, values: Iterable[Any]) -> str:
+    """Write canonical JSON lines (gzipped if the name ends in .gz); return their sha256."""
+    data = jsonl_bytes(values)
+    packed = gzip.compress(data, compresslevel=6, mtime=0) if path.suffix == ".gz" else data
+    write_bytes(path, packed)
+    return hashlib.sha256(data).hexdigest()
+
+
+def read_json(path: Path) -> Any:
+    """Parse a JSON file.
+
+    Raises:
+        UserError: missing, or malformed (names the line and column).
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise UserError(f"There is no file {path}.") from error
+    except IsADirectoryError as error:
+        raise UserError(f"{path} is a folder, where a JSON file is expected.") from error
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{path}, line {error.lineno}, column {error.colno}: not JSON ({error.msg})."
+        ) from error
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{path} is not JSON text ({error}).") from error
+
+
+def read_jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    """Parse JSON lines into (line number, object) pairs; blank lines are passed over.
+
+    Raises:
+        UserError: missing, or a line is not a JSON object (names file, line and fault).
+    """
+    rows: list[tuple[int, dict[str, Any]]] = []
+    try:
+        opener: Callable[..., Any] = gzip.open if path.suffix == ".gz" else open
+        with opener(path, "rb") as file:
+            for number, line in enumerate(file, 1):
+                if not line.strip():
+                    continue
+                if len(line) > MAX_LINE_BYTES:
+                    raise UserError(f"{path}, line {number}: longer than {MAX_LINE_BYTES} bytes.")
+                try:
+                    value = json.loads(line)
+                except (ValueError, RecursionError) as error:
+                    raise UserError(f"{path}, line {number}: not JSON ({error}).") from error
+                if not isinstance(value, dict):
+                    raise UserError(
+                        f"{path}, line {number}: an object {{...}} is expected, "
+                        f"this is a {type(value).__name__}."
+                    )
+                rows.append((number, value))
+    except FileNotFoundError as error:
+        raise UserError(f"There is no file {path}.") from error
+    except IsADirectoryError as error:
+        raise UserError(f"{path} is a folder, where a JSONL file is expected.") from error
+    except (gzip.BadGzipFile, EOFError) as error:
+        raise UserError(f"{path} is not a whole gzip file ({error}).") from error
+    return rows
+
+
+def parse(model: type[R], value: Any, where: str) -> R:
+    """Validate `value` as a record.
+
+    Raises:
+        UserError: it does not fit; names `where`, the field and the fault.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "the whole"
+        raise UserError(f"{where}: {field}: {first['msg']}.") from error
+
+
+def read_records(path: Path, model: type[R]) -> list[R]:
+    """Parse JSON lines into records, with the file and line in every error."""
+    return [parse(model, row, f"{path}, line {number}") for number, row in read_jsonl(path)]
+
+
+def file_digest(path: Path) -> str:
+    """sha256 (hex) of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary sibling that becomes `path` when the block succeeds.
+
+    An existing `path` is replaced. If the block raises, nothing of it remains and `path` stays
+    as it was.
+    """
+    with _disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        yield temporary
+        with _disk_errors(path):
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    with open(file, "rb") as handle:
+                        os.fsync(handle.fileno())
+            os.chmod(temporary, 0o755)
+            if path.exists():
+                shutil.rmtree(path)
+            os.replace(temporary, path)
+            _fsync_folder(path.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise

@@ -1,0 +1,44 @@
+"""The benchmarks: what is asked, how an answer is scored, and what is said about it.
+
+Adding one = adding a folder whose package lists its `Task` values in `TASKS`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.errors import UserError
+
+if TYPE_CHECKING:
+    from tasks.plugin import Task
+
+FOLDER = Path(__file__).parent
+
+
+def _all() -> dict[str, Task]:
+    folders = [m.name for m in pkgutil.iter_modules([str(FOLDER)]) if m.ispkg]
+    packages = [importlib.import_module(f"tasks.{name}") for name in sorted(folders)]
+    return {task.name: task for package in packages for task in package.TASKS}
+
+
+def names() -> list[str]:
+    """Every task that `load` knows."""
+    return sorted(_all())
+
+
+def load(name: str) -> Task:
+    """The task called `name`.
+
+    Raises:
+        UserError: there is none; names the nearest.
+    """
+    found = _all()
+    if name not in found:
+        near = difflib.get_close_matches(name, found, n=1)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        raise UserError(f"There is no task '{name}'.{hint} Known: {', '.join(sorted(found))}.")
+    return found[name]

@@ -1,0 +1,122 @@
+"""What a benchmark is to this project: items, scores, feedback.
+
+A folder under `tasks/` works three ways: stock `lm_eval --include_path` reads its YAML, `rlrf eval`
+and `rlrf score` call its `Task`, and the trainer learns from the same `Task`'s feedback.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from harness.schema import Feedback, Item, Metric, MetricResult, Sample, Score, mean
+
+Answered = tuple[Item, Sample]
+
+
+class Judge(Protocol):
+    """Grades prompts with text; identified by who grades and by which prompt."""
+
+    id: str
+
+    def grade(self, prompts: Sequence[str]) -> list[str]:
+        """One reply per prompt, in order."""
+        ...
+
+
+class Items(Protocol):
+    def __call__(self, split: str, data: Path | None = None) -> list[Item]: ...
+
+
+class ScoreAnswers(Protocol):
+    def __call__(self, answered: Sequence[Answered], judge: Judge | None = None) -> list[Score]: ...
+
+
+class GiveFeedback(Protocol):
+    def __call__(self, item: Item, sample: Sample, score: Score) -> Feedback: ...
+
+
+@dataclass(frozen=True)
+class Task:
+    """A benchmark as the harness and the trainer see it.
+
+    `items(split, data)` lists what is asked, `score(answered, judge)` says what each answer is
+    worth, in order, and never raises for what a model wrote; `feedback(item, sample, score)` says
+    what is wrong with one answer, for reflection to read.
+    """
+
+    name: str
+    version: str
+    metrics: tuple[Metric, ...]
+    splits: tuple[str, ...]
+    items: Items
+    score: ScoreAnswers
+    feedback: GiveFeedback
+    generation: Mapping[str, Any] = field(
+        default_factory=lambda: {"max_tokens": 512, "temperature": 0.0, "stop": []}
+    )
+    prompt_style: str = "chat"
+    estimator: str | None = None
+    derive: Callable[[Sequence[Score]], dict[str, MetricResult]] | None = None
+
+    @property
+    def primary(self) -> Metric:
+        return next(metric for metric in self.metrics if metric.primary)
+
+    def aggregate(self, scores: Sequence[Score]) -> dict[str, MetricResult]:
+        """Every metric over `scores`: item means first, then `derive`'s."""
+        results = aggregate(scores)
+        if self.derive is not None:
+            results |= self.derive(scores)
+        return results
+
+
+def item_values(scores: Sequence[Score], metric: str) -> dict[str, float]:
+    """Item digest -> mean over its repeats, for the items where `metric` has a value."""
+    values: dict[str, list[float]] = defaultdict(list)
+    for score in scores:
+        if metric in score.values:
+            values[score.item].append(score.values[metric])
+    return {item: mean(repeats) for item, repeats in values.items()}
+
+
+def summarize(values: Sequence[float], unscored: int = 0) -> MetricResult:
+    """Mean with its standard error and 95 % interval, Student's t with n - 1 degrees of freedom.
+
+    For 0/1 values the interval is Wilson's score interval, which is right near 0 and 1
+    (E. B. Wilson, JASA 1927); the standard error stays sd / sqrt(n).
+    """
+    from scipy.stats import norm, t
+
+    n = len(values)
+    if n == 0:
+        return MetricResult(mean=None, n=0, unscored=unscored)
+    center = mean(list(values))
+    if n == 1:
+        return MetricResult(mean=center, n=1, unscored=unscored)
+    stderr = math.sqrt(math.fsum((v - center) ** 2 for v in values) / (n - 1) / n)
+    if all(v in (0.0, 1.0) for v in values):
+        z = float(norm.ppf(0.975))
+        middle = (center + z * z / (2 * n)) / (1 + z * z / n)
+        half = z * math.sqrt(center * (1 - center) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+        low, high = max(0.0, middle - half), min(1.0, middle + half)
+    else:
+        half = float(t.ppf(0.975, n - 1)) * stderr
+        low, high = center - half, center + half
+    return MetricResult(mean=center, stderr=stderr, low=low, high=high, n=n, unscored=unscored)
+
+
+def aggregate(scores: Sequence[Score]) -> dict[str, MetricResult]:
+    """Every metric that appears in `scores`, over items (repeats averaged first)."""
+    names = sorted({name for s in scores for name in (*s.values, *s.unscored)})
+    return {
+        name: summarize(
+            list(item_values(scores, name).values()),
+            unscored=sum(name in s.unscored for s in scores),
+        )
+        for name in names
+    }
