@@ -186,6 +186,7 @@ class Evaluation(Record):
     code_version: str
     seed: int = 0
     items: int = Field(description="items that were asked")
+    definitions: dict[str, Metric] = Field(description="how the gate reads each per-item metric")
     metrics: dict[str, MetricResult]
     samples_digest: str
     scores_digest: str

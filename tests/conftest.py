@@ -1,0 +1,18 @@
+"""Shared fixtures: where the real test data lies."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real benchmark data; the test is skipped where it is absent."""
+    named = os.environ.get("RLRF_DATA")
+    folder = Path(named) if named else Path(__file__).parents[1] / ".." / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"real test data is not at {folder} (name its folder in RLRF_DATA)")
+    return folder.resolve()
