@@ -1,0 +1,68 @@
+"""The embedded world: every split of every mini benchmark, from one seed.
+
+Splits are disjoint: no problem, person or instruction stands in two of them. `VERSION` changes
+whenever an item does, and results of different versions are never compared.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from functools import cache
+
+from harness.errors import UserError
+from harness.schema import Item
+from tasks.mini import arithmetic, biography, instructions
+
+VERSION = "1"
+SIZES = {"train": 2000, "gate": 1000, "sealed": 1000}
+SPLITS = tuple(SIZES)
+
+
+@cache
+def everyone() -> tuple[biography.Person, ...]:
+    """The people of the encyclopedia: `SIZES` of them, in the order of the splits."""
+    return biography.people(f"people/{VERSION}", sum(SIZES.values()))
+
+
+@cache
+def _world() -> dict[tuple[str, str], tuple[Item, ...]]:
+    made: dict[tuple[str, str], tuple[Item, ...]] = {}
+    seen: set[str] = set()
+    persons = iter(everyone())
+    for split, size in SIZES.items():
+        rng = random.Random(f"{split}/{VERSION}")
+        made[arithmetic.TASK, split] = _distinct(arithmetic.item, split, size, rng, seen)
+        made[biography.TASK, split] = tuple(
+            biography.item(split, index, rng, next(persons)) for index in range(size)
+        )
+        made[instructions.TASK, split] = _distinct(instructions.item, split, size, rng, seen)
+    return made
+
+
+def _distinct(
+    make: Callable[[str, int, random.Random], Item],
+    split: str,
+    size: int,
+    rng: random.Random,
+    seen: set[str],
+) -> tuple[Item, ...]:
+    """`size` items whose prompts are not in `seen`, which grows by them."""
+    items: list[Item] = []
+    while len(items) < size:
+        item = make(split, len(items), rng)
+        if item.prompt not in seen:
+            seen.add(item.prompt)
+            items.append(item)
+    return tuple(items)
+
+
+def items(task: str, split: str) -> list[Item]:
+    """One split of one mini benchmark.
+
+    Raises:
+        UserError: there is no such split.
+    """
+    if split not in SIZES:
+        raise UserError(f"{task} has no split '{split}'; it has {', '.join(SPLITS)}.")
+    return list(_world()[task, split])
