@@ -120,3 +120,17 @@ def aggregate(scores: Sequence[Score]) -> dict[str, MetricResult]:
         )
         for name in names
     }
+
+
+def slices(
+    items: Sequence[Item], scores: Sequence[Score], by: str
+) -> dict[str, dict[str, MetricResult]]:
+    """Tag -> every metric over the items that carry it under `by`; each tag of an item counts."""
+    tagged: dict[str, set[str]] = defaultdict(set)
+    for item in items:
+        for tag in item.tags.get(by, []):
+            tagged[tag].add(item.digest)
+    return {
+        tag: aggregate([s for s in scores if s.item in digests])
+        for tag, digests in sorted(tagged.items())
+    }

@@ -1,0 +1,34 @@
+"""A judge's verdict, as fine-grained feedback for reflection to read."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from harness.schema import AspectFeedback, Feedback, Item, Sample, Score
+from tasks.just_eval.aspects import aspects_of
+
+
+def grade(score: float) -> Literal[0, 1, 2]:
+    """Five levels in three: below 3 is poor, from 4 on good."""
+    if score >= 4:
+        return 2
+    return 1 if score >= 3 else 0
+
+
+def feedback(item: Item, sample: Sample, score: Score) -> Feedback:
+    """One entry for each aspect that has a score, quoting the judge's reason for it."""
+    reasons: dict[str, str] = score.details.get("reasons", {})
+    return Feedback(
+        task=item.task,
+        item=item.digest,
+        aspects=[
+            AspectFeedback(
+                aspect=aspect,
+                justification=f"{aspect.capitalize()} is {score.values[aspect]:g} of 5: "
+                f"{reasons.get(aspect) or 'the judge gives no reason.'}",
+                grade=grade(score.values[aspect]),
+            )
+            for aspect in aspects_of(item.reference["category"])
+            if aspect in score.values
+        ],
+    )

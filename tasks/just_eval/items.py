@@ -1,0 +1,121 @@
+"""The instructions of Just-Eval, from files or from the Hugging Face hub.
+
+A row is an object with `instruction` and `category` ("regular" or "safety"), and where known `id`
+(else its position), `source_id`, `dataset`, `task`, `topic` and `difficulty`: the shape of the
+hub's data set and of the published outputs of models.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UserError
+from harness.schema import Item
+from harness.store import read_json, read_jsonl
+
+HUB = "re-align/just-eval-instruct"
+TAGS = ("task", "topic", "difficulty", "dataset")
+
+
+def items(split: str, data: Path | None = None) -> list[Item]:
+    """The items of the one split, "test", by index; an item's index is its published id.
+
+    `data` is a JSON list or a JSONL file of rows, or a folder of them: its own files, those of
+    its `outputs/` and those of its `just_eval/` are read, and files that hold something else are
+    passed over. Files may overlap, such as the outputs of several models: an instruction is one
+    item, and has the tags that any of them gives. Without `data` the hub is asked.
+
+    Raises:
+        UserError: the split is unknown, nothing is found, a row is unfit, or files disagree.
+    """
+    if split != "test":
+        raise UserError(f"just_eval has one split, 'test'; there is no '{split}'.")
+    if data is None:
+        sources: list[tuple[str, list[Any]]] = [(HUB, _from_hub())]
+    else:
+        sources = [(str(path), rows) for path in _files(data) if _is_ours(rows := _rows(path))]
+    found: dict[int, Item] = {}
+    for name, rows in sources:
+        for position, row in enumerate(rows):
+            where = f"{name}, row {position + 1}"
+            item = _item(row, position, where)
+            known = found.get(item.index)
+            if known is None:
+                found[item.index] = item
+            elif known.digest == item.digest:
+                found[item.index] = known.model_copy(update={"tags": item.tags | known.tags})
+            else:
+                raise UserError(
+                    f"{where}: id {item.index} has another instruction or category than before. "
+                    "Keep one version of the instructions in the folder."
+                )
+    if not found:
+        raise UserError(
+            f"No instructions in {data}: a JSON list or JSONL with 'instruction' and 'category' "
+            "in each row is expected."
+        )
+    return [found[index] for index in sorted(found)]
+
+
+def _files(data: Path) -> list[Path]:
+    if not data.is_dir():
+        return [data]
+    folders = (data, data / "outputs", data / "just_eval", data / "just_eval" / "outputs")
+    return [
+        path
+        for folder in folders
+        if folder.is_dir()
+        for path in sorted(folder.iterdir())
+        if path.name.endswith((".json", ".jsonl", ".jsonl.gz"))
+    ]
+
+
+def _rows(path: Path) -> list[Any]:
+    if path.suffix == ".json":
+        value = read_json(path)
+        return value if isinstance(value, list) else []
+    return [row for _, row in read_jsonl(path)]
+
+
+def _is_ours(rows: list[Any]) -> bool:
+    return bool(rows) and isinstance(rows[0], dict) and "instruction" in rows[0]
+
+
+def _from_hub() -> list[Any]:
+    import datasets
+
+    try:
+        return list(datasets.load_dataset(HUB, split="test"))
+    except Exception as error:  # the hub's client raises whatever its many layers raise
+        raise UserError(
+            f"Cannot load {HUB} from the Hugging Face hub ({type(error).__name__}). "
+            "Name a folder that holds the instructions with --data."
+        ) from error
+
+
+def _item(row: Any, position: int, where: str) -> Item:
+    if not isinstance(row, dict) or not isinstance(row.get("instruction"), str):
+        raise UserError(f"{where}: 'instruction' has to be text.")
+    category = row.get("category")
+    if category not in ("regular", "safety"):
+        raise UserError(f"{where}: 'category' has to be 'regular' or 'safety', not {category!r}.")
+    number = str(row.get("id", position))
+    if not (number.isascii() and number.isdigit() and len(number) <= 9):
+        raise UserError(f"{where}: 'id' has to be a whole number, not {number[:40]!r}.")
+    tags = {name: _words(row.get(name)) for name in TAGS}
+    tags["source"] = [source.split("-")[0] for source in _words(row.get("source_id"))]
+    # Some instructions come twice, from two sources: the id keeps them apart.
+    return Item(
+        task="just_eval",
+        split="test",
+        index=int(number),
+        prompt=row["instruction"],
+        reference={"id": int(number), "category": category},
+        tags={"category": [category]} | {name: words for name, words in tags.items() if words},
+    )
+
+
+def _words(value: Any) -> list[str]:
+    words = value if isinstance(value, list) else [value]
+    return [word for word in words if isinstance(word, str) and word]
