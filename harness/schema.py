@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -242,7 +242,7 @@ class Check(Record):
     n: int
     baseline_mean: float
     candidate_mean: float
-    delta: float
+    delta: float = Field(description="gain: above 0 the candidate is better, either direction")
     stderr: float
     low: float = Field(description="lower end of the 1 - 2 alpha interval of delta")
     high: float
@@ -260,6 +260,7 @@ class Decision(Record):
     verdict: Verdict
     checks: list[Check]
     reasons: list[str]
+    policy: Policy
     policy_digest: str
     baseline: dict[str, str] = Field(description="task -> identity of the evaluation")
     candidate: dict[str, str]
@@ -271,6 +272,44 @@ class Promotion(Record):
     promoted: bool
     reasons: list[str]
     ladder_z: float = Field(description="combined standardised gain over the incumbent")
+    vs_incumbent: str = Field(description="digest of the decision against the incumbent")
+    vs_anchor: str = Field(description="digest of the decision against the frozen anchor")
+
+
+class EvaluationEntry(Record):
+    """On a ledger: an evaluation, and under which name it is ranked."""
+
+    kind: Literal["evaluation"] = "evaluation"
+    name: str = Field(min_length=1, description="of the model, e.g. M1")
+    evaluation: Evaluation
+    samples: str = Field(description="sha256 of the file of per-item scores beside the ledger")
+
+
+class DecisionEntry(Record):
+    """On a ledger: a gate's decision, and whom the candidate met."""
+
+    kind: Literal["decision"] = "decision"
+    against: Literal["incumbent", "anchor", "sealed"]
+    decision: Decision
+
+
+class PromotionEntry(Record):
+    """On a ledger: whether `candidate` took the place of `incumbent`."""
+
+    kind: Literal["promotion"] = "promotion"
+    candidate: str
+    incumbent: str
+    promotion: Promotion
+
+
+class Row(Record):
+    """One line of a ledger: what was found, chained to the line before it."""
+
+    schema_version: int = SCHEMA_VERSION
+    run: str
+    entry: Annotated[EvaluationEntry | DecisionEntry | PromotionEntry, Field(discriminator="kind")]
+    previous: str = Field(description="digest of the row before; 64 zeros for the first")
+    digest: str = Field(description="sha256 of the canonical JSON of all the other fields")
 
 
 def mean(values: list[float]) -> float:

@@ -1,0 +1,22 @@
+"""Pure estimators: numbers in, an estimate out. No project import but the vocabulary, no I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A gain of the candidate over the baseline, with what can be said of it.
+
+    `low` and `high` bound the gain from each side at one-sided level alpha: the 1 - 2 alpha
+    interval. `p_value` is one-sided, of gain <= -margin; `p_zero` two-sided, of gain = 0.
+    """
+
+    test: str
+    delta: float
+    stderr: float
+    low: float
+    high: float
+    p_value: float
+    p_zero: float
