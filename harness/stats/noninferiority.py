@@ -72,7 +72,7 @@ def tango(gained: int, lost: int, n: int, *, margin: float, alpha: float) -> Est
     Raises:
         UserError: counts that are not counts of pairs, or a margin outside (0, 1).
     """
-    if not (0 <= gained and 0 <= lost and gained + lost <= n and n > 0):
+    if min(gained, lost) < 0 or gained + lost > n or n < 1:
         raise UserError(f"{gained} gained and {lost} lost of {n} pairs cannot be.")
     if not 0 < margin < 1:
         raise UserError(f"The margin of a yes/no metric is a share between 0 and 1, not {margin}.")
@@ -108,3 +108,9 @@ def unseen_change(n: int, alpha: float) -> float:
     """
     z = NormalDist().inv_cdf(1 - alpha)
     return z * z / (n + z * z)
+
+
+def pairs_needed(margin: float, alpha: float) -> int:
+    """How many pairs, none of which differs, show a loss below `margin`; see `tango`."""
+    z = NormalDist().inv_cdf(1 - alpha)
+    return math.floor(z * z * (1 - margin) / margin) + 1

@@ -6,9 +6,10 @@ averaged first: answers to one prompt are not independent, and only items count 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +38,7 @@ class ItemTable:
     values: Numbers
     lost: Flags
     unscored: Numbers  # (metrics,): share of the answers that have a reason instead of a value
+    reasons: list[str]  # (metrics,): the first such reason
     answered: int  # items as they were asked: one that was asked twice counts twice
 
 
@@ -48,34 +50,36 @@ def by_item(scores: Sequence[Score], metrics: Sequence[str]) -> ItemTable:
     """
     keys = [(score.item, score.index, score.repeat) for score in scores]
     order = sorted(range(len(keys)), key=keys.__getitem__)
-    for here, after in zip(order, order[1:], strict=False):
+    for here, after in itertools.pairwise(order):
         if keys[here] == keys[after]:
             item, index, repeat = keys[here]
             raise UserError(
                 f"The answer to item {index} ({item[:12]}), repeat {repeat}, is scored twice. "
                 "Remove one of the two, or number the repeats."
             )
-    items = [keys[i][0] for i in order]
-    starts = [i for i, item in enumerate(items) if i == 0 or items[i - 1] != item]
-    values = [scores[i].values for i in order]
-    reasons = [scores[i].unscored for i in order]
+    sorted_items = [keys[i][0] for i in order]
+    starts = [i for i, item in enumerate(sorted_items) if i == 0 or sorted_items[i - 1] != item]
+    values = [score.values for score in scores]
+    unscored = [(i, score.unscored) for i, score in enumerate(scores) if score.unscored]
     shape = (len(starts), len(metrics))
     table = ItemTable(
-        items=[items[i] for i in starts],
+        items=[sorted_items[i] for i in starts],
         values=np.empty(shape),
         lost=np.empty(shape, dtype=bool),
         unscored=np.zeros(len(metrics)),
-        answered=len({key[:2] for key in keys}),
+        reasons=[next((row[m] for _, row in unscored if m in row), "") for m in metrics],
+        answered=len({(item, index) for item, index, _ in keys}),
     )
-    for column, metric in enumerate(metrics if items else ()):
-        value = np.array([row.get(metric, math.nan) for row in values])
-        reason = np.array([metric in row for row in reasons])
+    for column, metric in enumerate(metrics if keys else ()):
+        value = np.array([row.get(metric, math.nan) for row in values])[order]
+        reason = np.zeros(len(keys), dtype=bool)
+        reason[[i for i, row in unscored if metric in row]] = True
         known = ~np.isnan(value)
         count = np.add.reduceat(known.astype(np.float64), starts)
         total = np.add.reduceat(np.where(known, value, 0.0), starts)
         with np.errstate(invalid="ignore"):
             table.values[:, column] = total / count  # 0 / 0 is the NaN that is meant
-        table.lost[:, column] = (count == 0) & np.logical_or.reduceat(reason, starts)
+        table.lost[:, column] = (count == 0) & np.logical_or.reduceat(reason[order], starts)
         table.unscored[column] = reason.mean()
     return table
 
@@ -108,7 +112,7 @@ def _over(table: ItemTable, items: list[str]) -> ItemTable:
     shape = (len(items), table.values.shape[1])
     values, lost = np.full(shape, math.nan), np.full(shape, True)
     values[rows], lost[rows] = table.values, table.lost
-    return ItemTable(items, values, lost, table.unscored, table.answered)
+    return replace(table, items=items, values=values, lost=lost)
 
 
 def gain(
@@ -189,7 +193,11 @@ def compare(
             p_zero=min(1.0, 2 * _p_without_spread(abs(delta), span, count)),
         )
     if count < FEW_CLUSTERS:
-        return _sign_flip(b, c, _groups(clusters, len(b)), margin, alpha, span, (delta, stderr))
+        sums, sizes = _cluster_sums(c - b, _groups(clusters, len(b)))
+        if not np.array_equal(np.isnan(b), np.isnan(c)):
+            sums = sums[:0]  # no sign to flip where an item has one side only
+        low, high, p_value, p_zero = _sign_flip(sums, sizes, margin, alpha, span)
+        return Estimate("sign-flip permutation", delta, stderr, low, high, p_value, p_zero)
     from scipy.special import stdtr, stdtrit
 
     freedom = count - 1
@@ -213,51 +221,35 @@ def _p_without_spread(distance: float, span: float, count: int) -> float:
     return float(ndtr(-math.copysign(z, distance)))
 
 
+def _cluster_sums(differences: Numbers, group: npt.NDArray[np.int64]) -> tuple[Numbers, Numbers]:
+    known = ~np.isnan(differences)
+    _, group = np.unique(group[known], return_inverse=True)
+    sums = np.bincount(group, differences[known]).astype(np.float64)
+    return sums, np.bincount(group).astype(np.float64)
+
+
 def _sign_flip(
-    baseline: Numbers,
-    candidate: Numbers,
-    group: npt.NDArray[np.int64],
-    margin: float,
-    alpha: float,
-    span: float,
-    found: tuple[float, float],
-) -> Estimate:
-    """The permutation test that flips the signs of cluster sums, all 2^G of them: no draws.
+    sums: Numbers, sizes: Numbers, margin: float, alpha: float, span: float
+) -> tuple[float, float, float, float]:
+    """Bounds and p-values of the test that flips the signs of cluster sums, all 2^G ways.
 
-    A flip of the clusters in F beats the data at mean m exactly where the mean over F is at most
-    m. So p(m) = (1 + #{non-empty F: mean over F <= m}) / 2^G, and its bounds are order statistics
-    of the subset means (J. Hartigan, "Using subsample values as typical values", JASA 64, 1969).
-    It assumes that differences scatter symmetrically about their mean. Fewer than 5 clusters
-    cannot reach .05: the bound is then `span`. So it is where the metric applies to different
-    items on the two sides, for which no sign can be flipped.
+    Flipping the clusters in F does as well as the data at a mean of m exactly where the mean over
+    F is at most m. So p(m) = (1 + #{non-empty F: mean over F <= m}) / 2^G, and the bounds are
+    order statistics of the subset means (J. Hartigan, "Using subsample values as typical values",
+    JASA 64, 1969). It assumes that differences scatter symmetrically about their mean. Where G is
+    too small for the level, under 5 at .05, the bounds are the ends of the range.
     """
-    delta, stderr = found
-    differences = candidate - baseline
-    both = ~np.isnan(differences)
-    _, group = np.unique(group[both], return_inverse=True)
-    count = int(group.max()) + 1 if both.any() else 0
-    if not np.array_equal(np.isnan(baseline), np.isnan(candidate)) or count == 0:
-        return Estimate("none: too few items", delta, stderr, -span, span, 1.0, 1.0)
-    sums = np.bincount(group, weights=differences[both])
-    sizes = np.bincount(group)
-    subsets = (np.arange(1, 2**count)[:, None] >> np.arange(count)) & 1
-    means = np.sort((subsets @ sums) / (subsets @ sizes))
-    flips = 2**count
-    rejected = int(alpha * flips)  # at most so many flips may do as well as the data
+    flips = 2 ** len(sums)
+    subsets = (np.arange(1, flips)[:, None] >> np.arange(len(sums))) & 1
+    means = np.sort((subsets @ sums) / (subsets @ sizes[: len(sums)]))
+    rejected = int(alpha * flips)  # at most so many ways may do as well
+    nearly = 1e-12 * span  # means that differ by rounding are equal
 
-    def at_most(m: float) -> int:
-        # Means that are equal up to rounding are equal: counting them keeps the level.
-        return int(np.searchsorted(means, m + 1e-12 * span, side="right"))
+    def p(m: float) -> float:
+        return float((1 + np.count_nonzero(means <= m + nearly)) / flips)
 
-    def at_least(m: float) -> int:
-        return flips - 1 - int(np.searchsorted(means, m - 1e-12 * span, side="left"))
+    def p_above(m: float) -> float:
+        return float((1 + np.count_nonzero(means >= m - nearly)) / flips)
 
-    return Estimate(
-        test="sign-flip permutation",
-        delta=delta,
-        stderr=stderr,
-        low=float(means[rejected - 1]) if rejected else -span,
-        high=float(means[-rejected]) if rejected else span,
-        p_value=(1 + at_most(-margin)) / flips,
-        p_zero=min(1.0, 2 * (1 + min(at_most(0.0), at_least(0.0))) / flips),
-    )
+    low, high = (means[rejected - 1], means[-rejected]) if rejected else (-span, span)
+    return float(low), float(high), p(-margin), min(1.0, 2 * min(p(0.0), p_above(0.0)))

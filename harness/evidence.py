@@ -1,0 +1,199 @@
+"""What two evaluations say on a rule, side by side, and whether that is enough to judge by."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from harness.errors import UserError
+from harness.schema import Evaluation, JudgeRef, Metric, Policy, Rule, Score
+from harness.stats.paired import ItemTable, Numbers, align, by_item
+
+SAME = (
+    "task_version",
+    "split",
+    "dataset_digest",
+    "items",
+    "prompt_digest",
+    "judge",
+    "estimator",
+)
+
+ROUNDING = 1e-9
+
+
+class Scored(Protocol):
+    """An evaluation with the scores it was made from."""
+
+    @property
+    def evaluation(self) -> Evaluation: ...
+
+    @property
+    def scores(self) -> Sequence[Score]: ...
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Item means of one metric on both sides, shape (items,): the same items in the same order.
+
+    Items that are lost on a side are in neither. NaN says that the metric does not apply; yes/no
+    metrics come in whole pairs.
+    """
+
+    rule: Rule
+    metric: Metric
+    baseline: Numbers
+    candidate: Numbers
+    gap: str  # why this is not enough to judge by; empty when it is
+
+
+def gather(
+    policy: Policy, baseline: Mapping[str, Scored], candidate: Mapping[str, Scored]
+) -> list[Evidence]:
+    """The evidence on each rule, in the order of the rules; see `harness.gate.decide`.
+
+    Raises:
+        UserError: the sides do not match (names what differs), or lack what a rule asks for.
+    """
+    named = [(rule.task, rule.metric) for rule in policy.rules]
+    for task, metric in named:
+        if named.count((task, metric)) > 1:
+            raise UserError(f"The policy has two rules for {task} {metric}: keep one.")
+    found = {
+        (task, evidence.rule.metric): evidence
+        for task in sorted({task for task, _ in named})
+        for evidence in _on_task(
+            policy, _side(task, baseline, "baseline"), _side(task, candidate, "candidate")
+        )
+    }
+    return [found[key] for key in named]
+
+
+def _side(task: str, side: Mapping[str, Scored], name: str) -> Scored:
+    if task not in side:
+        raise UserError(
+            f"The {name} has no evaluation of {task}, which the policy asks for; it has "
+            f"{', '.join(sorted(side)) or 'none'}. Evaluate it, or take the rule out."
+        )
+    scored = side[task]
+    strangers = {scored.evaluation.task, *(score.task for score in scored.scores)} - {task}
+    if strangers:
+        raise UserError(f"What is given as the {name}'s {task} holds {min(strangers)}.")
+    return scored
+
+
+def _on_task(policy: Policy, before: Scored, after: Scored) -> Iterator[Evidence]:
+    task, asked = before.evaluation.task, before.evaluation.items
+    _require_comparable(before.evaluation, after.evaluation)
+    rules = [rule for rule in policy.rules if rule.task == task]
+    metrics = [_metric(rule, before.evaluation, after.evaluation) for rule in rules]
+    names = [metric.name for metric in metrics]
+    tables = [by_item(side.scores, names) for side in (before, after)]
+    for side, table in zip(("baseline", "candidate"), tables, strict=True):
+        if table.answered > asked:
+            raise UserError(
+                f"The {side}'s evaluation of {task} says that {asked} items were asked, and holds "
+                f"answers to {table.answered}. Evaluate it again."
+            )
+    old, new = align(tables[0], tables[1], asked)
+    for k, (rule, metric) in enumerate(zip(rules, metrics, strict=True)):
+        gaps = [
+            *_unanswered(policy, old, "baseline", asked),
+            *_unanswered(policy, new, "candidate", asked),
+            *_unscored(policy, old, "baseline", k),
+            *_unscored(policy, new, "candidate", k),
+            *_one_sided(policy, (old, new), rules, k, metric.kind),
+        ]
+        applies = [~np.isnan(table.values[:, k]) for table in (old, new)]
+        kept = applies[0] & applies[1] if metric.kind == "binary" else applies[0] | applies[1]
+        kept &= ~(old.lost[:, k] | new.lost[:, k])
+        yield Evidence(rule, metric, old.values[kept, k], new.values[kept, k], "; ".join(gaps))
+
+
+def _require_comparable(before: Evaluation, after: Evaluation) -> None:
+    for field in SAME:
+        old, new = getattr(before, field), getattr(after, field)
+        if old != new:
+            raise UserError(
+                f"The evaluations of {before.task} cannot be compared: {field} is "
+                f"{_shown(old)} for the baseline and {_shown(new)} for the candidate. "
+                "Evaluate both in the same way."
+            )
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, JudgeRef):
+        return f"'{value.id}' with prompt {value.prompt_digest}"
+    return repr(value)
+
+
+def _metric(rule: Rule, before: Evaluation, after: Evaluation) -> Metric:
+    known = before.definitions
+    if rule.metric not in known:
+        near = difflib.get_close_matches(rule.metric, known, n=1)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        raise UserError(
+            f"{rule.task} has no metric '{rule.metric}' with a value per item.{hint} "
+            f"It has {', '.join(sorted(known))}."
+        )
+    metric = known[rule.metric]
+    if after.definitions.get(rule.metric) != metric:
+        raise UserError(
+            f"The evaluations of {rule.task} cannot be compared: they define '{rule.metric}' in "
+            "two ways. Evaluate both with the same version."
+        )
+    if rule.margin >= metric.high - metric.low:
+        raise UserError(
+            f"The margin of {rule.task} {rule.metric} is {rule.margin:g}, but the metric runs from "
+            f"{metric.low:g} to {metric.high:g}, so that nothing could fail. Give the margin in "
+            "the metric's unit: 2 points of a share are 0.02."
+        )
+    return metric
+
+
+def _unanswered(policy: Policy, table: ItemTable, side: str, asked: int) -> Iterator[str]:
+    if table.answered < policy.min_completeness * asked - ROUNDING or asked == 0:
+        yield (
+            f"the {side} answered {table.answered} of {asked} items, "
+            f"{policy.min_completeness:.1%} are needed"
+        )
+
+
+def _unscored(policy: Policy, table: ItemTable, side: str, k: int) -> Iterator[str]:
+    if table.unscored[k] > policy.max_unscored:
+        why = " ".join(table.reasons[k].split())[:200]
+        yield (
+            f"{table.unscored[k]:.1%} of the {side}'s answers are unscored ({why}), "
+            f"at most {policy.max_unscored:.1%} may be"
+        )
+
+
+def _one_sided(
+    policy: Policy, tables: tuple[ItemTable, ItemTable], rules: Sequence[Rule], k: int, kind: str
+) -> Iterator[str]:
+    """Whether the metric applies to too many items on one side only, unseen by a gated metric."""
+    old, new = tables
+    usable = ~(old.lost[:, k] | new.lost[:, k])
+    applies_old = usable & ~np.isnan(old.values[:, k])
+    applies_new = usable & ~np.isnan(new.values[:, k])
+    differs = applies_old != applies_new
+    count = int(differs.sum())
+    if count <= (1 - policy.min_completeness) * len(old.items) + ROUNDING:
+        return
+    found = f"it applies to {count} of {len(old.items)} items on one side only"
+    if kind == "binary":
+        yield f"{found}: let the task score such an answer as 0"
+        return
+    gained = applies_new.astype(int) - applies_old.astype(int)
+    for j, rule in enumerate(rules):
+        moved = np.sign(new.values[:, j] - old.values[:, j])  # NaN where it has no value: no move
+        if j != k and rule.tier != "advisory" and (moved[differs] == gained[differs]).all():
+            return
+    yield (
+        f"{found}, and no critical or guardrail rule sees it: add one on the metric that says "
+        "whether it applies"
+    )

@@ -1,0 +1,245 @@
+"""The regression gate: from two sets of scores to a verdict, with nothing in between.
+
+A pure function: no files, no clock, no randomness. For each rule of the policy the gain of the
+candidate over the baseline is estimated on the items both answered, with an interval at one-sided
+level alpha, and read against the margin, the largest loss that the policy tolerates:
+
+    pass            the whole interval lies above -margin
+    fail            the whole interval lies below -margin
+    inconclusive    it does not say, or the evidence is incomplete
+
+Tiers say what a verdict on a rule does to the verdict of the gate:
+
+    critical    must pass: a failure fails the gate, anything else but a pass is inconclusive
+    guardrail   must not fail: a failure fails the gate; too few items to tell do not hold it up,
+                missing evidence does
+    advisory    is reported, and decides nothing
+
+Every critical rule has to pass on its own, so no correction for their number is needed (an
+intersection-union test: R. Berger, Technometrics 24, 1982). Labels, which people scan for news,
+are corrected over all rules (Holm).
+
+Gains are signed so that above 0 is better, also where a lower value of the metric is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from harness.evidence import Evidence, Scored, gather
+from harness.schema import Check, Decision, Policy, Promotion, Verdict, digest
+from harness.stats import Estimate
+from harness.stats.holm import holm
+from harness.stats.noninferiority import pairs_needed, tango
+from harness.stats.paired import compare
+from harness.stats.power import items_needed
+
+Label = Literal["improved", "tolerated-regression", "unchanged", "regressed", "unclear"]
+
+
+def decide(
+    policy: Policy, baseline: Mapping[str, Scored], candidate: Mapping[str, Scored]
+) -> Decision:
+    """Judge `candidate` against `baseline` (task -> evaluation with scores) by `policy`.
+
+    A yes/no metric is tested by Tango's score test on the pairs; any other, or a yes/no metric
+    averaged over repeats, by Student's t on item means, clustered by item (see `harness.stats`).
+
+    A check is inconclusive, whatever its numbers, where
+    - a side has answered less than `min_completeness` of its items, or more than `max_unscored`
+      of its answers have no value of the metric, or
+    - the metric applies to different items on the two sides (a model abstained, a judge said
+      N/A), for more than 1 - `min_completeness` of them, and nothing else of the policy sees it.
+
+    The last needs care. Where a metric is a mean over the items a model answers, such as
+    FActScore, the two means are over different items, and answering only what is easy raises one.
+    So the difference has to be seen by another critical or guardrail rule: one whose metric moves
+    on each such item, towards the side where this one applies (FActScore's `responded`). Then the
+    means are compared as they are published, each over its own items, with the standard error
+    that belongs to that. A yes/no metric has no such comparison; score an abstention as 0.
+
+    Raises:
+        UserError: the evidence does not match (names what differs), or lacks what a rule asks for.
+    """
+    gathered = gather(policy, baseline, candidate)
+    findings = [_examine(evidence, policy.alpha) for evidence in gathered]
+    labels = _labels(findings, policy.alpha)
+    checks = [_check(*found) for found in zip(findings, labels, strict=True)]
+    verdict, reasons = _overall(findings)
+    tasks = sorted({rule.task for rule in policy.rules})
+    return Decision(
+        verdict=verdict,
+        checks=checks,
+        reasons=reasons,
+        policy=policy,
+        policy_digest=digest(policy),
+        baseline={task: baseline[task].evaluation.identity for task in tasks},
+        candidate={task: candidate[task].evaluation.identity for task in tasks},
+    )
+
+
+def promote(vs_incumbent: Decision, vs_anchor: Decision) -> Promotion:
+    """Whether a candidate takes the incumbent's place.
+
+    Three things must hold: it passes against the incumbent, it passes against the anchor (a frozen
+    model, so that tolerated losses cannot add up), and it climbs the Ladder. The Ladder (A. Blum,
+    M. Hardt, ICML 2015, arXiv 1502.04585, section 3) asks that a gain exceed s / sqrt(n), its own
+    standard error, so that reuse of the gate's items does not promote noise. Over K critical
+    metrics the standardised gains are combined as S. Stouffer's: z = sum_k z_k / sqrt(K) > 1, with
+    z_k = gain / standard error; metrics of the same answers go together, so for them this asks
+    somewhat less. Where every item gained the same, z_k is the sign test's sqrt(n).
+    """
+    ladder_z = _ladder([check for check in vs_incumbent.checks if check.tier == "critical"])
+    conditions = {
+        f"against the incumbent: {vs_incumbent.verdict}": vs_incumbent.verdict == "pass",
+        f"against the anchor: {vs_anchor.verdict}": vs_anchor.verdict == "pass",
+        f"the Ladder asks for a gain of more than 1 standard error; it is {ladder_z:.2f}": (
+            ladder_z > 1 + 1e-9  # one flipped answer is 1 standard error, whatever the rounding
+        ),
+    }
+    promoted = all(conditions.values())
+    return Promotion(
+        promoted=promoted,
+        reasons=[reason for reason, holds in conditions.items() if promoted or not holds],
+        ladder_z=ladder_z,
+        vs_incumbent=digest(vs_incumbent),
+        vs_anchor=digest(vs_anchor),
+    )
+
+
+def _ladder(checks: Sequence[Check]) -> float:
+    standardised = [
+        check.delta / check.stderr
+        if check.stderr > 0
+        else math.copysign(math.sqrt(check.n), check.delta) * (check.delta != 0)
+        for check in checks
+    ]
+    return math.fsum(standardised) / math.sqrt(len(checks)) if checks else 0.0
+
+
+@dataclass(frozen=True)
+class _Finding:
+    """What the test on one rule found, before the labels, which look at all of them."""
+
+    evidence: Evidence
+    estimate: Estimate
+    n: int
+    flips: tuple[int, int] | None
+    verdict: Verdict
+    reason: str
+
+
+def _examine(evidence: Evidence, alpha: float) -> _Finding:
+    metric, margin = evidence.metric, evidence.rule.margin
+    span = metric.high - metric.low
+    sign = 1 if metric.higher_is_better else -1
+    old, new = sign * evidence.baseline, sign * evidence.candidate
+    n = int((~np.isnan(old) & ~np.isnan(new)).sum())
+    if n == 0:
+        nothing = Estimate("none: nothing to compare", 0.0, 0.0, -span, span, 1.0, 1.0)
+        gap = evidence.gap or "no item has a value on both sides"
+        return _Finding(evidence, nothing, 0, None, "inconclusive", gap)
+    if metric.kind == "binary" and np.isin([old, new], [0, sign]).all():
+        flips = int((new > old).sum()), int((new < old).sum())
+        estimate = tango(*flips, n, margin=margin, alpha=alpha)
+    else:
+        flips = None
+        estimate = compare(old, new, margin=margin, alpha=alpha, span=span)
+    verdict, reason = _read(estimate, n, margin, span, alpha)
+    if flips:
+        reason += (
+            f"; {flips[0]} items gained and {flips[1]} lost, exact McNemar p {estimate.p_zero:.2g}"
+        )
+    if evidence.gap:
+        verdict, reason = "inconclusive", evidence.gap
+    return _Finding(evidence, estimate, n, flips, verdict, reason)
+
+
+def _read(
+    estimate: Estimate, n: int, margin: float, span: float, alpha: float
+) -> tuple[Verdict, str]:
+    slack = 1e-9 * span  # a bound that touches the margin but for rounding does not clear it
+    if estimate.low > slack - margin:
+        return "pass", f"at worst {estimate.low:+.4g}, above {-margin:+.4g}"
+    if estimate.high < -margin - slack:
+        return "fail", f"at best {estimate.high:+.4g}, below {-margin:+.4g}"
+    reason = f"between {estimate.low:+.4g} and {estimate.high:+.4g}, which {-margin:+.4g} divides"
+    needed = (
+        items_needed(margin, estimate.stderr * math.sqrt(n), alpha)
+        if estimate.stderr > 0
+        else pairs_needed(margin / span, alpha)
+    )
+    if needed > n:
+        reason += f"; if nothing has changed, about {needed:,} items would tell (power .8)"
+    return "inconclusive", reason
+
+
+def _labels(findings: Sequence[_Finding], alpha: float) -> list[Label]:
+    """News, two-sided: the chance that any of it is false is at most alpha (Holm)."""
+    told = [found for found in findings if not found.evidence.gap]
+    adjusted = holm([found.estimate.p_zero for found in told])
+    moved = {id(found): p <= alpha for found, p in zip(told, adjusted, strict=True)}
+    return [_label(found, moved.get(id(found), False)) for found in findings]
+
+
+def _label(found: _Finding, moved: bool) -> Label:
+    if found.verdict == "fail":
+        return "regressed"
+    if moved and found.estimate.delta > 0:
+        return "improved"
+    if moved:
+        return "tolerated-regression" if found.verdict == "pass" else "regressed"
+    return "unchanged" if found.verdict == "pass" else "unclear"
+
+
+def _check(found: _Finding, label: Label) -> Check:
+    evidence, estimate = found.evidence, found.estimate
+    means = [
+        float(np.nanmean(values)) if found.n else 0.0
+        for values in (evidence.baseline, evidence.candidate)
+    ]
+    return Check(
+        task=evidence.rule.task,
+        metric=evidence.rule.metric,
+        tier=evidence.rule.tier,
+        verdict=found.verdict,
+        label=label,
+        test=estimate.test,
+        n=found.n,
+        baseline_mean=means[0],
+        candidate_mean=means[1],
+        delta=estimate.delta,
+        stderr=estimate.stderr,
+        low=estimate.low,
+        high=estimate.high,
+        margin=evidence.rule.margin,
+        p_value=estimate.p_value,
+        improved_only=found.flips[0] if found.flips else None,
+        regressed_only=found.flips[1] if found.flips else None,
+        reason=found.reason,
+    )
+
+
+def _overall(findings: Sequence[_Finding]) -> tuple[Verdict, list[str]]:
+    failed, open_, passed = [], [], []
+    for found in findings:
+        rule = found.evidence.rule
+        said = f"{rule.task} {rule.metric} ({rule.tier}): {found.verdict}, {found.reason}"
+        if rule.tier == "advisory":
+            continue
+        if found.verdict == "fail":
+            failed.append(said)
+        elif found.verdict == "inconclusive" and (rule.tier == "critical" or found.evidence.gap):
+            open_.append(said)
+        else:
+            passed.append(said)
+    if failed:
+        return "fail", failed + open_
+    if open_:
+        return "inconclusive", open_
+    return "pass", passed or ["the policy has advisory rules only: nothing can fail"]

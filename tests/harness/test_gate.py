@@ -1,0 +1,440 @@
+"""The gate: verdicts, labels, tiers, evidence that is not enough, promotion."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.errors import UserError
+from harness.gate import decide, promote
+from harness.schema import Check, Decision, JudgeRef, Metric, Policy, Rule, digest
+
+Make = Callable[..., Any]
+
+
+def policy(*rules: tuple[str, str, float], **fields: Any) -> Policy:
+    """Rules as (metric, tier, margin) on the quiz."""
+    return Policy(
+        rules=[Rule(task="quiz", metric=m, tier=t, margin=x) for m, t, x in rules],  # type: ignore[arg-type]
+        **fields,
+    )
+
+
+ACCURACY = policy(("accuracy", "critical", 0.05))
+
+
+def right(*runs: tuple[int, float]) -> list[dict[str, float]]:
+    """(count, value) runs of accuracy."""
+    return [{"accuracy": value} for count, value in runs for _ in range(count)]
+
+
+def judge(rules: Policy, before: Any, after: Any) -> Decision:
+    return decide(rules, {"quiz": before}, {"quiz": after})
+
+
+def only(decision: Decision) -> Check:
+    (check,) = decision.checks
+    return check
+
+
+def test_a_gain_passes_and_is_news(make: Make) -> None:
+    decision = judge(ACCURACY, make(right((100, 0), (100, 1))), make(right((60, 0), (140, 1))))
+    check = only(decision)
+    assert (decision.verdict, check.verdict, check.label) == ("pass", "pass", "improved")
+    assert (check.baseline_mean, check.candidate_mean, check.delta) == (0.5, 0.7, 0.2)
+    assert (check.improved_only, check.regressed_only, check.n) == (40, 0, 200)
+    assert check.test == "Tango score test"
+    assert decision.policy == ACCURACY
+    assert decision.policy_digest == digest(ACCURACY)
+
+
+def test_a_loss_beyond_the_margin_fails(make: Make) -> None:
+    decision = judge(ACCURACY, make(right((60, 0), (140, 1))), make(right((100, 0), (100, 1))))
+    assert (decision.verdict, only(decision).label) == ("fail", "regressed")
+    assert only(decision).high < -0.05
+    assert "quiz accuracy (critical): fail" in decision.reasons[0]
+
+
+def test_a_small_sure_loss_is_tolerated_and_said(make: Make) -> None:
+    before, after = make(right((1000, 1))), make(right((10, 0), (990, 1)))
+    check = only(judge(ACCURACY, before, after))
+    assert (check.verdict, check.label) == ("pass", "tolerated-regression")
+
+
+def test_the_same_answers_pass_unchanged_when_there_are_enough(make: Make) -> None:
+    for n, verdict, label in ((52, "pass", "unchanged"), (51, "inconclusive", "unclear")):
+        same = make(right((n, 1)))
+        decision = judge(ACCURACY, same, same)
+        assert (decision.verdict, only(decision).label) == (verdict, label)
+    assert "about 52 items would tell" in only(decision).reason
+
+
+def test_too_few_items_say_how_many_are_needed(make: Make) -> None:
+    before = make([{"accuracy": float(i % 2)} for i in range(60)])
+    after = make([{"accuracy": float(i % 3 == 0)} for i in range(60)])
+    assert "items would tell" in only(judge(ACCURACY, before, after)).reason
+
+
+def test_lower_can_be_better(make: Make) -> None:
+    rules = policy(("refused", "critical", 0.05))
+    often = make([{"refused": float(i < 80)} for i in range(200)])
+    seldom = make([{"refused": float(i < 20)} for i in range(200)])
+    check = only(judge(rules, often, seldom))
+    assert (check.verdict, check.label) == ("pass", "improved")
+    assert check.delta == pytest.approx(0.3)
+    assert (check.baseline_mean, check.candidate_mean) == (0.4, 0.1)
+    assert (check.improved_only, check.regressed_only) == (60, 0)
+    assert judge(rules, seldom, often).verdict == "fail"
+
+
+def test_lower_can_be_better_of_a_number(make: Make) -> None:
+    fewer = Metric(name="grade", kind="continuous", low=1, high=5, higher_is_better=False)
+    values = np.random.default_rng(0).uniform(2, 4, 80)
+    high, low = (
+        make([{"grade": float(v)} for v in values + shift], definitions={"grade": fewer})
+        for shift in (0.5, -0.5)
+    )
+    rules = policy(("grade", "critical", 0.2))
+    assert only(judge(rules, high, low)).delta == pytest.approx(1.0)
+    assert judge(rules, low, high).verdict == "fail"
+
+
+def test_a_number_is_tested_by_t_and_repeats_are_one_item(make: Make) -> None:
+    rng = np.random.default_rng(0)
+    rules = policy(("grade", "critical", 0.2))
+    before = make([{"grade": float(g)} for g in rng.integers(1, 6, 160)], repeats=2)
+    after = make([{"grade": float(g)} for g in rng.integers(1, 6, 160)], repeats=2)
+    check = only(judge(rules, before, after))
+    assert check.test == "clustered t"
+    assert check.n == 80
+
+
+def test_a_yes_no_metric_with_repeats_is_tested_by_t(make: Make) -> None:
+    rng = np.random.default_rng(0)
+    before, after = (
+        make([{"accuracy": float(a)} for a in rng.integers(0, 2, 400)], repeats=4) for _ in range(2)
+    )
+    check = only(judge(ACCURACY, before, after))
+    assert check.test == "clustered t"
+    assert check.improved_only is None
+
+
+def test_the_tiers(make: Make) -> None:
+    rng = np.random.default_rng(1)
+    good = [{"accuracy": 1.0, "grade": 3 + x} for x in rng.normal(0, 0.1, 100)]
+    worse = [
+        row | {"grade": row["grade"] - 0.5 + x}
+        for row, x in zip(good, rng.normal(0, 0.1, 100), strict=True)
+    ]
+    noisy = [row | {"grade": float(g)} for row, g in zip(good, rng.uniform(1, 5, 100), strict=True)]
+    cases = {
+        ("critical", "worse"): "fail",
+        ("guardrail", "worse"): "fail",
+        ("advisory", "worse"): "pass",
+        ("critical", "noisy"): "inconclusive",
+        ("guardrail", "noisy"): "pass",
+        ("advisory", "noisy"): "pass",
+    }
+    for (tier, which), verdict in cases.items():
+        rules = policy(("accuracy", "critical", 0.05), ("grade", tier, 0.2))
+        after = make(worse if which == "worse" else noisy)
+        decision = judge(rules, make(good), after)
+        assert decision.verdict == verdict, (tier, which)
+        expected = "fail" if which == "worse" else "inconclusive"
+        assert [c.verdict for c in decision.checks] == ["pass", expected]
+
+
+def test_a_guardrail_without_evidence_holds_the_gate_up(make: Make) -> None:
+    rules = policy(("accuracy", "critical", 0.05), ("grade", "guardrail", 0.2))
+    before = make([{"accuracy": 1.0, "grade": 3.0}] * 100)
+    after = make([{"accuracy": 1.0, "grade": "the judge timed out"}] * 100)
+    decision = judge(rules, before, after)
+    assert decision.verdict == "inconclusive"
+    check = decision.checks[1]
+    assert (check.n, check.low, check.high, check.label) == (0, -4, 4, "unclear")
+    assert "100.0% of the candidate's answers are unscored (the judge timed out)" in check.reason
+
+
+def test_only_advisory_rules_decide_nothing_and_say_so(make: Make) -> None:
+    rules = policy(("accuracy", "advisory", 0.05))
+    decision = judge(rules, make(right((100, 1))), make(right((100, 0))))
+    assert decision.verdict == "pass"
+    assert decision.reasons == ["the policy has advisory rules only: nothing can fail"]
+
+
+def test_one_unscored_answer_in_two_hundred_is_let_pass(make: Make) -> None:
+    rows: list[dict[str, Any]] = [{"accuracy": 1.0}] * 199 + [{"accuracy": "no number"}]
+    check = only(judge(ACCURACY, make(right((200, 1))), make(rows)))
+    assert (check.verdict, check.n) == ("pass", 199)
+
+
+def test_missing_answers_are_inconclusive_however_good(make: Make) -> None:
+    after = make(right((200, 1)), keep=range(198))
+    check = only(judge(ACCURACY, make(right((200, 0))), after))
+    assert (check.verdict, check.label) == ("inconclusive", "unclear")
+    assert "the candidate answered 198 of 200 items, 99.5% are needed" in check.reason
+    lenient = ACCURACY.model_copy(update={"min_completeness": 0.9})
+    assert only(judge(lenient, make(right((200, 0))), after)).verdict == "pass"
+
+
+def test_exactly_enough_answers_are_enough(make: Make) -> None:
+    after = make(right((200, 1)), keep=range(199))
+    assert only(judge(ACCURACY, make(right((200, 1))), after)).verdict == "pass"
+
+
+def test_an_evaluation_of_nothing_is_inconclusive(make: Make) -> None:
+    nothing = make([{"accuracy": 1.0}], keep=[])
+    assert judge(ACCURACY, nothing, nothing).verdict == "inconclusive"
+
+
+# A mean over what is answered: facts right, of the items that were responded to.
+
+
+def answers(values: list[float | None]) -> list[dict[str, Any]]:
+    return [{"facts": v, "responded": float(v is not None)} for v in values]
+
+
+FACTS = policy(("facts", "critical", 0.05))
+BOTH = policy(("facts", "critical", 0.05), ("responded", "guardrail", 0.1))
+
+
+def test_abstentions_that_no_rule_sees_are_inconclusive(make: Make) -> None:
+    """Abstaining on what is hard raises the mean: alone, that number cannot be trusted."""
+    easy, hard = [0.9] * 100, [0.3] * 100
+    before, after = make(answers([*easy, *hard])), make(answers([*easy, *[None] * 100]))
+    check = only(judge(FACTS, before, after))
+    assert check.candidate_mean > check.baseline_mean
+    assert check.verdict == "inconclusive"
+    assert "applies to 100 of 200 items on one side only" in check.reason
+    decision = judge(BOTH, before, after)
+    assert [c.verdict for c in decision.checks] == ["pass", "fail"]
+    assert decision.verdict == "fail"
+
+
+def test_an_advisory_rule_does_not_watch_over_abstentions(make: Make) -> None:
+    rules = policy(("facts", "critical", 0.05), ("responded", "advisory", 0.1))
+    before, after = make(answers([0.9] * 100)), make(answers([*[0.9] * 90, *[None] * 10]))
+    assert judge(rules, before, after).verdict == "inconclusive"
+
+
+def test_watched_abstentions_are_compared_as_they_are_published(make: Make) -> None:
+    rng = np.random.default_rng(0)
+    values = list(rng.uniform(0.6, 1, 300))
+    before = make(answers([*values[:280], *[None] * 20]))
+    after = make(answers([None, *values[1:290], *[None] * 10]))
+    facts, responded = judge(BOTH, before, after).checks
+    assert facts.verdict == responded.verdict == "pass"
+    assert facts.baseline_mean == pytest.approx(before.evaluation.metrics["facts"].mean)
+    assert facts.candidate_mean == pytest.approx(after.evaluation.metrics["facts"].mean)
+    assert facts.n == 279
+
+
+def test_answering_more_by_inventing_is_caught(make: Make) -> None:
+    """The items both answer are equal; what is new is false."""
+    rng = np.random.default_rng(0)
+    known = list(rng.uniform(0.7, 1, 100))
+    before = make(answers([*known, *[None] * 100]))
+    after = make(answers([*known, *list(rng.uniform(0, 0.4, 100))]))
+    decision = judge(BOTH, before, after)
+    assert [c.verdict for c in decision.checks] == ["fail", "pass"]
+
+
+def test_a_yes_no_metric_that_does_not_apply_to_the_same_items(make: Make) -> None:
+    rows: list[dict[str, Any]] = [{"accuracy": 1.0}] * 190 + [{}] * 10
+    check = only(judge(ACCURACY, make(right((200, 1))), make(rows)))
+    assert check.verdict == "inconclusive"
+    assert "score such an answer as 0" in check.reason
+
+
+def test_what_applies_to_neither_side_is_left_out(make: Make) -> None:
+    rows = answers([*[0.8] * 100, *[None] * 50])
+    check = only(judge(FACTS, make(rows), make(rows)))
+    assert (check.verdict, check.n) == ("pass", 100)
+
+
+# Mismatched evidence
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("task_version", "2"),
+        ("split", "sealed"),
+        ("dataset_digest", "other"),
+        ("prompt_digest", "other"),
+        ("judge", JudgeRef(id="gpt", prompt_digest="p")),
+        ("estimator", "k=5"),
+        ("items", 101),
+    ],
+)
+def test_evidence_that_does_not_match_is_an_error(make: Make, field: str, value: Any) -> None:
+    rows = right((100, 1))
+    with pytest.raises(UserError, match=f"cannot be compared: {field} is"):
+        judge(ACCURACY, make(rows), make(rows, **{field: value}))
+
+
+def test_a_metric_defined_in_two_ways_is_an_error(make: Make) -> None:
+    rows = right((100, 1))
+    other = {"accuracy": Metric(name="accuracy", kind="continuous")}
+    with pytest.raises(UserError, match="define 'accuracy' in two ways"):
+        judge(ACCURACY, make(rows), make(rows, definitions=other))
+
+
+def test_an_unknown_metric_names_the_nearest(make: Make) -> None:
+    rows = make(right((100, 1)))
+    with pytest.raises(UserError, match=r"no metric 'acuracy'.*Did you mean 'accuracy'"):
+        judge(policy(("acuracy", "critical", 0.05)), rows, rows)
+
+
+def test_a_missing_task_is_an_error(make: Make) -> None:
+    rows = make(right((100, 1)))
+    with pytest.raises(UserError, match="candidate has no evaluation of quiz"):
+        decide(ACCURACY, {"quiz": rows}, {})
+
+
+def test_another_tasks_scores_are_an_error(make: Make) -> None:
+    with pytest.raises(UserError, match="holds poll"):
+        judge(ACCURACY, make(right((100, 1))), make(right((100, 1)), task="poll"))
+
+
+def test_a_margin_in_percent_is_an_error(make: Make) -> None:
+    rows = make(right((100, 1)))
+    with pytest.raises(UserError, match=r"2 points of a share are 0\.02"):
+        judge(policy(("accuracy", "critical", 2.0)), rows, rows)
+
+
+def test_two_rules_for_one_metric_are_an_error(make: Make) -> None:
+    rows = make(right((100, 1)))
+    rules = policy(("accuracy", "critical", 0.05), ("accuracy", "guardrail", 0.1))
+    with pytest.raises(UserError, match="two rules for quiz accuracy"):
+        judge(rules, rows, rows)
+
+
+def test_more_answers_than_items_are_an_error(make: Make) -> None:
+    rows = make(right((100, 1)), items=50)
+    with pytest.raises(UserError, match="50 items were asked, and holds answers to 100"):
+        judge(ACCURACY, rows, rows)
+
+
+def test_other_items_are_an_error(make: Make) -> None:
+    rows = make(right((100, 1)))
+    strangers = [s.model_copy(update={"item": f"x{i}"}) for i, s in enumerate(rows.scores)]
+    other = type(rows)(rows.evaluation, strangers)
+    with pytest.raises(UserError, match="did not answer the same items"):
+        judge(ACCURACY, rows, other)
+
+
+def test_tasks_without_a_rule_are_not_looked_at(make: Make) -> None:
+    rows, other = make(right((100, 1))), make(right((100, 0)), task="poll")
+    decision = decide(ACCURACY, {"quiz": rows, "poll": other}, {"quiz": rows})
+    assert decision.baseline == decision.candidate == {"quiz": rows.evaluation.identity}
+
+
+def test_the_order_of_scores_changes_nothing(make: Make) -> None:
+    rng = np.random.default_rng(0)
+    rules = policy(("grade", "critical", 0.2), ("accuracy", "guardrail", 0.05))
+    rows = [
+        {"grade": float(g), "accuracy": float(a)}
+        for g, a in zip(rng.uniform(1, 5, 100), rng.integers(0, 2, 100), strict=True)
+    ]
+    before, after = make(rows), make(rows[::-1])
+    shuffled = type(after)(after.evaluation, after.scores[::-1])
+    assert judge(rules, before, after) == judge(rules, before, shuffled)
+
+
+def test_labels_are_corrected_for_their_number(make: Make) -> None:
+    """A two-sided p of .03 is news alone and not among five."""
+    rng = np.random.default_rng(2)
+    names = ["grade", *(f"extra{i}" for i in range(4))]
+    definitions = {n: Metric(name=n, kind="continuous", low=0, high=10) for n in names}
+    noise = {n: rng.normal(0, 1, 100) for n in names}
+    noise = {n: (x - x.mean()) / x.std(ddof=1) for n, x in noise.items()}
+    noise["grade"] += 0.22  # t = 2.2
+    zeros = make([dict.fromkeys(names, 5.0)] * 100, definitions=definitions)
+    moved = make(
+        [{n: 5 + float(noise[n][i]) for n in names} for i in range(100)], definitions=definitions
+    )
+    alone = judge(policy(("grade", "critical", 1.0)), zeros, moved)
+    assert only(alone).label == "improved"
+    among = judge(policy(*((n, "critical", 1.0) for n in names)), zeros, moved)
+    assert {c.label for c in among.checks} == {"unchanged"}
+
+
+def test_false_alarms_between_equal_models_are_rare(make: Make) -> None:
+    """Two samples of one model fail no more often than alpha: at a true loss of 0, far less."""
+    rng = np.random.default_rng(0)
+    fails = 0
+    for _ in range(200):
+        before, after = (make(right(*((1, float(x)) for x in rng.random(60) < 0.6))) for _ in "ab")
+        fails += judge(ACCURACY, before, after).verdict == "fail"
+    assert fails <= 10
+
+
+# Promotion
+
+
+def gains(make: Make, before: int, after: int, n: int = 400) -> Decision:
+    """A decision on `n` answers of which `before`, then `after`, are right (and nested)."""
+    return judge(
+        policy(("accuracy", "critical", 0.02)),
+        make(right((before, 1), (n - before, 0)), model="a"),
+        make(right((after, 1), (n - after, 0)), model="b"),
+    )
+
+
+def test_promotion_asks_all_three(make: Make) -> None:
+    better, same, worse = gains(make, 200, 240), gains(make, 200, 200), gains(make, 240, 200)
+    assert promote(better, better).promoted
+    assert not promote(same, better).promoted
+    assert not promote(better, worse).promoted
+    assert not promote(worse, better).promoted
+    reasons = promote(worse, worse).reasons
+    assert [r.split(":")[0] for r in reasons[:2]] == ["against the incumbent", "against the anchor"]
+    assert promote(better, same).vs_anchor == digest(same)
+
+
+def test_the_ladder_of_one_metric_is_gain_over_its_error(make: Make) -> None:
+    d = np.array([1.0] * 20 + [0.0] * 380)
+    expected = d.mean() / (d.std(ddof=1) / math.sqrt(400))
+    assert promote(*[gains(make, 200, 220)] * 2).ladder_z == pytest.approx(expected)
+
+
+def test_one_flip_is_no_gain(make: Make) -> None:
+    z = promote(*[gains(make, 200, 201)] * 2).ladder_z
+    assert z == pytest.approx(1.0)
+    assert not promote(*[gains(make, 200, 201)] * 2).promoted
+
+
+def test_the_ladder_without_spread(make: Make) -> None:
+    assert promote(*[gains(make, 200, 200)] * 2).ladder_z == 0
+    assert promote(*[gains(make, 0, 400)] * 2).ladder_z == pytest.approx(20)
+    assert promote(*[gains(make, 400, 0)] * 2).ladder_z == pytest.approx(-20)
+
+
+def test_the_ladder_looks_at_critical_rules_only(make: Make) -> None:
+    before = make([{"accuracy": float(i < 50), "grade": 3 + i / 100} for i in range(100)])
+    after = make([{"accuracy": float(i < 60), "grade": 2 - i / 100} for i in range(100)])
+    rules = policy(("accuracy", "critical", 0.05), ("grade", "advisory", 0.2))
+    decision = judge(rules, before, after)
+    check = decision.checks[0]
+    assert promote(decision, decision).ladder_z == pytest.approx(check.delta / check.stderr)
+    guard = judge(policy(("accuracy", "guardrail", 0.05)), before, after)
+    assert promote(guard, guard).ladder_z == 0
+    assert not promote(guard, guard).promoted
+
+
+def test_noise_seldom_climbs_the_ladder(make: Make) -> None:
+    """Of equal models about one in six would: the Ladder alone is no test, with the gate it is."""
+    rng = np.random.default_rng(0)
+    climbed = promoted = 0
+    for _ in range(300):
+        before, after = (make(right(*((1, float(x)) for x in rng.random(60) < 0.6))) for _ in "ab")
+        found = judge(ACCURACY, before, after)
+        climbed += promote(found, found).ladder_z > 1
+        promoted += promote(found, found).promoted
+    assert climbed / 300 == pytest.approx(0.16, abs=0.07)
+    assert promoted <= climbed
