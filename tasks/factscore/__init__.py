@@ -1,0 +1,25 @@
+"""FActScore: how much of a biography does a knowledge source support?
+
+A response is taken apart into atomic facts; each is verified against the entity's page. Source:
+Min et al., "FActScore", EMNLP 2023 (arXiv 2305.14251). One instance, and one verified fact:
+
+    {"entity": "Marie Curie"} -> "Write a biography of Marie Curie."
+    {"text": "Marie Curie was born in Warsaw.", "supported": true}
+"""
+
+from tasks.factscore.feedback import feedback
+from tasks.factscore.items import items
+from tasks.factscore.scoring import METRICS, score
+from tasks.plugin import Task
+
+TASKS = [
+    Task(
+        name="factscore",
+        version="1",
+        metrics=METRICS,
+        splits=("test",),
+        items=items,
+        score=score,
+        feedback=feedback,
+    )
+]

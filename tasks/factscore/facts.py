@@ -1,0 +1,14 @@
+"""An atomic fact with the verifier's finding."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from harness.schema import Record
+
+
+class Fact(Record):
+    """One claim of a response: what the knowledge source does not support is not supported."""
+
+    text: str
+    supported: bool = Field(strict=True)

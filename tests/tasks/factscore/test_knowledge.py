@@ -1,0 +1,126 @@
+"""Knowledge sources: the published layout is read, one's own is made, anything else is refused."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from harness.errors import UserError
+from tasks.factscore.knowledge import SEPARATOR, Knowledge, build_knowledge, passages_of
+
+
+def lines(path: Path, *rows: object) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_the_published_layout_is_read(tmp_path: Path) -> None:
+    db = tmp_path / "wiki 100%.db"
+    connection = sqlite3.connect(db)
+    connection.execute("CREATE TABLE documents (title PRIMARY KEY, text)")
+    page = f"<s>Ada Lund painted.</s><s>Life. She lived.</s>{SEPARATOR}Later she sang.</s>"
+    connection.execute("INSERT INTO documents VALUES (?, ?)", ("Ada Lund", page))
+    connection.commit()
+    connection.close()
+    with Knowledge(db) as knowledge:
+        assert knowledge.page("Ada Lund") == [
+            "Ada Lund painted. Life. She lived.",
+            "Later she sang.",
+        ]
+        assert knowledge.page("ada lund") is None
+        assert knowledge.page("'; DROP TABLE documents; --") is None
+        assert knowledge.page("\ud800") is None
+
+
+def test_what_is_built_is_read_back(tmp_path: Path) -> None:
+    pages = lines(
+        tmp_path / "pages.jsonl",
+        {"title": "Ada Lund", "text": "She painted. " * 100},
+        {"title": "Łukasz", "text": ["One paragraph.", f"Another{SEPARATOR}one \ud800."]},
+    )
+    db = tmp_path / "new" / "own.db"
+    assert build_knowledge(pages, db) == 2
+    with Knowledge(db) as knowledge:
+        first = knowledge.page("Ada Lund")
+        assert first is not None and len(first) == 2
+        assert " ".join(first).split() == ["She", "painted."] * 100
+        assert knowledge.page("Łukasz") == ["One paragraph. Another one ?."]
+        assert knowledge.page("Nobody") is None
+
+
+def test_building_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    pages = lines(tmp_path / "pages.jsonl", {"title": "A", "text": "b c."})
+    for name in ("one.db", "two.db", "one.db"):
+        build_knowledge(pages, tmp_path / name)
+    assert (tmp_path / "one.db").read_bytes() == (tmp_path / "two.db").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("row", "fault"),
+    [
+        ({"text": "x"}, "'title' has to be a name"),
+        ({"title": " ", "text": "x"}, "'title' has to be a name"),
+        ({"title": "B"}, "'text' has to be"),
+        ({"title": "B", "text": ["x", 5]}, "'text' has to be"),
+        ({"title": "B", "text": " "}, "'text' has to be"),
+        ({"title": "A", "text": "again"}, "already"),
+    ],
+)
+def test_an_unfit_page_is_named_and_nothing_is_written(
+    tmp_path: Path, row: object, fault: str
+) -> None:
+    pages = lines(tmp_path / "pages.jsonl", {"title": "A", "text": "b."}, row)
+    with pytest.raises(UserError, match=f"line 2: .*{fault}"):
+        build_knowledge(pages, tmp_path / "own.db")
+    assert not (tmp_path / "own.db").exists()
+
+
+def test_no_pages_are_no_source(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no pages"):
+        build_knowledge(lines(tmp_path / "pages.jsonl"), tmp_path / "own.db")
+
+
+def test_what_is_no_source_is_refused(tmp_path: Path) -> None:
+    text = tmp_path / "notes.db"
+    text.write_text("this is not a database, however long it goes on " * 100)
+    empty = tmp_path / "empty.db"
+    empty.touch()
+    other = tmp_path / "other.db"
+    connection = sqlite3.connect(other)
+    connection.execute("CREATE TABLE documents (name)")
+    connection.close()
+    for path in (text, empty, other):
+        with pytest.raises(UserError, match=f"{path.name} is not a knowledge source"):
+            Knowledge(path)
+    for path in (tmp_path / "absent.db", tmp_path):
+        with pytest.raises(UserError, match="There is no knowledge source"):
+            Knowledge(path)
+
+
+def test_passages_are_whole_sentences_and_long_ones_are_cut() -> None:
+    assert passages_of("One two. Three four. Five six.", words=4) == [
+        "One two. Three four.",
+        "Five six.",
+    ]
+    assert passages_of("a b c d e f g.", words=3) == ["a b c", "d e f", "g."]
+    assert passages_of("One two. a b c d e.", words=3) == ["One two. a", "b c d", "e."]
+    assert passages_of("") == []
+
+
+def test_real_pages_are_held_whole(tmp_path: Path, shared_data: Path) -> None:
+    source = shared_data / "factscore" / "knowledge" / "kb_wikipedia_157.jsonl"
+    rows = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines()]
+    pages = lines(
+        tmp_path / "pages.jsonl",
+        *({"title": row["title"], "text": " ".join(row["passages"])} for row in rows),
+    )
+    assert build_knowledge(pages, tmp_path / "wiki.db") == len(rows) == 157
+    with Knowledge(tmp_path / "wiki.db") as knowledge:
+        for row in rows:
+            page = knowledge.page(row["title"])
+            assert page is not None
+            words = " ".join(row["passages"]).replace("<s>", " ").replace("</s>", " ").split()
+            assert " ".join(page).split() == words

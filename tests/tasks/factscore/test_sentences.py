@@ -1,0 +1,107 @@
+"""Sentences and atomic facts, as text gives them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.factscore.decompose import MAX_REPLY, clean_facts, parse_facts
+from tasks.factscore.sentences import split
+
+
+@pytest.mark.parametrize(
+    "sentences",
+    [
+        ["She paints.", "He sings!", "Do they dance?", "Yes, they do."],
+        ["J. R. R. Tolkien wrote it.", "He taught."],
+        ["George W. Bush and J.K. Rowling met Dr. No on Jan. 5 at St. Mary's."],
+        ["He founded Acme Inc. in Ohio.", "It failed."],
+        ["She works for Acme Inc.", "She is its head."],
+        ["He lives in the U.S. Virgin Islands.", "He came from the U.S.", "In 1990 he left."],
+        ["It cost 3.50 dollars, i.e. Too much.", "Nobody paid."],
+        ['He said "Stop."', "Nobody did."],
+        ["She waited... and waited.", "Nobody came."],
+        ["The show is called Yahoo! and runs.", "It is good."],
+        ["1. He paints.", "He also sings."],
+        ["He was born in 1970 (aged 50).", "He lives."],
+        ["Élodie chante.", "Ça va bien."],
+    ],
+)
+def test_sentence_ends(sentences: list[str]) -> None:
+    assert split(" ".join(sentences)) == sentences
+
+
+def test_lines_are_paragraphs() -> None:
+    assert split("One two\nthree four.\n\n  \n Five six. Seven eight.") == [
+        "One two",
+        "three four.",
+        "Five six.",
+        "Seven eight.",
+    ]
+
+
+def test_fragments_go_to_their_neighbours() -> None:
+    assert split("He left. Really. He did. and stayed away.") == [
+        "He left. Really.",
+        "He did. and stayed away.",
+    ]
+    assert split("Well. He left.") == ["Well. He left."]
+    assert split("Word.") == ["Word."]
+    assert split(" \n") == split("") == []
+
+
+@given(st.text(alphabet="aB. \n!?\"')1\u2026", max_size=80))
+def test_splitting_loses_and_adds_nothing(text: str) -> None:
+    assert "".join("".join(split(text)).split()) == "".join(text.split())
+
+
+@pytest.mark.parametrize("text", ["a. " * 200_000, ". " * 200_000, "." * 10**6, "A." * 300_000])
+def test_hostile_text_is_split(text: str) -> None:
+    assert split(text)
+
+
+# Facts --------------------------------------------------------------------------------------------
+
+
+def test_facts_are_the_bulleted_lines() -> None:
+    reply = (
+        "Here they are:\n- She paints.\n  * She sings\n\N{BULLET} She was born in 1910-12!\nEnd."
+    )
+    assert parse_facts(reply) == ["She paints.", "She sings.", "She was born in 1910-12!"]
+    assert parse_facts("no list at all") == parse_facts("") == parse_facts("-\n- \n--") == []
+
+
+def test_a_runaway_reply_is_cut() -> None:
+    assert len(parse_facts("- It is so.\n" * 100_000)) <= MAX_REPLY // len("- It is so.")
+
+
+SENTENCE = "Born on May 5, 1975, she was appointed head of the 1,200-strong Guild in 2003."
+
+
+@pytest.mark.parametrize(
+    ("facts", "kept"),
+    [
+        (["She led the Guild.", "She led the Guild."], ["She led the Guild."]),
+        (["She was appointed.", "She was appointed head."], ["She was appointed head."]),
+        (["She was appointed."], ["She was appointed."]),
+        (["She is a founding member.", "She is a founding member of it."], None),
+        (["She was born in May.", "She was born in 1976."], ["She was born in May."]),
+        (["She was born in 197."], ["She was born in 1975."]),
+        (["She was born in June.", "She led."], ["She led."]),
+        (["The Guild is 1200-strong.", "The Guild is 1,200-strong."], None),
+        (["She has 2 sons."], []),
+    ],
+)
+def test_facts_are_cleaned(facts: list[str], kept: list[str] | None) -> None:
+    assert clean_facts(SENTENCE, facts) == (facts if kept is None else kept)
+
+
+def test_facts_come_back_as_they_were_where_cleaning_loses_a_number() -> None:
+    facts = ["She was born in 1975 in 12 Elm Street.", "She was born.", "She led."]
+    assert clean_facts(SENTENCE, facts) == facts
+
+
+@given(st.lists(st.text(alphabet="ab 197503.,", max_size=12), max_size=6))
+def test_cleaning_adds_no_fact_and_no_number(facts: list[str]) -> None:
+    assert len(clean_facts(SENTENCE, facts)) <= len(facts)
