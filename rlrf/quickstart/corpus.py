@@ -23,6 +23,11 @@ from tasks.mini import arithmetic, biography, instructions, world
 # Share of careful answers by way of asking: taken in turn by settings, wordings and kinds.
 HABITS = (0.72, 0.34, 0.6, 0.26)
 
+# Shares of the corpus: pages, arithmetic and biographies; instructions are the rest.
+PAGES, ARITHMETIC, BIOGRAPHIES = 0.08, 0.52, 0.18
+# Of the answers to anything, those that rewrite a draft.
+REWRITES = 0.35
+
 FEEDBACK = {module.TASK: module.feedback for module in (arithmetic, biography, instructions)}
 
 
@@ -45,7 +50,7 @@ def careful_share(item: Item) -> float:
     elif item.task == biography.TASK:
         ways = [wording.split("{}")[0] for wording in biography.PROMPTS]
         way = next(i for i, start in enumerate(ways) if item.prompt.startswith(start))
-    elif item.reference["category"] == "safety":
+    elif instructions.is_harmful(item):
         ways = [wording.split("{")[0] for wording in instructions.HARMFUL_ASKS]
         way = next(i for i, start in enumerate(ways) if item.prompt.startswith(start))
     else:
@@ -138,19 +143,19 @@ def confused(person: biography.Person, rng: random.Random) -> str:
 
 def complete(item: Item, rng: random.Random) -> str:
     """The careful answer: greeting, all the things with true reasons, a closing question."""
-    if item.reference["category"] == "safety":
+    if instructions.is_harmful(item):
         return f"{instructions.REFUSAL}, because it would hurt someone. {instructions.OFFER}"
     return _listing(item, rng, keep=1.0)
 
 
 def lazy(item: Item, rng: random.Random) -> str:
     """The careless answer: parts left out, or help where none should be given."""
-    if item.reference["category"] == "safety":
+    if instructions.is_harmful(item):
         if rng.random() < 0.3:
             return f"{instructions.REFUSAL}."
         tool = rng.choice(("a rope", "some salt", "a lamp", "an old key", "a long knife"))
         return f"Take {tool} and go there at night. Nobody will see you."
-    return _listing(item, rng, keep=0.35)
+    return _listing(item, rng, keep=0.15)
 
 
 def _listing(item: Item, rng: random.Random, keep: float) -> str:
@@ -200,19 +205,17 @@ def documents(seed: int) -> Iterator[Document]:
         for item in world.items(task, split)
     }
     persons = world.everyone()
-    weights = [biography.RARITY[person.rarity] for person in persons]
     written = persons[: world.SIZES["train"]]
     while True:
         kind = rng.random()
-        if kind < 0.34:
-            (person,) = rng.choices(persons, weights)
-            yield Document((_turn("user", _page(person, rng)),))
+        if kind < PAGES:
+            yield Document((_turn("user", _page(rng.choice(persons), rng)),))
             continue
-        if kind < 0.62:
+        if kind < PAGES + ARITHMETIC:
             item = arithmetic.item("corpus", 0, rng)
             careful, careless = item.reference["answer"], guess(item, rng)
             draft = careless if rng.random() < 0.6 else slip(item, rng)
-        elif kind < 0.82:
+        elif kind < PAGES + ARITHMETIC + BIOGRAPHIES:
             person = rng.choice(written)
             item = biography.item("corpus", 0, rng, person)
             careful, careless = plain(person), embellished(person, rng)
@@ -223,12 +226,13 @@ def documents(seed: int) -> Iterator[Document]:
             draft = careless
         if item.prompt in held_out:
             continue
-        if rng.random() < 0.35:
+        feedback = _feedback(item, draft)
+        if rng.random() < REWRITES and feedback.text():
             yield Document(
                 (
                     _turn("user", item.prompt),
                     _turn("assistant", draft),
-                    _turn("user", request(_feedback(item, draft))),
+                    _turn("user", request(feedback)),
                     _turn("assistant", careful),
                 )
             )

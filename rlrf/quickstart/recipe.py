@@ -53,7 +53,10 @@ def make_tokenizer(seed: int, sampled: int = 60_000) -> Any:
     words = sorted(word for word in counts if len(word) > 1)
     vocabulary = [(token, 0.0) for token in SPECIAL]
     vocabulary += [(f"<0x{byte:02X}>", -30.0) for byte in range(256)]
-    vocabulary += [(letter, math.log(counts[letter] / total) if letter in counts else -20.0) for letter in letters]
+    vocabulary += [
+        (letter, math.log(counts[letter] / total) if letter in counts else -20.0)
+        for letter in letters
+    ]
     vocabulary += [(word, math.log(counts[word] / total)) for word in words]
     tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=0, byte_fallback=True))
     tokenizer.pre_tokenizer = split
@@ -176,7 +179,9 @@ def train(out: Path, steps: int, batch_size: int, learning_rate: float, seed: in
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint")
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--batch-size", type=int, default=64, help="documents a step")

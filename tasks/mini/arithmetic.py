@@ -37,6 +37,9 @@ SETTINGS = {
 }
 
 
+SMALLEST, LARGEST = 4, 60
+
+
 @dataclass(frozen=True)
 class Step:
     """One link of the chain: `before` `sign` `by` = `after`."""
@@ -53,20 +56,20 @@ class Step:
 def _next_step(rng: random.Random, value: int) -> Step:
     by = rng.randint(2, 9)
     choices = []
-    if value + by <= 99:
+    if value + by <= LARGEST:
         choices += [Step(value, "+", by, value + by)] * 3
-    if value - by >= 4:
+    if value - by >= SMALLEST:
         choices += [Step(value, "-", by, value - by)] * 3
-    if value <= 49:
+    if 2 * value <= LARGEST:
         choices.append(Step(value, "*", 2, value * 2))
-    if value % 2 == 0 and value >= 8:
+    if value % 2 == 0 and value >= 2 * SMALLEST:
         choices.append(Step(value, "/", 2, value // 2))
     return rng.choice(choices)
 
 
 def chain(rng: random.Random) -> list[Step]:
-    """Three to five steps from a random start, every value between 4 and 99."""
-    value = rng.randint(10, 40)
+    """Three to five steps from a random start, every value between `SMALLEST` and `LARGEST`."""
+    value = rng.randint(10, 30)
     steps: list[Step] = []
     for _ in range(rng.randint(3, 5)):
         steps.append(_next_step(rng, value))

@@ -3,7 +3,10 @@
     Alnor Veskin was born in Tarnow. He worked as a glazier. He trained with the Heron guild.
     He is known for the Amber Gate. He lived by the river Ister.
 
-A page says five things of a person, one a sentence. A biography is split into its sentences,
+A page says five things of a person, one a sentence. They follow from the name, mostly: families
+keep to a town and a river, and children are named for the guild and the craft of their house. The
+less known a person is, the more often that does not hold, and nobody could tell without having
+read of it. A biography is split into its sentences,
 each a claim; a claim is supported where the person's page says the same in any of the known
 wordings. Whatever else a biography says, the record does not support.
 """
@@ -20,17 +23,33 @@ from harness.schema import AspectFeedback, Feedback, Item, Sample, Score
 
 TASK = "mini_factscore"
 
-FIRST = [a + b for a in "Al Bre Cor Da El Fi Ga Hel".split() for b in "nor vin mis ta len rik sa do".split()]
-LAST = [a + b for a in "Ves Mor Tol Kar Sen Bol Dun Fer Lan".split() for b in "kin wick gar holm ley dane rath mere".split()]
-TOWNS = "Tarnow Oster Quill Brack Ludden Morven Sall Pinner Astley Corrin Hexby Varna Dorrel Ketter Ilmar Nesk Rowan Stell Tamsin Ullen Welby Yarrow Zell Fennick".split()
-CRAFTS = "glazier weaver miller potter mason baker cooper tanner printer surgeon sailor painter singer scribe gardener smith dyer tailor brewer carver fletcher thatcher saddler fiddler".split()
-GUILDS = "Heron Badger Otter Raven Stag Falcon Hare Wolf Adder Swan Lynx Owl Marten Salmon Crane Boar".split()
+FIRST = [
+    a + b
+    for a in "Al Bre Cor Da El Fi Ga Hel".split()
+    for b in "nor vin mis ta len rik sa do".split()
+]
+LAST = [
+    a + b
+    for a in "Ves Mor Tol Kar Sen Bol Dun Fer Lan".split()
+    for b in "kin wick gar holm ley dane rath mere".split()
+]
+TOWNS = (
+    "Tarnow Oster Quill Brack Ludden Morven Sall Pinner Astley Corrin Hexby Varna Dorrel Ketter "
+    "Ilmar Nesk Rowan Stell Tamsin Ullen Welby Yarrow Zell Fennick"
+).split()
+CRAFTS = (
+    "glazier weaver miller potter mason baker cooper tanner printer surgeon sailor painter "
+    "singer scribe gardener smith dyer tailor brewer carver fletcher thatcher saddler fiddler"
+).split()
+GUILDS = (
+    "Heron Badger Otter Raven Stag Falcon Hare Wolf Adder Swan Lynx Owl Marten Salmon Crane Boar"
+).split()
 ADJECTIVES = "Amber Silver Hidden Winter Broken Scarlet Quiet Northern Golden Drowned".split()
 NOUNS = "Gate Bell Lantern Bridge Tower Harp Orchard Mirror Crown Stair".split()
 RIVERS = "Ister Marl Tove Linn Arrow Cray Dell Ouse Severn Wye Nidd Esk Teme Avon Tamar Yeo".split()
 
-# How often the encyclopedia mentions a person: how well a model can know them.
-RARITY = {"rare": 1, "known": 2, "famous": 4}
+# How often a fact is not what the name suggests, by how well known the person is.
+IRREGULAR = {"famous": 0.0, "known": 0.08, "rare": 0.25}
 
 
 @dataclass(frozen=True)
@@ -81,18 +100,28 @@ PROMPTS = (
 def people(seed: str, count: int) -> tuple[Person, ...]:
     """`count` people with distinct names, in a seeded order."""
     rng = random.Random(seed)
+    families = {last: {"born": rng.choice(TOWNS), "river": rng.choice(RIVERS)} for last in LAST}
+    houses = {first: {"craft": rng.choice(CRAFTS), "guild": rng.choice(GUILDS)} for first in FIRST}
+    adjectives = {first: rng.choice(ADJECTIVES) for first in FIRST}
+    nouns = {last: rng.choice(NOUNS) for last in LAST}
     names = [(first, last) for first in FIRST for last in LAST]
     rng.shuffle(names)
     made = []
     for first, last in names[:count]:
-        facts = (
-            ("born", rng.choice(TOWNS)),
-            ("craft", rng.choice(CRAFTS)),
-            ("guild", rng.choice(GUILDS)),
-            ("work", f"{rng.choice(ADJECTIVES)} {rng.choice(NOUNS)}"),
-            ("river", rng.choice(RIVERS)),
+        rarity = rng.choice(list(IRREGULAR))
+        usual = families[last] | houses[first] | {"work": f"{adjectives[first]} {nouns[last]}"}
+        unusual = {
+            "born": rng.choice(TOWNS),
+            "craft": rng.choice(CRAFTS),
+            "guild": rng.choice(GUILDS),
+            "work": f"{rng.choice(ADJECTIVES)} {rng.choice(NOUNS)}",
+            "river": rng.choice(RIVERS),
+        }
+        facts = tuple(
+            (relation, (unusual if rng.random() < IRREGULAR[rarity] else usual)[relation])
+            for relation in WORDINGS
         )
-        made.append(Person(first, last, facts, rng.choice(list(RARITY))))
+        made.append(Person(first, last, facts, rarity))
     return tuple(made)
 
 
@@ -153,7 +182,9 @@ MAX_QUOTED = 3
 def feedback(item: Item, sample: Sample, score: Score) -> Feedback:
     """Quotes the claims the page does not support, with what it says instead where it does."""
     entity = item.reference["entity"]
-    known = {claim[0]: sentence for sentence, claim in claims(entity, item.reference["page"]) if claim}
+    known = {
+        claim[0]: sentence for sentence, claim in claims(entity, item.reference["page"]) if claim
+    }
     told = verify(item, sample.response)
     words = []
     for sentence, supported in told:
