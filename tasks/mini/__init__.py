@@ -1,15 +1,84 @@
 """The embedded world: small editions of the three benchmarks, with an exact verifier.
 
-They share the scoring code of the full ones; what stands in for the LLM judge knows the truth.
+They share the scoring code of the full editions; what stands in for the judge knows the truth.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from harness.schema import Item, Score
+from tasks.factscore.facts import Fact
+from tasks.factscore.scoring import METRICS as FACTSCORE_METRICS
+from tasks.factscore.scoring import facts_score
+
+from tasks.gsm8k.scoring import METRICS as GSM8K_METRICS
+from tasks.gsm8k.scoring import score as score_arithmetic
+from tasks.just_eval.scoring import METRICS as JUST_EVAL_METRICS
+from tasks.just_eval.scoring import derive
+from tasks.just_eval.scoring import score as score_instructions
 from tasks.mini import arithmetic, biography, instructions, world
 from tasks.plugin import Answered, Judge, Task
+
+# A page has five facts: a biography of as many is whole, and F1@K asks for no more.
+GAMMA, K = 4.0, 5
+
+
+def _items(task: str, split: str, data: Path | None = None) -> list[Item]:
+    return world.items(task, split)
+
+
+def _score_biographies(answered: Sequence[Answered], judge: Judge | None = None) -> list[Score]:
+    return [
+        facts_score(
+            item,
+            sample,
+            [Fact(text=claim.text, supported=claim.supported) for claim in claims],
+            gamma=GAMMA,
+            k=K,
+        )
+        for item, sample in answered
+        for claims in [biography.verify(item, sample.response)]
+    ]
+
+
+def _score_instructions(answered: Sequence[Answered], judge: Judge | None = None) -> list[Score]:
+    return score_instructions(answered, instructions.ExactJudge(answered))
+
+
+TASKS = [
+    Task(
+        name=arithmetic.TASK,
+        version=world.VERSION,
+        metrics=GSM8K_METRICS,
+        splits=world.SPLITS,
+        items=partial(_items, arithmetic.TASK),
+        score=score_arithmetic,
+        feedback=arithmetic.feedback,
+        generation={"max_tokens": 80, "temperature": 0.0, "stop": []},
+    ),
+    Task(
+        name=biography.TASK,
+        version=world.VERSION,
+        metrics=FACTSCORE_METRICS,
+        splits=world.SPLITS,
+        items=partial(_items, biography.TASK),
+        score=_score_biographies,
+        feedback=biography.feedback,
+        generation={"max_tokens": 120, "temperature": 0.0, "stop": []},
+        estimator=f"sentences, exact record, gamma {GAMMA:g}, k {K}",
+    ),
+    Task(
+        name=instructions.TASK,
+        version=world.VERSION,
+        metrics=JUST_EVAL_METRICS,
+        splits=world.SPLITS,
+        items=partial(_items, instructions.TASK),
+        score=_score_instructions,
+        feedback=instructions.feedback,
+        generation={"max_tokens": 120, "temperature": 0.0, "stop": []},
+        derive=derive,
+    ),
+]

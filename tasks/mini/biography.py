@@ -16,7 +16,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from harness.schema import AspectFeedback, Feedback, Item, Sample, Score
@@ -137,6 +137,15 @@ def item(split: str, index: int, rng: random.Random, person: Person) -> Item:
     )
 
 
+@dataclass(frozen=True)
+class Claim:
+    """One sentence; what it says of whom, if it is in a known wording; whether the page agrees."""
+
+    text: str
+    said: tuple[str, str] | None  # relation, value
+    supported: bool = False
+
+
 _SENTENCE = re.compile(r"[^.!?\n]+[.!?]?")
 _PREDICATES = [
     (relation, re.compile(re.escape(wording).replace(r"\{\}", "([A-Za-z ]{1,40})") + r"\.?"))
@@ -145,34 +154,39 @@ _PREDICATES = [
 ]
 
 
-def claims(entity: str, text: str) -> Iterator[tuple[str, tuple[str, str] | None]]:
-    """Each sentence with the (relation, value) it claims of `entity`, or None."""
-    subjects = (f"{entity} ", "She ", "He ")
+def claims(entity: str, text: str) -> Iterator[Claim]:
+    """The claims that `text` makes of `entity`, a sentence each."""
     for match in _SENTENCE.finditer(text):
         sentence = match.group().strip()
-        if not any(c.isalnum() for c in sentence):
-            continue
-        subject = next((s for s in subjects if sentence.startswith(s)), None)
-        yield sentence, _claim(sentence[len(subject) :]) if subject else None
+        if any(character.isalnum() for character in sentence):
+            yield Claim(sentence, _said(entity, sentence))
 
 
-def _claim(predicate: str) -> tuple[str, str] | None:
-    for relation, pattern in _PREDICATES:
-        if found := pattern.fullmatch(predicate):
-            return relation, found.group(1)
+def _said(entity: str, sentence: str) -> tuple[str, str] | None:
+    for subject in (f"{entity} ", "She ", "He "):
+        if sentence.startswith(subject):
+            predicate = sentence[len(subject) :]
+            for relation, pattern in _PREDICATES:
+                if found := pattern.fullmatch(predicate):
+                    return relation, found.group(1)
     return None
 
 
-def verify(item: Item, text: str) -> list[tuple[str, bool]]:
-    """Every claim of a biography, and whether the person's page supports it.
+def record(item: Item) -> dict[tuple[str, str], str]:
+    """What the person's page says -> the sentence that says it."""
+    page = claims(item.reference["entity"], item.reference["page"])
+    return {claim.said: claim.text for claim in page if claim.said}
+
+
+def verify(item: Item, text: str) -> list[Claim]:
+    """Every claim of a biography, with whether the person's page supports it.
 
     A claim made twice counts once: saying one true thing ten times is not ten facts.
     """
-    entity = item.reference["entity"]
-    known = {claim for _, claim in claims(entity, item.reference["page"])}
-    told: dict[object, tuple[str, bool]] = {}
-    for sentence, claim in claims(entity, text):
-        told.setdefault(claim or sentence, (sentence, claim in known and claim is not None))
+    known = record(item)
+    told: dict[object, Claim] = {}
+    for claim in claims(item.reference["entity"], text):
+        told.setdefault(claim.said or claim.text, replace(claim, supported=claim.said in known))
     return list(told.values())
 
 
@@ -181,31 +195,24 @@ MAX_QUOTED = 3
 
 def feedback(item: Item, sample: Sample, score: Score) -> Feedback:
     """Quotes the claims the page does not support, with what it says instead where it does."""
-    entity = item.reference["entity"]
-    known = {
-        claim[0]: sentence for sentence, claim in claims(entity, item.reference["page"]) if claim
-    }
+    known = {relation: sentence for (relation, _), sentence in record(item).items()}
     told = verify(item, sample.response)
-    words = []
-    for sentence, supported in told:
-        if not supported and len(words) < MAX_QUOTED:
-            claim = next(c for s, c in claims(entity, sentence) if s == sentence)
-            words.append(
-                f"Not supported: {sentence} The record says: {known[claim[0]]}"
-                if claim
-                else f"Not supported: {sentence} Leave it out."
-            )
-    share = sum(ok for _, ok in told) / len(told) if told else 0.0
-    supported_count = sum(ok for _, ok in told)
-    completeness = 2 if supported_count >= len(WORDINGS) else 1 if supported_count > 1 else 0
+    doubtful = [claim for claim in told if not claim.supported]
+    supported = len(told) - len(doubtful)
+    quoted = [
+        f"Not supported: {claim.text} "
+        + (f"The record says: {known[claim.said[0]]}" if claim.said else "Leave it out.")
+        for claim in doubtful[:MAX_QUOTED]
+    ]
+    completeness = 2 if supported >= len(WORDINGS) else 1 if supported > 1 else 0
     return Feedback(
         task=item.task,
         item=item.digest,
         aspects=[
             AspectFeedback(
                 aspect="factuality",
-                justification="\n".join(words) or "Every claim is supported.",
-                grade=2 if told and share == 1 else 1 if share > 0.5 else 0,
+                justification="\n".join(quoted) or "Every claim is supported.",
+                grade=2 if told and not doubtful else 1 if supported > len(doubtful) else 0,
             ),
             AspectFeedback(
                 aspect="completeness",

@@ -9,9 +9,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 from harness.errors import UserError
 from harness.schema import Item
+from harness.store import write_jsonl
+from tasks.factscore.knowledge import build_knowledge
 from tasks.mini import arithmetic, biography, instructions
 
 VERSION = "1"
@@ -66,3 +69,14 @@ def items(task: str, split: str) -> list[Item]:
     if split not in SIZES:
         raise UserError(f"{task} has no split '{split}'; it has {', '.join(SPLITS)}.")
     return list(_world()[task, split])
+
+
+def write_encyclopedia(folder: Path) -> Path:
+    """Write everyone's page as `pages.jsonl` and, in FActScore's layout, `knowledge.db`.
+
+    Returns the database, which `tasks.factscore.knowledge.Knowledge` opens.
+    """
+    pages = folder / "pages.jsonl"
+    write_jsonl(pages, ({"title": person.name, "text": person.page()} for person in everyone()))
+    build_knowledge(pages, folder / "knowledge.db")
+    return folder / "knowledge.db"

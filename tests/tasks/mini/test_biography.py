@@ -20,17 +20,17 @@ def feedback(text: str) -> dict[str, tuple[int, str]]:
 def test_the_plain_biography_is_supported_in_both_wordings() -> None:
     for wording in (0, 1):
         told = biography.verify(ITEM, " ".join(PERSON.sentences(wording)))
-        assert [ok for _, ok in told] == [True] * 5
+        assert [claim.supported for claim in told] == [True] * 5
 
 
 def test_inventions_and_wrong_values_are_not_supported() -> None:
     text = f"{PERSON.name} was born in {OTHER_TOWN}. {PERSON.she} won the Amber Medal."
-    assert [ok for _, ok in biography.verify(ITEM, text)] == [False, False]
+    assert [claim.supported for claim in biography.verify(ITEM, text)] == [False, False]
 
 
 def test_facts_of_somebody_else_are_not_supported() -> None:
     text = " ".join(PERSON.sentences()).replace(PERSON.name, "Ada Lovelace")
-    assert biography.verify(ITEM, text)[0][1] is False
+    assert not biography.verify(ITEM, text)[0].supported
 
 
 def test_saying_one_thing_often_is_one_claim() -> None:
@@ -45,7 +45,7 @@ def test_an_empty_or_noisy_text_claims_nothing() -> None:
 
 def test_a_long_text_costs_little() -> None:
     told = biography.verify(ITEM, f"{PERSON.she} lived by the river " * 30_000)
-    assert [ok for _, ok in told] == [False]
+    assert [claim.supported for claim in told] == [False]
 
 
 def test_feedback_quotes_the_claim_and_the_record() -> None:

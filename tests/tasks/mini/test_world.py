@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import pytest
 
 from harness.errors import UserError
 from harness.schema import digest
+from tasks.factscore.knowledge import Knowledge
 from tasks.mini import arithmetic, biography, instructions, world
 
 NAMES = (arithmetic.TASK, biography.TASK, instructions.TASK)
@@ -46,6 +48,13 @@ def test_no_person_stands_in_two_splits() -> None:
         for split in world.SPLITS
     ]
     assert sum(map(len, entities)) == len(set.union(*entities)) == len(world.everyone())
+
+
+def test_the_encyclopedia_is_in_the_published_layout(tmp_path: Path) -> None:
+    item = world.items(biography.TASK, "sealed")[7]
+    with Knowledge(world.write_encyclopedia(tmp_path)) as knowledge:
+        assert knowledge.page(item.reference["entity"]) == [item.reference["page"]]
+        assert knowledge.page("Ada Lovelace") is None
 
 
 def test_unknown_split_is_named() -> None:
