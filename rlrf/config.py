@@ -1,0 +1,269 @@
+"""The configuration of a run: one YAML file, validated, unknown keys refused.
+
+    model: meta-llama/Llama-2-13b-chat-hf
+    tasks:
+      - name: gsm8k
+
+is a whole configuration; everything else has a default, described beside its field. `model` and
+`data` are looked for beside the file first, then in the working directory; a `model` found in
+neither is a Hugging Face hub id. `board` is a folder of the working directory.
+"""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+
+from harness.errors import UserError
+from harness.schema import Metric, Policy, Record, Rule, digest
+
+R = TypeVar("R", bound=Record)
+
+Loss = Literal["sigmoid", "hinge", "ipo", "sigmoid_norm", "apo_zero", "apo_down", "sft"]
+
+
+class Adapter(Record):
+    """LoRA: train low-rank updates and leave the model's own weights alone."""
+
+    r: int = Field(default=8, gt=0, description="rank")
+    alpha: float = Field(default=32, gt=0, description="scale of the update is alpha / r")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="of the update's input")
+    target_modules: list[str] | Literal["all-linear"] = Field(
+        default="all-linear", description="names of the layers that get an update"
+    )
+
+
+class TaskConfig(Record):
+    """A benchmark that is trained on, gated on and sealed."""
+
+    name: str = Field(description="one of `rlrf tasks`")
+    prompts: int = Field(default=200, gt=0, description="train items explored an iteration")
+    data: str | None = Field(default=None, description="folder of the benchmark's data")
+
+
+class Decoding(Record):
+    """How the policy samples."""
+
+    temperature: float = Field(default=1.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_tokens: int | None = Field(default=None, gt=0, description="default: the task's own")
+
+
+class Explore(Decoding):
+    """How the policy answers each train prompt."""
+
+    n: int = Field(default=8, ge=1, description="responses a prompt")
+
+
+class Reflect(Decoding):
+    """How the policy rewrites its own answers, given the feedback on them."""
+
+    m: int = Field(default=4, ge=0, description="refinements a prompt at most; 0: no reflection")
+
+
+class Pairing(Record):
+    """Which responses of one prompt become a preference pair; see `rlrf.pairs`."""
+
+    threshold: float = Field(
+        default=0.1, ge=0, le=1, description="least difference of reward; never an equal one"
+    )
+    min_chosen: float = Field(default=0.0, ge=0, le=1, description="least reward of a chosen one")
+    per_prompt: int = Field(default=2, ge=1, description="pairs a prompt at most")
+    max_total: int | None = Field(default=None, ge=1, description="pairs an iteration at most")
+
+
+class Training(Record):
+    """Direct preference optimisation."""
+
+    beta: float = Field(default=0.1, gt=0, description="higher stays closer to the reference")
+    learning_rate: float = Field(default=1e-6, gt=0)
+    epochs: float = Field(default=1, gt=0)
+    batch_size: int = Field(default=16, ge=1, description="pairs a forward pass")
+    gradient_accumulation: int = Field(default=1, ge=1, description="forward passes a step")
+    loss: dict[Loss, float] = Field(
+        default={"sigmoid": 1.0},
+        min_length=1,
+        description="TRL loss -> weight. `sft` is a mean over tokens, which rewards brevity where "
+        "short answers are wrong ones; `sigmoid_norm` compares means and resists displacement",
+    )
+    max_length: int = Field(default=1024, gt=0, description="tokens of prompt and response")
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    warmup_ratio: float = Field(default=0.1, ge=0, lt=1, description="share of the steps")
+    scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
+    bf16: bool | None = Field(default=None, description="default: on a GPU that has it")
+    gradient_checkpointing: bool = Field(default=False, description="slower, less memory")
+
+
+class Gate(Record):
+    """What a candidate must show before it becomes the incumbent."""
+
+    policy: Policy | None = Field(default=None, description="default: `default_policy`")
+    slice: int = Field(default=200, ge=1, description="gate items a task, fresh each iteration")
+    sealed: int = Field(default=400, ge=1, description="sealed items a task, opened at the end")
+
+
+class Device(Record):
+    """Where generation runs; training follows it."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    max_batch: int = Field(default=256, ge=1, description="responses decoded together")
+
+
+class Config(Record):
+    """A whole run: explore, feedback, reflect, pairs, train, evaluate, gate, and again."""
+
+    model: str = Field(description="folder or hub id of M0")
+    revision: str | None = Field(default=None, description="of the hub model")
+    adapter: Adapter | None = Field(default=None, description="train by LoRA")
+    seed: int = Field(default=0, ge=0)
+    iterations: int = Field(default=2, ge=1)
+    tasks: list[TaskConfig] = Field(min_length=1)
+    explore: Explore = Explore()
+    reflect: Reflect = Reflect()
+    pairs: Pairing = Pairing()
+    train: Training = Training()
+    gate: Gate = Gate()
+    engine: Device = Device()
+    board: str | None = Field(default=None, description="leaderboard; default: OUT/board")
+
+    @field_validator("tasks")
+    @classmethod
+    def _each_task_once(cls, tasks: list[TaskConfig]) -> list[TaskConfig]:
+        names = [task.name for task in tasks]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"{', '.join(twice)} is named twice")
+        return tasks
+
+    @model_validator(mode="after")
+    def _gated_tasks_are_run(self) -> Config:
+        names = {task.name for task in self.tasks}
+        rules = self.gate.policy.rules if self.gate.policy else []
+        absent = sorted({rule.task for rule in rules} - names)
+        if absent:
+            raise ValueError(f"gate.policy has rules for {', '.join(absent)}, not in tasks")
+        return self
+
+    @property
+    def identity(self) -> str:
+        """What makes two runs the same: all of it but the places of model, data and board."""
+        kept = self.model_dump(mode="json", exclude={"model", "revision", "board"})
+        for task in kept["tasks"]:
+            del task["data"]
+        return digest(kept)
+
+
+def load(path: Path) -> Config:
+    """Read a configuration file.
+
+    Raises:
+        UserError: missing, not YAML, an unknown or missing key, a value out of range; the
+            sentence names the file and the key, and for an unknown key the nearest known one.
+    """
+    config = _read(path, Config)
+    tasks = [
+        task.model_copy(update={"data": _beside(path, task.data) or task.data})
+        for task in config.tasks
+    ]
+    model = _beside(path, config.model) or config.model
+    return config.model_copy(update={"model": model, "tasks": tasks})
+
+
+def load_policy(path: Path) -> Policy:
+    """Read a gate policy, YAML or JSON: `alpha`, and `rules` with task, metric, tier, margin.
+
+    Raises:
+        UserError: as `load`.
+    """
+    return _read(path, Policy)
+
+
+def default_policy(primary: Mapping[str, Metric]) -> Policy:
+    """The gate where none is written: no task's primary metric may lose 5 % of its range.
+
+    Every metric of `primary` (task -> metric) is critical, with one-sided level .05.
+    """
+    return Policy(
+        rules=[
+            Rule(task=task, metric=metric.name, margin=0.05 * (metric.high - metric.low))
+            for task, metric in sorted(primary.items())
+        ]
+    )
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML of which a key cannot silently replace an earlier one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        for (key, _), name in zip(node.value, keys, strict=True):
+            if keys.count(name) > 1 and isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(
+                    problem=f"{name} is there twice", problem_mark=key.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+def _read(path: Path, model: type[R]) -> R:
+    try:
+        value = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - it is safe
+    except FileNotFoundError as error:
+        raise UserError(f"There is no file {path}.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as a text file ({error}).") from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: keys and values are expected, such as 'model: FOLDER'.")
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise UserError(f"{path}: {_explain(error, model)}") from error
+
+
+def _beside(path: Path, place: str | None) -> str | None:
+    """`place` as a folder beside the file; None where there is no such folder."""
+    if place is None or not (path.parent / place).is_dir():
+        return None
+    return str((path.parent / place).resolve())
+
+
+def _explain(error: ValidationError, root: type[BaseModel]) -> str:
+    """The first fault of a validation as a sentence: key path, what is wrong, the nearest key."""
+    faults = error.errors()
+    # A misspelt key is often also a missing one: the spelling is what helps.
+    first = next((f for f in faults if f["type"] == "extra_forbidden"), faults[0])
+    place = [part for part in first["loc"] if not (isinstance(part, str) and "[" in part)]
+    key = ".".join(str(part) for part in place)
+    if first["type"] == "missing":
+        return f"{key} is missing."
+    if first["type"] != "extra_forbidden":
+        where = f"{key}: " if key else ""
+        shown = f" (it is {first['input']!r})" if _is_scalar(first["input"]) else ""
+        return f"{where}{first['msg'].removeprefix('Value error, ')}{shown}."
+    known = list(_model_at(root, place[:-1]).model_fields)
+    near = difflib.get_close_matches(str(place[-1]), known, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(known)}."
+    return f"{key} is not a key of this file; {hint}"
+
+
+def _is_scalar(value: object) -> bool:
+    return value is None or isinstance(value, str | int | float)
+
+
+def _model_at(model: type[BaseModel], place: list[int | str]) -> type[BaseModel]:
+    """The model that the key path leads to, through lists and optional blocks."""
+    for part in place:
+        if isinstance(part, str):
+            annotation: Any = model.model_fields[part].annotation
+            while typing.get_args(annotation):
+                annotation = typing.get_args(annotation)[0]
+            model = annotation
+    return model

@@ -1,0 +1,81 @@
+"""Fine-grained feedback: what each response is worth, and what is wrong with it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.progress import track
+from harness.schema import Feedback, Item, Metric, Record, Sample, Score
+from tasks.plugin import Task
+
+Answer = tuple[str, str, str | None]
+
+
+class Judged(Record):
+    """What is known of one response; `draft` is the repeat that it rewrites, if it does."""
+
+    sample: Sample
+    score: Score
+    feedback: Feedback
+    draft: int | None = None
+
+
+@dataclass(frozen=True)
+class Reward:
+    """A response's worth for training: the primary metric in [0, 1], ties broken by feedback.
+
+    `value` is the task's primary metric, scaled so that 1 is best; `grade` is the mean grade of
+    the feedback's aspects.
+    """
+
+    value: float
+    grade: float
+
+    def over(self, other: Reward) -> float:
+        """By how much this one is better: in value, or where that is equal, in grade."""
+        return self.value - other.value or self.grade - other.grade
+
+
+def reward(metric: Metric, score: Score, feedback: Feedback) -> Reward | None:
+    """The reward under the task's primary `metric`; None where that is unscored."""
+    if metric.name not in score.values:
+        return None
+    share = (score.values[metric.name] - metric.low) / (metric.high - metric.low)
+    return Reward(share if metric.higher_is_better else 1 - share, feedback.grade)
+
+
+def give_feedback(
+    samples: Sequence[Sample],
+    items: Mapping[str, Item],
+    tasks: Mapping[str, Task],
+    drafts: Sequence[int | None] | None = None,
+) -> list[Judged]:
+    """Score every sample and say what is wrong with it; equal responses are scored once.
+
+    `items` maps digests to items, `tasks` names to tasks; `drafts` says, sample by sample, which
+    repeat it rewrites.
+    """
+    distinct: dict[str, dict[Answer, Sample]] = defaultdict(dict)
+    for sample in samples:
+        distinct[sample.task].setdefault(_answer(sample), sample)
+    known: dict[Answer, tuple[Score, Feedback]] = {}
+    for name, responses in distinct.items():
+        task = tasks[name]
+        with track(f"feedback {name}", len(responses), "responses") as advance:
+            answered = [(items[sample.item], sample) for sample in responses.values()]
+            scores = task.score(answered)
+            for (item, sample), score in zip(answered, scores, strict=True):
+                known[_answer(sample)] = score, task.feedback(item, sample, score)
+            advance(len(responses))
+    judged = []
+    for sample, draft in zip(samples, drafts or [None] * len(samples), strict=True):
+        score, feedback = known[_answer(sample)]
+        score = score.model_copy(update={"index": sample.index, "repeat": sample.repeat})
+        judged.append(Judged(sample=sample, score=score, feedback=feedback, draft=draft))
+    return judged
+
+
+def _answer(sample: Sample) -> Answer:
+    return sample.item, sample.response, sample.finish_reason

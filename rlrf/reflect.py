@@ -1,0 +1,88 @@
+"""Self-reflection: the policy rewrites its own answers, given the feedback on them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from harness.engines import Engine
+from harness.progress import track
+from harness.schema import Feedback, Item, Message, Record, Sample, digest
+from rlrf.config import Reflect
+from rlrf.explore import sample_of, sampling_for
+from rlrf.feedback import Judged, Reward, reward
+from tasks.plugin import Task
+
+
+class Refinement(Record):
+    """A rewritten response; `draft` is the repeat that it rewrites."""
+
+    draft: int
+    sample: Sample
+
+
+def request(feedback: Feedback) -> str:
+    """The user's turn that asks for a rewrite; the seed policy was taught these words."""
+    return f"{feedback.text()}\nRewrite the answer."
+
+
+def conversation(item: Item, draft: str, feedback: Feedback) -> list[Message]:
+    """The prompt, the draft, and the feedback with the request to rewrite."""
+    return [
+        Message(role="user", content=item.prompt),
+        Message(role="assistant", content=draft),
+        Message(role="user", content=request(feedback)),
+    ]
+
+
+def choose_drafts(
+    judged: Sequence[Judged], tasks: Mapping[str, Task], m: int, seed: int
+) -> list[Judged]:
+    """The `m` most promising responses of each item that are not good yet, each text once.
+
+    Promising = high reward; not good yet = the feedback has something to say. Equal rewards are
+    ordered by a seeded digest.
+    """
+    by_item: dict[str, dict[str, tuple[Reward, Judged]]] = defaultdict(dict)
+    for one in judged:
+        worth = reward(tasks[one.sample.task].primary, one.score, one.feedback)
+        if worth is not None and one.feedback.text():
+            by_item[one.sample.item].setdefault(one.sample.response, (worth, one))
+
+    def promise(entry: tuple[Reward, Judged]) -> tuple[float, float, str]:
+        worth, one = entry
+        return -worth.value, -worth.grade, digest([seed, one.sample.item, one.sample.response])
+
+    return [one for texts in by_item.values() for _, one in sorted(texts.values(), key=promise)[:m]]
+
+
+def reflect(
+    engine: Engine,
+    drafts: Sequence[Judged],
+    items: Mapping[str, Item],
+    tasks: Mapping[str, Task],
+    config: Reflect,
+    *,
+    first_repeat: int,
+    seed: int,
+) -> list[Refinement]:
+    """One rewrite of each draft; the repeats of an item's rewrites count from `first_repeat`."""
+    repeats: dict[str, int] = defaultdict(lambda: first_repeat)
+    refinements = []
+    for name, task in tasks.items():
+        chosen = [one for one in drafts if one.sample.task == name]
+        if not chosen:
+            continue
+        prompts = [
+            engine.render(conversation(items[d.sample.item], d.sample.response, d.feedback))
+            for d in chosen
+        ]
+        sampling = sampling_for(task, config, 1, seed)
+        with track(f"reflect {name}", len(prompts), "responses") as advance:
+            answers = engine.generate(prompts, sampling, advance)
+        for draft, prompt, (completion,) in zip(chosen, prompts, answers, strict=True):
+            item = items[draft.sample.item]
+            sample = sample_of(item, prompt, completion, repeats[item.digest])
+            repeats[item.digest] += 1
+            refinements.append(Refinement(draft=draft.sample.repeat, sample=sample))
+    return refinements

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.errors import UserError
+from harness.schema import Metric
+from rlrf.config import default_policy, load, load_policy
+
+LEAST = "model: some/model\ntasks: [{name: toy}]\n"
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "config.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_model_and_tasks_are_enough(tmp_path):
+    config = load(write(tmp_path, LEAST))
+    assert config.model == "some/model"
+    assert config.iterations == 2
+    assert config.train.loss == {"sigmoid": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (LEAST + "pairs: {treshold: 1}", "pairs.treshold is not a key of this file; did you mean"),
+        (LEAST + "adapter: {rank: 2}", "adapter.rank is not a key of this file; known are r,"),
+        (LEAST + "train: {loss: {dpo: 1}}", "train.loss.dpo"),
+        (LEAST + "train: {beta: -1}", "train.beta: Input should be greater than 0 (it is -1)"),
+        (LEAST + "seed: [1]", "seed: Input should be a valid integer."),
+        ("model: x", "tasks is missing"),
+        ("model: x\ntasks: []", "tasks"),
+        (
+            "model: x\ntasks: [{nam: a}]",
+            "tasks.0.nam is not a key of this file; did you mean 'name'",
+        ),
+        ("model: x\ntasks: [{name: a}, {name: a}]", "a is named twice"),
+        (LEAST + "gate: {policy: {rules: [{task: b, metric: m, margin: 1}]}}", "rules for b"),
+        (
+            LEAST + "gate: {policy: {rules: [{task: toy, metrik: m, margin: 1}]}}",
+            "gate.policy.rules.0.metrik is not a key of this file; did you mean 'metric'",
+        ),
+        ("just words", "keys and values are expected"),
+        ("a: [", "is not YAML"),
+        (LEAST + "tasks: [{name: other}]", "tasks is there twice"),
+    ],
+)
+def test_a_fault_is_named_with_file_and_key(tmp_path, text, said):
+    path = write(tmp_path, text)
+    with pytest.raises(UserError) as error:
+        load(path)
+    assert said in str(error.value)
+    assert str(path) in str(error.value)
+
+
+def test_a_missing_file_is_said(tmp_path):
+    with pytest.raises(UserError, match="There is no file"):
+        load(tmp_path / "none.yaml")
+
+
+def test_folders_are_found_beside_the_file(tmp_path):
+    (tmp_path / "m0").mkdir()
+    config = load(write(tmp_path, "model: m0\ntasks: [{name: toy, data: m0}]\n"))
+    assert config.model == str(tmp_path / "m0")
+    assert config.tasks[0].data == str(tmp_path / "m0")
+
+
+def test_identity_is_what_is_done_and_not_where(tmp_path):
+    (tmp_path / "m0").mkdir()
+    here = load(write(tmp_path, "model: m0\ntasks: [{name: toy}]\nboard: b\n"))
+    there = load(write(tmp_path, LEAST))
+    other = load(write(tmp_path, LEAST + "seed: 1\n"))
+    assert here.identity == there.identity != other.identity
+
+
+def test_the_default_policy_guards_each_primary_metric():
+    metric = Metric(name="overall", kind="continuous", low=1, high=5, primary=True)
+    policy = default_policy({"talk": metric})
+    (rule,) = policy.rules
+    assert (rule.task, rule.metric, rule.tier, rule.margin) == ("talk", "overall", "critical", 0.2)
+    assert policy.alpha == 0.05
+
+
+def test_a_policy_file_is_read_and_its_faults_named(tmp_path):
+    path = write(tmp_path, "alpha: .1\nrules: [{task: toy, metric: right, margin: .02}]")
+    assert load_policy(path).alpha == 0.1
+    with pytest.raises(UserError, match=r"rules\.0\.margin is missing"):
+        load_policy(write(tmp_path, "rules: [{task: toy, metric: right}]"))
+    with pytest.raises(UserError, match="There is no file"):
+        load_policy(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("path", sorted(Path("configs").glob("*.yaml")), ids=lambda p: p.stem)
+def test_the_examples_are_valid(path):
+    assert load(path).tasks

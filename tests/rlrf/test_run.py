@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import multiprocessing
+
+import pytest
+
+from harness.errors import UserError
+from harness.schema import Message
+from rlrf.run import open_run
+
+COMMON = {"config": "abc"}
+HELLO = Message(role="user", content="hello")
+
+
+def writer(calls, text="done"):
+    def make(folder):
+        calls.append(text)
+        (folder / "file.txt").write_text(text)
+
+    return make
+
+
+def test_a_stage_is_made_once(tmp_path):
+    calls = []
+    with open_run(tmp_path / "run", COMMON) as run:
+        first = run.stage("iter_1/a", [1], writer(calls))
+    with open_run(tmp_path / "run", COMMON) as run:
+        again = run.stage("iter_1/a", [1], writer(calls))
+    assert calls == ["done"]
+    assert first == again
+    assert (first.folder / "file.txt").read_text() == "done"
+
+
+@pytest.mark.parametrize("change", ["reads", "file", "manifest", "missing"])
+def test_a_stage_is_made_again_when_anything_about_it_changed(tmp_path, change):
+    calls = []
+    with open_run(tmp_path / "run", COMMON) as run:
+        stage = run.stage("a", [HELLO], writer(calls))
+        if change == "file":
+            (stage.folder / "file.txt").write_text("forged")
+        if change == "manifest":
+            (stage.folder / "manifest.json").write_text("{")
+        if change == "missing":
+            (stage.folder / "file.txt").unlink()
+        run.stage("a", [HELLO, 2] if change == "reads" else [HELLO], writer(calls))
+    assert calls == ["done", "done"]
+
+
+def test_what_changes_upstream_changes_downstream(tmp_path):
+    calls = []
+    with open_run(tmp_path / "run", COMMON) as run:
+        for text in ("one", "one", "two"):
+            upstream = run.stage("up", [text], writer([], text))
+            run.stage("down", [upstream], writer(calls))
+    assert len(calls) == 2
+
+
+def test_a_stage_that_fails_leaves_nothing(tmp_path):
+    def fail(folder):
+        (folder / "half").write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), open_run(tmp_path / "run", COMMON) as run:
+        run.stage("iter_1/a", [], fail)
+    assert list((tmp_path / "run" / "iter_1").iterdir()) == []
+
+
+def test_records_come_back_as_they_were(tmp_path):
+    with open_run(tmp_path / "run", COMMON) as run:
+        made = run.records("a", Message, [], lambda: [HELLO])
+        again = run.records("a", Message, [], lambda: pytest.fail("made twice"))
+    assert made.records == again.records == [HELLO]
+    assert made.digest == again.digest
+
+
+def test_seconds_are_those_of_the_making(tmp_path):
+    with open_run(tmp_path / "run", COMMON) as run:
+        run.stage("iter_1/a", [], writer([]))
+        run.stage("iter_1/b", [], writer([]))
+        before = run.seconds("iter_1")
+        run.stage("iter_1/a", [], writer([]))
+        assert run.seconds("iter_1") == before
+
+
+def test_another_configuration_is_refused_and_fresh_starts_over(tmp_path):
+    with open_run(tmp_path / "run", COMMON) as run:
+        run.stage("a", [], writer([]))
+    with pytest.raises(UserError, match="--fresh"), open_run(tmp_path / "run", {"config": "x"}):
+        pass
+    with open_run(tmp_path / "run", {"config": "x"}, fresh=True) as run:
+        assert not (run.folder / "a").exists()
+
+
+def test_fresh_does_not_delete_what_is_no_run(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match="other things"), open_run(tmp_path, COMMON, fresh=True):
+        pass
+    assert (tmp_path / "thesis.tex").exists()
+
+
+def test_a_file_is_no_run_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="is a file"), open_run(tmp_path / "file", COMMON):
+        pass
+
+
+def test_leftovers_of_a_killed_process_go(tmp_path):
+    with open_run(tmp_path / "run", COMMON) as run:
+        (run.folder / "iter_1" / ".train.abcd").mkdir(parents=True)
+        (run.folder / ".run.json.xyz").write_text("{")
+    with open_run(tmp_path / "run", COMMON) as run:
+        assert not (run.folder / "iter_1" / ".train.abcd").exists()
+        assert not (run.folder / ".run.json.xyz").exists()
+
+
+def hold(folder, taken, done):
+    with open_run(folder, COMMON):
+        taken.set()
+        done.wait(30)
+
+
+def test_a_second_process_is_told(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    taken, done = context.Event(), context.Event()
+    process = context.Process(target=hold, args=(tmp_path / "run", taken, done))
+    process.start()
+    assert taken.wait(30)
+    with pytest.raises(UserError, match="Another process"), open_run(tmp_path / "run", COMMON):
+        pass
+    done.set()
+    process.join(30)
+    with open_run(tmp_path / "run", COMMON):
+        pass
