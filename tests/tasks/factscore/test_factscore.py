@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+import tasks
 from harness.errors import UserError
 from harness.schema import Item, Sample, Score
 from tasks.factscore import TASKS
@@ -20,6 +21,7 @@ from tasks.factscore.feedback import feedback
 from tasks.factscore.items import items
 from tasks.factscore.scoring import facts_score, score, unverified_score
 
+YAML = Path(tasks.__file__).parent / "factscore" / "factscore.yaml"
 ITEM = Item(
     task="factscore",
     split="test",
@@ -262,3 +264,20 @@ def test_feedback_on_a_response_that_declines_asks_for_an_answer() -> None:
 
 def test_there_is_nothing_to_say_of_unverified_facts() -> None:
     assert feedback(ITEM, said(), unverified_score(ITEM, said(), "no page")).aspects == []
+
+
+# Stock lm-eval ------------------------------------------------------------------------------------
+
+
+def test_stock_lm_eval_measures_the_respond_ratio(tmp_path: Path) -> None:
+    from lm_eval.tasks import TaskManager
+
+    (tmp_path / "prompt_entities.txt").write_text("Ada Lund\nBo Ek\n")
+    metadata = {"data": str(tmp_path)}
+    manager = TaskManager(include_path=str(YAML.parent), include_defaults=False, metadata=metadata)
+    task = manager.load(["factscore"])["tasks"]["factscore"]
+    docs = list(task.test_docs())
+    assert "Bo Ek" in task.doc_to_text(docs[1])
+    found = [task.process_results(docs[0], [answer]) for answer in ("She paints.", "I'm sorry.")]
+    assert found == [{"responded": 1}, {"responded": 0}]
+    assert set(task.aggregation()) == {"responded"}

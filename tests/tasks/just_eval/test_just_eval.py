@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import tasks
 from harness.errors import UserError
 from harness.schema import Item, Sample, Score
 from tasks.just_eval import TASKS
@@ -22,6 +23,7 @@ from tasks.just_eval.prompt import PROMPT_DIGEST, judge_prompt
 from tasks.just_eval.scoring import average, derive, score
 from tasks.plugin import Answered, slices
 
+YAML = Path(tasks.__file__).parent / "just_eval" / "just_eval.yaml"
 ROWS: list[dict[str, Any]] = [
     {
         "id": "0",
@@ -353,3 +355,18 @@ def test_feedback_leaves_out_what_has_no_score() -> None:
     found = feedback(*answer(item_of(1)), graded(1, 5, "N/A", 9, 2, 2))
     assert [aspect.aspect for aspect in found.aspects] == ["helpfulness", "depth", "engagement"]
     assert feedback(*answer(item_of(1)), score([answer(item_of(1))])[0]).aspects == []
+
+
+# Stock lm-eval ------------------------------------------------------------------------------------
+
+
+def test_stock_lm_eval_measures_the_length_of_regular_answers(tmp_path: Path) -> None:
+    from lm_eval.tasks import TaskManager
+
+    metadata = {"data": str(folder(tmp_path))}
+    manager = TaskManager(include_path=str(YAML.parent), include_defaults=False, metadata=metadata)
+    task = manager.load(["just_eval"])["tasks"]["just_eval"]
+    docs = list(task.test_docs())
+    assert [task.doc_to_text(doc) for doc in docs] == [row["instruction"] for row in ROWS]
+    assert [task.process_results(doc, ["one two"]) for doc in docs] == [{"words": 2}] * 2 + [{}]
+    assert set(task.aggregation()) == {"words"}
