@@ -1,0 +1,191 @@
+"""Exact arithmetic on untrusted text: numerals and `+ - * / ^ ( )` become fractions, nothing more.
+
+Nothing is evaluated by Python. Length, nesting, digits and the size of every intermediate result
+are bounded, so that no text costs more than a moment and none passes the limit that Python sets
+on printing long integers.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+MAX_LENGTH = 400
+MAX_NESTING = 20
+MAX_DIGITS = 100
+MAX_BITS = 1000  # of a numerator or denominator: a float holds every value
+MAX_EXPONENT = 99
+MAX_PLACES = 6  # decimals that `show` writes
+
+# 1,319 or 1319, 0.5 or .5, 2e6; ASCII digits only.
+NUMERAL = (
+    r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
+    r"(?:[eE][-+]?[0-9]{1,2}(?![0-9A-Za-z]))?"
+)
+_NUMERAL = re.compile(NUMERAL)
+_TOKEN = re.compile(rf"\s*({NUMERAL}%?|[-+*/^()])")
+
+_SYMBOLS = str.maketrans(
+    {
+        **dict.fromkeys("−–﹣", "-"),  # noqa: RUF001 - what models write for a minus
+        **dict.fromkeys("×∙⋅·", "*"),  # noqa: RUF001
+        **dict.fromkeys("\u00a0\u2007\u2009\u202f", " "),
+        **dict.fromkeys("$€£¥₹`"),
+        "÷": "/",
+        "＋": "+",  # noqa: RUF001
+        "½": " 1/2",
+        "⅓": " 1/3",
+        "⅔": " 2/3",
+        "¼": " 1/4",
+        "¾": " 3/4",
+    }
+)
+_THIN_SPACE_GROUPS = re.compile(r"(?<=[0-9])[\u00a0\u2007\u2009\u202f](?=[0-9]{3}(?![0-9]))")
+_POWER = re.compile(r"(?<=[0-9)])[ ]?\*\*[ ]?(?=[0-9(])")
+_TIMES_X = re.compile(r"(?:(?<=[0-9)%])|(?<=\s))[xX](?=\s?\(?\s?\.?[0-9]|\s?\(-)")
+_LATEX = (
+    (re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox)\{([^{}]*)\}"), r" \1 "),
+    (re.compile(r"\\[dtc]?frac\s?\{([^{}]*)\}\s?\{([^{}]*)\}"), r"((\1)/(\2))"),
+    (re.compile(r"\\[dtc]?frac\s?([0-9])\s?([0-9])"), r"(\1/\2)"),
+    (re.compile(r"\\(?:boxed|fbox)\s?\{([^{}]*)\}"), r" \1 "),
+)
+_LATEX_SYMBOLS = (
+    (re.compile(r"\\!\s*"), ""),
+    (re.compile(r"\{,\}\s*"), ","),
+    (re.compile(r"\^\{(-?[0-9]{1,2})\}"), r"^(\1)"),
+    (re.compile(r"\\(?:times|cdot|ast)(?![A-Za-z])"), "*"),
+    (re.compile(r"\\div(?![A-Za-z])"), "/"),
+    (re.compile(r"\\(?:approx|simeq)(?![A-Za-z])"), "≈"),
+    (re.compile(r"\\(?:left|right|displaystyle)(?![A-Za-z])|\^\{?\\circ\}?"), ""),
+    (re.compile(r"\\q?quad(?![A-Za-z])|\\[()\[\],;:\s]"), " "),
+    (re.compile(r"\\([$%#&_{}])"), r"\1"),
+)
+MAX_LATEX_NESTING = 4
+
+
+def plain(text: str) -> str:
+    """`text` with LaTeX, markdown emphasis and typographic signs as `+ - * / ^ ( ) % = ≈`.
+
+    Currency signs go; a wrapper such as `\\boxed{}` or `\\text{}` leaves its content. LaTeX that
+    has no such equivalent (`\\sqrt`, `\\pi`) stays as it is.
+    """
+    text = _THIN_SPACE_GROUPS.sub("", text)
+    if "\\" in text or "{" in text:
+        for pattern, replacement in _LATEX_SYMBOLS:
+            text = pattern.sub(replacement, text)
+        for _ in range(MAX_LATEX_NESTING):
+            before = text
+            for pattern, replacement in _LATEX:
+                text = pattern.sub(replacement, text)
+            if text == before:
+                break
+    text = _POWER.sub("^", text.translate(_SYMBOLS)).replace("**", "")
+    return _TIMES_X.sub("*", text)
+
+
+def numeral(text: str) -> Fraction | None:
+    """The exact value of one unsigned numeral, thousands separators allowed; None if it is none."""
+    if len(text) > MAX_DIGITS or not _NUMERAL.fullmatch(text):
+        return None
+    return Fraction(text.replace(",", ""))
+
+
+def evaluate(text: str) -> Fraction | None:
+    """The exact value of an arithmetic expression.
+
+    None where it is not one, divides by zero, has an irrational power, or exceeds the bounds of
+    this module. `50%` is 1/2.
+    """
+    if len(text) > MAX_LENGTH:
+        return None
+    tokens: list[str] = []
+    at, nesting = 0, 0
+    text = text.strip()
+    while at < len(text):
+        match = _TOKEN.match(text, at)
+        if match is None:
+            return None
+        nesting += {"(": 1, ")": -1}.get(match[1], 0)
+        if nesting > MAX_NESTING:
+            return None
+        tokens.append(match[1])
+        at = match.end()
+    tokens.reverse()  # popped from the end
+    try:
+        value = _sum(tokens)
+    except (_NotArithmeticError, ZeroDivisionError):
+        return None
+    return None if tokens else value
+
+
+class _NotArithmeticError(Exception):
+    """The tokens are no expression, or a result is too large."""
+
+
+def _sum(tokens: list[str]) -> Fraction:
+    value = _product(tokens)
+    while tokens and tokens[-1] in "+-":
+        sign = 1 if tokens.pop() == "+" else -1
+        value = _bounded(value + sign * _product(tokens))
+    return value
+
+
+def _product(tokens: list[str]) -> Fraction:
+    value = _signed(tokens)
+    while tokens and tokens[-1] in "*/":
+        times = tokens.pop() == "*"
+        factor = _signed(tokens)
+        value = _bounded(value * factor if times else value / factor)
+    return value
+
+
+def _signed(tokens: list[str]) -> Fraction:
+    sign = 1
+    while tokens and tokens[-1] in "+-":
+        sign = sign if tokens.pop() == "+" else -sign
+    return sign * _power(tokens)
+
+
+def _power(tokens: list[str]) -> Fraction:
+    base = _atom(tokens)
+    if not tokens or tokens[-1] != "^":
+        return base
+    tokens.pop()
+    exponent = _signed(tokens)
+    if exponent.denominator != 1 or abs(exponent) > MAX_EXPONENT:
+        raise _NotArithmeticError
+    bits = max(base.numerator.bit_length(), base.denominator.bit_length())
+    if bits * abs(exponent) > MAX_BITS:
+        raise _NotArithmeticError
+    return Fraction(base ** int(exponent))
+
+
+def _atom(tokens: list[str]) -> Fraction:
+    if not tokens:
+        raise _NotArithmeticError
+    token = tokens.pop()
+    if token == "(":
+        value = _sum(tokens)
+        if not tokens or tokens.pop() != ")":
+            raise _NotArithmeticError
+        return value
+    percent = token.endswith("%")
+    number = numeral(token.rstrip("%"))
+    if number is None:
+        raise _NotArithmeticError
+    return number / 100 if percent else number
+
+
+def _bounded(value: Fraction) -> Fraction:
+    if max(value.numerator.bit_length(), value.denominator.bit_length()) > MAX_BITS:
+        raise _NotArithmeticError
+    return value
+
+
+def show(value: Fraction, places: int = MAX_PLACES) -> str:
+    """`value` in full where `places` decimals are enough, else rounded: "about 3.333"."""
+    if (value * 10**places).denominator != 1:
+        return f"about {float(value):.4g}"
+    whole, rest = divmod(abs(value * 10**places).numerator, 10**places)
+    decimals = f"{rest:0{places}}".rstrip("0")
+    return ("-" if value < 0 else "") + str(whole) + (f".{decimals}" if decimals else "")

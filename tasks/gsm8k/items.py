@@ -1,0 +1,232 @@
+"""The word problems of GSM8K and three variants of it, from files or from the Hugging Face hub.
+
+Every item's `reference["answer"]` ends in `#### GOLD`, as GSM8K's own answers do. Where the gold
+itself is rounded, `abs_tol` or `rel_tol` stand beside it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UserError
+from harness.schema import Item, digest
+from harness.store import read_json, read_jsonl
+from tasks.gsm8k.answer import readings
+from tasks.gsm8k.arithmetic import show
+
+GATE_SIZE = 1000
+SPLITS = ("train", "gate", "sealed", "test")
+
+INSTRUCTION = (
+    "Solve the problem step by step, one computation a line. "
+    "Then end with a line that has only `#### ` and the final number."
+)
+OR_NONE = " If the problem cannot be answered from what it says, end with `#### None`."
+
+# GSM-Hard's golds are floats of at most ten decimals.
+HARD_RELATIVE = 1e-4
+HARD_ABSOLUTE = 5e-11
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where a file of problems lies: in a user's folder, or on the hub."""
+
+    folder: str
+    file: str
+    hub: str
+    config: str | None
+    hub_splits: tuple[str, ...]
+
+
+_TRAIN = _Source("gsm8k", "train.jsonl", "openai/gsm8k", "main", ("train",))
+_TEST = _Source("gsm8k", "test.jsonl", "openai/gsm8k", "main", ("test",))
+_SVAMP = _Source("svamp", "SVAMP.json", "ChilleD/SVAMP", None, ("train", "test"))
+_HARD = _Source("gsm_hard", "gsmhardv2.jsonl", "reasoning-machines/gsm-hard", None, ("train",))
+_PLUS = _Source("gsm_plus", "gsmplus_testmini.jsonl", "qintongli/GSM-Plus", None, ("testmini",))
+
+
+def gsm8k(split: str, data: Path | None = None) -> list[Item]:
+    """GSM8K. `test` is the official test set, 1,319 problems in their order.
+
+    `sealed` is the same under the name that a training run opens once, at its end. The official
+    training set is divided: `gate` holds the 1,000 problems (of a smaller file at most a fifth)
+    whose question has the least sha256 of its canonical JSON, `train` the rest; both keep the
+    file's order. `data` is a folder with `train.jsonl` and `test.jsonl`, or one that has it as
+    `gsm8k/`; without it the hub is asked.
+
+    Raises:
+        UserError: the split is unknown, a file is missing, or a row is unfit.
+    """
+    _check("gsm8k", split, SPLITS)
+    if split in ("sealed", "test"):
+        rows = _rows(_TEST, data)
+    else:
+        everything = _rows(_TRAIN, data)
+        gate = _gate([row for _, row in everything])
+        rows = [row for at, row in enumerate(everything) if (at in gate) == (split == "gate")]
+    return _items("gsm8k", split, rows, _gsm8k)
+
+
+def svamp(split: str, data: Path | None = None) -> list[Item]:
+    """SVAMP: 1,000 one-step problems with varied wording, in the order of their numbers."""
+    _check("svamp", split, ("test",))
+    rows = sorted(_rows(_SVAMP, data), key=lambda row: _svamp_number(*row))
+    return _items("svamp", split, rows, _svamp)
+
+
+def gsm_hard(split: str, data: Path | None = None) -> list[Item]:
+    """GSM-Hard: GSM8K's test set with large numbers; golds that are no integers are rounded."""
+    _check("gsm_hard", split, ("test",))
+    return _items("gsm_hard", split, _rows(_HARD, data), _gsm_hard)
+
+
+def gsm_plus(split: str, data: Path | None = None) -> list[Item]:
+    """GSM-Plus (testmini): 2,400 perturbed problems; 300 have the gold "None": no answer is."""
+    _check("gsm_plus", split, ("test",))
+    return _items("gsm_plus", split, _rows(_PLUS, data), _gsm_plus)
+
+
+def gold(item: Item) -> str:
+    """The gold answer as it is written: what follows the reference's last `####`."""
+    return str(item.reference["answer"]).rpartition("####")[2].strip()
+
+
+def _check(task: str, split: str, splits: tuple[str, ...]) -> None:
+    if split not in splits:
+        raise UserError(f"{task} has no split '{split}'; it has {', '.join(splits)}.")
+
+
+def _gate(rows: list[Row]) -> set[int]:
+    order = sorted(range(len(rows)), key=lambda at: digest(rows[at].get("question")))
+    return set(order[: min(GATE_SIZE, len(rows) // 5)])
+
+
+def _rows(source: _Source, data: Path | None) -> list[tuple[str, Row]]:
+    """(where, row) pairs; `where` names the file and the line for an error message."""
+    if data is None:
+        return _hub_rows(source)
+    if not data.is_dir():
+        raise UserError(f"{data} is no folder; name the one that holds {source.file}.")
+    path = next(
+        (p for p in (data / source.file, data / source.folder / source.file) if p.is_file()), None
+    )
+    if path is None:
+        raise UserError(
+            f"There is no {source.file} in {data} or {data / source.folder}. "
+            f"Put it there, or leave the folder out to load {source.hub} from the hub."
+        )
+    if path.suffix == ".jsonl":
+        return [(f"{path}, line {number}", row) for number, row in read_jsonl(path)]
+    rows = read_json(path)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise UserError(f"{path}: a JSON list of objects is expected.")
+    return [(f"{path}, row {number}", row) for number, row in enumerate(rows, 1)]
+
+
+def _hub_rows(source: _Source) -> list[tuple[str, Row]]:
+    import datasets
+
+    try:
+        loaded = [
+            (f"{source.hub} ({split}), row {number}", dict(row))
+            for split in source.hub_splits
+            for number, row in enumerate(
+                datasets.load_dataset(source.hub, source.config, split=split), 1
+            )
+        ]
+    except Exception as error:
+        raise UserError(
+            f"Cannot load {source.hub} from the hub ({error}). "
+            f"Download {source.file} and name its folder with --data."
+        ) from error
+    return loaded
+
+
+Read = Callable[[str, Row], tuple[str, Row, dict[str, list[str]]]]
+
+
+def _items(task: str, split: str, rows: Iterable[tuple[str, Row]], read: Read) -> list[Item]:
+    items = []
+    for index, (where, row) in enumerate(rows):
+        prompt, reference, tags = read(where, row)
+        item = Item(
+            task=task, split=split, index=index, prompt=prompt, reference=reference, tags=tags
+        )
+        answer = gold(item)
+        if answer != "None" and not readings(answer):
+            raise UserError(f"{where}: the gold answer '{answer[:40]}' is no number.")
+        items.append(item)
+    return items
+
+
+def _field(where: str, row: Row, name: str) -> str:
+    value = row.get(name)
+    if not isinstance(value, str | int | float) or not str(value).strip():
+        raise UserError(f"{where}: the field '{name}' is missing or empty.")
+    return str(value).strip()
+
+
+def prompt(question: str, instruction: str = INSTRUCTION) -> str:
+    """The user's turn: the question, and how to answer it."""
+    return f"Question: {question}\n\n{instruction}"
+
+
+def _gsm8k(where: str, row: Row) -> tuple[str, Row, dict[str, list[str]]]:
+    answer = _field(where, row, "answer")
+    if "####" not in answer:
+        raise UserError(f"{where}: the answer has no line '#### N'.")
+    steps = sum(bool(line.strip()) for line in answer.splitlines()) - 1
+    tags = {"steps": [str(min(steps, 8))]}  # 8 stands for 8 and more
+    return prompt(_field(where, row, "question")), {"answer": answer}, tags
+
+
+def _svamp_number(where: str, row: Row) -> int:
+    number = re.search(r"[0-9]{1,9}$", _field(where, row, "ID"))
+    if number is None:
+        raise UserError(f"{where}: the ID does not end in a number.")
+    return int(number[0])
+
+
+def _svamp(where: str, row: Row) -> tuple[str, Row, dict[str, list[str]]]:
+    body = _field(where, row, "Body")
+    body += "" if body.endswith((".", "?", "!", ",")) else "."
+    question = f"{body} {_field(where, row, 'Question')}"
+    kind = _field(where, row, "Type").replace("Divison", "Division")
+    answer = f"{_field(where, row, 'Equation')}\n#### {_written(where, row, 'Answer')}"
+    return prompt(question), {"answer": answer}, {"type": [kind]}
+
+
+def _gsm_hard(where: str, row: Row) -> tuple[str, Row, dict[str, list[str]]]:
+    answer = _written(where, row, "target")
+    reference: Row = {"answer": f"#### {answer}"}
+    if "." in answer:
+        reference |= {"rel_tol": HARD_RELATIVE, "abs_tol": HARD_ABSOLUTE}
+    return prompt(_field(where, row, "input")), reference, {}
+
+
+def _gsm_plus(where: str, row: Row) -> tuple[str, Row, dict[str, list[str]]]:
+    answer = _field(where, row, "answer")
+    solution = _field(where, row, "solution").rpartition("####")[0].strip()
+    reference: Row = {"answer": f"{solution}\n#### {answer}".lstrip()}
+    places = len(answer.partition(".")[2])
+    if places > 1:  # 4.33 stands for 13/3
+        reference["abs_tol"] = 0.5 * 10.0**-places
+    tags = {"perturbation": [_field(where, row, "perturbation_type")]}
+    return prompt(_field(where, row, "question"), INSTRUCTION + OR_NONE), reference, tags
+
+
+def _written(where: str, row: Row, name: str) -> str:
+    """A number of JSON as its shortest decimal: 51.0 is 51, 2.0107e-06 is 0.0000020107."""
+    try:
+        value = Fraction(_field(where, row, name))
+    except ValueError as error:
+        raise UserError(f"{where}: the field '{name}' is no number.") from error
+    return show(value, places=20)

@@ -1,0 +1,112 @@
+"""What a worked answer is worth: the numeric comparison, and lm-eval's two string comparisons."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Sequence
+
+from harness.schema import Item, Metric, Sample, Score
+from tasks.gsm8k.answer import ABSOLUTE_TOLERANCE, extract, matches
+from tasks.gsm8k.items import gold
+from tasks.plugin import Answered, Judge
+
+METRICS = (
+    Metric(
+        name="accuracy",
+        kind="binary",
+        primary=True,
+        description="the final answer, found marker first, equals the gold as a number",
+    ),
+    Metric(
+        name="strict_match",
+        kind="binary",
+        description="lm-eval's strict-match: the first `#### N` is the gold's string",
+    ),
+    Metric(
+        name="flexible_extract",
+        kind="binary",
+        description="lm-eval's flexible-extract: the last run of digits is the gold's string",
+    ),
+    Metric(
+        name="invalid",
+        kind="binary",
+        higher_is_better=False,
+        description="no final answer was found",
+    ),
+    Metric(
+        name="truncated",
+        kind="binary",
+        higher_is_better=False,
+        description="the response was cut off at its token limit",
+    ),
+)
+
+
+def score(answered: Sequence[Answered], judge: Judge | None = None) -> list[Score]:
+    """A score a response, in order; no judge is asked.
+
+    `item.reference["answer"]` ends in `#### GOLD`. `truncated` has no value where the sample does
+    not say how it ended, as recorded responses do not. `details` hold the answer that was found,
+    by which evidence, and the gold.
+    """
+    return [_score(item, sample) for item, sample in answered]
+
+
+def _score(item: Item, sample: Sample) -> Score:
+    answer, wanted = extract(sample.response), gold(item)
+    right = matches(
+        answer,
+        wanted,
+        abs_tol=item.reference.get("abs_tol", ABSOLUTE_TOLERANCE),
+        rel_tol=item.reference.get("rel_tol", 0.0),
+    )
+    values = {
+        "accuracy": float(right),
+        "strict_match": float(strict_match(sample.response, wanted)),
+        "flexible_extract": float(flexible_extract(sample.response, wanted)),
+        "invalid": float(answer is None),
+    }
+    unscored = {}
+    if sample.finish_reason is None:
+        unscored["truncated"] = "the response does not say how it ended"
+    else:
+        values["truncated"] = float(sample.finish_reason == "length")
+    return Score(
+        task=item.task,
+        item=sample.item,
+        index=sample.index,
+        repeat=sample.repeat,
+        values=values,
+        unscored=unscored,
+        details={
+            "answer": answer.text if answer else None,
+            "found_by": answer.found_by if answer else None,
+            "gold": wanted,
+        },
+    )
+
+
+_STRICT = re.compile(r"#### (\-?[0-9\.\,]+)")
+_FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
+
+
+def strict_match(response: str, gold: str) -> bool:
+    """lm-eval 0.4.13's `exact_match,strict-match` of its task gsm8k on one response."""
+    found = _STRICT.search(response)
+    return found is not None and _compared(found[1]) == _compared(gold)
+
+
+def flexible_extract(response: str, gold: str) -> bool:
+    """lm-eval 0.4.13's `exact_match,flexible-extract` of its task gsm8k on one response."""
+    last = deque(_FLEXIBLE.finditer(response), maxlen=1)
+    return bool(last) and _compared(last[0][0]) == _compared(gold)
+
+
+def _compared(text: str) -> str:
+    """What lm-eval's `regexes_to_ignore` and `ignore_case` leave of an answer.
+
+    Its pattern for everything up to `#### ` is not needed here, as neither side has it any more,
+    and would take a time quadratic in the length of a long number.
+    """
+    return text.replace(",", "").replace("$", "").removesuffix(".").lower()
