@@ -282,7 +282,10 @@ class EvaluationEntry(Record):
     kind: Literal["evaluation"] = "evaluation"
     name: str = Field(min_length=1, description="of the model, e.g. M1")
     evaluation: Evaluation
-    samples: str = Field(description="sha256 of the file of per-item scores beside the ledger")
+    samples: str = Field(
+        pattern="^[0-9a-f]{64}$",
+        description="sha256 of the file of per-item scores beside the ledger",
+    )
 
 
 class DecisionEntry(Record):
