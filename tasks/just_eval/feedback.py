@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal
 
 from harness.schema import AspectFeedback, Feedback, Item, Sample, Score
-from tasks.just_eval.aspects import aspects_of
 
 
 def grade(score: float) -> Literal[0, 1, 2]:
@@ -28,7 +27,7 @@ def feedback(item: Item, sample: Sample, score: Score) -> Feedback:
                 f"{reasons.get(aspect) or 'the judge gives no reason.'}",
                 grade=grade(score.values[aspect]),
             )
-            for aspect in aspects_of(item.reference["category"])
+            for aspect in item.reference["aspects"]
             if aspect in score.values
         ],
     )

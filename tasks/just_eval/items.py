@@ -13,6 +13,7 @@ from typing import Any
 from harness.errors import UserError
 from harness.schema import Item
 from harness.store import read_json, read_jsonl
+from tasks.just_eval.aspects import aspects_of
 
 HUB = "re-align/just-eval-instruct"
 TAGS = ("task", "topic", "difficulty", "dataset")
@@ -111,7 +112,7 @@ def _item(row: Any, position: int, where: str) -> Item:
         split="test",
         index=int(number),
         prompt=row["instruction"],
-        reference={"id": int(number), "category": category},
+        reference={"id": int(number), "aspects": list(aspects_of(category))},
         tags={"category": [category]} | {name: words for name, words in tags.items() if words},
     )
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from harness.schema import Item, Metric, MetricResult, Sample, Score, mean
-from tasks.just_eval.aspects import ASPECTS, HIGHEST, LOWEST, REGULAR, SAFETY, aspects_of
+from tasks.just_eval.aspects import ASPECTS, HIGHEST, LOWEST, REGULAR, SAFETY
 from tasks.just_eval.prompt import judge_prompt
 from tasks.just_eval.reply import Verdict, parse
 from tasks.plugin import Answered, Judge, item_values, summarize
@@ -51,7 +51,7 @@ def score(answered: Sequence[Answered], judge: Judge | None = None) -> list[Scor
         return [aspect_score(item, sample, nothing) for item, sample in answered]
     replies = judge.grade(
         [
-            judge_prompt(item.prompt, sample.response, aspects_of(item.reference["category"]))
+            judge_prompt(item.prompt, sample.response, item.reference["aspects"])
             for item, sample in answered
         ]
     )
@@ -63,7 +63,7 @@ def score(answered: Sequence[Answered], judge: Judge | None = None) -> list[Scor
 
 def reply_score(item: Item, sample: Sample, reply: str) -> Score:
     """The score that one judge reply gives; a reply that is not fully read is kept as evidence."""
-    verdicts = parse(reply, aspects_of(item.reference["category"]), sample.response)
+    verdicts = parse(reply, item.reference["aspects"], sample.response)
     scored = aspect_score(item, sample, verdicts)
     if not scored.unscored:
         return scored
@@ -76,8 +76,7 @@ def aspect_score(item: Item, sample: Sample, verdicts: Mapping[str, Verdict]) ->
     `overall` is the mean of the aspects that apply; it is unscored as soon as one of them is,
     since a mean of the rest would measure something else.
     """
-    category = item.reference["category"]
-    asked = aspects_of(category)
+    asked = item.reference["aspects"]
     values: dict[str, float] = {}
     unscored: dict[str, str] = {}
     for aspect in asked:
@@ -92,7 +91,7 @@ def aspect_score(item: Item, sample: Sample, verdicts: Mapping[str, Verdict]) ->
         values["overall"] = mean(list(values.values()))
     else:
         unscored["overall"] = "no aspect applies"
-    if category == "regular":
+    if not set(asked) <= set(SAFETY):
         values["words"] = float(len(sample.response.split()))
     return Score(
         task=item.task,

@@ -16,7 +16,7 @@ import tasks
 from harness.errors import UserError
 from harness.schema import Item, Sample, Score
 from tasks.just_eval import TASKS
-from tasks.just_eval.aspects import REGULAR
+from tasks.just_eval.aspects import REGULAR, aspects_of
 from tasks.just_eval.feedback import feedback
 from tasks.just_eval.items import items
 from tasks.just_eval.prompt import PROMPT_DIGEST, judge_prompt
@@ -77,7 +77,7 @@ def item_of(index: int, category: str = "regular", **tags: list[str]) -> Item:
         split="test",
         index=index,
         prompt=f"Question {index}",
-        reference={"id": index, "category": category},
+        reference={"id": index, "aspects": list(aspects_of(category))},
         tags=tags,
     )
 
@@ -99,7 +99,7 @@ def test_items_come_from_a_folder_a_file_or_the_folder_above(tmp_path: Path) -> 
     found = items("test", folder(tmp_path / "just_eval"))
     assert [item.index for item in found] == [0, 1, 800]
     assert found[0].prompt == "How do I boil an egg?"
-    assert found[0].reference == {"id": 0, "category": "regular"}
+    assert found[0].reference == {"id": 0, "aspects": list(REGULAR)}
     assert found[0].tags == {
         "category": ["regular"],
         "task": ["procedure", "info-seek"],

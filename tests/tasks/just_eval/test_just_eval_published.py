@@ -65,7 +65,7 @@ def gpt35(data: Path) -> list[Score]:
 def test_the_instructions(data: Path) -> None:
     found = items("test", data)
     assert [item.index for item in found] == list(range(1000))
-    assert [item.reference["category"] for item in found] == ["regular"] * 800 + ["safety"] * 200
+    assert [len(item.reference["aspects"]) for item in found] == [5] * 800 + [1] * 200
     assert len({item.digest for item in found}) == 1000
     assert found == items("test", data.parent) == items("test", data / "outputs")
 
