@@ -1,0 +1,72 @@
+"""A decision as JUnit XML, which every CI system reads: one test case a check, one for the gate."""
+
+from __future__ import annotations
+
+import re
+from xml.etree.ElementTree import Element, SubElement, indent, tostring
+
+from harness.schema import Check, Decision, Verdict
+
+# What XML 1.0 cannot hold, not even escaped.
+_ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def decision(decision: Decision) -> str:
+    """The verdicts as test results.
+
+    A failed check that can fail the gate is a failure, an inconclusive critical one an error; what
+    decides nothing (advisory rules, a guardrail that cannot tell) is skipped with its reason. The
+    last case, `verdict`, is the gate's own, so that the suite is green exactly when it passes.
+    """
+    suite = Element("testsuite", name="gate")
+    outcomes = [_add(suite, check) for check in decision.checks]
+    case = SubElement(suite, "testcase", classname="gate", name="verdict")
+    outcomes.append(_outcome(decision.verdict, "critical"))
+    _say(case, outcomes[-1], decision.verdict, "\n".join(decision.reasons))
+    counts = {
+        "tests": len(outcomes),
+        "failures": outcomes.count("failure"),
+        "errors": outcomes.count("error"),
+        "skipped": outcomes.count("skipped"),
+    }
+    for name, count in counts.items():
+        suite.set(name, str(count))
+    suites = Element("testsuites", {"name": "gate"} | {k: str(v) for k, v in counts.items()})
+    suites.append(suite)
+    indent(suites)
+    body = tostring(suites, encoding="unicode")
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{body}\n'
+
+
+def _outcome(verdict: Verdict, tier: str) -> str:
+    if verdict == "pass":
+        return ""
+    if tier == "advisory" or (tier == "guardrail" and verdict == "inconclusive"):
+        return "skipped"
+    return "failure" if verdict == "fail" else "error"
+
+
+def _add(suite: Element, check: Check) -> str:
+    case = SubElement(
+        suite, "testcase", classname=_legal(f"gate.{check.task}"), name=_legal(check.metric)
+    )
+    outcome = _outcome(check.verdict, check.tier)
+    _say(case, outcome, f"{check.verdict}: {check.reason}", "")
+    SubElement(case, "system-out").text = _legal(
+        f"{check.tier}, {check.label}: {check.baseline_mean:.6g} -> {check.candidate_mean:.6g}, "
+        f"gain {check.delta:+.6g} in [{check.low:+.6g}, {check.high:+.6g}], "
+        f"margin {check.margin:g}, n {check.n}, p {check.p_value:.3g}, {check.test}"
+    )
+    return outcome
+
+
+def _say(case: Element, outcome: str, message: str, text: str) -> None:
+    if outcome == "skipped":
+        SubElement(case, outcome, message=_legal(message))
+    elif outcome:
+        said = SubElement(case, outcome, message=_legal(message), type="gate")
+        said.text = _legal(text or message)
+
+
+def _legal(text: str) -> str:
+    return _ILLEGAL.sub("\N{REPLACEMENT CHARACTER}", text)

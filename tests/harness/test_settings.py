@@ -1,0 +1,69 @@
+"""Files that people write: what is read, and what they are told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.errors import UserError
+from harness.schema import Policy, Rule
+from harness.settings import load_policy
+
+GOOD = """
+alpha: 0.025
+rules:
+  - {task: gsm8k, metric: accuracy, margin: 0.02}
+  - {task: just_eval, metric: overall, tier: guardrail, margin: 0.1}
+"""
+
+
+def written(tmp_path: Path, text: str | bytes) -> Path:
+    path = tmp_path / "policy.yaml"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def test_a_policy_is_read(tmp_path: Path) -> None:
+    expected = Policy(
+        alpha=0.025,
+        rules=[
+            Rule(task="gsm8k", metric="accuracy", margin=0.02),
+            Rule(task="just_eval", metric="overall", tier="guardrail", margin=0.1),
+        ],
+    )
+    assert load_policy(written(tmp_path, GOOD)) == expected
+    assert load_policy(written(tmp_path, expected.model_dump_json())) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (GOOD.replace("alpha", "alhpa"), "no key 'alhpa'. Did you mean 'alpha'?"),
+        (GOOD.replace("metric", "metrics"), "no key 'rules.0.metrics'. Did you mean 'metric'?"),
+        (GOOD.replace("alpha", "zzz"), "Known are alpha, max_unscored, min_completeness,"),
+        (GOOD.replace("metric: accuracy, ", ""), "'rules.0.metric' is missing."),
+        (GOOD.replace("guardrail", "important"), "rules.1.tier: Input should be 'critical'"),
+        (GOOD.replace("0.02}", "-1}"), "rules.0.margin: Input should be greater than 0, not -1."),
+        ("alpha: 0.05", "'rules' is missing."),
+        ("rules: []", "rules: List should have at least 1 item"),
+        ("rules: [1]", "rules.0: Input should be a valid dictionary"),
+        ("", "keys and values are expected"),
+        ("- 1", "keys and values are expected"),
+        ("a: [", "is not YAML"),
+        (b"\xff\xfe\xff", "is not YAML"),
+        ("a: 2000-99-99", "is not YAML"),
+    ],
+)
+def test_what_is_wrong_is_told(tmp_path: Path, text: str | bytes, told: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_policy(written(tmp_path, text))
+    assert told in str(caught.value)
+    assert str(tmp_path / "policy.yaml") in str(caught.value)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="There is no file"):
+        load_policy(tmp_path / "none.yaml")
+    with pytest.raises(UserError, match="cannot be read"):
+        load_policy(tmp_path)
