@@ -14,11 +14,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-from tasks.gsm8k.arithmetic import NUMERAL, evaluate, plain
+from tasks.gsm8k.arithmetic import NUMERAL, evaluate, plain, show
 
 SPAN = 200  # characters read after a marker
 LOOKBACK = 400  # characters read before the last digit, when no marker is found
 MAX_MARKERS = 20  # of a kind, from the last; a flood of markers is not read further
+MAX_SHOWN = 60
 ABSOLUTE_TOLERANCE = 1e-6
 
 # What a number may be multiplied by for the word after it.
@@ -44,6 +45,13 @@ class Answer:
     found_by: str
     readings: tuple[Fraction, ...] = ()
     none: bool = False
+
+    def __str__(self) -> str:
+        """The number without the words around it, or what else was found, cut short."""
+        if not self.readings:
+            return self.text[:MAX_SHOWN] or "that none can be given"
+        shown = show(self.readings[0])
+        return str(self.readings[0]) if shown.startswith("about") else shown
 
 
 _MARKERS = (

@@ -80,7 +80,7 @@ def _score(item: Item, sample: Sample) -> Score:
         values=values,
         unscored=unscored,
         details={
-            "answer": answer.text if answer else None,
+            "answer": str(answer) if answer else None,
             "found_by": answer.found_by if answer else None,
             "gold": wanted,
         },

@@ -23,10 +23,10 @@ EXAMPLES = (
     (
         "Half of the 36 musicians of an orchestra play strings, and a third of the others play "
         "brass. How many play neither?",
-        "Strings are played by 36 / 2 = 18 musicians.\n"
+        "There are 36 / 2 = 18 string players.\n"
         "The others are 36 - 18 = 18.\n"
-        "Brass is played by 18 / 3 = 6 of them.\n"
-        "Neither is played by 18 - 6 = 12.\n#### 12",
+        "Of them 18 / 3 = 6 play brass.\n"
+        "That leaves 18 - 6 = 12 who play neither.\n#### 12",
     ),
     (
         "Oda walks 1.2 kilometers to the library and the same way back, five days a week. How "

@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import threading
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.gsm8k.answer import extract, matches, readings
+
+RIGHT = [
+    ("#### 18", "18"),
+    ("####18", "18"),
+    ("#### \n18", "18"),
+    ("#### 1,000", "1000"),
+    ("#### 1000", "1,000"),
+    ("#### $1,000.00", "1,000"),
+    ("#### 1,00,000", "100000"),
+    ("#### 70 000", "70000"),
+    ("#### 70\u202f000", "70000"),
+    ("#### **18**", "18"),
+    ("**#### 18**", "18"),
+    ("#### 18.", "18"),
+    ("#### 18 dollars a day", "18"),
+    ("#### 5 m", "5"),
+    ("#### -3", "-3"),
+    ("#### −$3", "-3"),  # noqa: RUF001
+    ("#### $-3", "-3"),
+    ("#### (-3)", "-3"),
+    ("#### US$18", "18"),
+    ("#### about 18", "18"),
+    ("#### x = 18", "18"),
+    ("#### 3 + 4 = 7", "7"),
+    ("#### 3/4", "0.75"),
+    ("#### 1 1/2", "1.5"),
+    ("#### 2½", "2.5"),
+    ("#### 1/3", "2/6"),
+    ("#### 0.33333333", "1/3"),
+    ("#### 2,74", "2.74"),
+    ("#### 25%", "25"),
+    ("#### 25%", "0.25"),
+    ("#### 2 million", "2000000"),
+    ("#### 2 million", "2"),
+    ("#### $70k", "70000"),
+    ("#### 18.0000001", "18"),
+    ("#### 18\x00", "18"),
+    ("\ud800 #### 18", "18"),
+    ("The answer is: 18", "18"),
+    ("The answer is $\\boxed{18}$.", "18"),
+    ("So the final answer is **18**.", "18"),
+    ("**Final Answer:** 18", "18"),
+    ("Answer:\n18", "18"),
+    ("The answer is 18 because 9*2=18.", "18"),
+    ("The answer is 5, since 3+4=8-1", "5"),
+    ("A: 5\nA: 7", "7"),
+    ("\\boxed{\\frac{3}{4}}", "0.75"),
+    ("\\boxed{18\\text{ dollars}}", "18"),
+    ("\\boxed{\\$1{,}000}", "1000"),
+    ("\\[\\boxed{1,\\!000}\\]", "1000"),
+    ("\\boxed{2^{3}}", "8"),
+    ("\\boxed{18", "18"),
+    ("She makes 18 dollars.", "18"),
+    ("It is 5 and 3/4.", "0.75"),
+    ("16-7", "7"),
+    ("It costs 1,234.50.", "1234.5"),
+]
+
+
+@pytest.mark.parametrize(("response", "gold"), RIGHT)
+def test_formats_of_a_right_answer(response: str, gold: str) -> None:
+    assert matches(extract(response), gold)
+
+
+@pytest.mark.parametrize(
+    ("response", "gold"),
+    [
+        ("", "18"),
+        ("no number at all", "18"),
+        ("#### 16.5", "16"),
+        ("#### 3", "-3"),
+        ("#### 0.3333", "1/3"),
+        ("#### ١٨", "18"),
+        ("#### 1801", "18"),
+        ("#### 99999999999999999999", "99999999999999999998"),
+        ("\\boxed{4\\sqrt{2}}", "4"),
+        ("\\boxed{(3, 4)}", "3"),
+    ],
+)
+def test_wrong_answers_are_not_forgiven(response: str, gold: str) -> None:
+    assert not matches(extract(response), gold)
+
+
+@pytest.mark.parametrize(
+    ("response", "text", "found_by"),
+    [
+        ("#### 5\nThe answer is 7", "5", "####"),
+        ("#### 5\n#### 7", "7", "####"),
+        ("#### 5\n#### ", "5", "####"),
+        ("The answer is 5. A: 6 \\boxed{7}", "5. A: 6 \\boxed{7}", "answer is"),
+        ("\\boxed{7} and then 9", "7", "boxed"),
+        ("A: 3\n\\boxed{7}", "3", "A:"),
+        ("9 * 2 = 18 eggs", "18", "last number"),
+        # markdown headings are no markers
+        ("#### 1. Add\n2 + 3 = 5\n#### 2. Conclude\nSo 5 eggs.", "5", "last number"),
+        ("#### Step 1\nSo 5 eggs.", "5", "last number"),
+    ],
+)
+def test_evidence_is_ranked_and_the_last_counts(response: str, text: str, found_by: str) -> None:
+    answer = extract(response)
+    assert answer is not None
+    assert (answer.text, answer.found_by) == (text, found_by)
+
+
+@pytest.mark.parametrize(
+    ("response", "right"),
+    [
+        ("#### None", True),
+        ("The answer is unknown.", True),
+        ("There is not enough information to determine this.", True),
+        ("It cannot be determined from the 3 facts given.", True),
+        ("We don't know how many red cars there are.", True),
+        ("None", True),
+        ("We don't know, so assume 5.\n#### 5", False),
+        ("#### 5", False),
+        ("", False),
+    ],
+)
+def test_unanswerable_problems_want_a_refusal(response: str, right: bool) -> None:
+    assert matches(extract(response), "None") == right
+
+
+def test_a_refusal_is_no_number() -> None:
+    assert not matches(extract("#### None"), "0")
+
+
+@pytest.mark.parametrize(
+    ("response", "gold"),
+    [
+        ("\\boxed{\\sqrt{16}}", "4"),
+        ("\\boxed{\\frac{\\sqrt{16}}{2}}", "2"),
+        ("#### \\sqrt{16}", "4"),
+        ("\\boxed{2\\pi}", "6.2831853"),
+    ],
+)
+def test_math_verify_reads_what_fractions_cannot(response: str, gold: str) -> None:
+    assert matches(extract(response), gold)
+
+
+def test_math_verify_is_asked_from_any_thread() -> None:
+    found: list[bool] = []
+    thread = threading.Thread(
+        target=lambda: found.append(matches(extract("\\boxed{\\sqrt9}"), "3"))
+    )
+    thread.start()
+    thread.join()
+    assert found == [True]
+
+
+def test_tolerances() -> None:
+    answer = extract("#### 5.33")
+    assert not matches(answer, "5.3333333333")
+    assert matches(answer, "5.3333333333", rel_tol=1e-3)
+    assert matches(extract("#### 4.3333"), "4.33", abs_tol=0.005)
+    # an integer is an integer
+    assert not matches(extract("#### 9867631"), "9867630", rel_tol=1e-3)
+
+
+def test_an_answer_is_shown_without_the_words_around_it() -> None:
+    assert str(extract("The answer is $1,234.50 because she saved.")) == "1234.5"
+    assert str(extract("#### 1/3 cup")) == "1/3"
+    assert str(extract("#### \\sqrt{16}")) == "\\sqrt{16}"
+    assert str(extract("#### None")) == "None"
+
+
+def test_readings_begin_with_the_literal_one() -> None:
+    assert readings("25%") == (25, Fraction(1, 4))
+    assert readings("10/3 ≈ 3.33") == (Fraction(10, 3), Fraction(333, 100))
+    assert readings("eggs") == ()
+
+
+MILLION = 1_000_000
+BOMBS = {
+    "tower": "#### 9**9**9**9",
+    "latex tower": "\\boxed{9^{9^{9^{9}}}}",
+    "brackets": "#### " + "(" * MILLION,
+    "long number": "#### " + "9" * MILLION,
+    "long number without marker": "9" * MILLION,
+    "text": "a b " * (MILLION // 4),
+    "numbers": "1 " * (MILLION // 2),
+    "groups": "1,111" + ",111" * (MILLION // 4) + "1",
+    "hashes": "#" * MILLION,
+    "markers": "#### " * (MILLION // 5),
+    "spaces": "####" + " " * MILLION + "1",
+    "answers": "answer is " * (MILLION // 10),
+    "answer lines": "A: \n" * (MILLION // 4),
+    "boxes": "\\boxed{" * (MILLION // 7) + "1",
+    "fractions": "\\boxed{" + "\\frac{" * (MILLION // 6) + "1",
+    "roots": "\\boxed{" + "\\sqrt{" * 6 + "2" + "}" * 7,
+    "factorial": "\\boxed{9999999!}",
+    "power of a sum": "\\boxed{(\\pi+\\sqrt{2}+1/7)^{99}}",
+    "binomial": "\\boxed{\\binom{999999}{4999}}",
+    "NUL": "\0" * MILLION,
+    "surrogates": "\ud800" * MILLION,
+    "foreign digits": "٣" * MILLION,
+    "equations": "#### 1" + "=1" * MILLION,
+    "refusals": "cannot be " * (MILLION // 10),
+    "exponent": "#### 1e999999999",
+    "currency": "$1," * (MILLION // 3),
+}
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", BOMBS)
+def test_bombs_are_only_wrong(name: str) -> None:
+    assert not matches(extract(BOMBS[name]), "18")
+
+
+PIECES = st.sampled_from(
+    [
+        *"{}.,-+=/^()%$*19 xe\n≈",
+        "#### ",
+        "answer is ",
+        "A: ",
+        "\\boxed{",
+        "\\frac{",
+        "\\sqrt{",
+        "None",
+    ]
+)
+
+
+@given(st.lists(PIECES, max_size=25).map("".join))
+def test_any_response_is_read(response: str) -> None:
+    answer = extract(response)
+    assert isinstance(matches(answer, "9"), bool)
+    assert matches(answer, "None") in (False, True)
