@@ -1,85 +1,96 @@
-"""Evaluations made by hand: a small benchmark called `quiz`, answered as a test wants it."""
+"""A tiny random Llama with a tokenizer, made on the spot."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.schema import Evaluation, Metric, ModelRef, Score, digest
-from harness.store import jsonl_bytes
-from tasks.plugin import aggregate
-
-METRICS = (
-    Metric(name="accuracy", kind="binary", primary=True),
-    Metric(name="grade", kind="continuous", low=1, high=5),
-    Metric(name="facts", kind="continuous"),
-    Metric(name="responded", kind="binary"),
-    Metric(name="refused", kind="binary", higher_is_better=False),
+TEMPLATE = (
+    "{% for message in messages %}"
+    "<|{{ message['role'] }}|>{{ message['content'] }}<|end|>"
+    "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
-
-Values = Mapping[str, float | str | None]
-"""Metric -> value; a string is the reason why it has none, None says that it does not apply."""
-
-
-@dataclass(frozen=True)
-class Made:
-    evaluation: Evaluation
-    scores: list[Score]
+SPECIAL = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
+CONTEXT = 256
+ENDS = 12  # tokens that end an answer, so that answers have different lengths
 
 
-Make = Callable[..., Made]
+def make_tokenizer(**options: Any) -> Any:
+    """Byte-level BPE of some 320 tokens."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    bpe.train_from_iterator(
+        ["She has 14 plums. She buys 7 more. How many plums does she have now?"] * 2,
+        trainers.BpeTrainer(
+            vocab_size=320,
+            special_tokens=SPECIAL,
+            show_progress=False,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        ),
+    )
+    named = {"pad_token": "<|pad|>", "eos_token": "<|end|>", "chat_template": TEMPLATE}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe, model_max_length=CONTEXT, **(named | options)
+    )
 
 
-def _make(
-    rows: Sequence[Values],
-    *,
-    task: str = "quiz",
-    model: str = "m",
-    keep: Sequence[int] | None = None,
-    repeats: int = 1,
-    **fields: Any,
-) -> Made:
-    """Item i is answered as rows[i * repeats : (i + 1) * repeats] say; `keep` drops the others."""
-    count = len(rows) // repeats
-    items = [hashlib.sha256(f"{task} {i}".encode()).hexdigest() for i in range(count)]
-    scores = [
-        Score(
-            task=task,
-            item=items[i // repeats],
-            index=i // repeats,
-            repeat=i % repeats,
-            values={k: float(v) for k, v in row.items() if not isinstance(v, str | None)},
-            unscored={k: v for k, v in row.items() if isinstance(v, str)},
-            details={"answer": f"answer {i} of {model}"},
+def make_model(vocabulary: int, seed: int = 0, **options: Any) -> Any:
+    """A Llama whose random weights are large enough to have opinions."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(seed)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    config = LlamaConfig(
+        **(
+            sizes
+            | heads
+            | {
+                "vocab_size": vocabulary,
+                "max_position_embeddings": CONTEXT,
+                "initializer_range": 0.3,
+                "pad_token_id": 0,
+                "bos_token_id": None,
+                "eos_token_id": 1,
+            }
+            | options
         )
-        for i, row in enumerate(rows)
-        if keep is None or i // repeats in keep
-    ]
-    used = {name for row in rows for name in row}
-    known = {
-        "task": task,
-        "task_version": "1",
-        "split": "gate",
-        "model": ModelRef(id=model, digest=digest(model)),
-        "engine": "hf",
-        "decoding": {"temperature": 0},
-        "dataset_digest": digest(items),
-        "prompt_digest": digest("prompt"),
-        "code_version": "0",
-        "items": count,
-        "definitions": {metric.name: metric for metric in METRICS if metric.name in used},
-        "metrics": aggregate(scores),
-        "samples_digest": digest([model, task]),
-        "scores_digest": hashlib.sha256(jsonl_bytes(scores)).hexdigest(),
-    }
-    return Made(Evaluation(**(known | fields)), scores)
+    )
+    model = LlamaForCausalLM(config).eval()
+    model.generation_config.eos_token_id = [1, *range(20, 20 + ENDS)]
+    return model
 
 
 @pytest.fixture(scope="session")
-def make() -> Make:
-    """`make(rows, ...)`: an evaluation of `quiz` with its scores, right in every digest."""
-    return _make
+def tokenizer() -> Any:
+    return make_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def model(tokenizer: Any) -> Any:
+    import torch
+
+    torch.set_num_threads(1)
+    return make_model(len(tokenizer))
+
+
+@pytest.fixture(scope="session")
+def model_folder(model: Any, tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def engine(model_folder: Path) -> Any:
+    from harness.engines.hf import HFEngine
+
+    return HFEngine(model_folder)

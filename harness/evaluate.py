@@ -1,0 +1,183 @@
+"""Ask a model the tasks, through lm-eval, and score what it answers with their plugins.
+
+lm-eval makes the prompts and requests from the tasks' own YAML, so that the numbers are those of
+the stock command; the plugins score in one batch, after all generation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tasks as benchmarks
+from harness import evaluation
+from harness.engines import Engine
+from harness.errors import UserError
+from harness.evaluation import Scored
+from harness.progress import track
+from harness.schema import Item, ModelRef, Sample, digest
+from tasks.plugin import Judge
+
+FEWSHOT_SEED = 1234  # lm-eval's own
+
+
+def evaluate(
+    engine: Engine,
+    tasks: Sequence[str],
+    *,
+    split: str | None = None,
+    indices: Mapping[str, Sequence[int]] | None = None,
+    limit: int | None = None,
+    data: Path | None = None,
+    num_fewshot: int | None = None,
+    judge: Judge | None = None,
+    out: Path | None = None,
+    seed: int = 0,
+) -> dict[str, Scored]:
+    """Task -> evaluation of the engine's model; written to `out`/TASK if `out` is given.
+
+    Without a `split` it is a task's gate split, else its test split. `indices` maps tasks to
+    the `Item.index` of the items to ask; `limit` keeps the first so many of a task. `data` is
+    where the benchmarks' data lie, `num_fewshot` overrides the task's examples, and `judge` grades
+    what needs a judge.
+
+    Raises:
+        UserError: a task, split, item or option that does not exist; what the engine cannot do.
+    """
+    from lm_eval.tasks import TaskManager
+
+    from harness.lm import EngineLM, has_chat_template, to_sampling
+
+    plugins = {name: benchmarks.load(name) for name in tasks}
+    if not plugins:
+        raise UserError(f"No tasks were named; choose from {', '.join(benchmarks.names())}.")
+    if strangers := sorted(set(indices or {}) - set(plugins)):
+        raise UserError(f"Items of {strangers[0]} are named, which is not evaluated.")
+    chosen = {
+        name: evaluation.choose(plugin, split, data, (indices or {}).get(name), limit)
+        for name, plugin in plugins.items()
+    }
+    lm = EngineLM(engine, seed=seed)
+    chat = has_chat_template(engine)
+    with _quiet():
+        manager = TaskManager(
+            include_path=str(benchmarks.FOLDER),
+            include_defaults=False,
+            metadata={"data": str(data)} if data else None,
+        )
+        built = {}
+        for name, (used, _, positions) in chosen.items():
+            built[name] = _task(manager, name, used, num_fewshot)
+            built[name].build_all_requests(
+                samples=positions,
+                apply_chat_template=chat,
+                fewshot_as_multiturn=True,
+                chat_template=lm.apply_chat_template if chat else None,
+                tokenizer_name=lm.tokenizer_name,
+            )
+    requests = [
+        request for task in built.values() for request in task.instances * task.config.repeats
+    ]
+    with track(f"evaluate {', '.join(plugins)}", len(requests), "responses") as lm.on_done:
+        lm.generate_until(requests)
+    results = {}
+    for name, (used, items, _) in chosen.items():
+        sampling = to_sampling(built[name].config.generation_kwargs, seed).to_dict()
+        results[name] = evaluation.build(
+            plugins[name],
+            items,
+            _samples(items, built[name].instances, lm.completions),
+            model=ModelRef(id=engine.model_id, digest=engine.model_digest),
+            engine=engine.name,
+            decoding={k: v for k, v in sampling.items() if k != "seed"}
+            | {"n": built[name].config.repeats},
+            split=used,
+            prompt_digest=_prompt_digest(built[name], chat),
+            judge=judge,
+            judge_prompt_digest=getattr(judge, "prompt_digest", None),
+            seed=seed,
+        )
+        if out is not None:
+            evaluation.save(results[name], out / name)
+    return results
+
+
+def _task(manager: Any, name: str, split: str, num_fewshot: int | None) -> Any:
+    """The lm-eval task `name`, set to ask `split`."""
+    if name not in manager.all_subtasks:
+        raise UserError(
+            f"lm-eval finds no task '{name}' in {benchmarks.FOLDER}: its YAML is missing or "
+            f"broken. `lm_eval validate --include_path {benchmarks.FOLDER} --tasks {name}` says "
+            "more."
+        )
+    task = manager.load(name)["tasks"][name]
+    if task.OUTPUT_TYPE != "generate_until":
+        raise UserError(f"{name} asks for {task.OUTPUT_TYPE}; only generated answers are scored.")
+    task.set_config("test_split", split)
+    if num_fewshot is not None:
+        if num_fewshot and not (task.fewshot_cfg.split or task.fewshot_cfg.samples):
+            raise UserError(f"{name} has no examples to show; leave num_fewshot at 0.")
+        task.set_config("num_fewshot", num_fewshot)
+    task.set_fewshot_seed(FEWSHOT_SEED)
+    return task
+
+
+def _samples(
+    items: Sequence[Item], requests: Sequence[Any], completions: Mapping[tuple[str, int], Any]
+) -> list[Sample]:
+    """What was generated, as records; requests and items are in the same order."""
+    return [
+        Sample(
+            task=item.task,
+            item=item.digest,
+            index=item.index,
+            repeat=repeat,
+            prompt=request.args[0],
+            response=completion.text,
+            finish_reason=completion.finish_reason,
+            prompt_tokens=completion.prompt_tokens,
+            completion_tokens=completion.completion_tokens,
+        )
+        for item, request in zip(items, requests, strict=True)
+        for repeat, completion in enumerate(completions[request.task_name, request.doc_id])
+    ]
+
+
+def _prompt_digest(task: Any, chat: bool) -> str:
+    """How `task` makes a prompt. The model's own chat template is a part of the model."""
+    config = task.config
+    made = {
+        "doc_to_text": config.doc_to_text,
+        "description": config.description,
+        "gen_prefix": config.gen_prefix,
+        "chat": chat,
+        "num_fewshot": config.num_fewshot or 0,
+    }
+    if config.num_fewshot:
+        made |= {
+            "examples": list(task.sampler.df),
+            "sampler": [type(task.sampler).__name__, FEWSHOT_SEED],
+            "doc_to_target": config.doc_to_target,
+            "delimiters": [config.target_delimiter, config.fewshot_delimiter],
+        }
+    return digest({k: v.__qualname__ if callable(v) else v for k, v in made.items()})
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without lm-eval's chatter and bars, which are about its own stages."""
+    import lm_eval.api.task as stages
+
+    logger = logging.getLogger("lm_eval")
+    level, bar = logger.level, stages.tqdm
+    logger.setLevel(logging.ERROR)
+    stages.tqdm = functools.partial(bar, disable=True)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        stages.tqdm = bar

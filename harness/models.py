@@ -1,0 +1,132 @@
+"""Model folders: found, checked before anything is loaded, and identified by their content.
+
+Weights are read as safetensors only, since pickles run code, and a model's own Python is never run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UserError
+from harness.schema import digest
+from harness.store import file_digest, read_json
+
+CONFIG = "config.json"
+ADAPTER_CONFIG = "adapter_config.json"
+WEIGHTS = "*.safetensors"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.*", "*.tiktoken")
+IDENTITY = (
+    *(CONFIG, "generation_config.json", ADAPTER_CONFIG, WEIGHTS, "*.safetensors.index.json"),
+    *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt"),
+    *("*.model", "*.tiktoken", "chat_template*"),
+)
+
+
+def model_digest(folder: Path) -> str:
+    """Identity of a model or adapter: weights, configuration and tokenizer, by name and content.
+
+    sha256 of the sorted (file name, sha256) pairs; what else lies in the folder does not count.
+
+    Raises:
+        UserError: the folder holds none of these.
+    """
+    files = sorted({file for pattern in IDENTITY for file in folder.glob(pattern)})
+    if not files:
+        raise UserError(f"{folder} holds no model: no weights, configuration or tokenizer.")
+    return digest([[file.name, file_digest(file)] for file in files if file.is_file()])
+
+
+def loaded_digest(model: Any, tokenizer: Any) -> str:
+    """Identity of a model in memory: its tensors, configuration and tokenizer."""
+    import torch
+
+    tensors = []
+    for name, tensor in sorted(model.state_dict().items()):
+        data = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
+        content = hashlib.sha256(data).hexdigest()
+        tensors.append([name, str(tensor.dtype), list(tensor.shape), content])
+    words = sorted(tokenizer.get_vocab().items())
+    return digest(
+        [tensors, model.config.to_json_string(), words, str(tokenizer.chat_template or "")]
+    )
+
+
+def find(model: str | Path) -> Path:
+    """The folder of a model: itself, or where the hub's files were downloaded to.
+
+    Raises:
+        UserError: there is no such folder, and the hub gives out no such model.
+    """
+    folder = Path(model)
+    if folder.is_dir():
+        return folder
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(model)) or str(model).startswith("."):
+        raise UserError(f"There is no model folder {folder}.")
+    import huggingface_hub
+
+    try:
+        return Path(
+            huggingface_hub.snapshot_download(
+                str(model), allow_patterns=[*IDENTITY], ignore_patterns=["*/*"]
+            )
+        )
+    except Exception as error:
+        offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "TRUE", "YES", "ON"}
+        raise UserError(
+            f"'{model}' is neither a folder here nor a model that the Hugging Face hub gives out "
+            f"({type(error).__name__}). "
+            + (
+                "HF_HUB_OFFLINE is set, so only what was downloaded before can be used."
+                if offline
+                else "Check the name, the connection and, for gated models, `hf auth login`."
+            )
+        ) from error
+
+
+def check(folder: Path) -> None:
+    """See that `folder` holds a model that can be loaded safely.
+
+    Raises:
+        UserError: what is missing or unsafe, and what to do about it.
+    """
+    if not (folder / CONFIG).exists():
+        if (folder / ADAPTER_CONFIG).exists():
+            raise UserError(
+                f"{folder} is a LoRA adapter: name its base as the model, and {folder} as the "
+                "adapter."
+            )
+        raise UserError(
+            f"The model folder {folder} has no {CONFIG}; name one that `save_pretrained` of "
+            "transformers wrote."
+        )
+    config = read_json(folder / CONFIG)
+    if not isinstance(config, dict):
+        raise UserError(f"{folder / CONFIG} is not a model configuration.")
+    check_weights(folder)
+    if not any(found for pattern in TOKENIZER for found in folder.glob(pattern)):
+        raise UserError(
+            f"The model folder {folder} has no tokenizer. Save it there with "
+            "`tokenizer.save_pretrained`."
+        )
+
+
+def check_weights(folder: Path) -> None:
+    """See that `folder` holds safetensors.
+
+    Raises:
+        UserError: it holds no weights, or only pickles.
+    """
+    if any(folder.glob(WEIGHTS)):
+        return
+    if pickles := sorted(found.name for pattern in PICKLES for found in folder.glob(pattern)):
+        raise UserError(
+            f"The weights in {folder} are a pickle ({pickles[0]}), which can run code when it is "
+            "read. Convert them: load the model where you trust it and call "
+            "`save_pretrained(..., safe_serialization=True)`."
+        )
+    raise UserError(f"The model folder {folder} has no weights ({WEIGHTS}).")

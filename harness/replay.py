@@ -1,0 +1,188 @@
+"""Score responses that were recorded elsewhere: no model is loaded, nothing is generated.
+
+Responses, judgments and verified facts are JSON lines, each with the `id` (or `index`) of an item
+in its split. Responses are whole; a judgment or a fact list may be absent, and then what it would
+have scored is unscored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tasks
+from harness import evaluation
+from harness.errors import UserError
+from harness.evaluation import Scored, few
+from harness.schema import FinishReason, Item, ModelRef, Record, Sample, Score, digest
+from harness.store import parse, read_jsonl
+from tasks.factscore.facts import Fact
+from tasks.factscore.scoring import facts_score, unverified_score
+
+R = TypeVar("R", bound=Record)
+
+ENGINE = "recorded"
+
+
+class Response(Record):
+    """One line of the responses."""
+
+    response: str
+    finish_reason: FinishReason | None = None
+
+
+class Judgment(Record):
+    """One line of the judgments: a judge's reply, as it came."""
+
+    reply: str
+
+
+class VerifiedFacts(Record):
+    """One line of the facts; `response` is what they were taken from, `abstained` else detected."""
+
+    facts: list[Fact]
+    response: str | None = None
+    abstained: bool | None = None
+
+
+@dataclass
+class RecordedJudge:
+    """A judge whose replies are known: one for each answer, in order; "" where there is none."""
+
+    id: str
+    replies: Sequence[str]
+
+    def grade(self, prompts: Sequence[str]) -> list[str]:
+        """The recorded replies.
+
+        Raises:
+            ValueError: it is asked about another number of answers than it has replies for.
+        """
+        if len(prompts) != len(self.replies):
+            raise ValueError(f"{len(self.replies)} replies were recorded, for {len(prompts)}")
+        return list(self.replies)
+
+
+def score(
+    task: str,
+    responses: Path,
+    *,
+    split: str | None = None,
+    data: Path | None = None,
+    judgments: Path | None = None,
+    facts: Path | None = None,
+    model_id: str = "recorded",
+    judge_id: str = "recorded",
+    out: Path | None = None,
+) -> Scored:
+    """Score recorded responses, {"id", "response"} a line, one for each item of the split.
+
+    `judgments` ({"id", "reply"} a line) stand in for a judge, named by `judge_id`: results under
+    different judges are never compared. `facts` ({"id", "facts": [{"text", "supported"}]} a line,
+    with "abstained" where it is known) stand in for FActScore's decomposer and verifier. Without
+    a `split` it is the task's gate split, else its test split; `data` is where the task's data
+    lie. Written to `out` if that is given.
+
+    Raises:
+        UserError: no such task or split; a malformed line; an id that is foreign, there twice or
+            missing; facts of another response.
+    """
+    plugin = tasks.load(task)
+    split, items, _ = evaluation.choose(plugin, split, data)
+    if judgments is not None and facts is not None:
+        raise UserError("Judgments and facts are for different tasks: name one of them.")
+    answers = _by_item(responses, items, Response)
+    if lacking := [item.index for item in items if item.index not in answers]:
+        raise UserError(
+            f"{responses} lacks {len(lacking)} of the {len(items)} responses to {task} ({split}): "
+            f'ids {few(lacking)}. Every item needs one; an empty response is "".'
+        )
+    samples = [_sample(item, answers[item.index]) for item in items]
+    about: dict[str, Any] = {
+        "model": ModelRef(id=model_id),
+        "engine": ENGINE,
+        "decoding": {},
+        "split": split,
+        "prompt_digest": digest({"prompt": ENGINE}),
+    }
+    if facts is not None:
+        if task != "factscore":
+            raise UserError(f"{task} is not scored by facts; leave --facts out.")
+        scores = _score_facts(facts, items, samples)
+        scored = evaluation.assemble(
+            plugin, items, samples, scores, estimator="recorded facts", **about
+        )
+    else:
+        judge = None
+        if judgments is not None:
+            replies = {i: found.reply for i, found in _by_item(judgments, items, Judgment).items()}
+            judge = RecordedJudge(judge_id, [replies.get(item.index, "") for item in items])
+        scored = evaluation.build(plugin, items, samples, judge=judge, **about)
+    if out is not None:
+        evaluation.save(scored, out)
+    return scored
+
+
+def _sample(item: Item, answer: Response) -> Sample:
+    return Sample(
+        task=item.task,
+        item=item.digest,
+        index=item.index,
+        prompt=item.prompt,
+        response=answer.response,
+        finish_reason=answer.finish_reason,
+    )
+
+
+def _score_facts(path: Path, items: Sequence[Item], samples: Sequence[Sample]) -> list[Score]:
+    found = _by_item(path, items, VerifiedFacts)
+    scores = []
+    for item, sample in zip(items, samples, strict=True):
+        verified = found.get(item.index)
+        if verified is None:
+            scores.append(unverified_score(item, sample, "no facts were recorded"))
+        elif verified.response not in (None, sample.response):
+            raise UserError(
+                f"{path}, id {item.index}: these facts were taken from another response than the "
+                "one to be scored. Verify the response again, or score the one they belong to."
+            )
+        else:
+            scores.append(facts_score(item, sample, verified.facts, verified.abstained))
+    return scores
+
+
+def _by_item(path: Path, items: Sequence[Item], model: type[R]) -> dict[int, R]:
+    """The lines of a file by the index of their item; keys that `model` has not are passed over."""
+    known = {item.index for item in items}
+    found: dict[int, R] = {}
+    lines: dict[int, int] = {}
+    foreign = []
+    for number, row in read_jsonl(path):
+        where = f"{path}, line {number}"
+        index = _index(row, where)
+        if index in lines:
+            raise UserError(f"{where}: id {index} was there before, in line {lines[index]}.")
+        lines[index] = number
+        if index not in known:
+            foreign.append(index)
+            continue
+        found[index] = parse(model, {k: row[k] for k in model.model_fields if k in row}, where)
+    if foreign:
+        raise UserError(
+            f"{path} has {len(foreign)} ids that {items[0].task} ({items[0].split}) has not: "
+            f"{few(foreign)}. Its ids run from {min(known)} to {max(known)}; is it another split?"
+        )
+    return found
+
+
+def _index(row: dict[str, Any], where: str) -> int:
+    value = row.get("id", row.get("index"))
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise UserError(
+            f"{where}: 'id' is {str(value)[:40]!r}; the item's index in its split is expected."
+        )
+    return value
