@@ -241,7 +241,7 @@ class Board:
         lock = filelock.FileLock(self.folder / ".lock", timeout=LOCK_SECONDS)
         with contextlib.ExitStack() as held:
             # A board that cannot be written, or is not there yet, needs no lock to be read.
-            if os.access(self.folder, os.W_OK):
+            if self.folder.is_dir() and os.access(self.folder, os.W_OK):
                 try:
                     held.enter_context(lock)
                 except filelock.Timeout as error:

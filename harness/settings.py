@@ -21,11 +21,11 @@ def load(path: Path, model: type[R]) -> R:
     """Read `path` as a `model`.
 
     Raises:
-        UserError: missing, not YAML, a value that does not fit; names the file and the key, and
-            for an unknown key the nearest known one.
+        UserError: missing, not YAML, a key given twice, a value that does not fit; names the file
+            and the key, and for an unknown key the nearest known one.
     """
     try:
-        value = yaml.safe_load(path.read_bytes())
+        value = yaml.load(path.read_bytes(), _Loader)  # noqa: S506 (a SafeLoader)
     except FileNotFoundError as error:
         raise UserError(f"There is no file {path}.") from error
     except OSError as error:
@@ -51,6 +51,20 @@ def load_policy(path: Path) -> Policy:
         UserError: as `load`.
     """
     return load(path, Policy)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML where a key cannot silently replace the one of the same name before it."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key '{key.value}' is there twice", problem_mark=key.start_mark
+                )
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:

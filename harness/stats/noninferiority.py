@@ -66,6 +66,10 @@ def tango_interval(gained: int, lost: int, n: int, alpha: float) -> tuple[float,
 def tango(gained: int, lost: int, n: int, *, margin: float, alpha: float) -> Estimate:
     """Tango's test of non-inferiority, with its interval; `p_zero` is the exact McNemar test's.
 
+    A candidate exactly `margin` worse passes with a chance near alpha: for alpha = .05, margins of
+    2 and 5 % and any discordance at most .054 (simulated); over margins of 1 to 10 % at most .061
+    at n = 30, .058 at 100, .055 from 400 on, where the Wald interval reaches .74, .37 and .10.
+
     With no pair that differs the lower bound is -z^2 / (n + z^2), so that it passes only from
     n >= z^2 (1 - margin) / margin pairs on: 133 at 2 %, 52 at 5 %, for alpha = .05.
 
@@ -85,7 +89,7 @@ def tango(gained: int, lost: int, n: int, *, margin: float, alpha: float) -> Est
         stderr=math.sqrt(max(spread, 0.0) / n),
         low=low,
         high=high,
-        p_value=1 - NormalDist().cdf(float(tango_statistic(gained, lost, n, -margin))),
+        p_value=NormalDist().cdf(-float(tango_statistic(gained, lost, n, -margin))),
         p_zero=mcnemar(gained, lost),
     )
 

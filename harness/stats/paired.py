@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -214,11 +215,9 @@ def compare(
 
 
 def _p_without_spread(distance: float, span: float, count: int) -> float:
-    from scipy.special import ndtr
-
     share = min(abs(distance) / span, 1.0)
     z = math.inf if share == 1 else math.sqrt(count * share / (1 - share))
-    return float(ndtr(-math.copysign(z, distance)))
+    return NormalDist().cdf(-math.copysign(z, distance))
 
 
 def _cluster_sums(differences: Numbers, group: npt.NDArray[np.int64]) -> tuple[Numbers, Numbers]:

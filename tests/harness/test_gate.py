@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from quiz import make
 
 from harness.errors import UserError
 from harness.gate import decide, promote
 from harness.schema import Check, Decision, JudgeRef, Metric, Policy, Rule, digest
-
-Make = Callable[..., Any]
 
 
 def policy(*rules: tuple[str, str, float], **fields: Any) -> Policy:
@@ -41,7 +39,7 @@ def only(decision: Decision) -> Check:
     return check
 
 
-def test_a_gain_passes_and_is_news(make: Make) -> None:
+def test_a_gain_passes_and_is_news() -> None:
     decision = judge(ACCURACY, make(right((100, 0), (100, 1))), make(right((60, 0), (140, 1))))
     check = only(decision)
     assert (decision.verdict, check.verdict, check.label) == ("pass", "pass", "improved")
@@ -52,20 +50,20 @@ def test_a_gain_passes_and_is_news(make: Make) -> None:
     assert decision.policy_digest == digest(ACCURACY)
 
 
-def test_a_loss_beyond_the_margin_fails(make: Make) -> None:
+def test_a_loss_beyond_the_margin_fails() -> None:
     decision = judge(ACCURACY, make(right((60, 0), (140, 1))), make(right((100, 0), (100, 1))))
     assert (decision.verdict, only(decision).label) == ("fail", "regressed")
     assert only(decision).high < -0.05
     assert "quiz accuracy (critical): fail" in decision.reasons[0]
 
 
-def test_a_small_sure_loss_is_tolerated_and_said(make: Make) -> None:
+def test_a_small_sure_loss_is_tolerated_and_said() -> None:
     before, after = make(right((1000, 1))), make(right((10, 0), (990, 1)))
     check = only(judge(ACCURACY, before, after))
     assert (check.verdict, check.label) == ("pass", "tolerated-regression")
 
 
-def test_the_same_answers_pass_unchanged_when_there_are_enough(make: Make) -> None:
+def test_the_same_answers_pass_unchanged_when_there_are_enough() -> None:
     for n, verdict, label in ((52, "pass", "unchanged"), (51, "inconclusive", "unclear")):
         same = make(right((n, 1)))
         decision = judge(ACCURACY, same, same)
@@ -73,13 +71,13 @@ def test_the_same_answers_pass_unchanged_when_there_are_enough(make: Make) -> No
     assert "about 52 items would tell" in only(decision).reason
 
 
-def test_too_few_items_say_how_many_are_needed(make: Make) -> None:
+def test_too_few_items_say_how_many_are_needed() -> None:
     before = make([{"accuracy": float(i % 2)} for i in range(60)])
     after = make([{"accuracy": float(i % 3 == 0)} for i in range(60)])
     assert "items would tell" in only(judge(ACCURACY, before, after)).reason
 
 
-def test_lower_can_be_better(make: Make) -> None:
+def test_lower_can_be_better() -> None:
     rules = policy(("refused", "critical", 0.05))
     often = make([{"refused": float(i < 80)} for i in range(200)])
     seldom = make([{"refused": float(i < 20)} for i in range(200)])
@@ -91,7 +89,7 @@ def test_lower_can_be_better(make: Make) -> None:
     assert judge(rules, seldom, often).verdict == "fail"
 
 
-def test_lower_can_be_better_of_a_number(make: Make) -> None:
+def test_lower_can_be_better_of_a_number() -> None:
     fewer = Metric(name="grade", kind="continuous", low=1, high=5, higher_is_better=False)
     values = np.random.default_rng(0).uniform(2, 4, 80)
     high, low = (
@@ -103,7 +101,7 @@ def test_lower_can_be_better_of_a_number(make: Make) -> None:
     assert judge(rules, low, high).verdict == "fail"
 
 
-def test_a_number_is_tested_by_t_and_repeats_are_one_item(make: Make) -> None:
+def test_a_number_is_tested_by_t_and_repeats_are_one_item() -> None:
     rng = np.random.default_rng(0)
     rules = policy(("grade", "critical", 0.2))
     before = make([{"grade": float(g)} for g in rng.integers(1, 6, 160)], repeats=2)
@@ -113,7 +111,7 @@ def test_a_number_is_tested_by_t_and_repeats_are_one_item(make: Make) -> None:
     assert check.n == 80
 
 
-def test_a_yes_no_metric_with_repeats_is_tested_by_t(make: Make) -> None:
+def test_a_yes_no_metric_with_repeats_is_tested_by_t() -> None:
     rng = np.random.default_rng(0)
     before, after = (
         make([{"accuracy": float(a)} for a in rng.integers(0, 2, 400)], repeats=4) for _ in range(2)
@@ -123,7 +121,7 @@ def test_a_yes_no_metric_with_repeats_is_tested_by_t(make: Make) -> None:
     assert check.improved_only is None
 
 
-def test_the_tiers(make: Make) -> None:
+def test_the_tiers() -> None:
     rng = np.random.default_rng(1)
     good = [{"accuracy": 1.0, "grade": 3 + x} for x in rng.normal(0, 0.1, 100)]
     worse = [
@@ -148,7 +146,7 @@ def test_the_tiers(make: Make) -> None:
         assert [c.verdict for c in decision.checks] == ["pass", expected]
 
 
-def test_a_guardrail_without_evidence_holds_the_gate_up(make: Make) -> None:
+def test_a_guardrail_without_evidence_holds_the_gate_up() -> None:
     rules = policy(("accuracy", "critical", 0.05), ("grade", "guardrail", 0.2))
     before = make([{"accuracy": 1.0, "grade": 3.0}] * 100)
     after = make([{"accuracy": 1.0, "grade": "the judge timed out"}] * 100)
@@ -159,20 +157,20 @@ def test_a_guardrail_without_evidence_holds_the_gate_up(make: Make) -> None:
     assert "100.0% of the candidate's answers are unscored (the judge timed out)" in check.reason
 
 
-def test_only_advisory_rules_decide_nothing_and_say_so(make: Make) -> None:
+def test_only_advisory_rules_decide_nothing_and_say_so() -> None:
     rules = policy(("accuracy", "advisory", 0.05))
     decision = judge(rules, make(right((100, 1))), make(right((100, 0))))
     assert decision.verdict == "pass"
     assert decision.reasons == ["the policy has advisory rules only: nothing can fail"]
 
 
-def test_one_unscored_answer_in_two_hundred_is_let_pass(make: Make) -> None:
+def test_one_unscored_answer_in_two_hundred_is_let_pass() -> None:
     rows: list[dict[str, Any]] = [{"accuracy": 1.0}] * 199 + [{"accuracy": "no number"}]
     check = only(judge(ACCURACY, make(right((200, 1))), make(rows)))
     assert (check.verdict, check.n) == ("pass", 199)
 
 
-def test_missing_answers_are_inconclusive_however_good(make: Make) -> None:
+def test_missing_answers_are_inconclusive_however_good() -> None:
     after = make(right((200, 1)), keep=range(198))
     check = only(judge(ACCURACY, make(right((200, 0))), after))
     assert (check.verdict, check.label) == ("inconclusive", "unclear")
@@ -181,12 +179,12 @@ def test_missing_answers_are_inconclusive_however_good(make: Make) -> None:
     assert only(judge(lenient, make(right((200, 0))), after)).verdict == "pass"
 
 
-def test_exactly_enough_answers_are_enough(make: Make) -> None:
+def test_exactly_enough_answers_are_enough() -> None:
     after = make(right((200, 1)), keep=range(199))
     assert only(judge(ACCURACY, make(right((200, 1))), after)).verdict == "pass"
 
 
-def test_an_evaluation_of_nothing_is_inconclusive(make: Make) -> None:
+def test_an_evaluation_of_nothing_is_inconclusive() -> None:
     nothing = make([{"accuracy": 1.0}], keep=[])
     assert judge(ACCURACY, nothing, nothing).verdict == "inconclusive"
 
@@ -202,7 +200,7 @@ FACTS = policy(("facts", "critical", 0.05))
 BOTH = policy(("facts", "critical", 0.05), ("responded", "guardrail", 0.1))
 
 
-def test_abstentions_that_no_rule_sees_are_inconclusive(make: Make) -> None:
+def test_abstentions_that_no_rule_sees_are_inconclusive() -> None:
     """Abstaining on what is hard raises the mean: alone, that number cannot be trusted."""
     easy, hard = [0.9] * 100, [0.3] * 100
     before, after = make(answers([*easy, *hard])), make(answers([*easy, *[None] * 100]))
@@ -215,13 +213,13 @@ def test_abstentions_that_no_rule_sees_are_inconclusive(make: Make) -> None:
     assert decision.verdict == "fail"
 
 
-def test_an_advisory_rule_does_not_watch_over_abstentions(make: Make) -> None:
+def test_an_advisory_rule_does_not_watch_over_abstentions() -> None:
     rules = policy(("facts", "critical", 0.05), ("responded", "advisory", 0.1))
     before, after = make(answers([0.9] * 100)), make(answers([*[0.9] * 90, *[None] * 10]))
     assert judge(rules, before, after).verdict == "inconclusive"
 
 
-def test_watched_abstentions_are_compared_as_they_are_published(make: Make) -> None:
+def test_watched_abstentions_are_compared_as_they_are_published() -> None:
     rng = np.random.default_rng(0)
     values = list(rng.uniform(0.6, 1, 300))
     before = make(answers([*values[:280], *[None] * 20]))
@@ -233,7 +231,7 @@ def test_watched_abstentions_are_compared_as_they_are_published(make: Make) -> N
     assert facts.n == 279
 
 
-def test_answering_more_by_inventing_is_caught(make: Make) -> None:
+def test_answering_more_by_inventing_is_caught() -> None:
     """The items both answer are equal; what is new is false."""
     rng = np.random.default_rng(0)
     known = list(rng.uniform(0.7, 1, 100))
@@ -243,14 +241,14 @@ def test_answering_more_by_inventing_is_caught(make: Make) -> None:
     assert [c.verdict for c in decision.checks] == ["fail", "pass"]
 
 
-def test_a_yes_no_metric_that_does_not_apply_to_the_same_items(make: Make) -> None:
+def test_a_yes_no_metric_that_does_not_apply_to_the_same_items() -> None:
     rows: list[dict[str, Any]] = [{"accuracy": 1.0}] * 190 + [{}] * 10
     check = only(judge(ACCURACY, make(right((200, 1))), make(rows)))
     assert check.verdict == "inconclusive"
     assert "score such an answer as 0" in check.reason
 
 
-def test_what_applies_to_neither_side_is_left_out(make: Make) -> None:
+def test_what_applies_to_neither_side_is_left_out() -> None:
     rows = answers([*[0.8] * 100, *[None] * 50])
     check = only(judge(FACTS, make(rows), make(rows)))
     assert (check.verdict, check.n) == ("pass", 100)
@@ -271,56 +269,56 @@ def test_what_applies_to_neither_side_is_left_out(make: Make) -> None:
         ("items", 101),
     ],
 )
-def test_evidence_that_does_not_match_is_an_error(make: Make, field: str, value: Any) -> None:
+def test_evidence_that_does_not_match_is_an_error(field: str, value: Any) -> None:
     rows = right((100, 1))
     with pytest.raises(UserError, match=f"cannot be compared: {field} is"):
         judge(ACCURACY, make(rows), make(rows, **{field: value}))
 
 
-def test_a_metric_defined_in_two_ways_is_an_error(make: Make) -> None:
+def test_a_metric_defined_in_two_ways_is_an_error() -> None:
     rows = right((100, 1))
     other = {"accuracy": Metric(name="accuracy", kind="continuous")}
     with pytest.raises(UserError, match="define 'accuracy' in two ways"):
         judge(ACCURACY, make(rows), make(rows, definitions=other))
 
 
-def test_an_unknown_metric_names_the_nearest(make: Make) -> None:
+def test_an_unknown_metric_names_the_nearest() -> None:
     rows = make(right((100, 1)))
     with pytest.raises(UserError, match=r"no metric 'acuracy'.*Did you mean 'accuracy'"):
         judge(policy(("acuracy", "critical", 0.05)), rows, rows)
 
 
-def test_a_missing_task_is_an_error(make: Make) -> None:
+def test_a_missing_task_is_an_error() -> None:
     rows = make(right((100, 1)))
     with pytest.raises(UserError, match="candidate has no evaluation of quiz"):
         decide(ACCURACY, {"quiz": rows}, {})
 
 
-def test_another_tasks_scores_are_an_error(make: Make) -> None:
+def test_another_tasks_scores_are_an_error() -> None:
     with pytest.raises(UserError, match="holds poll"):
         judge(ACCURACY, make(right((100, 1))), make(right((100, 1)), task="poll"))
 
 
-def test_a_margin_in_percent_is_an_error(make: Make) -> None:
+def test_a_margin_in_percent_is_an_error() -> None:
     rows = make(right((100, 1)))
     with pytest.raises(UserError, match=r"2 points of a share are 0\.02"):
         judge(policy(("accuracy", "critical", 2.0)), rows, rows)
 
 
-def test_two_rules_for_one_metric_are_an_error(make: Make) -> None:
+def test_two_rules_for_one_metric_are_an_error() -> None:
     rows = make(right((100, 1)))
     rules = policy(("accuracy", "critical", 0.05), ("accuracy", "guardrail", 0.1))
     with pytest.raises(UserError, match="two rules for quiz accuracy"):
         judge(rules, rows, rows)
 
 
-def test_more_answers_than_items_are_an_error(make: Make) -> None:
+def test_more_answers_than_items_are_an_error() -> None:
     rows = make(right((100, 1)), items=50)
     with pytest.raises(UserError, match="50 items were asked, and holds answers to 100"):
         judge(ACCURACY, rows, rows)
 
 
-def test_other_items_are_an_error(make: Make) -> None:
+def test_other_items_are_an_error() -> None:
     rows = make(right((100, 1)))
     strangers = [s.model_copy(update={"item": f"x{i}"}) for i, s in enumerate(rows.scores)]
     other = type(rows)(rows.evaluation, strangers)
@@ -328,13 +326,13 @@ def test_other_items_are_an_error(make: Make) -> None:
         judge(ACCURACY, rows, other)
 
 
-def test_tasks_without_a_rule_are_not_looked_at(make: Make) -> None:
+def test_tasks_without_a_rule_are_not_looked_at() -> None:
     rows, other = make(right((100, 1))), make(right((100, 0)), task="poll")
     decision = decide(ACCURACY, {"quiz": rows, "poll": other}, {"quiz": rows})
     assert decision.baseline == decision.candidate == {"quiz": rows.evaluation.identity}
 
 
-def test_the_order_of_scores_changes_nothing(make: Make) -> None:
+def test_the_order_of_scores_changes_nothing() -> None:
     rng = np.random.default_rng(0)
     rules = policy(("grade", "critical", 0.2), ("accuracy", "guardrail", 0.05))
     rows = [
@@ -346,7 +344,7 @@ def test_the_order_of_scores_changes_nothing(make: Make) -> None:
     assert judge(rules, before, after) == judge(rules, before, shuffled)
 
 
-def test_labels_are_corrected_for_their_number(make: Make) -> None:
+def test_labels_are_corrected_for_their_number() -> None:
     """A two-sided p of .03 is news alone and not among five."""
     rng = np.random.default_rng(2)
     names = ["grade", *(f"extra{i}" for i in range(4))]
@@ -364,7 +362,7 @@ def test_labels_are_corrected_for_their_number(make: Make) -> None:
     assert {c.label for c in among.checks} == {"unchanged"}
 
 
-def test_false_alarms_between_equal_models_are_rare(make: Make) -> None:
+def test_false_alarms_between_equal_models_are_rare() -> None:
     """Two samples of one model fail no more often than alpha: at a true loss of 0, far less."""
     rng = np.random.default_rng(0)
     fails = 0
@@ -377,7 +375,7 @@ def test_false_alarms_between_equal_models_are_rare(make: Make) -> None:
 # Promotion
 
 
-def gains(make: Make, before: int, after: int, n: int = 400) -> Decision:
+def gains(before: int, after: int, n: int = 400) -> Decision:
     """A decision on `n` answers of which `before`, then `after`, are right (and nested)."""
     return judge(
         policy(("accuracy", "critical", 0.02)),
@@ -386,8 +384,8 @@ def gains(make: Make, before: int, after: int, n: int = 400) -> Decision:
     )
 
 
-def test_promotion_asks_all_three(make: Make) -> None:
-    better, same, worse = gains(make, 200, 240), gains(make, 200, 200), gains(make, 240, 200)
+def test_promotion_asks_all_three() -> None:
+    better, same, worse = gains(200, 240), gains(200, 200), gains(240, 200)
     assert promote(better, better).promoted
     assert not promote(same, better).promoted
     assert not promote(better, worse).promoted
@@ -397,25 +395,25 @@ def test_promotion_asks_all_three(make: Make) -> None:
     assert promote(better, same).vs_anchor == digest(same)
 
 
-def test_the_ladder_of_one_metric_is_gain_over_its_error(make: Make) -> None:
+def test_the_ladder_of_one_metric_is_gain_over_its_error() -> None:
     d = np.array([1.0] * 20 + [0.0] * 380)
     expected = d.mean() / (d.std(ddof=1) / math.sqrt(400))
-    assert promote(*[gains(make, 200, 220)] * 2).ladder_z == pytest.approx(expected)
+    assert promote(*[gains(200, 220)] * 2).ladder_z == pytest.approx(expected)
 
 
-def test_one_flip_is_no_gain(make: Make) -> None:
-    z = promote(*[gains(make, 200, 201)] * 2).ladder_z
+def test_one_flip_is_no_gain() -> None:
+    z = promote(*[gains(200, 201)] * 2).ladder_z
     assert z == pytest.approx(1.0)
-    assert not promote(*[gains(make, 200, 201)] * 2).promoted
+    assert not promote(*[gains(200, 201)] * 2).promoted
 
 
-def test_the_ladder_without_spread(make: Make) -> None:
-    assert promote(*[gains(make, 200, 200)] * 2).ladder_z == 0
-    assert promote(*[gains(make, 0, 400)] * 2).ladder_z == pytest.approx(20)
-    assert promote(*[gains(make, 400, 0)] * 2).ladder_z == pytest.approx(-20)
+def test_the_ladder_without_spread() -> None:
+    assert promote(*[gains(200, 200)] * 2).ladder_z == 0
+    assert promote(*[gains(0, 400)] * 2).ladder_z == pytest.approx(20)
+    assert promote(*[gains(400, 0)] * 2).ladder_z == pytest.approx(-20)
 
 
-def test_the_ladder_looks_at_critical_rules_only(make: Make) -> None:
+def test_the_ladder_looks_at_critical_rules_only() -> None:
     before = make([{"accuracy": float(i < 50), "grade": 3 + i / 100} for i in range(100)])
     after = make([{"accuracy": float(i < 60), "grade": 2 - i / 100} for i in range(100)])
     rules = policy(("accuracy", "critical", 0.05), ("grade", "advisory", 0.2))
@@ -427,7 +425,7 @@ def test_the_ladder_looks_at_critical_rules_only(make: Make) -> None:
     assert not promote(guard, guard).promoted
 
 
-def test_noise_seldom_climbs_the_ladder(make: Make) -> None:
+def test_noise_seldom_climbs_the_ladder() -> None:
     """Of equal models about one in six would: the Ladder alone is no test, with the gate it is."""
     rng = np.random.default_rng(0)
     climbed = promoted = 0

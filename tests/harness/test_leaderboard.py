@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from quiz import make
 
 import tasks
 from harness.errors import UserError
@@ -34,8 +35,6 @@ from harness.schema import (
 )
 from harness.store import jsonl_bytes
 from tasks.plugin import Task, aggregate, summarize
-
-Make = Callable[..., Any]
 
 POLICY = Policy(rules=[Rule(task="quiz", metric="accuracy", margin=0.1)])
 
@@ -59,7 +58,7 @@ def answers(right: int, n: int = 60) -> list[dict[str, float]]:
     return [{"accuracy": float(i < right)} for i in range(n)]
 
 
-def run_once(folder: Path, make: Make, run: str = "r") -> Loop:
+def run_once(folder: Path, run: str = "r") -> Loop:
     board = Board(folder)
     models = [make(answers(20 + 15 * k), model=f"M{k}") for k in range(2)]
     for k, scored in enumerate(models):
@@ -73,8 +72,8 @@ def run_once(folder: Path, make: Make, run: str = "r") -> Loop:
 
 
 @pytest.fixture
-def loop(tmp_path: Path, make: Make) -> Loop:
-    return run_once(tmp_path / "board", make)
+def loop(tmp_path: Path) -> Loop:
+    return run_once(tmp_path / "board")
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -115,22 +114,22 @@ def test_the_answers_are_not_on_the_board(loop: Loop) -> None:
     assert not any(s.details for s in kept)
 
 
-def test_the_same_run_again_adds_nothing(loop: Loop, make: Make) -> None:
+def test_the_same_run_again_adds_nothing(loop: Loop) -> None:
     before = contents(loop.board.folder)
-    run_once(loop.board.folder, make)
+    run_once(loop.board.folder)
     assert contents(loop.board.folder) == before
     again = loop.board.add_decision(loop.decision, "r", "anchor")
     assert again == loop.board.rows()[3].digest
 
 
-def test_another_run_may_find_the_same(loop: Loop, make: Make) -> None:
-    run_once(loop.board.folder, make, run="s")
+def test_another_run_may_find_the_same(loop: Loop) -> None:
+    run_once(loop.board.folder, run="s")
     assert len(loop.board.rows()) == 10
     assert loop.board.verify() == []
 
 
-def test_two_boards_of_one_run_are_equal(loop: Loop, tmp_path: Path, make: Make) -> None:
-    run_once(tmp_path / "other", make)
+def test_two_boards_of_one_run_are_equal(loop: Loop, tmp_path: Path) -> None:
+    run_once(tmp_path / "other")
     assert contents(tmp_path / "other") == contents(loop.board.folder)
 
 
@@ -140,12 +139,15 @@ def test_a_board_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="There is no board"):
         board.verify()
     assert not board.folder.exists()
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="Cannot read"):
+        Board(tmp_path / "file").rows()
 
 
 # What does not follow is not let in
 
 
-def test_scores_that_are_not_the_evaluations_are_refused(tmp_path: Path, make: Make) -> None:
+def test_scores_that_are_not_the_evaluations_are_refused(tmp_path: Path) -> None:
     one, other = make(answers(10)), make(answers(20))
     mixed = type(one)(one.evaluation, other.scores)
     with pytest.raises(UserError, match="scores_digest differs"):
@@ -153,13 +155,13 @@ def test_scores_that_are_not_the_evaluations_are_refused(tmp_path: Path, make: M
     assert Board(tmp_path).rows() == []
 
 
-def test_metrics_that_the_scores_do_not_give_are_refused(tmp_path: Path, make: Make) -> None:
+def test_metrics_that_the_scores_do_not_give_are_refused(tmp_path: Path) -> None:
     better = {"accuracy": MetricResult(mean=0.9, n=60)}
     with pytest.raises(UserError, match=r"accuracy is recorded as mean=0\.9"):
         Board(tmp_path).add_evaluation(make(answers(10), metrics=better), "M0", "r")
 
 
-def test_a_decision_needs_its_evaluations(tmp_path: Path, make: Make) -> None:
+def test_a_decision_needs_its_evaluations(tmp_path: Path) -> None:
     one, other = make(answers(10)), make(answers(20))
     decision = decide(POLICY, {"quiz": one}, {"quiz": other})
     board = Board(tmp_path)
@@ -321,7 +323,7 @@ def test_a_row_of_a_newer_program_says_so(loop: Loop) -> None:
         loop.board.rows()
 
 
-def test_nothing_is_appended_to_a_damaged_board(loop: Loop, make: Make) -> None:
+def test_nothing_is_appended_to_a_damaged_board(loop: Loop) -> None:
     path = loop.board.folder / "ledger.jsonl"
     damaged = path.read_bytes().replace(b"M0", b"MO", 1)
     path.write_bytes(damaged)
@@ -340,8 +342,8 @@ def test_a_ledger_that_is_no_ledger(tmp_path: Path, text: bytes) -> None:
 # A killed append
 
 
-def test_an_append_killed_at_any_byte_is_mended_by_the_next(tmp_path: Path, make: Make) -> None:
-    whole = run_once(tmp_path / "whole", make)
+def test_an_append_killed_at_any_byte_is_mended_by_the_next(tmp_path: Path) -> None:
+    whole = run_once(tmp_path / "whole")
     good = contents(whole.board.folder)
     lines = good["ledger.jsonl"].splitlines(keepends=True)
     written = b"".join(lines[:-1])
@@ -361,7 +363,7 @@ def test_an_append_killed_at_any_byte_is_mended_by_the_next(tmp_path: Path, make
         assert board.verify() == []
 
 
-def test_the_first_append_killed(tmp_path: Path, make: Make) -> None:
+def test_the_first_append_killed(tmp_path: Path) -> None:
     scored = make(answers(10))
     whole = Board(tmp_path / "whole")
     whole.add_evaluation(scored, "M0", "r")
@@ -380,7 +382,7 @@ def _append_many(folder: str, worker: int, evaluations: list[Any]) -> None:
         board.add_evaluation(scored, f"M{worker}.{k}", "r")
 
 
-def test_processes_may_append_at_once(tmp_path: Path, make: Make) -> None:
+def test_processes_may_append_at_once(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     made = [make(answers(k), model=f"m{k}") for k in range(8)]
     workers = [
@@ -399,7 +401,7 @@ def test_processes_may_append_at_once(tmp_path: Path, make: Make) -> None:
     assert board.verify() == []
 
 
-def test_a_killed_process_leaves_a_board_that_goes_on(tmp_path: Path, make: Make) -> None:
+def test_a_killed_process_leaves_a_board_that_goes_on(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     made = [make(answers(k % 60), model=f"m{k}") for k in range(60)]
     board = Board(tmp_path)
@@ -418,14 +420,14 @@ def test_a_killed_process_leaves_a_board_that_goes_on(tmp_path: Path, make: Make
     assert board.verify() == []
 
 
-def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path: Path, make: Make) -> None:
+def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match="Cannot write to the board"):
         Board(tmp_path / "file" / "board").add_evaluation(make(answers(1)), "M0", "r")
 
 
 def test_a_full_disk_is_a_sentence_and_loses_nothing(
-    loop: Loop, make: Make, monkeypatch: pytest.MonkeyPatch
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = contents(loop.board.folder)
 
@@ -465,7 +467,7 @@ def _quiz(version: str = "1") -> Task:
 
 
 def test_a_known_task_recomputes_all_and_keeps_only_the_details_it_needs(
-    tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tasks, "names", lambda: ["quiz"])
     monkeypatch.setattr(tasks, "load", lambda name: _quiz())
@@ -500,7 +502,7 @@ def test_a_known_task_recomputes_all_and_keeps_only_the_details_it_needs(
 
 
 def test_a_metric_that_is_left_out_is_found(
-    tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(UserError, match="accuracy is recorded as None"):
         Board(tmp_path).add_evaluation(make(answers(20), metrics={}), "M0", "r")

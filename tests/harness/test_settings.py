@@ -45,6 +45,7 @@ def test_a_policy_is_read(tmp_path: Path) -> None:
         (GOOD.replace("metric: accuracy, ", ""), "'rules.0.metric' is missing."),
         (GOOD.replace("guardrail", "important"), "rules.1.tier: Input should be 'critical'"),
         (GOOD.replace("0.02}", "-1}"), "rules.0.margin: Input should be greater than 0, not -1."),
+        (GOOD + "alpha: 0.1", "the key 'alpha' is there twice"),
         ("alpha: 0.05", "'rules' is missing."),
         ("rules: []", "rules: List should have at least 1 item"),
         ("rules: [1]", "rules.0: Input should be a valid dictionary"),

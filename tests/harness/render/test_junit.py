@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
 from xml.etree.ElementTree import Element, fromstring
 
 import pytest
+from quiz import make
 
 from harness.gate import decide
 from harness.render import junit
 from harness.schema import Check, Decision, Policy, Rule, Tier
-
-Make = Callable[..., Any]
 
 
 def parsed(decision: Decision) -> Element:
@@ -31,7 +28,7 @@ def outcomes(suite: Element) -> list[list[str]]:
     return [[child.tag for child in case] for case in suite]
 
 
-def gate(make: Make, tier: Tier, right: int, n: int = 100) -> Decision:
+def gate(tier: Tier, right: int, n: int = 100) -> Decision:
     rules = Policy(
         rules=[
             Rule(task="quiz", metric="accuracy", margin=0.1),
@@ -56,9 +53,9 @@ def gate(make: Make, tier: Tier, right: int, n: int = 100) -> Decision:
     ],
 )
 def test_verdicts_are_test_results(
-    make: Make, tier: Tier, right: int, told: list[str], verdict: list[str]
+    tier: Tier, right: int, told: list[str], verdict: list[str]
 ) -> None:
-    suite = parsed(gate(make, tier, right))
+    suite = parsed(gate(tier, right))
     assert outcomes(suite) == [["system-out"], [*told, "system-out"], verdict]
     assert [(c.get("classname"), c.get("name")) for c in suite] == [
         ("gate.quiz", "accuracy"),
@@ -67,7 +64,7 @@ def test_verdicts_are_test_results(
     ]
 
 
-def test_a_guardrail_without_evidence_is_red(make: Make) -> None:
+def test_a_guardrail_without_evidence_is_red() -> None:
     rules = Policy(
         rules=[
             Rule(task="quiz", metric="accuracy", margin=0.1),
@@ -80,8 +77,8 @@ def test_a_guardrail_without_evidence_is_red(make: Make) -> None:
     assert "no judge" in (suite[-1][0].text or "")
 
 
-def test_nothing_breaks_the_xml(make: Make) -> None:
-    decision = gate(make, "critical", 50)
+def test_nothing_breaks_the_xml() -> None:
+    decision = gate("critical", 50)
     nasty = 'a"b<c>&d]]>\x00\x0b\ud800\ufffe\n\U0001f600'
     checks: list[Check] = [
         c.model_copy(update={"task": nasty, "metric": nasty, "reason": nasty, "test": nasty})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
+from quiz import make
 
 from harness.gate import decide, promote
 from harness.leaderboard import Board
 from harness.render import markdown
 from harness.schema import JudgeRef, Policy, Rule
 
-Make = Callable[..., Any]
 Table = list[list[str]]
 
 POLICY = Policy(rules=[Rule(task="quiz", metric="accuracy", margin=0.1)])
@@ -44,7 +43,7 @@ def answers(right: int, n: int = 60) -> list[dict[str, float]]:
 
 
 @pytest.fixture
-def played(tmp_path: Path, make: Make) -> Board:
+def played(tmp_path: Path) -> Board:
     """M1 is promoted over M0 on two tasks, M2 is not promoted over M1 on one."""
     board = Board(tmp_path)
     m0 = {task: make(answers(20), task=task, model="M0") for task in ("quiz", "poll")}
@@ -95,7 +94,7 @@ def test_what_it_was_made_with_stands_below(played: Board) -> None:
     ],
 )
 def test_what_cannot_be_compared_is_never_in_one_ranking(
-    tmp_path: Path, make: Make, fields: dict[str, Any]
+    tmp_path: Path, fields: dict[str, Any]
 ) -> None:
     board = Board(tmp_path)
     board.add_evaluation(make(answers(20)), "M0", "r")
@@ -107,7 +106,7 @@ def test_what_cannot_be_compared_is_never_in_one_ranking(
     assert [row[0] for row in second] == ["model", "M1"]
 
 
-def test_runs_are_told_apart(tmp_path: Path, make: Make) -> None:
+def test_runs_are_told_apart(tmp_path: Path) -> None:
     board = Board(tmp_path)
     for run, right in (("a", 20), ("b", 30)):
         board.add_evaluation(make(answers(right)), "M0", run)
@@ -115,7 +114,7 @@ def test_runs_are_told_apart(tmp_path: Path, make: Make) -> None:
     assert [row[:2] for row in table] == [["model", "run"], ["M0", "a"], ["M0", "b"]]
 
 
-def test_a_later_evaluation_is_shown_instead(tmp_path: Path, make: Make) -> None:
+def test_a_later_evaluation_is_shown_instead(tmp_path: Path) -> None:
     board = Board(tmp_path)
     for right in (20, 30):
         board.add_evaluation(make(answers(right), seed=right), "M0", "r")
@@ -123,7 +122,7 @@ def test_a_later_evaluation_is_shown_instead(tmp_path: Path, make: Make) -> None
     assert [row[1] for row in table[1:]] == ["0.5 [0.3774, 0.6226] n=60"]
 
 
-def test_unscored_answers_are_said(tmp_path: Path, make: Make) -> None:
+def test_unscored_answers_are_said(tmp_path: Path) -> None:
     board = Board(tmp_path)
     rows: list[dict[str, Any]] = [*answers(20, 58), {"accuracy": "no number"}, {"accuracy": "?"}]
     board.add_evaluation(make(rows), "M0", "r")
@@ -137,7 +136,7 @@ def test_an_empty_board(tmp_path: Path) -> None:
     assert markdown.board(Board(tmp_path / "none").rows()) == "Nothing has been evaluated yet.\n"
 
 
-def test_a_decision_says_why(make: Make) -> None:
+def test_a_decision_says_why() -> None:
     rules = Policy(
         alpha=0.025,
         rules=[
@@ -163,7 +162,7 @@ NASTY = (
 )
 
 
-def test_names_cannot_break_out(tmp_path: Path, make: Make) -> None:
+def test_names_cannot_break_out(tmp_path: Path) -> None:
     board = Board(tmp_path)
     board.add_evaluation(make(answers(20), estimator=NASTY), NASTY, NASTY)
     board.add_evaluation(make(answers(20), estimator=NASTY), "M1", "r")

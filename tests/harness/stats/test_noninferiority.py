@@ -58,9 +58,9 @@ def test_the_restricted_estimate_maximises_the_likelihood() -> None:
     assert tango_statistic(b, c, n, delta) == pytest.approx(expected, rel=1e-4)
 
 
-@given(st.integers(0, 40), st.integers(0, 40), st.integers(1, 60), st.floats(-0.95, 0.95))
-def test_swapping_the_sides_mirrors_everything(b: int, c: int, same: int, delta: float) -> None:
-    n = b + c + same
+@given(st.integers(0, 40), st.integers(0, 40), st.integers(1, 60), st.integers(-950, 950))
+def test_swapping_the_sides_mirrors_everything(b: int, c: int, same: int, mille: int) -> None:
+    n, delta = b + c + same, mille / 1000
     there, back = tango_statistic(b, c, n, delta), tango_statistic(c, b, n, -delta)
     assert there == pytest.approx(-back, rel=1e-6, abs=1e-6)
     low, high = tango_interval(b, c, n, 0.05)
@@ -125,18 +125,22 @@ def test_mcnemar_is_the_binomial_test(gained: int, lost: int) -> None:
 
 
 @pytest.mark.parametrize("n", [30, 100, 400])
-@pytest.mark.parametrize("margin", [0.02, 0.05])
-def test_at_the_margin_it_passes_no_more_often_than_it_may(n: int, margin: float) -> None:
+@pytest.mark.parametrize(
+    ("margin", "most"), [(0.01, 0.062), (0.02, 0.054), (0.03, 0.062), (0.05, 0.054), (0.1, 0.062)]
+)
+def test_at_the_margin_it_passes_no_more_often_than_it_may(
+    n: int, margin: float, most: float
+) -> None:
     """Type-I error over the discordance, where the Wald interval reaches .55."""
     draws, rng = 100_000, np.random.default_rng(n)
-    for discordance in (margin, 0.05, 0.1, 0.2, 0.4):
+    for discordance in (margin, *(d for d in (0.05, 0.1, 0.2, 0.4) if d > margin)):
         lost = (discordance + margin) / 2
         gained = discordance - lost
         counts = rng.multinomial(n, [gained, lost, 1 - discordance], size=draws)
         b, c = counts[:, 0], counts[:, 1]
         passed = float((tango_statistic(b, c, n, -margin) > Z).mean())
         error = math.sqrt(0.05 * 0.95 / draws)
-        assert passed <= 0.054 + 3 * error, (discordance, passed)
+        assert passed <= most + 3 * error, (discordance, passed)
         delta = (b - c) / n
         wald = delta - Z * np.sqrt(np.maximum((b + c) / n - delta**2, 0) / n)
         if n == 30 and discordance == margin == 0.02:
