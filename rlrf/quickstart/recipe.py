@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from harness.models import model_digest
 from rlrf.quickstart.corpus import Document, documents
 
 CHAT_TEMPLATE = (
@@ -109,7 +110,10 @@ def batches(seed: int, tokenizer: Any, size: int) -> Iterator[tuple[Any, Any]]:
 
 
 def train(out: Path, steps: int, batch_size: int, learning_rate: float, seed: int) -> None:
-    """Make M0 and save it, with its tokenizer, as a plain `transformers` folder."""
+    """Make M0 and save it, with its tokenizer, as a plain `transformers` folder.
+
+    Its digest goes beside it, as OUT.sha256.
+    """
     import torch
     from torch.nn.functional import cross_entropy
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -176,6 +180,9 @@ def train(out: Path, steps: int, batch_size: int, learning_rate: float, seed: in
     model.generation_config.do_sample = False
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
+    for file in out.iterdir():
+        file.chmod(0o644)
+    out.with_suffix(".sha256").write_text(model_digest(out) + "\n")
 
 
 def main() -> None:

@@ -1,0 +1,89 @@
+"""A board as a picture: a panel a benchmark, a mean with its 95 % interval a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from io import BytesIO
+
+from harness.errors import UserError
+from harness.schema import EvaluationEntry, MetricResult, Row
+
+BLUE, GREY = "#2563eb", "#94a3b8"
+
+
+def board(rows: Sequence[Row], split: str = "sealed") -> bytes:
+    """The primary metrics of the latest evaluations on `split`, as SVG.
+
+    The colours are readable on light and dark pages; the best mean of a panel stands out.
+
+    Raises:
+        UserError: nothing was evaluated on `split`, or matplotlib is not installed.
+    """
+    try:
+        import matplotlib as mpl
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise UserError("Drawing needs matplotlib: pip install 'rlrf-harness[plot]'.") from error
+
+    panels = _panels(rows, split)
+    if not panels:
+        raise UserError(f"The board has no evaluation on the {split} split to draw.")
+    names = list(dict.fromkeys(name for models in panels for name in models))
+    style = {
+        "svg.hashsalt": "rlrf",  # the same picture from the same numbers
+        "svg.fonttype": "none",
+        "font.family": "sans-serif",
+        "text.color": "#64748b",
+        "axes.labelcolor": "#64748b",
+        "xtick.color": "#64748b",
+        "ytick.color": "#64748b",
+    }
+    with mpl.rc_context(style):
+        figure = Figure(figsize=(3.2 * len(panels), 0.9 + 0.42 * len(names)))
+        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        for axis, models in zip(axes, panels, strict=True):
+            found = {name: _primary(entry) for name, entry in models.items()}
+            best = max(result.mean or 0.0 for _, result in found.values())
+            for height, name in enumerate(reversed(names)):
+                if name not in found or (mean := found[name][1].mean) is None:
+                    continue
+                result = found[name][1]
+                ends = [mean if end is None else end for end in (result.low, result.high)]
+                colour = BLUE if mean == best else GREY
+                axis.plot(ends, [height, height], color=colour, lw=5, alpha=0.35)
+                axis.plot([mean], [height], "o", color=colour, ms=8)
+                axis.annotate(
+                    f"{mean:.3f}", (mean, height), (0, 8), textcoords="offset points",
+                    ha="center", fontsize=8,
+                )  # fmt: skip
+            first = next(iter(models.values())).evaluation
+            metric = next(name for name, _ in found.values())
+            axis.set_title(f"{first.task}\n{metric}, n = {first.items:,}", fontsize=9)
+            axis.set_yticks(range(len(names)), list(reversed(names)))
+            axis.set_ylim(-0.6, len(names) - 0.2)
+            axis.margins(x=0.15)
+            axis.tick_params(length=0, labelsize=8)
+            for side in ("top", "right", "left"):
+                axis.spines[side].set_visible(False)
+            axis.spines["bottom"].set_color("#cbd5e1")
+            axis.grid(axis="x", color="#cbd5e1", lw=0.5, alpha=0.6)
+        figure.tight_layout()
+        drawn = BytesIO()
+        figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None})
+    return drawn.getvalue()
+
+
+def _panels(rows: Sequence[Row], split: str) -> list[dict[str, EvaluationEntry]]:
+    """Model name -> its latest evaluation on `split`: one such ranking a comparable set."""
+    panels: dict[str, dict[str, EvaluationEntry]] = {}
+    for row in rows:
+        entry = row.entry
+        if isinstance(entry, EvaluationEntry) and entry.evaluation.split == split:
+            panels.setdefault(entry.evaluation.comparable_key, {})[entry.name] = entry
+    return list(panels.values())
+
+
+def _primary(entry: EvaluationEntry) -> tuple[str, MetricResult]:
+    definitions = entry.evaluation.definitions.values()
+    name = next(metric.name for metric in definitions if metric.primary)
+    return name, entry.evaluation.metrics[name]
