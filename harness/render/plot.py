@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from io import BytesIO
+from typing import Any
 
 from harness.errors import UserError
 from harness.schema import EvaluationEntry, MetricResult, Row
@@ -29,7 +30,7 @@ def board(rows: Sequence[Row], split: str = "sealed") -> bytes:
     if not panels:
         raise UserError(f"The board has no evaluation on the {split} split to draw.")
     names = list(dict.fromkeys(name for models in panels for name in models))
-    style = {
+    style: dict[Any, Any] = {
         "svg.hashsalt": "rlrf",  # the same picture from the same numbers
         "svg.fonttype": "none",
         "font.family": "sans-serif",

@@ -33,7 +33,7 @@ def seed_policy() -> Path:
 
 
 def quickstart(out: Path, *, fresh: bool = False) -> RunResult:
-    """Train M0 -> M1 -> M2 on the embedded benchmarks, gated and recorded; `out` is the run's folder.
+    """Train M0 -> M1 -> M2 on the embedded benchmarks, gated and recorded, in the folder `out`.
 
     Raises:
         UserError: as `seed_policy` and `rlrf.loop.train`.

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from harness.schema import Feedback, Item, Message, Sample, Score
 from rlrf.reflect import request
 from tasks.mini import arithmetic, biography, instructions, world
+from tasks.plugin import GiveFeedback
 
 # Share of careful answers by way of asking: taken in turn by settings, wordings and kinds.
 HABITS = (0.72, 0.34, 0.6, 0.26)
@@ -28,7 +29,9 @@ PAGES, ARITHMETIC, BIOGRAPHIES = 0.08, 0.52, 0.18
 # Of the answers to anything, those that rewrite a draft.
 REWRITES = 0.35
 
-FEEDBACK = {module.TASK: module.feedback for module in (arithmetic, biography, instructions)}
+FEEDBACK: dict[str, GiveFeedback] = {
+    module.TASK: module.feedback for module in (arithmetic, biography, instructions)
+}
 
 
 @dataclass(frozen=True)

@@ -159,7 +159,7 @@ def train(out: Path, steps: int, batch_size: int, learning_rate: float, seed: in
         hidden = model.model(inputs).last_hidden_state[:, :-1]
         learned = labels[:, 1:] != -100
         loss = cross_entropy(model.lm_head(hidden[learned]), labels[:, 1:][learned])
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()

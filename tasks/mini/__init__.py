@@ -13,7 +13,6 @@ from harness.schema import Item, Score
 from tasks.factscore.facts import Fact
 from tasks.factscore.scoring import METRICS as FACTSCORE_METRICS
 from tasks.factscore.scoring import facts_score
-
 from tasks.gsm8k.scoring import METRICS as GSM8K_METRICS
 from tasks.gsm8k.scoring import score as score_arithmetic
 from tasks.just_eval.scoring import METRICS as JUST_EVAL_METRICS

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from typing import Literal
 
 from harness.schema import AspectFeedback, Feedback, Item, Sample, Score
 
@@ -120,16 +121,17 @@ def feedback(item: Item, sample: Sample, score: Score) -> Feedback:
     given = [line.strip() for line in sample.response.splitlines() if line.strip()]
     right = score.values["accuracy"] == 1.0
     wrong = next((i for i, (a, b) in enumerate(zip(given, gold, strict=False)) if a != b), None)
-    if right and wrong is None:
-        correctness, words = 2, "Every step is right."
-    elif len(given) < 2:
-        correctness, words = (1 if right else 0), "The result is not shown to be right."
+    correctness: Literal[0, 1, 2] = 1 if right else 0
+    if len(given) < 2:
+        words = "The result is not shown to be right."
     elif wrong is not None:
-        correctness, words = (1 if right else 0), f"Line {wrong + 1} should be {gold[wrong]}"
+        words = f"Line {wrong + 1} should be {gold[wrong]}"
+    elif not right:
+        words = f"The last line should be {gold[-1]}"
     else:
-        correctness, words = 0, f"The last line should be {gold[-1]}"
+        correctness, words = 2, "Every step is right."
     shown = min(len(given), len(gold))
-    completeness = 2 if shown == len(gold) else 1 if shown > 1 else 0
+    completeness: Literal[0, 1, 2] = 2 if shown == len(gold) else 1 if shown > 1 else 0
     missing = "All steps are shown." if completeness == 2 else "Show each step."
     return Feedback(
         task=item.task,

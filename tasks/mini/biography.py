@@ -18,6 +18,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Literal
 
 from harness.schema import AspectFeedback, Feedback, Item, Sample, Score
 
@@ -204,7 +205,7 @@ def feedback(item: Item, sample: Sample, score: Score) -> Feedback:
         + (f"The record says: {known[claim.said[0]]}" if claim.said else "Leave it out.")
         for claim in doubtful[:MAX_QUOTED]
     ]
-    completeness = 2 if supported >= len(WORDINGS) else 1 if supported > 1 else 0
+    completeness: Literal[0, 1, 2] = 2 if supported >= len(WORDINGS) else 1 if supported > 1 else 0
     return Feedback(
         task=item.task,
         item=item.digest,
