@@ -8,14 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import UserError
+from harness.models import model_digest
 from harness.schema import digest
 from rlrf.config import Device
 
 if TYPE_CHECKING:
     from harness.engines.hf import HFEngine
-
-HUB_FILES = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
 
 
 @dataclass(frozen=True)
@@ -29,41 +27,8 @@ class Checkpoint:
     @cached_property
     def digest(self) -> str:
         """Identity of weights, configuration and tokenizer, wherever they lie."""
-        from harness.engines.hf import model_digest
-
         base = model_digest(self.model)
         return base if self.adapter is None else digest([base, model_digest(self.adapter)])
-
-
-def resolve(model: str, revision: str | None = None) -> Path:
-    """The folder of a model: itself, or where the hub's files were downloaded to.
-
-    Raises:
-        UserError: there is neither such a folder nor such a hub model, or it holds no weights.
-    """
-    import huggingface_hub
-
-    folder = Path(model)
-    if not folder.is_dir():
-        try:
-            folder = Path(
-                huggingface_hub.snapshot_download(
-                    model, revision=revision, allow_patterns=HUB_FILES
-                )
-            )
-        except Exception as error:
-            raise UserError(
-                f"The model '{model}' is neither a folder here nor one that the Hugging Face hub "
-                f"gives out ({type(error).__name__}). Name a folder with config.json and "
-                "*.safetensors, or check the name, the connection and `hf auth login`."
-            ) from error
-    for wanted in ("config.json", "*.safetensors"):
-        if not any(folder.glob(wanted)):
-            raise UserError(
-                f"The model folder {folder} has no {wanted}; name one that "
-                "`save_pretrained` of transformers wrote."
-            )
-    return folder
 
 
 class Engines:

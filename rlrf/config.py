@@ -11,19 +11,14 @@ neither is a Hugging Face hub id. `board` is a folder of the working directory.
 
 from __future__ import annotations
 
-import difflib
-import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
-import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from harness.errors import UserError
+from harness import settings
 from harness.schema import Metric, Policy, Record, Rule, digest
-
-R = TypeVar("R", bound=Record)
 
 Loss = Literal["sigmoid", "hinge", "ipo", "sigmoid_norm", "apo_zero", "apo_down", "sft"]
 
@@ -167,22 +162,9 @@ def load(path: Path) -> Config:
         UserError: missing, not YAML, an unknown or missing key, a value out of range; the
             sentence names the file and the key, and for an unknown key the nearest known one.
     """
-    config = _read(path, Config)
-    tasks = [
-        task.model_copy(update={"data": _beside(path, task.data) or task.data})
-        for task in config.tasks
-    ]
-    model = _beside(path, config.model) or config.model
-    return config.model_copy(update={"model": model, "tasks": tasks})
-
-
-def load_policy(path: Path) -> Policy:
-    """Read a gate policy, YAML or JSON: `alpha`, and `rules` with task, metric, tier, margin.
-
-    Raises:
-        UserError: as `load`.
-    """
-    return _read(path, Policy)
+    config = settings.load(path, Config)
+    tasks = [task.model_copy(update={"data": _beside(path, task.data)}) for task in config.tasks]
+    return config.model_copy(update={"model": _beside(path, config.model), "tasks": tasks})
 
 
 def default_policy(primary: Mapping[str, Metric]) -> Policy:
@@ -198,72 +180,8 @@ def default_policy(primary: Mapping[str, Metric]) -> Policy:
     )
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML of which a key cannot silently replace an earlier one."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        for (key, _), name in zip(node.value, keys, strict=True):
-            if keys.count(name) > 1 and isinstance(key, yaml.ScalarNode):
-                raise yaml.MarkedYAMLError(
-                    problem=f"{name} is there twice", problem_mark=key.start_mark
-                )
-        return super().construct_mapping(node, deep)
-
-
-def _read(path: Path, model: type[R]) -> R:
-    try:
-        value = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - it is safe
-    except FileNotFoundError as error:
-        raise UserError(f"There is no file {path}.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as a text file ({error}).") from error
-    except (yaml.YAMLError, RecursionError) as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: keys and values are expected, such as 'model: FOLDER'.")
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        raise UserError(f"{path}: {_explain(error, model)}") from error
-
-
 def _beside(path: Path, place: str | None) -> str | None:
-    """`place` as a folder beside the file; None where there is no such folder."""
+    """`place` as a folder beside the file, where there is one."""
     if place is None or not (path.parent / place).is_dir():
-        return None
+        return place
     return str((path.parent / place).resolve())
-
-
-def _explain(error: ValidationError, root: type[BaseModel]) -> str:
-    """The first fault of a validation as a sentence: key path, what is wrong, the nearest key."""
-    faults = error.errors()
-    # A misspelt key is often also a missing one: the spelling is what helps.
-    first = next((f for f in faults if f["type"] == "extra_forbidden"), faults[0])
-    place = [part for part in first["loc"] if not (isinstance(part, str) and "[" in part)]
-    key = ".".join(str(part) for part in place)
-    if first["type"] == "missing":
-        return f"{key} is missing."
-    if first["type"] != "extra_forbidden":
-        where = f"{key}: " if key else ""
-        shown = f" (it is {first['input']!r})" if _is_scalar(first["input"]) else ""
-        return f"{where}{first['msg'].removeprefix('Value error, ')}{shown}."
-    known = list(_model_at(root, place[:-1]).model_fields)
-    near = difflib.get_close_matches(str(place[-1]), known, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(known)}."
-    return f"{key} is not a key of this file; {hint}"
-
-
-def _is_scalar(value: object) -> bool:
-    return value is None or isinstance(value, str | int | float)
-
-
-def _model_at(model: type[BaseModel], place: list[int | str]) -> type[BaseModel]:
-    """The model that the key path leads to, through lists and optional blocks."""
-    for part in place:
-        if isinstance(part, str):
-            annotation: Any = model.model_fields[part].annotation
-            while typing.get_args(annotation):
-                annotation = typing.get_args(annotation)[0]
-            model = annotation
-    return model

@@ -155,9 +155,12 @@ def tokenize(pairs: Sequence[Pair], tokenizer: Any, max_length: int) -> list[dic
     """
     rows = []
     for pair in pairs:
-        prompt, chosen, rejected = tokenizer(
-            [pair.prompt, pair.chosen, pair.rejected], add_special_tokens=False
-        )["input_ids"]
+        # As `HFEngine.encode`: a rendered prompt that starts with BOS gets no other.
+        bare = bool(tokenizer.bos_token) and pair.prompt.startswith(tokenizer.bos_token)
+        prompt = tokenizer.encode(pair.prompt, add_special_tokens=not bare)
+        chosen, rejected = tokenizer([pair.chosen, pair.rejected], add_special_tokens=False)[
+            "input_ids"
+        ]
         chosen = [*chosen, tokenizer.eos_token_id]
         if not pair.rejected_cut:
             rejected = [*rejected, tokenizer.eos_token_id]
@@ -208,6 +211,7 @@ def _save(
         saved = read_json(folder / "adapter_config.json")
         # PEFT keeps a set there, whose order changes from process to process.
         saved["target_modules"] = sorted(saved["target_modules"])
+        saved["base_model_name_or_path"] = None  # a place on this machine
         write_json(folder / "adapter_config.json", saved)
         return
     dtype = transformers.AutoConfig.from_pretrained(start.model).dtype

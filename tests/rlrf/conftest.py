@@ -1,8 +1,31 @@
-"""The modules beside the tests (`tiny`, `toy`) are importable by their names."""
+"""A tiny model and a toy task that the whole loop can run on in seconds."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).parent))
+
+import tiny
+import toy
+
+import tasks
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory):
+    """The folder of a random model."""
+    return tiny.save(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def toy_letters(tmp_path, monkeypatch):
+    """The task `toy_letters`, known to the plugins and to lm-eval."""
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    (folder / "toy.yaml").write_text(toy.YAML)
+    monkeypatch.setattr(tasks, "FOLDER", folder)
+    monkeypatch.setattr(tasks, "_all", lambda: {"toy_letters": toy.LETTERS})

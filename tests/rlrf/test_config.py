@@ -6,7 +6,7 @@ import pytest
 
 from harness.errors import UserError
 from harness.schema import Metric
-from rlrf.config import default_policy, load, load_policy
+from rlrf.config import default_policy, load
 
 LEAST = "model: some/model\ntasks: [{name: toy}]\n"
 
@@ -27,26 +27,28 @@ def test_model_and_tasks_are_enough(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (LEAST + "pairs: {treshold: 1}", "pairs.treshold is not a key of this file; did you mean"),
-        (LEAST + "adapter: {rank: 2}", "adapter.rank is not a key of this file; known are r,"),
+        (
+            LEAST + "pairs: {treshold: 1}",
+            "there is no key 'pairs.treshold'. Did you mean 'threshold'?",
+        ),
+        (LEAST + "adapter: {rank: 2}", "there is no key 'adapter.rank'. Known are alpha,"),
         (LEAST + "train: {loss: {dpo: 1}}", "train.loss.dpo"),
-        (LEAST + "train: {beta: -1}", "train.beta: Input should be greater than 0 (it is -1)"),
+        (LEAST + "train: {beta: -1}", "train.beta: Input should be greater than 0, not -1"),
         (LEAST + "seed: [1]", "seed: Input should be a valid integer."),
-        ("model: x", "tasks is missing"),
+        ("model: x", "'tasks' is missing"),
         ("model: x\ntasks: []", "tasks"),
         (
             "model: x\ntasks: [{nam: a}]",
-            "tasks.0.nam is not a key of this file; did you mean 'name'",
+            "there is no key 'tasks.0.nam'. Did you mean 'name'?",
         ),
         ("model: x\ntasks: [{name: a}, {name: a}]", "a is named twice"),
         (LEAST + "gate: {policy: {rules: [{task: b, metric: m, margin: 1}]}}", "rules for b"),
         (
             LEAST + "gate: {policy: {rules: [{task: toy, metrik: m, margin: 1}]}}",
-            "gate.policy.rules.0.metrik is not a key of this file; did you mean 'metric'",
+            "there is no key 'gate.policy.rules.0.metrik'. Did you mean 'metric'?",
         ),
         ("just words", "keys and values are expected"),
         ("a: [", "is not YAML"),
-        (LEAST + "tasks: [{name: other}]", "tasks is there twice"),
     ],
 )
 def test_a_fault_is_named_with_file_and_key(tmp_path, text, said):
@@ -83,15 +85,6 @@ def test_the_default_policy_guards_each_primary_metric():
     (rule,) = policy.rules
     assert (rule.task, rule.metric, rule.tier, rule.margin) == ("talk", "overall", "critical", 0.2)
     assert policy.alpha == 0.05
-
-
-def test_a_policy_file_is_read_and_its_faults_named(tmp_path):
-    path = write(tmp_path, "alpha: .1\nrules: [{task: toy, metric: right, margin: .02}]")
-    assert load_policy(path).alpha == 0.1
-    with pytest.raises(UserError, match=r"rules\.0\.margin is missing"):
-        load_policy(write(tmp_path, "rules: [{task: toy, metric: right}]"))
-    with pytest.raises(UserError, match="There is no file"):
-        load_policy(tmp_path / "none.yaml")
 
 
 @pytest.mark.parametrize("path", sorted(Path("configs").glob("*.yaml")), ids=lambda p: p.stem)

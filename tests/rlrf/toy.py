@@ -113,3 +113,63 @@ def judged(
         feedback=Feedback(task="toy", item=one.item, aspects=[said]),
         draft=draft,
     )
+
+
+# A task that even a random model answers now better, now worse: use letters, end with a digit.
+
+YAML = """
+task: toy_letters
+custom_dataset: !function tasks.hooks.dataset
+test_split: gate
+output_type: generate_until
+doc_to_text: "{{prompt}}"
+doc_to_target: ""
+process_results: !function tasks.hooks.process_results
+generation_kwargs:
+  until: ["1", "2", "3", "4", "5", "6", "7", "8", "9", "0"]
+  do_sample: true
+  temperature: 1.0
+  max_gen_toks: 24
+metric_list:
+  - {metric: letters, aggregation: mean, higher_is_better: true}
+metadata: {task: toy_letters, version: 1}
+"""
+
+
+def _letters(response: str) -> float:
+    return sum(c.isascii() and c.isalpha() for c in response) / max(len(response), 1)
+
+
+def _letter_items(split: str, data: Path | None = None) -> list[Item]:
+    return [item.model_copy(update={"task": "toy_letters"}) for item in items(split)]
+
+
+def _letter_scores(answered: list[Answered], judge: Judge | None = None) -> list[Score]:
+    return [
+        Score(
+            task="toy_letters",
+            item=sample.item,
+            index=sample.index,
+            repeat=sample.repeat,
+            values={"letters": _letters(sample.response)},
+        )
+        for _, sample in answered
+    ]
+
+
+def _letter_feedback(item: Item, sample: Sample, score: Score) -> Feedback:
+    grade = min(2, int(score.values["letters"] * 3))
+    said = AspectFeedback(aspect="letters", justification="Use more letters.", grade=grade)
+    return Feedback(task="toy_letters", item=sample.item, aspects=[said])
+
+
+LETTERS = Task(
+    name="toy_letters",
+    version="1",
+    metrics=(Metric(name="letters", kind="continuous", primary=True),),
+    splits=("train", "gate", "sealed"),
+    items=_letter_items,
+    score=_letter_scores,
+    feedback=_letter_feedback,
+    generation={"max_tokens": 24, "temperature": 0.0, "stop": list("1234567890")},
+)

@@ -1,0 +1,120 @@
+"""What is installed, what is missing, and what to do about it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+from pathlib import Path
+
+from pydantic import Field
+
+from harness.schema import Record
+from rlrf.result import table
+
+DISTRIBUTION = "rlrf-harness"
+ENOUGH_DISK_GIB = 2.0
+ENOUGH_MEMORY_GIB = 4.0
+GIB = 2**30
+
+
+class Finding(Record):
+    """One thing that was looked at."""
+
+    name: str
+    found: str
+    ok: bool = Field(description="False: something that is needed is missing")
+    advice: str = ""
+
+
+def examine() -> list[Finding]:
+    """Look at the interpreter, the libraries, the machine and the optional parts."""
+    return [_python(), *_libraries(), *_machine(), *_optional()]
+
+
+def markdown(findings: list[Finding]) -> str:
+    """The findings as a table, and what is to be done."""
+    rows = [[f.name, "ok" if f.ok else "MISSING", f.found, f.advice] for f in findings]
+    missing = sum(not finding.ok for finding in findings)
+    verdict = f"{missing} to be mended, see above." if missing else "Everything needed is here."
+    return f"{table([['what', 'state', 'found', 'what to do'], *rows])}\n\n{verdict}"
+
+
+def _python() -> Finding:
+    return Finding(
+        name="python", found=f"{platform.python_version()}, {platform.platform()}", ok=True
+    )
+
+
+def _libraries() -> list[Finding]:
+    """Every dependency of the package: its version, and whether it is in the range."""
+    from packaging.requirements import Requirement
+
+    findings = []
+    for line in importlib.metadata.requires(DISTRIBUTION) or []:
+        wanted = Requirement(line)
+        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            version = importlib.metadata.version(wanted.name)
+        except importlib.metadata.PackageNotFoundError:
+            version = "not installed"
+        ok = version != "not installed" and wanted.specifier.contains(version, prereleases=True)
+        advice = "" if ok else f"pip install '{wanted.name}{wanted.specifier}'"
+        findings.append(Finding(name=wanted.name, found=version, ok=ok, advice=advice))
+    return findings
+
+
+def _machine() -> list[Finding]:
+    free = shutil.disk_usage(Path.cwd()).free / GIB
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
+    return [
+        Finding(name="cpu", found=f"{os.cpu_count()} cores", ok=True),
+        Finding(
+            name="memory",
+            found=f"{memory:.1f} GiB",
+            ok=memory >= ENOUGH_MEMORY_GIB,
+            advice="" if memory >= ENOUGH_MEMORY_GIB else f"{ENOUGH_MEMORY_GIB:.0f} GiB are needed",
+        ),
+        Finding(
+            name="disk",
+            found=f"{free:.1f} GiB free here",
+            ok=free >= ENOUGH_DISK_GIB,
+            advice="" if free >= ENOUGH_DISK_GIB else "free some, or work in another folder",
+        ),
+        _gpu(),
+    ]
+
+
+def _gpu() -> Finding:
+    try:
+        import torch
+    except ImportError:
+        return Finding(name="gpu", found="unknown without torch", ok=True)
+    found = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    return Finding(
+        name="gpu",
+        found=", ".join(f"{gpu.name}, {gpu.total_memory / GIB:.0f} GiB" for gpu in found) or "none",
+        ok=True,
+        advice="" if found else "the quickstart needs none; larger models need torch with CUDA",
+    )
+
+
+def _optional() -> list[Finding]:
+    m0 = Path(__file__).parent / "quickstart" / "m0"
+    here = any(m0.glob("*.safetensors"))
+    offline = bool(os.environ.get("HF_HUB_OFFLINE"))
+    return [
+        Finding(
+            name="seed policy",
+            found="rlrf/quickstart/m0" if here else "none",
+            ok=here,
+            advice="" if here else f"make it: python -m rlrf.quickstart.recipe --out {m0}",
+        ),
+        Finding(
+            name="hub",
+            found="switched off by HF_HUB_OFFLINE" if offline else "asked when a model is not here",
+            ok=True,
+        ),
+    ]

@@ -1,0 +1,263 @@
+"""The loop: explore -> feedback -> reflect -> pairs -> train -> evaluate -> gate -> promote.
+
+A candidate that the gate does not pass is rolled back: the next iteration explores again from the
+incumbent, with other prompts. Reinforcement learning from reflective feedback, arXiv 2403.14238.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import tasks
+from harness import evaluation, gate, models
+from harness.evaluate import evaluate
+from harness.evaluation import Scored
+from harness.leaderboard import Board
+from harness.render import markdown
+from harness.schema import Item, Policy, Sample, digest
+from harness.store import write_json, write_jsonl, write_text
+from rlrf.checkpoint import Checkpoint, Engines
+from rlrf.config import Config, default_policy
+from rlrf.explore import explore, pick
+from rlrf.feedback import Judged, give_feedback
+from rlrf.pairs import PairReport, make_pairs
+from rlrf.reflect import Refinement, choose_drafts, reflect
+from rlrf.result import GateVerdict, Iteration, RunResult, Sealed
+from rlrf.run import Run, open_run
+from rlrf.train import checkpoint, dpo
+from tasks.plugin import Task
+
+
+@dataclass(frozen=True)
+class Lab:
+    """What every step of a run works with."""
+
+    config: Config
+    tasks: dict[str, Task]
+    policy: Policy
+    run: Run
+    engines: Engines
+    board: Board
+    name: str
+
+    def seed(self, *place: str | int) -> int:
+        """A seed of its own for each place in the run."""
+        return int(digest([self.config.seed, *place])[:7], 16)
+
+    def pick(self, split: str, size: int | None, turn: int) -> dict[str, list[Item]]:
+        """The items of this turn, task by task: disjoint from other turns while they last."""
+        return {
+            task.name: pick(
+                self.tasks[task.name],
+                split,
+                size or task.prompts,
+                turn=turn,
+                seed=self.config.seed,
+                data=Path(task.data) if task.data else None,
+            )
+            for task in self.config.tasks
+        }
+
+
+def train(config: Config, out: Path, *, fresh: bool = False) -> RunResult:
+    """Improve `config.model` for `config.iterations` turns; `out` is the run's folder.
+
+    A run that exists is resumed, `fresh` deletes it first. The sealed split is opened once, at
+    the end, for M0 and every candidate.
+
+    Raises:
+        UserError: the configuration, the model or the folder cannot be used.
+    """
+    plugins = {task.name: tasks.load(task.name) for task in config.tasks}
+    policy = config.gate.policy or default_policy({n: t.primary for n, t in plugins.items()})
+    anchor = incumbent = Checkpoint("M0", models.find(config.model))
+    common = {
+        "config": config.identity,
+        "model": anchor.digest,
+        "tasks": {name: task.version for name, task in plugins.items()},
+        "code": importlib.metadata.version("rlrf-harness"),
+    }
+    with open_run(out, common, fresh=fresh) as run:
+        board = Board(Path(config.board) if config.board else out / "board")
+        name = digest(common)[:12]
+        lab = Lab(config, plugins, policy, run, Engines(config.engine), board, name)
+        iterations, made = [], [anchor]
+        for turn in range(1, config.iterations + 1):
+            candidate, pairs = improve(lab, incumbent, turn)
+            verdict = None
+            if candidate is not None:
+                verdict = judge(lab, turn, candidate, incumbent, anchor)
+                made.append(candidate)
+            iterations.append(
+                Iteration(
+                    number=turn,
+                    explored_by=incumbent.name,
+                    candidate=f"M{turn}",
+                    pairs=pairs,
+                    seconds=run.seconds(f"iter_{turn}"),
+                    gate=verdict,
+                )
+            )
+            if candidate is not None and verdict is not None and verdict.promotion.promoted:
+                incumbent = candidate
+        result = RunResult(
+            run=name,
+            incumbent=incumbent.name,
+            weights=str(incumbent.model),
+            adapter=str(incumbent.adapter) if incumbent.adapter else None,
+            iterations=iterations,
+            sealed=open_sealed(lab, made),
+        )
+        write_json(out / "result.json", result)
+    return result
+
+
+def improve(lab: Lab, policy: Checkpoint, turn: int) -> tuple[Checkpoint | None, PairReport]:
+    """A candidate M`turn` from `policy`, or None where no pair was usable."""
+    config, run, at = lab.config, lab.run, f"iter_{turn}"
+    asked = lab.pick("train", None, turn - 1)
+    items = {item.digest: item for found in asked.values() for item in found}
+
+    explored = run.records(
+        f"{at}/explore",
+        Sample,
+        [policy, config.explore, list(items)],
+        lambda: explore(
+            lab.engines.load(policy), asked, lab.tasks, config.explore, lab.seed(turn, "explore")
+        ),
+    )
+    judged = run.records(
+        f"{at}/feedback",
+        Judged,
+        [explored],
+        lambda: give_feedback(explored.records, items, lab.tasks),
+    )
+    drafts = choose_drafts(judged.records, lab.tasks, config.reflect.m, lab.seed(turn, "drafts"))
+    refined = run.records(
+        f"{at}/reflect",
+        Refinement,
+        [policy, config.reflect, judged],
+        lambda: reflect(
+            lab.engines.load(policy),
+            drafts,
+            items,
+            lab.tasks,
+            config.reflect,
+            first_repeat=config.explore.n,
+            seed=lab.seed(turn, "reflect"),
+        ),
+    )
+    rejudged = run.records(
+        f"{at}/reflect_feedback",
+        Judged,
+        [refined],
+        lambda: give_feedback(
+            [refinement.sample for refinement in refined.records],
+            items,
+            lab.tasks,
+            [refinement.draft for refinement in refined.records],
+        ),
+    )
+    both = judged.records + rejudged.records
+    pairs, report = make_pairs(both, lab.tasks, config.pairs, lab.seed(turn, "pairs"))
+
+    def keep_pairs(folder: Path) -> None:
+        write_jsonl(folder / "pairs.jsonl", pairs)
+        write_json(folder / "report.json", report)
+
+    paired = run.stage(f"{at}/pairs", [judged, rejudged, config.pairs], keep_pairs)
+    _say(f"iteration {turn}: {report.sentence()}")
+    if not pairs:
+        return None, report
+
+    def fit(folder: Path) -> None:
+        lab.engines.release()
+        dpo(
+            pairs,
+            policy,
+            config.train,
+            adapter=config.adapter,
+            device=config.engine,
+            seed=lab.seed(turn, "train"),
+            out=folder,
+        )
+
+    trained = run.stage(f"{at}/train", [policy, paired, config.train, config.adapter], fit)
+    return checkpoint(trained.folder, f"M{turn}", policy), report
+
+
+def judge(
+    lab: Lab, turn: int, candidate: Checkpoint, incumbent: Checkpoint, anchor: Checkpoint
+) -> GateVerdict:
+    """Measure the three on one fresh slice of the gate split, and let the gate decide."""
+    at = f"iter_{turn}"
+    asked = lab.pick("gate", lab.config.gate.slice, turn - 1)
+    contestants = {model.name: model for model in (anchor, incumbent, candidate)}
+    scored = {
+        name: measure(lab, f"{at}/evaluate_{name}", model, "gate", asked)
+        for name, model in contestants.items()
+    }
+    vs_incumbent = gate.decide(lab.policy, scored[incumbent.name], scored[candidate.name])
+    vs_anchor = gate.decide(lab.policy, scored[anchor.name], scored[candidate.name])
+    promotion = gate.promote(vs_incumbent, vs_anchor)
+    verdict = GateVerdict(vs_incumbent=vs_incumbent, vs_anchor=vs_anchor, promotion=promotion)
+    write_json(lab.run.folder / at / "gate.json", verdict)
+    write_text(lab.run.folder / at / "gate.md", markdown.decision(vs_incumbent))
+    lab.board.add_decision(vs_incumbent, lab.name, "incumbent")
+    lab.board.add_decision(vs_anchor, lab.name, "anchor")
+    lab.board.add_promotion(promotion, candidate.name, incumbent.name, lab.name)
+    outcome = "is promoted" if promotion.promoted else f"is rolled back, {incumbent.name} stays"
+    _say(f"iteration {turn}: {candidate.name} {outcome} ({'; '.join(promotion.reasons)})")
+    return verdict
+
+
+def measure(
+    lab: Lab, place: str, model: Checkpoint, split: str, asked: Mapping[str, list[Item]]
+) -> dict[str, Scored]:
+    """Evaluate `model` on the items `asked` of each task, and put it on the board."""
+    config = lab.config
+
+    def run_evaluation(folder: Path) -> None:
+        for task in config.tasks:
+            evaluate(
+                lab.engines.load(model),
+                [task.name],
+                split=split,
+                indices={task.name: [item.index for item in asked[task.name]]},
+                data=Path(task.data) if task.data else None,
+                out=folder,
+                seed=config.seed,
+            )
+
+    digests = [item.digest for items in asked.values() for item in items]
+    stage = lab.run.stage(place, [model, split, digests], run_evaluation)
+    scored = evaluation.load(stage.folder)
+    for one in scored.values():
+        lab.board.add_evaluation(one, model.name, lab.name)
+    return scored
+
+
+def open_sealed(lab: Lab, models: list[Checkpoint]) -> list[Sealed]:
+    """Measure every model on the sealed split, against the first of them."""
+    asked = lab.pick("sealed", lab.config.gate.sealed, 0)
+    scored = [measure(lab, f"sealed/{m.name}", m, "sealed", asked) for m in models]
+    found = []
+    for model, evaluations in zip(models, scored, strict=True):
+        decision = None
+        if model is not models[0]:
+            decision = gate.decide(lab.policy, scored[0], evaluations)
+            lab.board.add_decision(decision, lab.name, "sealed")
+        metrics = {
+            name: one.evaluation.metrics[lab.tasks[name].primary.name]
+            for name, one in evaluations.items()
+        }
+        found.append(Sealed(name=model.name, metrics=metrics, vs_anchor=decision))
+    return found
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

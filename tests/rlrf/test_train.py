@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from harness.engines import Sampling
+from harness.errors import UserError
+from rlrf.checkpoint import Checkpoint, Engines
+from rlrf.config import Adapter, Device, Training
+from rlrf.pairs import Pair
+from rlrf.train import checkpoint, dpo, tokenize
+
+CPU = Device(device="cpu")
+
+
+def pair(index: int, **changes) -> Pair:
+    fields = {
+        "task": "toy",
+        "item": str(index),
+        "index": index,
+        "prompt": f"<|user|>What is {index} plus 4?<|end|><|assistant|>",
+        "chosen": f"The answer is {index + 4}.",
+        "rejected": "No",
+        "gap": 1.0,
+        "similarity": 0.0,
+        "chosen_origin": "explored",
+        "rejected_origin": "explored",
+        "rejected_cut": False,
+    }
+    return Pair(**(fields | changes))
+
+
+PAIRS = [pair(i) for i in range(20)]
+
+
+def fit(start, out, *, pairs=PAIRS, adapter=None, **settings):
+    settings = {"learning_rate": 1e-3, "batch_size": 8, "max_length": 100} | settings
+    dpo(pairs, start, Training(**settings), adapter=adapter, device=CPU, seed=0, out=out)
+    return checkpoint(out, "M1", start)
+
+
+def rows(out):
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def start(tiny_model):
+    return Checkpoint("M0", tiny_model)
+
+
+def test_training_prefers_the_chosen_and_is_repeatable(start, tmp_path):
+    first = fit(start, tmp_path / "a", epochs=2)
+    steps = rows(tmp_path / "a")
+    assert [row["step"] for row in steps] == list(range(1, 7))
+    assert steps[0]["margin"] == pytest.approx(0, abs=1e-5)  # the start is its own reference
+    assert steps[0]["loss"] == pytest.approx(math.log(2), abs=1e-4)
+    assert steps[-1]["margin"] > 0.1
+    assert steps[-1]["logp_chosen"] < 0
+    second = fit(start, tmp_path / "b", epochs=2)
+    assert first.digest == second.digest != start.digest
+
+
+def test_an_adapter_goes_on_from_itself_and_is_what_generation_loads(start, tmp_path):
+    first = fit(start, tmp_path / "a", adapter=Adapter(r=4))
+    assert first.model == start.model
+    second = fit(first, tmp_path / "b", adapter=Adapter(r=4))
+    assert rows(tmp_path / "b")[0]["margin"] == pytest.approx(0, abs=1e-5)
+    assert len({start.digest, first.digest, second.digest}) == 3
+    engines = Engines(CPU)
+    engine = engines.load(second)
+    assert engine.model_digest == second.digest
+    assert engines.load(second) is engine
+    assert engine.generate(["What"], Sampling(max_tokens=3))
+
+
+def test_losses_are_weighted_and_displacement_can_be_seen(start, tmp_path):
+    fit(start, tmp_path / "plain", epochs=2)
+    fit(start, tmp_path / "anchored", epochs=2, loss={"sigmoid": 1.0, "sft": 1.0})
+    plain, anchored = rows(tmp_path / "plain"), rows(tmp_path / "anchored")
+    assert anchored[0]["loss"] > plain[0]["loss"] + 1
+    assert anchored[-1]["logp_chosen"] > plain[-1]["logp_chosen"]
+
+
+def test_a_loss_that_is_no_number_stops_with_a_sentence(start, tmp_path):
+    with pytest.raises(UserError, match=r"diverged.*The incumbent stays.*learning_rate"):
+        fit(start, tmp_path / "a", learning_rate=1e30, epochs=3, max_grad_norm=1e30)
+    assert not (tmp_path / "a" / "model").exists()
+
+
+def test_pairs_that_do_not_fit_are_left_out(start, tmp_path):
+    with pytest.raises(UserError, match=r"raise train\.max_length"):
+        fit(start, tmp_path / "a", max_length=10)
+    long = pair(99, chosen="word " * 100)
+    fit(start, tmp_path / "b", pairs=[*PAIRS, long], max_length=100)
+    assert len(rows(tmp_path / "b")) == 3
+
+
+def test_what_was_cut_off_learns_no_end(tiny_model):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    whole, cut = tokenize([pair(0), pair(0, rejected_cut=True)], tokenizer, 100)
+    end = tokenizer.eos_token_id
+    assert whole["chosen_ids"][-1] == whole["rejected_ids"][-1] == end
+    assert cut["chosen_ids"][-1] == end != cut["rejected_ids"][-1]
+    assert tokenizer.decode(whole["prompt_ids"]) == pair(0).prompt
