@@ -34,16 +34,17 @@ def evaluate(
     limit: int | None = None,
     data: Path | None = None,
     num_fewshot: int | None = None,
+    max_tokens: int | None = None,
     judge: Judge | None = None,
     out: Path | None = None,
     seed: int = 0,
 ) -> dict[str, Scored]:
     """Task -> evaluation of the engine's model; written to `out`/TASK if `out` is given.
 
-    Without a `split` it is a task's gate split, else its test split. `indices` maps tasks to
+    Without a `split` it is a task's test split, else its gate split. `indices` maps tasks to
     the `Item.index` of the items to ask; `limit` keeps the first so many of a task. `data` is
-    where the benchmarks' data lie, `num_fewshot` overrides the task's examples, and `judge` grades
-    what needs a judge.
+    where the benchmarks' data lie; `num_fewshot` and `max_tokens` override the task's own, and
+    `judge` grades what needs a judge.
 
     Raises:
         UserError: a task, split, item or option that does not exist; what the engine cannot do.
@@ -71,7 +72,7 @@ def evaluate(
         )
         built = {}
         for name, (used, _, positions) in chosen.items():
-            built[name] = _task(manager, name, used, num_fewshot)
+            built[name] = _task(manager, name, used, num_fewshot, max_tokens)
             built[name].build_all_requests(
                 samples=positions,
                 apply_chat_template=chat,
@@ -106,7 +107,9 @@ def evaluate(
     return results
 
 
-def _task(manager: Any, name: str, split: str, num_fewshot: int | None) -> Any:
+def _task(
+    manager: Any, name: str, split: str, num_fewshot: int | None, max_tokens: int | None
+) -> Any:
     """The lm-eval task `name`, set to ask `split`."""
     if name not in manager.all_subtasks:
         raise UserError(
@@ -122,6 +125,8 @@ def _task(manager: Any, name: str, split: str, num_fewshot: int | None) -> Any:
         if num_fewshot and not (task.fewshot_cfg.split or task.fewshot_cfg.samples):
             raise UserError(f"{name} has no examples to show; leave num_fewshot at 0.")
         task.set_config("num_fewshot", num_fewshot)
+    if max_tokens is not None:
+        task.set_config("generation_kwargs", {"max_gen_toks": max_tokens}, update=True)
     task.set_fewshot_seed(FEWSHOT_SEED)
     return task
 

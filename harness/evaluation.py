@@ -24,7 +24,7 @@ from harness.store import (
 from tasks.plugin import Judge, Task
 
 EVALUATION, SAMPLES, SCORES = "evaluation.json", "samples.jsonl", "scores.jsonl"
-PREFERRED_SPLITS = ("gate", "test")
+PREFERRED_SPLITS = ("test", "gate")
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def choose(
 ) -> tuple[str, list[Item], list[int]]:
     """The split to evaluate on, the items to ask, and their positions in the split.
 
-    Without a `split` it is the task's gate split, else its test split. `indices` name items by
+    Without a `split` it is the test split, else the gate split. `indices` name items by
     their `Item.index`; `limit` keeps the first so many.
 
     Raises:

@@ -82,7 +82,7 @@ def score(
     `judgments` ({"id", "reply"} a line) stand in for a judge, named by `judge_id`: results under
     different judges are never compared. `facts` ({"id", "facts": [{"text", "supported"}]} a line,
     with "abstained" where it is known) stand in for FActScore's decomposer and verifier. Without
-    a `split` it is the task's gate split, else its test split; `data` is where the task's data
+    a `split` it is the task's test split, else its gate split; `data` is where the task's data
     lie. Written to `out` if that is given.
 
     Raises:
@@ -171,8 +171,9 @@ def _by_item(path: Path, items: Sequence[Item], model: type[R]) -> dict[int, R]:
         found[index] = parse(model, {k: row[k] for k in model.model_fields if k in row}, where)
     if foreign:
         raise UserError(
-            f"{path} has {len(foreign)} ids that {items[0].task} ({items[0].split}) has not: "
-            f"{few(foreign)}. Its ids run from {min(known)} to {max(known)}; is it another split?"
+            f"{path} names items that {items[0].task} ({items[0].split}) has not, {len(foreign)} "
+            f"in all: ids {few(foreign)}. Its ids run from {min(known)} to {max(known)}; name "
+            "another split, or the data that the responses are for."
         )
     return found
 
