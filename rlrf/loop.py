@@ -109,6 +109,7 @@ def train(config: Config, out: Path, *, fresh: bool = False) -> RunResult:
             incumbent=incumbent.name,
             weights=str(incumbent.model),
             adapter=str(incumbent.adapter) if incumbent.adapter else None,
+            shown=[f"{r.task} {r.metric}" for r in policy.rules if r.tier == "critical"],
             iterations=iterations,
             sealed=open_sealed(lab, made),
         )
@@ -252,8 +253,9 @@ def open_sealed(lab: Lab, models: list[Checkpoint]) -> list[Sealed]:
             decision = gate.decide(lab.policy, scored[0], evaluations)
             lab.board.add_decision(decision, lab.name, "sealed")
         metrics = {
-            name: one.evaluation.metrics[lab.tasks[name].primary.name]
-            for name, one in evaluations.items()
+            f"{task} {name}": value
+            for task, one in evaluations.items()
+            for name, value in one.evaluation.metrics.items()
         }
         found.append(Sealed(name=model.name, metrics=metrics, vs_anchor=decision))
     return found

@@ -39,7 +39,7 @@ class Sealed(Record):
     """A model on the sealed split, opened once, at the end."""
 
     name: str
-    metrics: dict[str, MetricResult] = Field(description="task -> its primary metric")
+    metrics: dict[str, MetricResult] = Field(description="'task metric' -> mean and interval")
     vs_anchor: Decision | None = Field(description="None for the anchor itself")
 
 
@@ -50,11 +50,12 @@ class RunResult(Record):
     incumbent: str = Field(description="the model that the gate left in place")
     weights: str = Field(description="its folder")
     adapter: str | None = None
+    shown: list[str] = Field(description="'task metric' of the gate's critical rules: the headline")
     iterations: list[Iteration]
     sealed: list[Sealed]
 
     def optimism(self, name: str) -> dict[str, float]:
-        """task/metric -> gain over M0 at the gate minus that on the sealed split, for model `name`.
+        """'task metric' -> gain of model `name` over M0 at the gate, minus that on the sealed split.
 
         Gains at the gate are chosen for; what of them is not real shows here.
         """
@@ -64,21 +65,21 @@ class RunResult(Record):
             return {}
         gains = {(check.task, check.metric): check.delta for check in sealed.checks}
         return {
-            f"{check.task}/{check.metric}": check.delta - gains[check.task, check.metric]
+            f"{check.task} {check.metric}": check.delta - gains[check.task, check.metric]
             for check in at_gate.vs_anchor.checks
         }
 
 
 def markdown(result: RunResult) -> str:
     """The final tables: the models on the sealed split, and the iterations."""
-    tasks = sorted(result.sealed[0].metrics)
-    models = [["model", *tasks, "against M0", "optimism"]]
+    models = [["model", *result.shown, "against M0", "optimism"]]
     for model in result.sealed:
-        optimism = [f"{gap:+.3f}" for gap in result.optimism(model.name).values()]
+        gaps = result.optimism(model.name)
+        optimism = [f"{gaps[name]:+.3f}" for name in result.shown if name in gaps]
         models.append(
             [
                 f"**{model.name}**" if model.name == result.incumbent else model.name,
-                *[_number(model.metrics[task]) for task in tasks],
+                *[_number(model.metrics[name]) for name in result.shown],
                 model.vs_anchor.verdict if model.vs_anchor else "",
                 ", ".join(optimism),
             ]

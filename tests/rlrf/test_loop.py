@@ -59,7 +59,7 @@ def test_a_run_improves_gates_and_records(finished):
     assert turn.gate.vs_incumbent == turn.gate.vs_anchor
     assert turn.outcome == "promoted"
     assert result.incumbent == "M1"
-    before, after = (model.metrics["toy_letters"].mean for model in result.sealed)
+    before, after = (model.metrics["toy_letters letters"].mean for model in result.sealed)
     assert after > before
     assert Board(out / "board").verify() == []
     kinds = [row.entry.kind for row in Board(out / "board").rows()]
@@ -72,7 +72,7 @@ def test_the_result_is_told_in_a_table_with_the_optimism(finished):
     result, out = finished
     told = markdown(result)
     assert "**M1**" in told and "promoted" in told
-    gap = result.optimism("M1")["toy_letters/letters"]
+    gap = result.optimism("M1")["toy_letters letters"]
     at_gate = result.iterations[0].gate.vs_anchor.checks[0].delta
     sealed = result.sealed[1].vs_anchor.checks[0].delta
     assert gap == pytest.approx(at_gate - sealed)
