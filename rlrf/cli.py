@@ -333,17 +333,23 @@ def board_verify(folder: Path, json_: bool) -> int:
 
 @board.command("render")
 @click.argument("folder", metavar="BOARD", type=FOLDER)
+@click.option("--svg", type=FILE, help="Draw the models on a split as a picture, too.")
+@click.option("--split", default="sealed", show_default=True, help="The split that is drawn.")
 @as_json
-def board_render(folder: Path, json_: bool) -> None:
+def board_render(folder: Path, svg: Path | None, split: str, json_: bool) -> None:
     """Print BOARD as Markdown tables, or its rows as JSON.
 
     \b
     rlrf board render leaderboards/mine > board.md
+    rlrf board render leaderboards/mine --svg board.svg --split gate
     """
     from harness.leaderboard import Board
-    from harness.render import markdown
+    from harness.render import markdown, plot
+    from harness.store import write_bytes
 
     rows = Board(folder).rows()
+    if svg:
+        write_bytes(svg, plot.board(rows, split))
     if json_:
         _print_json([row.model_dump(mode="json") for row in rows])
     else:

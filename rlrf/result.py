@@ -47,6 +47,8 @@ class RunResult(Record):
     """What `rlrf.loop.train` returns, and `RUN/result.json` holds."""
 
     run: str
+    folder: str = Field(description="where the run lies")
+    board: str = Field(description="its leaderboard")
     incumbent: str = Field(description="the model that the gate left in place")
     weights: str = Field(description="its folder")
     adapter: str | None = None
@@ -55,7 +57,7 @@ class RunResult(Record):
     sealed: list[Sealed]
 
     def optimism(self, name: str) -> dict[str, float]:
-        """'task metric' -> gain of model `name` over M0 at the gate, minus that on the sealed split.
+        """'task metric' -> gain of `name` over M0 at the gate, minus that on the sealed split.
 
         Gains at the gate are chosen for; what of them is not real shows here.
         """
@@ -71,47 +73,95 @@ class RunResult(Record):
 
 
 def markdown(result: RunResult) -> str:
-    """The final tables: the models on the sealed split, and the iterations."""
-    models = [["model", *result.shown, "against M0", "optimism"]]
+    """What a run ends with: the models on the sealed split, the iterations, where to look next."""
+    n = max((found.n for found in result.sealed[0].metrics.values()), default=0)
+    return "\n\n".join(
+        [
+            f"Sealed split, opened once, {n:,} items a task: mean [95 % interval]",
+            table(_models(result)),
+            "Iterations; the Ladder asks for more than 1 standard error over the incumbent",
+            table(_iterations(result)),
+            "Gains over M0; optimism: what of a gain at the gate the sealed split does not confirm",
+            table(_gains(result)),
+            *_not_promoted(result),
+            _look_next(result),
+        ]
+    )
+
+
+def _models(result: RunResult) -> list[list[str]]:
+    outcomes = {turn.candidate: turn.outcome for turn in result.iterations}
+    rows = [["model", *result.shown, "sealed, against M0", "outcome"]]
     for model in result.sealed:
-        gaps = result.optimism(model.name)
-        optimism = [f"{gaps[name]:+.3f}" for name in result.shown if name in gaps]
-        models.append(
+        rows.append(
             [
                 f"**{model.name}**" if model.name == result.incumbent else model.name,
                 *[_number(model.metrics[name]) for name in result.shown],
-                model.vs_anchor.verdict if model.vs_anchor else "",
-                ", ".join(optimism),
+                model.vs_anchor.verdict if model.vs_anchor else "-",
+                outcomes.get(model.name, "start"),
             ]
         )
-    steps = [["candidate", "from", "pairs", "refined", "incumbent", "anchor", "outcome", "seconds"]]
+    return rows
+
+
+def _iterations(result: RunResult) -> list[list[str]]:
+    rows = [["", "from", "pairs", "refined", "incumbent", "anchor", "Ladder", "outcome", "seconds"]]
     for turn in result.iterations:
-        steps.append(
+        rows.append(
             [
                 turn.candidate,
                 turn.explored_by,
                 str(turn.pairs.pairs),
                 str(turn.pairs.chosen_refined),
-                turn.gate.vs_incumbent.verdict if turn.gate else "",
-                turn.gate.vs_anchor.verdict if turn.gate else "",
+                turn.gate.vs_incumbent.verdict if turn.gate else "-",
+                turn.gate.vs_anchor.verdict if turn.gate else "-",
+                f"{turn.gate.promotion.ladder_z:.1f}" if turn.gate else "-",
                 turn.outcome,
                 f"{turn.seconds:.0f}",
             ]
         )
+    return rows
+
+
+def _gains(result: RunResult) -> list[list[str]]:
+    decided = [model.vs_anchor for model in result.sealed if model.vs_anchor]
+    level = f"{100 - 200 * decided[0].policy.alpha:g} %" if decided else ""
+    rows = [["", "metric", "at the gate", f"sealed [{level} interval]", "optimism"]]
+    for model in result.sealed:
+        gaps = result.optimism(model.name)
+        for check in model.vs_anchor.checks if model.vs_anchor else []:
+            name = f"{check.task} {check.metric}"
+            if name in result.shown and name in gaps:
+                rows.append(
+                    [
+                        model.name,
+                        name,
+                        f"{check.delta + gaps[name]:+.3f}",
+                        f"{check.delta:+.3f} [{check.low:+.3f}, {check.high:+.3f}]",
+                        f"{gaps[name]:+.3f}",
+                    ]
+                )
+    return rows
+
+
+def _not_promoted(result: RunResult) -> list[str]:
     reasons = [
-        f"- {turn.candidate}: {reason}"
+        f"- {turn.candidate} was not promoted: {reason}"
         for turn in result.iterations
+        if turn.outcome != "promoted"
         for reason in (turn.gate.promotion.reasons if turn.gate else [turn.pairs.sentence()])
     ]
+    return ["\n".join(reasons)] if reasons else []
+
+
+def _look_next(result: RunResult) -> str:
     where = result.weights if result.adapter is None else f"{result.adapter} on {result.weights}"
-    return "\n\n".join(
+    return "\n".join(
         [
-            "Sealed split, opened once: mean [95 % interval]",
-            table(models),
-            "Iterations at the gate",
-            table(steps),
-            "\n".join(reasons),
-            f"The incumbent is {result.incumbent}: {where}",
+            "Look next:",
+            f"- the incumbent {result.incumbent}: {where}",
+            f"- what it learned from: {result.folder}/iter_1/pairs/pairs.jsonl and report.json",
+            f"- the record: rlrf board render {result.board}; rlrf board verify {result.board}",
         ]
     )
 
