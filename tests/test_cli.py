@@ -1,0 +1,235 @@
+"""The command line as a stranger meets it: results, exit codes, and sentences for bad input."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from rlrf.cli import run
+from rlrf.quickstart import CONFIG, M0
+from tasks.mini import world
+
+ITEMS = world.items("mini_gsm8k", "gate")
+RIGHT = [item.reference["answer"] for item in ITEMS]
+
+
+def responses(path: Path, answers: list[str]) -> Path:
+    lines = [json.dumps({"id": i, "response": answer}) for i, answer in enumerate(answers)]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def scored(folder: Path, wrong: int) -> Path:
+    """An evaluation folder of the gate split with `wrong` wrong answers."""
+    answers = ["#### 1000"] * wrong + RIGHT[wrong:]
+    out = folder / f"wrong_{wrong}"
+    file = responses(folder / f"wrong_{wrong}.jsonl", answers)
+    assert run(["score", "mini_gsm8k", str(file), "--out", str(out)]) == 0
+    return out
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """What is said to bad input: exit 3, one message, no traceback, nothing on stdout."""
+    capsys.readouterr()
+    assert run([str(argument) for argument in arguments]) == 3
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Traceback" not in err
+    return err
+
+
+# ---- what works -----------------------------------------------------------------------------
+
+
+def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--help"]) == 0
+    assert "rlrf quickstart" in capsys.readouterr().out
+    for command in ("train", "eval", "score", "gate", "board", "tasks", "doctor", "quickstart"):
+        assert run([command, "--help"]) == 0
+        assert f"rlrf {command}" in capsys.readouterr().out
+
+
+def test_help_answers_without_the_heavy_libraries() -> None:
+    code = (
+        "import sys; from rlrf.cli import run; run(['--help']); "
+        "heavy = {'torch', 'transformers', 'lm_eval', 'scipy', 'pydantic'}; "
+        "sys.exit(bool(heavy & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_tasks_and_their_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["tasks", "--json"]) == 0
+    names = {task["name"] for task in json.loads(capsys.readouterr().out)}
+    assert {"gsm8k", "just_eval", "factscore", "mini_gsm8k"} <= names
+    assert run(["tasks", "--path"]) == 0
+    assert (Path(capsys.readouterr().out.strip()) / "mini" / "mini_gsm8k.yaml").exists()
+
+
+def test_doctor_finds_the_installation_sound(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["doctor", "--json"]) == 0
+    found = {finding["name"] for finding in json.loads(capsys.readouterr().out)}
+    assert {"python", "torch", "trl", "lm-eval"} <= found
+
+
+def test_the_gate_says_pass_regression_and_inconclusive(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    baseline = scored(tmp_path, 100)
+    # The default margin is 5 points: equal, 15 points worse, and 5 points worse.
+    for wrong, code, verdict in ((100, 0, "pass"), (250, 1, "fail"), (150, 2, "inconclusive")):
+        candidate = scored(tmp_path, wrong)
+        markdown, junit = tmp_path / "gate.md", tmp_path / "gate.xml"
+        capsys.readouterr()
+        arguments = ["gate", baseline, candidate, "--json"]
+        arguments += ["--markdown", markdown, "--junit", junit]
+        assert run([str(a) for a in arguments]) == code
+        assert json.loads(capsys.readouterr().out)["verdict"] == verdict
+        assert verdict in markdown.read_text()
+        failed = ET.parse(junit).getroot().iter("failure")
+        assert bool(list(failed)) == (code == 1)
+
+
+def test_a_policy_sets_the_margin(tmp_path: Path) -> None:
+    baseline, candidate = scored(tmp_path, 100), scored(tmp_path, 150)
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(
+        "rules:\n  - {task: mini_gsm8k, metric: accuracy, tier: critical, margin: 0.1}\n"
+    )
+    assert run(["gate", str(baseline), str(candidate), "--policy", str(policy)]) == 0
+
+
+def test_a_board_is_added_to_verified_and_rendered(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    board, evaluation = str(tmp_path / "board"), scored(tmp_path, 10)
+    assert run(["board", "add", board, str(evaluation), "--name", "first"]) == 0
+    assert run(["board", "verify", board]) == 0
+    capsys.readouterr()
+    assert run(["board", "render", board]) == 0
+    assert "| first |" in capsys.readouterr().out
+    picture = tmp_path / "board.svg"
+    assert run(["board", "render", board, "--svg", str(picture), "--split", "gate"]) == 0
+    assert "<svg" in picture.read_text()
+    ledger = Path(board) / "ledger.jsonl"
+    ledger.write_text(ledger.read_text().replace("0.99", "0.98", 1))
+    assert run(["board", "verify", board]) == 3
+
+
+# ---- bad input ------------------------------------------------------------------------------
+
+
+def test_wrong_options_and_commands_exit_3(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--frsh" in refused(capsys, "quickstart", "--frsh")
+    assert "trian" in refused(capsys, "trian")
+    assert "Missing" in refused(capsys, "eval")
+
+
+def test_an_unknown_key_names_the_nearest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(f"model: {M0}\ntasks:\n  - name: mini_gsm8k\ntrain:\n  learning_rat: 1\n")
+    said = refused(capsys, "train", config, "--out", tmp_path / "run")
+    assert "config.yaml" in said and "train.learning_rat" in said and "learning_rate" in said
+
+
+def test_an_unknown_task_names_the_nearest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = responses(tmp_path / "answers.jsonl", RIGHT)
+    assert "'mini_gsm8k'" in refused(capsys, "score", "mini_gsm8", file)
+    assert "'mini_gsm8k'" in refused(capsys, "eval", "--model", M0, "--tasks", "mini_gsm8")
+    config = tmp_path / "config.yaml"
+    config.write_text(f"model: {M0}\ntasks:\n  - name: mini_gsm8\n")
+    assert "'mini_gsm8k'" in refused(capsys, "train", config, "--out", tmp_path / "run")
+
+
+def test_a_model_folder_without_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(M0, bare, ignore=shutil.ignore_patterns("*.safetensors"))
+    said = refused(capsys, "eval", "--model", bare, "--tasks", "mini_gsm8k", "--limit", 1)
+    assert "no weights" in said and str(bare) in said
+    config = tmp_path / "config.yaml"
+    config.write_text("model: bare\ntasks:\n  - name: mini_gsm8k\n")
+    assert "no weights" in refused(capsys, "train", config, "--out", tmp_path / "run")
+
+
+def test_a_model_with_another_tokenizer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from transformers import AutoTokenizer
+
+    other = tmp_path / "other"
+    shutil.copytree(M0, other)
+    tokenizer = AutoTokenizer.from_pretrained(other)
+    tokenizer.add_tokens([f"<extra-{i}>" for i in range(50)])
+    tokenizer.save_pretrained(other)
+    said = refused(capsys, "eval", "--model", other, "--tasks", "mini_gsm8k", "--limit", 1)
+    assert "another model's tokenizer" in said
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"id": 0, "response": "#### 1"', "line 1001: not JSON"),
+        ('["#### 1"]', "line 1001: an object"),
+        ('{"id": 0, "response": "#### 1"}', "line 1001"),
+        ('{"id": 5000, "response": "#### 1"}', "ids 5000"),
+    ],
+)
+def test_unfit_response_lines_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str, said: str
+) -> None:
+    file = responses(tmp_path / "answers.jsonl", RIGHT)
+    file.write_text(file.read_text() + line + "\n")
+    told = refused(capsys, "score", "mini_gsm8k", file)
+    assert str(file) in told and said in told
+
+
+def test_missing_responses_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = responses(tmp_path / "answers.jsonl", RIGHT[:990])
+    told = refused(capsys, "score", "mini_gsm8k", file)
+    assert "10 " in told and "990" in told
+
+
+def test_a_run_folder_of_another_configuration(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "run.json").write_text('{"config": "another"}')
+    said = refused(capsys, "train", CONFIG, "--out", out)
+    assert "--fresh" in said and "--out" in said
+    assert (out / "run.json").read_text() == '{"config": "another"}'
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_nothing_half_written(tmp_path: Path) -> None:
+    file = responses(tmp_path / "answers.jsonl", RIGHT)
+    out = tmp_path / "evaluation"
+    rlrf = Path(sys.executable).parent / "rlrf"
+    done = subprocess.run(
+        [rlrf, "score", "mini_gsm8k", file, "--out", out],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
+    )
+    assert done.returncode == 3
+    assert "Cannot write" in done.stderr and "Traceback" not in done.stderr
+    assert not out.exists()
+
+
+def test_folders_that_hold_no_evaluation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = scored(tmp_path, 0)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert str(empty) in refused(capsys, "gate", good, empty)
+    assert str(tmp_path / "nowhere") in refused(capsys, "gate", tmp_path / "nowhere", good)
