@@ -56,8 +56,8 @@ def loaded_digest(model: Any, tokenizer: Any) -> str:
     )
 
 
-def find(model: str | Path) -> Path:
-    """The folder of a model: itself, or where the hub's files were downloaded to.
+def find(model: str | Path, revision: str | None = None) -> Path:
+    """The folder of a model: itself, or where the hub's files (of `revision`) were downloaded to.
 
     Raises:
         UserError: there is no such folder, and the hub gives out no such model.
@@ -72,7 +72,10 @@ def find(model: str | Path) -> Path:
     try:
         return Path(
             huggingface_hub.snapshot_download(
-                str(model), allow_patterns=[*IDENTITY], ignore_patterns=["*/*"]
+                str(model),
+                revision=revision,
+                allow_patterns=[*IDENTITY],
+                ignore_patterns=["*/*"],
             )
         )
     except Exception as error:

@@ -47,7 +47,7 @@ def run(arguments: Sequence[str]) -> int:
         error.show()
         return ERROR
     except (KeyboardInterrupt, click.Abort):
-        _say("Interrupted. The same command goes on from the last finished stage.")
+        _say("Interrupted. Nothing half done was kept; the same command resumes a run.")
         return INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has gone; the interpreter must not fail on flushing it again.

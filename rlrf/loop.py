@@ -6,6 +6,7 @@ incumbent, with other prompts. Reinforcement learning from reflective feedback, 
 
 from __future__ import annotations
 
+import difflib
 import importlib.metadata
 import sys
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import tasks
 from harness import evaluation, gate, models
+from harness.errors import UserError
 from harness.evaluate import evaluate
 from harness.evaluation import Scored
 from harness.leaderboard import Board
@@ -74,7 +76,8 @@ def train(config: Config, out: Path, *, fresh: bool = False) -> RunResult:
     """
     plugins = {task.name: tasks.load(task.name) for task in config.tasks}
     policy = config.gate.policy or default_policy({n: t.primary for n, t in plugins.items()})
-    anchor = incumbent = Checkpoint("M0", models.find(config.model))
+    _check_rules(policy, plugins)
+    anchor = incumbent = Checkpoint("M0", models.find(config.model, config.revision))
     common = {
         "config": config.identity,
         "model": anchor.digest,
@@ -261,6 +264,19 @@ def open_sealed(lab: Lab, models: list[Checkpoint]) -> list[Sealed]:
         }
         found.append(Sealed(name=model.name, metrics=metrics, vs_anchor=decision))
     return found
+
+
+def _check_rules(policy: Policy, plugins: Mapping[str, Task]) -> None:
+    """A rule on a metric that is not there is found before the first hour, not after it."""
+    for rule in policy.rules:
+        known = [metric.name for metric in plugins[rule.task].metrics]
+        if rule.metric not in known:
+            near = difflib.get_close_matches(rule.metric, known, n=1)
+            hint = f"Did you mean '{near[0]}'?" if near else f"It has {', '.join(known)}."
+            raise UserError(
+                f"gate.policy has a rule on {rule.metric}, which {rule.task} does not measure. "
+                + hint
+            )
 
 
 def _say(line: str) -> None:

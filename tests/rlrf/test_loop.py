@@ -161,3 +161,12 @@ def test_another_configuration_in_the_same_folder_is_refused(finished, tiny_mode
 def test_a_task_that_holds_no_training_split_is_refused(tiny_model, tmp_path):
     with pytest.raises(UserError, match="has no train split"):
         train(config(tiny_model, tasks=[{"name": "svamp"}]), tmp_path / "run")
+
+
+def test_a_rule_on_a_metric_that_is_not_measured_is_refused_at_once(
+    tiny_model, tmp_path, toy_letters
+):
+    policy = {"rules": [{"task": "toy_letters", "metric": "lettres", "margin": 0.1}]}
+    with pytest.raises(UserError, match="Did you mean 'letters'"):
+        train(config(tiny_model, gate={"policy": policy}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
