@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+# Threads that spin while they wait slow each other down where cores are shared.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 .PHONY: setup quickstart test lint unit m0 clean
 
 setup: $(READY)
