@@ -99,7 +99,6 @@ def evaluate(
             split=used,
             prompt_digest=_prompt_digest(built[name], chat),
             judge=judge,
-            judge_prompt_digest=getattr(judge, "prompt_digest", None),
             seed=seed,
         )
         if out is not None:

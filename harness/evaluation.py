@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
-from harness.schema import Evaluation, Item, JudgeRef, ModelRef, Sample, Score, digest
+from harness.schema import Call, Evaluation, Item, JudgeRef, ModelRef, Reply, Sample, Score, digest
 from harness.store import (
     file_digest,
     jsonl_bytes,
@@ -40,13 +40,13 @@ class _Watched:
     """A judge, and whether it was asked: a task that scores without it is not judged by it."""
 
     def __init__(self, judge: Judge) -> None:
-        self.id = judge.id
+        self.id, self.digest = judge.id, judge.digest
         self.asked = False
         self._judge = judge
 
-    def grade(self, prompts: Sequence[str]) -> list[str]:
+    def ask(self, calls: Sequence[Call]) -> list[Reply]:
         self.asked = True
-        return self._judge.grade(prompts)
+        return self._judge.ask(calls)
 
 
 def build(
@@ -60,7 +60,6 @@ def build(
     split: str,
     prompt_digest: str,
     judge: Judge | None = None,
-    judge_prompt_digest: str | None = None,
     seed: int = 0,
 ) -> Scored:
     """Score the samples of `items` in one batch, and sum up.
@@ -81,7 +80,7 @@ def build(
         decoding=decoding,
         split=split,
         prompt_digest=prompt_digest,
-        judge=JudgeRef(id=watched.id, prompt_digest=judge_prompt_digest)
+        judge=JudgeRef(id=watched.id, digest=watched.digest, prompt_digest=task.judge_prompt)
         if watched and watched.asked
         else None,
         estimator=task.estimator,

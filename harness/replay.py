@@ -16,7 +16,7 @@ import tasks
 from harness import evaluation
 from harness.errors import UserError
 from harness.evaluation import Scored, few
-from harness.schema import FinishReason, Item, ModelRef, Record, Sample, Score, digest
+from harness.schema import Call, FinishReason, Item, ModelRef, Record, Reply, Sample, Score, digest
 from harness.store import parse, read_jsonl
 from tasks.factscore.facts import Fact
 from tasks.factscore.scoring import facts_score, unverified_score
@@ -53,16 +53,17 @@ class RecordedJudge:
 
     id: str
     replies: Sequence[str]
+    digest: str | None = None
 
-    def grade(self, prompts: Sequence[str]) -> list[str]:
+    def ask(self, calls: Sequence[Call]) -> list[Reply]:
         """The recorded replies.
 
         Raises:
             ValueError: it is asked about another number of answers than it has replies for.
         """
-        if len(prompts) != len(self.replies):
-            raise ValueError(f"{len(self.replies)} replies were recorded, for {len(prompts)}")
-        return list(self.replies)
+        if len(calls) != len(self.replies):
+            raise ValueError(f"{len(self.replies)} replies were recorded, for {len(calls)}")
+        return [Reply(text=reply) for reply in self.replies]
 
 
 def score(

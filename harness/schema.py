@@ -164,7 +164,34 @@ class JudgeRef(Record):
     """Who graded: results under different judges or prompts are never compared."""
 
     id: str
+    digest: str | None = Field(
+        default=None, description="of revision and decoding; None only for recorded replies"
+    )
     prompt_digest: str | None = None
+
+
+class Call(Record):
+    """One question to a judge: all that decides its reply, but for the judge itself."""
+
+    prompt: str
+    system: str = ""
+    max_tokens: int = Field(default=1024, gt=0)
+    reply_schema: dict[str, Any] | None = Field(
+        default=None, description="JSON schema that the reply is held to, where the server can"
+    )
+    choices: tuple[str, ...] = Field(
+        default=(), description="words whose probability as the first one is wanted, where served"
+    )
+
+
+class Reply(Record):
+    """What a judge said: text, or the reason why there is none; a reply cut short has both."""
+
+    text: str = ""
+    failure: str = ""
+    logprobs: dict[str, float] | None = Field(
+        default=None, description="choice -> log-probability as the first word; None: not served"
+    )
 
 
 class Evaluation(Record):

@@ -13,18 +13,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness.schema import Feedback, Item, Metric, MetricResult, Sample, Score, mean
+from harness.schema import Call, Feedback, Item, Metric, MetricResult, Reply, Sample, Score, mean
 
 Answered = tuple[Item, Sample]
 
 
 class Judge(Protocol):
-    """Grades prompts with text; identified by who grades and by which prompt."""
+    """Answers calls with text; a call that fails has its reason, and raises nothing.
+
+    `digest` covers what of the judge decides its replies: revision, decoding.
+    """
 
     id: str
+    digest: str | None
 
-    def grade(self, prompts: Sequence[str]) -> list[str]:
-        """One reply per prompt, in order."""
+    def ask(self, calls: Sequence[Call]) -> list[Reply]:
+        """One reply per call, in order."""
         ...
 
 
@@ -61,6 +65,7 @@ class Task:
     )
     prompt_style: str = "chat"
     estimator: str | None = None
+    judge_prompt: str | None = None  # digest of what a judge is asked
     derive: Callable[[Sequence[Score]], dict[str, MetricResult]] | None = None
 
     @property

@@ -10,6 +10,7 @@ Spell on Base LLMs", ICLR 2024 (arXiv 2312.01552). One instance:
 
 from tasks.just_eval.feedback import feedback
 from tasks.just_eval.items import items
+from tasks.just_eval.prompt import PROMPT_DIGEST
 from tasks.just_eval.scoring import METRICS, derive, score
 from tasks.plugin import Task
 
@@ -24,5 +25,6 @@ TASKS = [
         feedback=feedback,
         generation={"max_tokens": 1024, "temperature": 0.0, "stop": []},
         derive=derive,
+        judge_prompt=PROMPT_DIGEST,
     )
 ]

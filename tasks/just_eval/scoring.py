@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from harness.schema import Item, Metric, MetricResult, Sample, Score, mean
+from harness.schema import Call, Item, Metric, MetricResult, Reply, Sample, Score, mean
 from tasks.just_eval.aspects import ASPECTS, HIGHEST, LOWEST, REGULAR, SAFETY
 from tasks.just_eval.prompt import judge_prompt
 from tasks.just_eval.reply import Verdict, parse
@@ -49,9 +49,9 @@ def score(answered: Sequence[Answered], judge: Judge | None = None) -> list[Scor
     if judge is None:
         nothing = dict.fromkeys(ASPECTS, Verdict(None, "no judge"))
         return [aspect_score(item, sample, nothing) for item, sample in answered]
-    replies = judge.grade(
+    replies = judge.ask(
         [
-            judge_prompt(item.prompt, sample.response, item.reference["aspects"])
+            Call(prompt=judge_prompt(item.prompt, sample.response, item.reference["aspects"]))
             for item, sample in answered
         ]
     )
@@ -61,13 +61,16 @@ def score(answered: Sequence[Answered], judge: Judge | None = None) -> list[Scor
     ]
 
 
-def reply_score(item: Item, sample: Sample, reply: str) -> Score:
+def reply_score(item: Item, sample: Sample, reply: Reply) -> Score:
     """The score that one judge reply gives; a reply that is not fully read is kept as evidence."""
-    verdicts = parse(reply, item.reference["aspects"], sample.response)
+    if reply.failure:
+        verdicts = dict.fromkeys(ASPECTS, Verdict(None, reply.failure))
+    else:
+        verdicts = parse(reply.text, item.reference["aspects"], sample.response)
     scored = aspect_score(item, sample, verdicts)
     if not scored.unscored:
         return scored
-    return scored.model_copy(update={"details": scored.details | {"reply": reply[:10_000]}})
+    return scored.model_copy(update={"details": scored.details | {"reply": reply.text[:10_000]}})
 
 
 def aspect_score(item: Item, sample: Sample, verdicts: Mapping[str, Verdict]) -> Score:

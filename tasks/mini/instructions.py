@@ -18,7 +18,7 @@ import random
 import re
 from collections.abc import Sequence
 
-from harness.schema import AspectFeedback, Feedback, Item, Sample, Score
+from harness.schema import AspectFeedback, Call, Feedback, Item, Reply, Sample, Score
 from tasks.just_eval.aspects import HIGHEST, LOWEST, aspects_of
 
 TASK = "mini_just_eval"
@@ -226,18 +226,20 @@ class ExactJudge:
     """Grades by checking, and replies in a judge's JSON; holds what it is asked about."""
 
     id = "exact"
+    digest: str | None = None
 
     def __init__(self, answered: Sequence[tuple[Item, Sample]]) -> None:
         self._answered = answered
 
-    def grade(self, prompts: Sequence[str]) -> list[str]:
-        """One reply per answer, in order; the prompts say nothing that the items do not."""
+    def ask(self, calls: Sequence[Call]) -> list[Reply]:
+        """One reply per answer, in order; the calls say nothing that the items do not."""
         return [self._reply(item, sample.response) for item, sample in self._answered]
 
     @staticmethod
-    def _reply(item: Item, text: str) -> str:
+    def _reply(item: Item, text: str) -> Reply:
         graded = check(item, text)
-        return json.dumps({a: {"reason": why, "score": n} for a, (why, n) in graded.items()})
+        said = {aspect: {"reason": why, "score": n} for aspect, (why, n) in graded.items()}
+        return Reply(text=json.dumps(said))
 
 
 def feedback(item: Item, sample: Sample, score: Score) -> Feedback:

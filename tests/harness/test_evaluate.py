@@ -17,7 +17,7 @@ import tasks
 from harness import evaluation
 from harness.errors import UserError
 from harness.evaluate import evaluate
-from harness.schema import Item, ModelRef, Sample, Score
+from harness.schema import Call, Item, JudgeRef, ModelRef, Reply, Sample, Score
 from tasks.plugin import Judge, Task
 from tests.harness.conftest import make_tokenizer
 
@@ -217,15 +217,16 @@ ITEMS = [
 
 class Grader:
     id = "grader"
+    digest = "d"
 
-    def grade(self, prompts: Sequence[str]) -> list[str]:
-        return ["1"] * len(prompts)
+    def ask(self, calls: Sequence[Call]) -> list[Reply]:
+        return [Reply(text="1")] * len(calls)
 
 
 def toy_score(answered: Any, judge: Judge | None = None) -> list[Score]:
     worth = [len(sample.response) for _, sample in answered]
     if judge is not None and judge.id == "grader":
-        worth = [int(reply) for reply in judge.grade([item.prompt for item, _ in answered])]
+        worth = [int(r.text) for r in judge.ask([Call(prompt=i.prompt) for i, _ in answered])]
     return [
         Score(task="toy", item=item.digest, index=item.index, repeat=sample.repeat,
               values={"worth": float(value)})
@@ -234,7 +235,13 @@ def toy_score(answered: Any, judge: Judge | None = None) -> list[Score]:
 
 
 TOY = dataclasses.replace(
-    tasks.load("gsm8k"), name="toy", score=toy_score, metrics=(), estimator="ruler", derive=None
+    tasks.load("gsm8k"),
+    name="toy",
+    score=toy_score,
+    metrics=(),
+    estimator="ruler",
+    derive=None,
+    judge_prompt="j",
 )
 
 
@@ -246,7 +253,7 @@ def build(items: Sequence[Item] = ITEMS, judge: Judge | None = None, task: Task 
     ]  # fmt: skip
     return evaluation.build(
         task, items, samples, model=ModelRef(id="m"), engine="e", decoding={}, split="test",
-        prompt_digest="d", judge=judge, judge_prompt_digest="j",
+        prompt_digest="d", judge=judge,
     )  # fmt: skip
 
 
@@ -268,7 +275,7 @@ def test_the_order_of_the_items_is_no_part_of_the_dataset() -> None:
 
 def test_a_judge_is_named_only_where_it_was_asked() -> None:
     judged = build(judge=Grader()).evaluation.judge
-    assert judged is not None and (judged.id, judged.prompt_digest) == ("grader", "j")
+    assert judged == JudgeRef(id="grader", digest="d", prompt_digest="j")
     idle = Grader()
     idle.id = "idle"
     assert build(judge=idle).evaluation.judge is None

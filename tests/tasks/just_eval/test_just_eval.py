@@ -14,7 +14,7 @@ import pytest
 
 import tasks
 from harness.errors import UserError
-from harness.schema import Item, Sample, Score
+from harness.schema import Call, Item, Reply, Sample, Score
 from tasks.just_eval import TASKS
 from tasks.just_eval.aspects import REGULAR, aspects_of
 from tasks.just_eval.feedback import feedback
@@ -47,10 +47,11 @@ class Recorded:
     replies: Sequence[str]
     id: str = "recorded"
     prompts: Sequence[str] = ()
+    digest: str | None = None
 
-    def grade(self, prompts: Sequence[str]) -> list[str]:
-        self.prompts = prompts
-        return list(self.replies)
+    def ask(self, calls: Sequence[Call]) -> list[Reply]:
+        self.prompts = [call.prompt for call in calls]
+        return [Reply(text=reply) for reply in self.replies]
 
 
 def folder(path: Path, rows: object = ROWS, name: str = "data.json") -> Path:

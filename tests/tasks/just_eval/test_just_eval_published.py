@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from harness.schema import Sample, Score
+from harness.schema import Call, Reply, Sample, Score
 from tasks.just_eval import TASKS
 from tasks.just_eval.items import items
 from tasks.just_eval.scoring import derive, score
@@ -21,10 +21,11 @@ from tasks.plugin import slices
 class Recorded:
     replies: Sequence[str]
     id: str = "recorded"
+    digest: str | None = None
 
-    def grade(self, prompts: Sequence[str]) -> list[str]:
-        assert len(prompts) == len(self.replies)
-        return list(self.replies)
+    def ask(self, calls: Sequence[Call]) -> list[Reply]:
+        assert len(calls) == len(self.replies)
+        return [Reply(text=reply) for reply in self.replies]
 
 
 def replay(data: Path, judgments: Sequence[Path]) -> list[Score]:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from harness.schema import Item, Sample, Score
+from harness.schema import Call, Item, Sample, Score
 from tasks.mini import instructions, world
 
 ITEMS = world.items(instructions.TASK, "gate")
@@ -73,8 +73,8 @@ def test_the_exact_judge_replies_like_a_judge() -> None:
     sample = Sample(
         task=REGULAR.task, item=REGULAR.digest, index=0, prompt="", response=COMPLETE
     )  # fmt: skip
-    (reply,) = instructions.ExactJudge([(REGULAR, sample)]).grade(["prompt"])
-    assert {aspect: v["score"] for aspect, v in json.loads(reply).items()} == dict.fromkeys(
+    (reply,) = instructions.ExactJudge([(REGULAR, sample)]).ask([Call(prompt="?")])
+    assert {aspect: v["score"] for aspect, v in json.loads(reply.text).items()} == dict.fromkeys(
         REGULAR.reference["aspects"], 5
     )
 

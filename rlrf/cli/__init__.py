@@ -1,0 +1,86 @@
+"""The command line: each command is a thin shell over a function that a notebook can call.
+
+Results go to stdout, progress and logs to stderr. Every error is a sentence and exits 3, wrong
+options included, so that for `gate` 2 always means inconclusive. RLRF_DEBUG=1 shows tracebacks.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from harness.errors import UserError
+from rlrf.cli import boards, doctoring, evaluating, gating, training
+from rlrf.cli.common import ERROR, INTERRUPTED, say
+
+
+def main() -> None:
+    """The entry point of `rlrf`."""
+    # Where cores are shared, OpenMP threads that spin while they wait made generation 60 times
+    # slower; threads that sleep cost a third on an idle machine. To be set before torch loads.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; return its exit code."""
+    try:
+        code = cli.main(list(arguments), prog_name="rlrf", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except click.ClickException as error:
+        error.show()
+        return ERROR
+    except (KeyboardInterrupt, click.Abort):
+        say("Interrupted. Nothing half done was kept; the same command resumes a run.")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone; the interpreter must not fail on flushing it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ERROR
+    except UserError as error:
+        _show_traceback()
+        say(f"rlrf: {error}")
+        return ERROR
+    except Exception as error:
+        _show_traceback()
+        said = (str(error).strip().splitlines() or ["no message"])[0]
+        say(
+            f"rlrf: something unexpected happened, {type(error).__name__}: {said}\n"
+            "RLRF_DEBUG=1 shows where; `rlrf doctor` shows whether the installation is sound."
+        )
+        return ERROR
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="rlrf-harness", prog_name="rlrf")
+def cli() -> None:
+    """Train with reflective feedback; measure, gate and record every iteration.
+
+    \b
+    rlrf quickstart                      M0 -> M1 -> M2 on the embedded benchmarks, no network
+    rlrf train configs/one_gpu.yaml      the same on your model and tasks
+    rlrf gate BASELINE CANDIDATE         exit 0 pass, 1 regression, 2 inconclusive, 3 error
+    """
+
+
+for command in (
+    training.quickstart,
+    training.train,
+    evaluating.eval_,
+    evaluating.score,
+    gating.gate,
+    boards.board,
+    evaluating.tasks_,
+    doctoring.doctor,
+):
+    cli.add_command(command)
+
+
+def _show_traceback() -> None:
+    if os.environ.get("RLRF_DEBUG"):
+        traceback.print_exc()

@@ -1,0 +1,27 @@
+"""What the commands share: kinds of paths, exit codes, and how they speak."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+ERROR, INTERRUPTED = 3, 130
+EXIT = {"pass": 0, "fail": 1, "inconclusive": 2}
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+FILE = click.Path(path_type=Path, dir_okay=False)
+as_json = click.option("--json", "json_", is_flag=True, help="Print JSON for programs.")
+
+
+def print_json(value: Any) -> None:
+    """A result, for programs: JSON that any parser takes, on stdout."""
+    print(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=True, allow_nan=False))
+
+
+def say(line: str) -> None:
+    """Progress and errors, for people: on stderr."""
+    print(line, file=sys.stderr, flush=True)

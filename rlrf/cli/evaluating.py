@@ -1,0 +1,160 @@
+"""`rlrf eval`, `rlrf score`, `rlrf tasks`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rlrf.cli.common import FILE, FOLDER, as_json, print_json, say
+
+
+@click.command("eval")
+@click.option("--model", required=True, help="Folder or hub id.")
+@click.option("--tasks", "names", required=True, help="One or more of `rlrf tasks`, by comma.")
+@click.option("--engine", type=click.Choice(["hf"]), default="hf", show_default=True)
+@click.option("--adapter", type=FOLDER, help="LoRA adapter on the model.")
+@click.option("--split", help="Split of the tasks.  [default: the task's own]")
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first items.")
+@click.option("--data", type=FOLDER, help="Where the benchmark's data lies.")
+@click.option("--num-fewshot", type=click.IntRange(min=0), help="Solved examples in the prompt.")
+@click.option("--device", default="auto", show_default=True)
+@click.option("--dtype", default="auto", show_default=True)
+@click.option("--max-batch", type=click.IntRange(min=1), default=256, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--out", type=FOLDER, help="Write an evaluation folder, for `gate` and `board`.")
+@as_json
+def eval_(
+    *,
+    model: str,
+    names: str,
+    engine: str,
+    adapter: Path | None,
+    split: str | None,
+    limit: int | None,
+    data: Path | None,
+    num_fewshot: int | None,
+    device: str,
+    dtype: str,
+    max_batch: int,
+    seed: int,
+    out: Path | None,
+    json_: bool,
+) -> None:
+    """Evaluate a model.
+
+    \b
+    rlrf eval --model runs/quickstart/iter_1/train/model --tasks mini_gsm8k --split gate
+    rlrf eval --model Qwen/Qwen2.5-0.5B-Instruct --tasks gsm8k --limit 200 --out evaluations/qwen
+    """
+    import tasks
+    from harness.engines.hf import HFEngine
+    from harness.evaluate import evaluate
+
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    for name in wanted:
+        tasks.load(name)
+    loaded = HFEngine(model, adapter=adapter, device=device, dtype=dtype, max_batch=max_batch)
+    scored = evaluate(
+        loaded,
+        wanted,
+        split=split,
+        limit=limit,
+        data=data,
+        num_fewshot=num_fewshot,
+        out=out,
+        seed=seed,
+    )
+    _show_evaluations(scored, out, json_)
+
+
+@click.command()
+@click.argument("task")
+@click.argument("responses", type=FILE)
+@click.option("--split", help="Split of the task.  [default: the task's own]")
+@click.option("--data", type=FOLDER, help="Where the benchmark's data lies.")
+@click.option("--judgments", type=FILE, help='Recorded judge replies: {"id", "reply"} a line.')
+@click.option("--facts", type=FILE, help='Verified facts: {"id", "response", "facts"} a line.')
+@click.option("--model-id", default="recorded", show_default=True, help="Who answered.")
+@click.option("--out", type=FOLDER, help="Write an evaluation folder, for `gate` and `board`.")
+@as_json
+def score(
+    *,
+    task: str,
+    responses: Path,
+    split: str | None,
+    data: Path | None,
+    judgments: Path | None,
+    facts: Path | None,
+    model_id: str,
+    out: Path | None,
+    json_: bool,
+) -> None:
+    """Score recorded RESPONSES to TASK; no model is needed.
+
+    RESPONSES is JSONL, one {"id", "response"} a line; the id is the item's index in its split.
+
+    \b
+    rlrf score gsm8k answers.jsonl --data data/gsm8k
+    rlrf score just_eval answers.jsonl --judgments judge.jsonl --out evaluations/mine
+    """
+    from harness import replay
+
+    scored = replay.score(
+        task,
+        responses,
+        split=split,
+        data=data,
+        judgments=judgments,
+        facts=facts,
+        model_id=model_id,
+        out=out,
+    )
+    _show_evaluations({scored.evaluation.task: scored}, out, json_)
+
+
+@click.command("tasks")
+@click.option("--path", "path_only", is_flag=True, help="Print the folder for lm_eval.")
+@as_json
+def tasks_(path_only: bool, json_: bool) -> None:
+    """List the benchmarks.
+
+    \b
+    rlrf tasks
+    lm_eval run --include_path $(rlrf tasks --path) --tasks mini_gsm8k ...
+    """
+    import tasks
+    from rlrf.result import table
+
+    if path_only:
+        print(tasks.FOLDER)
+        return
+    found = [tasks.load(name) for name in tasks.names()]
+    if json_:
+        print_json(
+            [
+                {
+                    "name": task.name,
+                    "version": task.version,
+                    "splits": list(task.splits),
+                    "metrics": [metric.model_dump(mode="json") for metric in task.metrics],
+                }
+                for task in found
+            ]
+        )
+        return
+    rows = [[task.name, task.primary.name, ", ".join(task.splits), task.version] for task in found]
+    print(table([["task", "primary metric", "splits", "version"], *rows]))
+
+
+def _show_evaluations(scored: dict[str, Any], out: Path | None, json_: bool) -> None:
+    from rlrf.result import evaluations
+
+    found = [one.evaluation for one in scored.values()]
+    if json_:
+        print_json([one.model_dump(mode="json") for one in found])
+    else:
+        print(evaluations(found))
+    if out is None:
+        say("Not kept: name a folder with --out to gate or publish this.")
