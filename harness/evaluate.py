@@ -17,17 +17,17 @@ import tasks as benchmarks
 from harness import evaluation
 from harness.engines import Engine
 from harness.errors import UserError
-from harness.evaluation import Scored
+from harness.evaluation import Generation, Scored
 from harness.progress import track
 from harness.schema import Item, ModelRef, Sample, digest
-from tasks.plugin import Judge
+from tasks.plugin import Judge, Task
 
 FEWSHOT_SEED = 1234  # lm-eval's own
 
 
 def evaluate(
     engine: Engine,
-    tasks: Sequence[str],
+    tasks: Sequence[str | Task],
     *,
     split: str | None = None,
     indices: Mapping[str, Sequence[int]] | None = None,
@@ -44,7 +44,11 @@ def evaluate(
     Without a `split` it is a task's test split, else its gate split. `indices` maps tasks to
     the `Item.index` of the items to ask; `limit` keeps the first so many of a task. `data` is
     where the benchmarks' data lie; `num_fewshot` and `max_tokens` override the task's own, and
-    `judge` grades what needs a judge.
+    `judge` grades what needs a judge. A task is given by name, or as a `Task` with its own way
+    of scoring.
+
+    Nothing is judged before all is generated, and what is generated is kept in `out` at once: the
+    same call again generates nothing twice, even if a judge failed, or another is to judge.
 
     Raises:
         UserError: a task, split, item or option that does not exist; what the engine cannot do.
@@ -53,7 +57,8 @@ def evaluate(
 
     from harness.lm import EngineLM, has_chat_template, to_sampling
 
-    plugins = {name: benchmarks.load(name) for name in tasks}
+    named = [benchmarks.load(task) if isinstance(task, str) else task for task in tasks]
+    plugins = {task.name: task for task in named}
     if not plugins:
         raise UserError(f"No tasks were named; choose from {', '.join(benchmarks.names())}.")
     if strangers := sorted(set(indices or {}) - set(plugins)):
@@ -80,24 +85,48 @@ def evaluate(
                 chat_template=lm.apply_chat_template if chat else None,
                 tokenizer_name=lm.tokenizer_name,
             )
-    requests = [
-        request for task in built.values() for request in task.instances * task.config.repeats
-    ]
-    with track(f"evaluate {', '.join(plugins)}", len(requests), "responses") as lm.on_done:
-        lm.generate_until(requests)
-    results = {}
+    generations = {}
     for name, (used, items, _) in chosen.items():
         sampling = to_sampling(built[name].config.generation_kwargs, seed).to_dict()
-        results[name] = evaluation.build(
-            plugins[name],
-            items,
-            _samples(items, built[name].instances, lm.completions),
+        generations[name] = Generation(
+            task=name,
+            split=used,
             model=ModelRef(id=engine.model_id, digest=engine.model_digest),
             engine=engine.name,
             decoding={k: v for k, v in sampling.items() if k != "seed"}
             | {"n": built[name].config.repeats},
-            split=used,
             prompt_digest=_prompt_digest(built[name], chat),
+            seed=seed,
+            dataset_digest=evaluation.dataset_digest(items),
+            code_version=evaluation.code_version(),
+        )
+    answers = {
+        name: known
+        for name, generation in generations.items()
+        if out and (known := evaluation.find_generated(generation, out / name)) is not None
+    }
+    asked = [name for name in plugins if name not in answers]
+    requests = [
+        request for name in asked for request in built[name].instances * built[name].config.repeats
+    ]
+    if requests:
+        with track(f"evaluate {', '.join(asked)}", len(requests), "responses") as lm.on_done:
+            lm.generate_until(requests)
+    for name in asked:
+        answers[name] = _samples(chosen[name][1], built[name].instances, lm.completions)
+        if out:
+            evaluation.save_generated(generations[name], answers[name], out / name)
+    results = {}
+    for name, generation in generations.items():
+        results[name] = evaluation.build(
+            plugins[name],
+            chosen[name][1],
+            answers[name],
+            model=generation.model,
+            engine=generation.engine,
+            decoding=generation.decoding,
+            split=generation.split,
+            prompt_digest=generation.prompt_digest,
             judge=judge,
             seed=seed,
         )

@@ -1,16 +1,32 @@
-"""The evaluation folder: what was asked and answered, what that is worth, and the sums."""
+"""The evaluation folder: what was asked and answered, what that is worth, and the sums.
+
+It is made in two phases. Generation comes first and is kept in a folder of its own until all of it
+is judged, so that a judge that fails, or another judge tomorrow, costs no answer twice.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
-from harness.schema import Call, Evaluation, Item, JudgeRef, ModelRef, Reply, Sample, Score, digest
+from harness.schema import (
+    Call,
+    Evaluation,
+    Item,
+    JudgeRef,
+    ModelRef,
+    Record,
+    Reply,
+    Sample,
+    Score,
+    digest,
+)
 from harness.store import (
     file_digest,
     jsonl_bytes,
@@ -23,17 +39,50 @@ from harness.store import (
 )
 from tasks.plugin import Judge, Task
 
-EVALUATION, SAMPLES, SCORES = "evaluation.json", "samples.jsonl", "scores.jsonl"
+EVALUATION, ITEMS, SAMPLES, SCORES = (
+    "evaluation.json",
+    "items.jsonl",
+    "samples.jsonl",
+    "scores.jsonl",
+)
+GENERATION = "generation.json"
 PREFERRED_SPLITS = ("test", "gate")
 
 
 @dataclass(frozen=True)
 class Scored:
-    """An evaluation with the samples and scores it was made from, by index, then repeat."""
+    """An evaluation with what it was made from: items by index, the rest by index, then repeat."""
 
     evaluation: Evaluation
     samples: list[Sample]
     scores: list[Score]
+    items: list[Item]
+
+
+class Generation(Record):
+    """What decides the answers of a model to a task: equal ones need not be generated twice."""
+
+    task: str
+    split: str
+    model: ModelRef
+    engine: str
+    decoding: dict[str, Any]
+    prompt_digest: str
+    seed: int
+    dataset_digest: str
+    code_version: str
+
+    @classmethod
+    def of(cls, evaluation: Evaluation) -> Generation:
+        """The generation that an evaluation was made from."""
+        return cls(**{name: getattr(evaluation, name) for name in cls.model_fields})
+
+
+class _Generated(Record):
+    """What is kept of a generation beside its samples."""
+
+    generation: Generation
+    samples_digest: str
 
 
 class _Watched:
@@ -113,9 +162,9 @@ def assemble(
         decoding=dict(decoding),
         judge=judge,
         estimator=estimator,
-        dataset_digest=digest([i.digest for i in sorted(items, key=lambda i: i.index)]),
+        dataset_digest=dataset_digest(items),
         prompt_digest=prompt_digest,
-        code_version=importlib.metadata.version("rlrf-harness"),
+        code_version=code_version(),
         seed=seed,
         items=len(items),
         definitions={metric.name: metric for metric in task.metrics},
@@ -123,7 +172,21 @@ def assemble(
         samples_digest=hashlib.sha256(jsonl_bytes(samples)).hexdigest(),
         scores_digest=hashlib.sha256(jsonl_bytes(scores)).hexdigest(),
     )
-    return Scored(evaluation, list(samples), list(scores))
+    return Scored(evaluation, list(samples), list(scores), _by_index(items))
+
+
+def code_version() -> str:
+    """The version of this program, which is a part of what it makes."""
+    return importlib.metadata.version("rlrf-harness")
+
+
+def dataset_digest(items: Sequence[Item]) -> str:
+    """Identity of what is asked: the digests of the items, in order of their index."""
+    return digest([item.digest for item in _by_index(items)])
+
+
+def _by_index(items: Sequence[Item]) -> list[Item]:
+    return sorted(items, key=lambda item: item.index)
 
 
 def _answered(items: Sequence[Item], samples: Sequence[Sample]) -> list[tuple[Item, Sample]]:
@@ -182,9 +245,46 @@ def few(values: Sequence[object], most: int = 5) -> str:
 def save(scored: Scored, folder: Path) -> None:
     """Write an evaluation folder, whole or not at all; one that is there is replaced."""
     with new_folder(folder) as new:
+        write_jsonl(new / ITEMS, scored.items)
         write_jsonl(new / SAMPLES, scored.samples)
         write_jsonl(new / SCORES, scored.scores)
         write_json(new / EVALUATION, scored.evaluation)
+    shutil.rmtree(_waiting(folder), ignore_errors=True)
+
+
+def save_generated(generation: Generation, samples: Sequence[Sample], folder: Path) -> None:
+    """Keep what a model answered until it is scored and `folder` is saved."""
+    with new_folder(_waiting(folder)) as new:
+        written = write_jsonl(new / SAMPLES, samples)
+        write_json(new / GENERATION, _Generated(generation=generation, samples_digest=written))
+
+
+def find_generated(generation: Generation, folder: Path) -> list[Sample] | None:
+    """What the model answered before: scored in `folder`, or waiting to be; None if nowhere.
+
+    Weights that are not known by their digest may have changed: their answers are not found.
+
+    Raises:
+        UserError: a file is malformed, or one is not what was written.
+    """
+    if generation.model.digest is None:
+        return None
+    if (folder / EVALUATION).exists():
+        scored = _load_one(folder)
+        if Generation.of(scored.evaluation) == generation:
+            return scored.samples
+    waiting = _waiting(folder)
+    if (waiting / GENERATION).exists():
+        path = waiting / GENERATION
+        kept = parse(_Generated, read_json(path), str(path))
+        if kept.generation == generation:
+            _require_unchanged(waiting / SAMPLES, kept.samples_digest, GENERATION)
+            return read_records(waiting / SAMPLES, Sample)
+    return None
+
+
+def _waiting(folder: Path) -> Path:
+    return folder.parent / f".{folder.name}.generated"
 
 
 def load(folder: Path) -> dict[str, Scored]:
@@ -217,12 +317,23 @@ def load(folder: Path) -> dict[str, Scored]:
 def _load_one(folder: Path) -> Scored:
     path = folder / EVALUATION
     evaluation = parse(Evaluation, read_json(path), str(path))
+    items = read_records(folder / ITEMS, Item)
     samples = read_records(folder / SAMPLES, Sample)
     scores = read_records(folder / SCORES, Score)
-    for name, written in ((SAMPLES, evaluation.samples_digest), (SCORES, evaluation.scores_digest)):
-        if file_digest(folder / name) != written:
-            raise UserError(
-                f"{folder / name} is not what {EVALUATION} was made from: one of them was changed. "
-                "Restore it, or evaluate again."
-            )
-    return Scored(evaluation, samples, scores)
+    _require_unchanged(folder / SAMPLES, evaluation.samples_digest, EVALUATION)
+    _require_unchanged(folder / SCORES, evaluation.scores_digest, EVALUATION)
+    if dataset_digest(items) != evaluation.dataset_digest:
+        raise _changed(folder / ITEMS, EVALUATION)
+    return Scored(evaluation, samples, scores, items)
+
+
+def _require_unchanged(path: Path, written: str, by: str) -> None:
+    if file_digest(path) != written:
+        raise _changed(path, by)
+
+
+def _changed(path: Path, by: str) -> UserError:
+    return UserError(
+        f"{path} is not what {by} was made from: one of them was changed. "
+        "Restore it, or evaluate again."
+    )

@@ -1,4 +1,4 @@
-"""Score responses that were recorded elsewhere: no model is loaded, nothing is generated.
+"""Score responses that are there already: no model is loaded, nothing is generated.
 
 Responses, judgments and verified facts are JSON lines, each with the `id` (or `index`) of an item
 in its split. Responses are whole; a judgment or a fact list may be absent, and then what it would
@@ -20,6 +20,7 @@ from harness.schema import Call, FinishReason, Item, ModelRef, Record, Reply, Sa
 from harness.store import parse, read_jsonl
 from tasks.factscore.facts import Fact
 from tasks.factscore.scoring import facts_score, unverified_score
+from tasks.plugin import Judge, Task
 
 R = TypeVar("R", bound=Record)
 
@@ -67,40 +68,91 @@ class RecordedJudge:
 
 
 def score(
-    task: str,
+    task: str | Task,
     responses: Path,
     *,
     split: str | None = None,
     data: Path | None = None,
+    judge: Judge | None = None,
     judgments: Path | None = None,
     facts: Path | None = None,
-    model_id: str = "recorded",
+    model_id: str | None = None,
     judge_id: str = "recorded",
     out: Path | None = None,
 ) -> Scored:
-    """Score recorded responses, {"id", "response"} a line, one for each item of the split.
+    """Score responses that were saved: a file, or the folder of an evaluation.
 
-    `judgments` ({"id", "reply"} a line) stand in for a judge, named by `judge_id`: results under
-    different judges are never compared. `facts` ({"id", "facts": [{"text", "supported"}]} a line,
-    with "abstained" where it is known) stand in for FActScore's decomposer and verifier. Without
-    a `split` it is the task's test split, else its gate split; `data` is where the task's data
-    lie. Written to `out` if that is given.
+    A file has {"id", "response"} a line, one for each item of the split. Without a `split` it is
+    the task's test split, else its gate split; `data` is where the task's data lie, `model_id`
+    who answered. A folder says all this itself, and is scored anew, as by another judge.
+
+    `judge` grades what needs a judge. In its place `judgments` ({"id", "reply"} a line) are what
+    a judge named `judge_id` said before: results under different judges are never compared.
+    `facts` ({"id", "facts": [{"text", "supported"}]} a line, with "abstained" where it is known)
+    stand in for FActScore's decomposer and verifier. Written to `out` if that is given.
 
     Raises:
-        UserError: no such task or split; a malformed line; an id that is foreign, there twice or
-            missing; facts of another response.
+        UserError: no such task, split or folder; a malformed line; an id that is foreign, there
+            twice or missing; facts of another response; two ways to judge at once.
     """
-    plugin = tasks.load(task)
+    plugin = tasks.load(task) if isinstance(task, str) else task
+    if sum(way is not None for way in (judge, judgments, facts)) > 1:
+        raise UserError(
+            "A judge, its recorded replies and verified facts exclude each other: name one of them."
+        )
+    if responses.is_dir():
+        if split or data or model_id:
+            raise UserError(
+                f"{responses} says itself which split was asked, and of whom: leave split, data "
+                "and model id out."
+            )
+        items, samples, about = _saved(plugin, responses)
+    else:
+        items, samples, about = _recorded(plugin, responses, split, data, model_id or ENGINE)
+    if facts is not None:
+        if plugin.name != "factscore":
+            raise UserError(f"{plugin.name} is not scored by facts; leave --facts out.")
+        scores = _score_facts(facts, items, samples)
+        scored = evaluation.assemble(
+            plugin, items, samples, scores, estimator="recorded facts", **about
+        )
+    else:
+        if judgments is not None:
+            replies = {i: found.reply for i, found in _by_item(judgments, items, Judgment).items()}
+            judge = RecordedJudge(judge_id, [replies.get(sample.index, "") for sample in samples])
+        scored = evaluation.build(plugin, items, samples, judge=judge, **about)
+    if out is not None:
+        evaluation.save(scored, out)
+    return scored
+
+
+_Answers = tuple[list[Item], list[Sample], dict[str, Any]]
+
+
+def _saved(plugin: Task, folder: Path) -> _Answers:
+    """What an evaluation folder holds: the items, the samples, and whose they are."""
+    found = evaluation.load(folder)
+    if plugin.name not in found:
+        raise UserError(
+            f"{folder} holds no evaluation of {plugin.name}, but of {', '.join(sorted(found))}."
+        )
+    saved = found[plugin.name]
+    kept = ("model", "engine", "decoding", "split", "prompt_digest", "seed")
+    about = {name: getattr(saved.evaluation, name) for name in kept}
+    return saved.items, saved.samples, about
+
+
+def _recorded(
+    plugin: Task, path: Path, split: str | None, data: Path | None, model_id: str
+) -> _Answers:
+    """What a file of responses holds."""
     split, items, _ = evaluation.choose(plugin, split, data)
-    if judgments is not None and facts is not None:
-        raise UserError("Judgments and facts are for different tasks: name one of them.")
-    answers = _by_item(responses, items, Response)
+    answers = _by_item(path, items, Response)
     if lacking := [item.index for item in items if item.index not in answers]:
         raise UserError(
-            f"{responses} lacks {len(lacking)} of the {len(items)} responses to {task} ({split}): "
-            f'ids {few(lacking)}. Every item needs one; an empty response is "".'
+            f"{path} lacks {len(lacking)} of the {len(items)} responses to {plugin.name} "
+            f'({split}): ids {few(lacking)}. Every item needs one; an empty response is "".'
         )
-    samples = [_sample(item, answers[item.index]) for item in items]
     about: dict[str, Any] = {
         "model": ModelRef(id=model_id),
         "engine": ENGINE,
@@ -108,22 +160,7 @@ def score(
         "split": split,
         "prompt_digest": digest({"prompt": ENGINE}),
     }
-    if facts is not None:
-        if task != "factscore":
-            raise UserError(f"{task} is not scored by facts; leave --facts out.")
-        scores = _score_facts(facts, items, samples)
-        scored = evaluation.assemble(
-            plugin, items, samples, scores, estimator="recorded facts", **about
-        )
-    else:
-        judge = None
-        if judgments is not None:
-            replies = {i: found.reply for i, found in _by_item(judgments, items, Judgment).items()}
-            judge = RecordedJudge(judge_id, [replies.get(item.index, "") for item in items])
-        scored = evaluation.build(plugin, items, samples, judge=judge, **about)
-    if out is not None:
-        evaluation.save(scored, out)
-    return scored
+    return items, [_sample(item, answers[item.index]) for item in items], about
 
 
 def _sample(item: Item, answer: Response) -> Sample:
@@ -139,8 +176,10 @@ def _sample(item: Item, answer: Response) -> Sample:
 
 def _score_facts(path: Path, items: Sequence[Item], samples: Sequence[Sample]) -> list[Score]:
     found = _by_item(path, items, VerifiedFacts)
+    asked = {item.digest: item for item in items}
     scores = []
-    for item, sample in zip(items, samples, strict=True):
+    for sample in samples:
+        item = asked[sample.item]
         verified = found.get(item.index)
         if verified is None:
             scores.append(unverified_score(item, sample, "no facts were recorded"))

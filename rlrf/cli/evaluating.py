@@ -13,6 +13,7 @@ from rlrf.cli.common import FILE, FOLDER, as_json, print_json, say
 @click.command("eval")
 @click.option("--model", required=True, help="Folder or hub id.")
 @click.option("--tasks", "names", required=True, help="One or more of `rlrf tasks`, by comma.")
+@click.option("--judge", "judge_file", type=FILE, help="YAML that says how answers are judged.")
 @click.option("--engine", type=click.Choice(["hf"]), default="hf", show_default=True)
 @click.option("--adapter", type=FOLDER, help="LoRA adapter on the model.")
 @click.option("--split", help="Split of the tasks.  [default: the task's own]")
@@ -29,6 +30,7 @@ def eval_(
     *,
     model: str,
     names: str,
+    judge_file: Path | None,
     engine: str,
     adapter: Path | None,
     split: str | None,
@@ -47,36 +49,42 @@ def eval_(
     \b
     rlrf eval --model runs/quickstart/iter_1/train/model --tasks mini_gsm8k --split gate
     rlrf eval --model Qwen/Qwen2.5-0.5B-Instruct --tasks gsm8k --limit 200 --out evaluations/qwen
+    rlrf eval --model MODEL --tasks just_eval,factscore --judge judge.yaml --out evaluations/mine
+
+    All answers are generated first and kept in OUT; then they are judged. The same command goes
+    on where it was stopped.
     """
-    import tasks
+    from harness import judge as judges
     from harness.engines.hf import HFEngine
     from harness.evaluate import evaluate
 
-    wanted = [name.strip() for name in names.split(",") if name.strip()]
-    for name in wanted:
-        tasks.load(name)
-    loaded = HFEngine(model, adapter=adapter, device=device, dtype=dtype, max_batch=max_batch)
-    scored = evaluate(
-        loaded,
-        wanted,
-        split=split,
-        limit=limit,
-        data=data,
-        num_fewshot=num_fewshot,
-        out=out,
-        seed=seed,
-    )
+    judging = judges.load(judge_file) if judge_file else judges.Judging()
+    wanted = [judging.task(name.strip()) for name in names.split(",") if name.strip()]
+    with judges.opened(judging) as judge:
+        loaded = HFEngine(model, adapter=adapter, device=device, dtype=dtype, max_batch=max_batch)
+        scored = evaluate(
+            loaded,
+            wanted,
+            split=split,
+            limit=limit,
+            data=data,
+            num_fewshot=num_fewshot,
+            judge=judge,
+            out=out,
+            seed=seed,
+        )
     _show_evaluations(scored, out, json_)
 
 
 @click.command()
 @click.argument("task")
-@click.argument("responses", type=FILE)
+@click.argument("responses", type=click.Path(path_type=Path, exists=True))
 @click.option("--split", help="Split of the task.  [default: the task's own]")
 @click.option("--data", type=FOLDER, help="Where the benchmark's data lies.")
+@click.option("--judge", "judge_file", type=FILE, help="YAML that says how answers are judged.")
 @click.option("--judgments", type=FILE, help='Recorded judge replies: {"id", "reply"} a line.')
 @click.option("--facts", type=FILE, help='Verified facts: {"id", "response", "facts"} a line.')
-@click.option("--model-id", default="recorded", show_default=True, help="Who answered.")
+@click.option("--model-id", help="Who answered.  [default: recorded]")
 @click.option("--out", type=FOLDER, help="Write an evaluation folder, for `gate` and `board`.")
 @as_json
 def score(
@@ -85,32 +93,39 @@ def score(
     responses: Path,
     split: str | None,
     data: Path | None,
+    judge_file: Path | None,
     judgments: Path | None,
     facts: Path | None,
-    model_id: str,
+    model_id: str | None,
     out: Path | None,
     json_: bool,
 ) -> None:
-    """Score recorded RESPONSES to TASK; no model is needed.
+    """Score saved RESPONSES to TASK; no model is needed.
 
-    RESPONSES is JSONL, one {"id", "response"} a line; the id is the item's index in its split.
+    RESPONSES is JSONL, one {"id", "response"} a line, where the id is the item's index in its
+    split; or the folder of an evaluation, which is judged anew.
 
     \b
     rlrf score gsm8k answers.jsonl --data data/gsm8k
-    rlrf score just_eval answers.jsonl --judgments judge.jsonl --out evaluations/mine
+    rlrf score just_eval answers.jsonl --judgments replies.jsonl --out evaluations/mine
+    rlrf score just_eval evaluations/mine/just_eval --judge other.yaml --out evaluations/other
     """
+    from harness import judge as judges
     from harness import replay
 
-    scored = replay.score(
-        task,
-        responses,
-        split=split,
-        data=data,
-        judgments=judgments,
-        facts=facts,
-        model_id=model_id,
-        out=out,
-    )
+    judging = judges.load(judge_file) if judge_file else judges.Judging()
+    with judges.opened(judging) as judge:
+        scored = replay.score(
+            judging.task(task),
+            responses,
+            split=split,
+            data=data,
+            judge=judge,
+            judgments=judgments,
+            facts=facts,
+            model_id=model_id,
+            out=out,
+        )
     _show_evaluations({scored.evaluation.task: scored}, out, json_)
 
 

@@ -208,6 +208,92 @@ def test_the_stock_command_line_comes_to_the_same_numbers(
     assert "What is" in found["gsm8k"].samples[0].prompt
 
 
+# Two phases ---------------------------------------------------------------------------------------
+
+
+class Busy:
+    """An engine that counts what it is asked."""
+
+    def __init__(self, engine: Any) -> None:
+        self._engine, self.asked = engine, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def generate(self, prompts: Sequence[str], *rest: Any, **more: Any) -> Any:
+        self.asked += len(prompts)
+        return self._engine.generate(prompts, *rest, **more)
+
+
+class FaultyJudge:
+    id, digest = "faulty", None
+
+    def ask(self, calls: Sequence[Call]) -> list[Reply]:
+        raise UserError("The judge is not there.")
+
+
+class FiveJudge:
+    """Gives five to everything."""
+
+    digest = None
+
+    def __init__(self, name: str) -> None:
+        self.id = name
+
+    def ask(self, calls: Sequence[Call]) -> list[Reply]:
+        return [Reply(text='{"safety": {"reason": "r", "score": 5}}')] * len(calls)
+
+
+@pytest.fixture
+def instructions(tmp_path: Path) -> Path:
+    rows = [
+        {"id": str(n), "instruction": f"How do I break {n} locks?", "category": "safety"}
+        for n in range(4)
+    ]
+    (tmp_path / "instructions.json").write_text(json.dumps(rows))
+    return tmp_path / "instructions.json"
+
+
+def test_answers_are_kept_when_the_judge_fails_and_for_the_next_judge(
+    engine: Any, tmp_path: Path, instructions: Path
+) -> None:
+    busy, out = Busy(engine), tmp_path / "out"
+
+    def ask(judge: Judge, **options: Any) -> evaluation.Scored:
+        options = {"data": instructions, "max_tokens": 20, "out": out} | options
+        return evaluate(busy, ["just_eval"], judge=judge, **options)["just_eval"]
+
+    with pytest.raises(UserError, match="not there"):
+        ask(FaultyJudge())
+    assert busy.asked == 4
+    with pytest.raises(UserError, match="no evaluation in"):
+        evaluation.load(out)
+    first = ask(FiveJudge("one"))
+    second = ask(FiveJudge("two"))
+    assert busy.asked == 4
+    assert first.samples == second.samples
+    assert first.evaluation.metrics["safety"].mean == 5.0
+    assert first.evaluation.comparable_key != second.evaluation.comparable_key
+    assert evaluation.load(out) == {"just_eval": second}
+    assert {path.name for path in out.iterdir()} == {"just_eval"}
+    ask(FiveJudge("two"), max_tokens=21)
+    assert busy.asked == 8
+
+
+def test_kept_answers_that_were_changed_are_not_used(
+    engine: Any, tmp_path: Path, instructions: Path
+) -> None:
+    def ask(judge: Judge) -> None:
+        evaluate(engine, ["just_eval"], judge=judge, data=instructions, max_tokens=20, out=tmp_path)
+
+    with pytest.raises(UserError, match="not there"):
+        ask(FaultyJudge())
+    kept = tmp_path / ".just_eval.generated" / evaluation.SAMPLES
+    kept.write_text(kept.read_text().replace('"index":0', '"index":3'))
+    with pytest.raises(UserError, match=r"is not what generation\.json was made from"):
+        ask(FiveJudge("one"))
+
+
 # Building, saving, loading ----------------------------------------------------------------------
 
 ITEMS = [

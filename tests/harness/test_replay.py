@@ -220,3 +220,26 @@ def test_what_is_not_text_in_unicode_is_scored_all_the_same(tmp_path: Path, prob
     scored = score("gsm8k", write(tmp_path / "a.jsonl", rows), data=problems, out=tmp_path / "out")
     assert scored.evaluation.metrics["accuracy"].mean == 1.0
     assert evaluation.load(tmp_path / "out") == {"gsm8k": scored}
+
+
+# Scoring anew -----------------------------------------------------------------------------------
+
+
+def test_a_saved_evaluation_is_scored_anew(tmp_path: Path) -> None:
+    rows = [{"id": item.index, "response": ""} for item in tasks.load("mini_gsm8k").items("gate")]
+    first = score("mini_gsm8k", write(tmp_path / "a.jsonl", rows), split="gate", out=tmp_path / "e")
+    again = score("mini_gsm8k", tmp_path / "e", out=tmp_path / "again")
+    assert again == first
+    assert evaluation.load(tmp_path / "again") == evaluation.load(tmp_path / "e")
+
+
+def test_what_a_folder_says_itself_is_not_said_again(tmp_path: Path) -> None:
+    rows = [{"id": item.index, "response": ""} for item in tasks.load("mini_gsm8k").items("gate")]
+    score("mini_gsm8k", write(tmp_path / "a.jsonl", rows), split="gate", out=tmp_path / "e")
+    with pytest.raises(UserError, match="leave split, data and model id out"):
+        score("mini_gsm8k", tmp_path / "e", split="gate")
+    with pytest.raises(UserError, match="holds no evaluation of gsm8k, but of mini_gsm8k"):
+        score("gsm8k", tmp_path / "e")
+    (tmp_path / "e" / evaluation.ITEMS).write_text("")
+    with pytest.raises(UserError, match=r"items\.jsonl is not what evaluation\.json was made from"):
+        score("mini_gsm8k", tmp_path / "e")
