@@ -11,13 +11,17 @@ A user's own data folder is passed with `--metadata '{"data": "DIR"}'`.
 from __future__ import annotations
 
 import json
+import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tasks
 from harness.errors import UserError
-from harness.schema import Item, Sample
+from harness.schema import Item, Sample, Score
 from tasks.plugin import Task
+
+JUDGE = "RLRF_JUDGE"
 
 
 class _Splits(dict[str, Any]):
@@ -71,8 +75,30 @@ def item(doc: dict[str, Any]) -> Item:
     )
 
 
-def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
-    """The metrics of one response that need no judge; a metric without a value is left out."""
+@dataclass
+class Answer:
+    """What was asked and answered; all the metrics of one answer share its score."""
+
+    item: Item
+    sample: Sample
+    score: Score | None = None
+
+
+class Pending(dict[str, float | None]):
+    """A metric that waits for a judge; lm-eval logs it as {"value": ...}, which comes later."""
+
+    def __init__(self, metric: str, answer: Answer) -> None:
+        super().__init__(value=None)
+        self.metric, self.answer = metric, answer
+
+
+def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float | Pending]:
+    """The metrics of one response; one without a value is left out.
+
+    lm-eval calls this once a document, and one exception would lose the run, so no judge is asked
+    here. Where the environment names a judge (`RLRF_JUDGE`, a file as `rlrf eval --judge` takes),
+    the metrics that need one are `Pending`, and `harness.judge.stock` asks it for all at once.
+    """
     asked = item(doc)
     sample = Sample(
         task=asked.task,
@@ -82,4 +108,7 @@ def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]
         response=results[0],
     )
     (score,) = tasks.load(asked.task).score([(asked, sample)])
-    return dict(score.values)
+    if not os.environ.get(JUDGE):
+        return dict(score.values)
+    answer = Answer(asked, sample)
+    return score.values | {metric: Pending(metric, answer) for metric in score.unscored}
