@@ -303,6 +303,9 @@ class Promotion(Record):
     vs_anchor: str = Field(description="digest of the decision against the frozen anchor")
 
 
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
 class EvaluationEntry(Record):
     """On a ledger: an evaluation, and under which name it is ranked."""
 
@@ -332,13 +335,47 @@ class PromotionEntry(Record):
     promotion: Promotion
 
 
+class SupersedeEntry(Record):
+    """On a ledger: an evaluation that another one replaces."""
+
+    kind: Literal["supersede"] = "supersede"
+    old: Digest = Field(description="of the entry (not the row) that no longer counts")
+    new: Digest = Field(description="of the evaluation's entry that counts instead")
+    reason: str = Field(min_length=1, max_length=2000)
+
+
+class InvalidateEntry(Record):
+    """On a ledger: an entry that no longer counts."""
+
+    kind: Literal["invalidate"] = "invalidate"
+    entry: Digest = Field(description="of the entry (not the row) that is withdrawn")
+    reason: str = Field(min_length=1, max_length=2000)
+
+
+class MergeEntry(Record):
+    """On a ledger: branches that two people appended to are one again."""
+
+    kind: Literal["merge"] = "merge"
+    heads: list[Digest] = Field(
+        min_length=1, description="of the last rows of the branches that end here"
+    )
+
+
 class Row(Record):
-    """One line of a ledger: what was found, chained to the line before it."""
+    """One line of a ledger: what was found, chained to the row it follows."""
 
     schema_version: int = SCHEMA_VERSION
     run: str
-    entry: Annotated[EvaluationEntry | DecisionEntry | PromotionEntry, Field(discriminator="kind")]
-    previous: str = Field(description="digest of the row before; 64 zeros for the first")
+    entry: Annotated[
+        EvaluationEntry
+        | DecisionEntry
+        | PromotionEntry
+        | SupersedeEntry
+        | InvalidateEntry
+        | MergeEntry,
+        Field(discriminator="kind"),
+    ]
+    previous: str = Field(description="digest of the row it follows; 64 zeros for the first")
     digest: str = Field(description="sha256 of the canonical JSON of all the other fields")
 
 
