@@ -9,7 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tasks.just_eval.aspects import REGULAR
-from tasks.just_eval.reply import MAX_REPLY, parse
+from tasks.just_eval.judgements import MAX_REPLY
+from tasks.just_eval.reply import parse
 
 REGULAR_ASPECTS = tuple(REGULAR)
 
