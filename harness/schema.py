@@ -254,7 +254,22 @@ class Policy(Record):
     min_completeness: float = Field(default=0.995, ge=0, le=1)
     max_unscored: float = Field(default=0.01, ge=0, le=1)
     seed: int = 0
+    alarms: Literal["report", "block"] = Field(
+        default="report",
+        exclude_if=lambda alarms: alarms == "report",  # a ledger keeps its bytes
+        description="what an alarm does to a pass: nothing, or it makes it inconclusive",
+    )
     rules: list[Rule] = Field(min_length=1)
+
+
+class Alarm(Record):
+    """Something that no metric may show and a person should look at."""
+
+    kind: Literal["length", "truncation", "refusals", "repetition", "reward", "overlap"]
+    task: str
+    message: str
+    baseline: float | None = Field(default=None, description="what it was; None: not a comparison")
+    candidate: float
 
 
 class Check(Record):
@@ -277,6 +292,11 @@ class Check(Record):
     p_value: float = Field(description="one-sided, of delta <= -margin")
     improved_only: int | None = Field(default=None, description="binary: only candidate right")
     regressed_only: int | None = Field(default=None, description="binary: only baseline right")
+    planned: int | None = Field(
+        default=None,
+        exclude_if=lambda planned: planned is None,
+        description="items the plan had for a check that may stop early",
+    )
     reason: str
 
 
@@ -291,6 +311,12 @@ class Decision(Record):
     policy_digest: str
     baseline: dict[str, str] = Field(description="task -> identity of the evaluation")
     candidate: dict[str, str]
+    plan: str | None = Field(
+        default=None,
+        exclude_if=lambda plan: plan is None,
+        description="digest of the plan that was written before",
+    )
+    alarms: list[Alarm] = Field(default=[], exclude_if=lambda alarms: not alarms)
 
 
 class Promotion(Record):
