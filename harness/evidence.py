@@ -46,8 +46,10 @@ class Evidence:
 
     rule: Rule
     metric: Metric
+    items: list[str]  # digests, of the rows
     baseline: Numbers
     candidate: Numbers
+    lost: int  # items that were asked, and have no value on a side though the metric applies
     gap: str  # why this is not enough to judge by; empty when it is
 
 
@@ -110,8 +112,17 @@ def _on_task(policy: Policy, before: Scored, after: Scored) -> Iterator[Evidence
         ]
         applies = [~np.isnan(table.values[:, k]) for table in (old, new)]
         kept = applies[0] & applies[1] if metric.kind == "binary" else applies[0] | applies[1]
-        kept &= ~(old.lost[:, k] | new.lost[:, k])
-        yield Evidence(rule, metric, old.values[kept, k], new.values[kept, k], "; ".join(gaps))
+        lost = old.lost[:, k] | new.lost[:, k]
+        kept &= ~lost
+        yield Evidence(
+            rule,
+            metric,
+            items=[item for item, keep in zip(old.items, kept, strict=True) if keep],
+            baseline=old.values[kept, k],
+            candidate=new.values[kept, k],
+            lost=int(lost.sum()) + asked - max(old.answered, new.answered, len(old.items)),
+            gap="; ".join(gaps),
+        )
 
 
 def _require_comparable(before: Evaluation, after: Evaluation) -> None:

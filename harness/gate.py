@@ -32,11 +32,11 @@ from typing import Literal
 import numpy as np
 
 from harness.evidence import Evidence, Scored, gather
-from harness.schema import Check, Decision, Policy, Promotion, Verdict, digest
+from harness.schema import Alarm, Check, Decision, Metric, Policy, Promotion, Verdict, digest
 from harness.stats import Estimate
 from harness.stats.holm import holm
 from harness.stats.noninferiority import pairs_needed, tango
-from harness.stats.paired import compare
+from harness.stats.paired import Numbers, compare
 from harness.stats.power import items_needed
 
 Label = Literal["improved", "tolerated-regression", "unchanged", "regressed", "unclear"]
@@ -80,6 +80,21 @@ def decide(
         policy_digest=digest(policy),
         baseline={task: baseline[task].evaluation.identity for task in tasks},
         candidate={task: candidate[task].evaluation.identity for task in tasks},
+    )
+
+
+def raise_alarms(decision: Decision, alarms: Sequence[Alarm]) -> Decision:
+    """The decision with `alarms`; where its policy says that they block, a pass is none.
+
+    An alarm is no evidence of a loss, so that it cannot fail a candidate: a person has to look.
+    """
+    verdict, reasons = decision.verdict, decision.reasons
+    if alarms and decision.policy.alarms == "block":
+        said = [f"alarm on {alarm.task}, {alarm.kind}: {alarm.message}" for alarm in alarms]
+        reasons = said if verdict == "pass" else [*reasons, *said]
+        verdict = "inconclusive" if verdict == "pass" else verdict
+    return decision.model_copy(
+        update={"verdict": verdict, "reasons": reasons, "alarms": [*decision.alarms, *alarms]}
     )
 
 
@@ -144,20 +159,42 @@ def _examine(evidence: Evidence, alpha: float) -> _Finding:
         nothing = Estimate("none: nothing to compare", 0.0, 0.0, -span, span, 1.0, 1.0)
         gap = evidence.gap or "no item has a value on both sides"
         return _Finding(evidence, nothing, 0, None, "inconclusive", gap)
-    if metric.kind == "binary" and np.isin([old, new], [0, sign]).all():
-        flips = int((new > old).sum()), int((new < old).sum())
-        estimate = tango(*flips, n, margin=margin, alpha=alpha)
-    else:
-        flips = None
-        estimate = compare(old, new, margin=margin, alpha=alpha, span=span)
+    estimate, flips = _test(old, new, metric, margin, alpha)
     verdict, reason = _read(estimate, n, margin, span, alpha)
     if flips:
         reason += (
             f"; {flips[0]} items gained and {flips[1]} lost, exact McNemar p {estimate.p_zero:.2g}"
         )
+    if verdict == "pass" and evidence.lost:
+        reason += _worst_case(old, new, evidence, alpha)
     if evidence.gap:
         verdict, reason = "inconclusive", evidence.gap
     return _Finding(evidence, estimate, n, flips, verdict, reason)
+
+
+def _worst_case(old: Numbers, new: Numbers, evidence: Evidence, alpha: float) -> str:
+    """Whether a pass would stand if every lost item had gone from the best value to the worst."""
+    metric, margin, lost = evidence.metric, evidence.rule.margin, evidence.lost
+    ends = (metric.low, metric.high) if metric.higher_is_better else (-metric.high, -metric.low)
+    old = np.append(old, np.full(lost, ends[1]))
+    new = np.append(new, np.full(lost, ends[0]))
+    estimate, _ = _test(old, new, metric, margin, alpha)
+    stands = _read(estimate, len(old), margin, metric.high - metric.low, alpha)[0] == "pass"
+    items = "1 item has" if lost == 1 else f"{lost} items have"
+    return (
+        f"; {items} no value: at worst {estimate.low:+.4g}, "
+        f"with which it would {'still' if stands else 'not'} pass"
+    )
+
+
+def _test(
+    old: Numbers, new: Numbers, metric: Metric, margin: float, alpha: float
+) -> tuple[Estimate, tuple[int, int] | None]:
+    """The test that fits the values, and for pairs of yes/no how many items gained and lost."""
+    if metric.kind == "binary" and np.isin([old, new], [-1, 0, 1]).all():
+        flips = int((new > old).sum()), int((new < old).sum())
+        return tango(*flips, len(old), margin=margin, alpha=alpha), flips
+    return compare(old, new, margin=margin, alpha=alpha, span=metric.high - metric.low), None
 
 
 def _read(
