@@ -8,9 +8,16 @@ Spell on Base LLMs", ICLR 2024 (arXiv 2312.01552). One instance:
      "source_id": "alpaca_eval-0", "task": ["info-seek"], "topic": ["humanities"]}
 """
 
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from harness.schema import Record
+from tasks.just_eval import prompt
 from tasks.just_eval.feedback import feedback
 from tasks.just_eval.items import items
-from tasks.just_eval.prompt import PROMPT_DIGEST
 from tasks.just_eval.scoring import METRICS, derive, score
 from tasks.plugin import Task
 
@@ -25,6 +32,29 @@ TASKS = [
         feedback=feedback,
         generation={"max_tokens": 1024, "temperature": 0.0, "stop": []},
         derive=derive,
-        judge_prompt=PROMPT_DIGEST,
+        judge_prompt=prompt.OWN.digest,
     )
 ]
+
+
+class JustEvalSettings(Record):
+    """How Just-Eval is judged.
+
+    `prompt` is a file with other prompts than this project's, such as the official ones: YAML
+    with the texts `regular` and `safety` (`tasks.just_eval.prompt.Prompts` says what they hold).
+    """
+
+    prompt: Path | None = None
+
+
+def configure(settings: JustEvalSettings) -> Task:
+    """The task, judged as `settings` say.
+
+    Raises:
+        UserError: the file of prompts is missing or unfit.
+    """
+    (task,) = TASKS
+    if settings.prompt is None:
+        return task
+    prompts = prompt.load(settings.prompt)
+    return replace(task, score=partial(score, prompts=prompts), judge_prompt=prompts.digest)

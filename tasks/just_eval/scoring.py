@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from harness.schema import Call, Item, Metric, MetricResult, Reply, Sample, Score, mean
+from harness.schema import Item, Metric, MetricResult, Reply, Sample, Score, mean
 from tasks.just_eval.aspects import ASPECTS, HIGHEST, LOWEST, REGULAR, SAFETY
-from tasks.just_eval.prompt import judge_prompt
+from tasks.just_eval.prompt import OWN, Prompts
 from tasks.just_eval.reply import Verdict, parse
 from tasks.plugin import Answered, Judge, item_values, summarize
 
@@ -38,10 +38,12 @@ METRICS = (
 )
 
 
-def score(answered: Sequence[Answered], judge: Judge | None = None) -> list[Score]:
+def score(
+    answered: Sequence[Answered], judge: Judge | None = None, prompts: Prompts = OWN
+) -> list[Score]:
     """Score every answer by one reply of `judge`; without a judge all aspects are unscored.
 
-    The judge gets all prompts in one call, in the order of `answered`.
+    The judge is asked once, with all of `prompts` filled in, in the order of `answered`.
 
     Raises:
         ValueError: the judge does not give one reply a prompt.
@@ -51,7 +53,7 @@ def score(answered: Sequence[Answered], judge: Judge | None = None) -> list[Scor
         return [aspect_score(item, sample, nothing) for item, sample in answered]
     replies = judge.ask(
         [
-            Call(prompt=judge_prompt(item.prompt, sample.response, item.reference["aspects"]))
+            prompts.call(item.prompt, sample.response, item.reference["aspects"])
             for item, sample in answered
         ]
     )
