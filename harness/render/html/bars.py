@@ -1,0 +1,79 @@
+"""Intervals drawn as bars in table cells, all of a column on one scale."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from harness.schema import Check, MetricResult
+
+WIDTH = 240  # user units; the templates draw them
+EDGE = 6
+# A gain of many margins must not squeeze what lies about the margin: beyond, an arrow.
+FARTHEST = 8.0  # margins
+
+
+@dataclass(frozen=True)
+class Bar:
+    """Where things are drawn, from 0 to `WIDTH`; an end that is beyond the scale gets an arrow."""
+
+    low: float
+    middle: float
+    high: float
+    ticks: tuple[float, ...] = ()
+    beyond_low: bool = False
+    beyond_high: bool = False
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The numbers from `low` to `high`, laid out over the width."""
+
+    low: float
+    high: float
+
+    def x(self, value: float) -> float:
+        """Where `value` is drawn; what is beyond an end is drawn at the end."""
+        share = (value - self.low) / (self.high - self.low) if self.high > self.low else 0.5
+        return round(EDGE + min(max(share, 0.0), 1.0) * (WIDTH - 2 * EDGE), 1)
+
+    def bar(self, low: float, middle: float, high: float, ticks: Sequence[float] = ()) -> Bar:
+        return Bar(
+            self.x(low),
+            self.x(middle),
+            self.x(high),
+            tuple(self.x(tick) for tick in ticks),
+            beyond_low=low < self.low,
+            beyond_high=high > self.high,
+        )
+
+
+def of_checks(checks: Sequence[Check]) -> list[Bar | None]:
+    """Gains in units of their margins, with ticks at minus the margin and at no change."""
+    ends = [end / c.margin for c in checks if c.n for end in (c.low, c.high)]
+    scale = Scale(
+        max(min([*ends, -1.5]), -FARTHEST),
+        min(max([*ends, 1.5]), FARTHEST),
+    )
+    return [
+        scale.bar(c.low / c.margin, c.delta / c.margin, c.high / c.margin, (-1.0, 0.0))
+        if c.n
+        else None
+        for c in checks
+    ]
+
+
+def of_results(results: Iterable[MetricResult | None]) -> list[Bar | None]:
+    """Means with their intervals, on the scale that holds all of them."""
+    found = [_ends(result) for result in results]
+    ends = [end for one in found if one for end in one]
+    scale = Scale(min(ends, default=0.0), max(ends, default=1.0))
+    return [scale.bar(*one) if one else None for one in found]
+
+
+def _ends(result: MetricResult | None) -> tuple[float, float, float] | None:
+    if result is None or result.mean is None:
+        return None
+    low = result.mean if result.low is None else result.low
+    high = result.mean if result.high is None else result.high
+    return low, result.mean, high

@@ -1,0 +1,242 @@
+"""From evaluations to a page: what two models differ in, how sure that is, and item by item why."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+
+import tasks
+from harness.errors import UserError
+from harness.evaluation import Scored
+from harness.gate import decide
+from harness.render import html
+from harness.render.html import numbers
+from harness.render.html.report import Answer, Gate, Measured, Model, Question, Report
+from harness.schema import (
+    AspectFeedback,
+    Check,
+    Decision,
+    Evaluation,
+    Item,
+    Metric,
+    MetricResult,
+    Policy,
+    Sample,
+    Score,
+    canonical_json,
+)
+from tasks.plugin import Task, item_values, slices
+
+Evaluations = Mapping[str, Scored]
+"""Task -> evaluation: what `harness.evaluation.load` gives."""
+
+MAX_TAGS = 40  # of one kind; a table of more is not read
+TITLES = {
+    "pass": "The candidate is no worse than the baseline",
+    "fail": "The candidate is worse than the baseline",
+    "inconclusive": "The evidence does not say whether the candidate is worse",
+}
+SENTENCES = {
+    "pass": "Every critical check passes: its interval lies above the largest tolerated loss.",
+    "fail": "At least one check fails: its interval lies below the largest tolerated loss.",
+    "inconclusive": "No check fails, and at least one cannot be decided on this evidence.",
+}
+
+
+def compare(policy: Policy, baseline: Evaluations, candidate: Evaluations) -> str:
+    """The page on `candidate` against `baseline`, judged by `policy`; HTML.
+
+    Raises:
+        UserError: the evidence does not match, as `harness.gate.decide`.
+    """
+    decision = decide(policy, baseline, candidate)
+    critical = [check for check in decision.checks if check.tier == "critical"]
+    measured = measure([baseline, candidate])
+    definitions = {one.task: one.evaluations[0].definitions for one in measured}
+    return html.report(
+        Report(
+            kind="Comparison",
+            title=TITLES[decision.verdict],
+            verdict=decision.verdict,
+            sentence=SENTENCES[decision.verdict],
+            findings=gains(critical or decision.checks, decision, definitions),
+            split=", ".join(sorted({one.evaluations[0].split for one in measured})),
+            models=[Model("baseline"), Model("candidate", outcome=decision.verdict)],
+            headline=[(check.task, check.metric) for check in critical or decision.checks],
+            measured=measured,
+            questions=questions([baseline, candidate]),
+            gates=[
+                Gate(
+                    title="The candidate",
+                    outcome=decision.verdict,
+                    reasons=decision.reasons,
+                    decisions=[("the baseline", decision)],
+                )
+            ],
+        )
+    )
+
+
+def gains(
+    checks: Sequence[Check], decision: Decision, definitions: Mapping[str, Mapping[str, Metric]]
+) -> list[str]:
+    """What `checks` of a decision found, a line each; digits as the metrics deserve."""
+    level = f"{100 - 200 * decision.policy.alpha:g} %"
+    said = []
+    for check in checks:
+        metric = definitions.get(check.task, {}).get(check.metric)
+        name = f"{check.task} {check.metric}"
+        if not check.n:
+            said.append(f"{name}: nothing to compare")
+            continue
+        old, new = check.baseline_mean, check.candidate_mean
+        gain = numbers.number(check.delta, metric, signed=True)
+        ends = numbers.interval(check.low, check.high, metric, signed=True)
+        said.append(
+            f"{name}: {numbers.number(old, metric)} → {numbers.number(new, metric)}, "
+            f"gain {gain} {ends}, {level} interval, n = {check.n:,}"
+        )
+    return said
+
+
+def measure(models: Sequence[Evaluations]) -> list[Measured]:
+    """The numbers of every task that all of `models` were evaluated on.
+
+    Raises:
+        UserError: the evaluations of a task cannot be compared.
+    """
+    found = []
+    for task in _shared(models):
+        scored = [model[task] for model in models]
+        if len({one.evaluation.comparable_key for one in scored}) > 1:
+            raise UserError(
+                f"The evaluations of {task} cannot stand on one page: their dataset, prompt, judge "
+                "or estimator differ. Evaluate all models in the same way."
+            )
+        primary = next(
+            (m.name for m in scored[0].evaluation.definitions.values() if m.primary), None
+        )
+        found.append(
+            Measured(
+                evaluations=[one.evaluation for one in scored],
+                slices=_slices(scored, primary) if primary else {},
+                reasons=[_reasons(one.scores) for one in scored],
+                ended=[sum(s.finish_reason == "length" for s in one.samples) for one in scored],
+                answers=[len(one.samples) for one in scored],
+            )
+        )
+    return found
+
+
+def questions(models: Sequence[Evaluations]) -> list[Question]:
+    """Every item of the shared tasks, with the answer of each of `models`."""
+    found = []
+    for task in _shared(models):
+        answers = [_answers(model[task]) for model in models]
+        for item in models[0][task].items:
+            found.append(
+                Question(
+                    task=task,
+                    index=item.index,
+                    prompt=item.prompt,
+                    reference=_reference(item),
+                    tags=item.tags,
+                    answers=[known.get(item.digest) for known in answers],
+                )
+            )
+    return found
+
+
+def _shared(models: Sequence[Evaluations]) -> list[str]:
+    return [task for task in models[0] if all(task in model for model in models)]
+
+
+def _reasons(scores: Sequence[Score]) -> dict[str, dict[str, int]]:
+    """Metric -> why answers have no value of it -> how many, the most frequent first."""
+    counted: dict[str, Counter[str]] = defaultdict(Counter)
+    for score in scores:
+        for metric, reason in score.unscored.items():
+            counted[metric][reason] += 1
+    return {metric: dict(counter.most_common()) for metric, counter in sorted(counted.items())}
+
+
+def _slices(scored: Sequence[Scored], primary: str) -> dict[str, dict[str, list[MetricResult]]]:
+    """The primary metric by each kind of tag, over the most frequent tags of that kind."""
+    found = {}
+    items = scored[0].items
+    lean = [
+        [
+            score.model_copy(
+                update={"values": {k: v for k, v in score.values.items() if k == primary}}
+            )
+            for score in one.scores
+        ]
+        for one in scored
+    ]
+    for key in sorted({key for item in items for key in item.tags}):
+        counted = Counter(tag for item in items for tag in item.tags.get(key, []))
+        kept = {tag for tag, _ in counted.most_common(MAX_TAGS)}
+        fewer = [
+            item.model_copy(update={"tags": {key: [t for t in item.tags[key] if t in kept]}})
+            for item in items
+            if key in item.tags
+        ]
+        by_model = [slices(fewer, scores, key) for scores in lean]
+        shown = {
+            tag: [by_tag[tag][primary] for by_tag in by_model]
+            for tag in by_model[0]
+            if all(primary in by_tag[tag] for by_tag in by_model)
+        }
+        more = (
+            f", the {MAX_TAGS} most frequent of {len(counted)}" if len(counted) > len(kept) else ""
+        )
+        if shown:
+            found[key + more] = shown
+    return found
+
+
+def _answers(scored: Scored) -> dict[str, Answer]:
+    """Item digest -> what is shown of the answers to it."""
+    task = _installed(scored.evaluation)
+    items = {item.digest: item for item in scored.items}
+    means = {metric: item_values(scored.scores, metric) for metric in scored.evaluation.definitions}
+    repeats = Counter(sample.item for sample in scored.samples)
+    found: dict[str, Answer] = {}
+    for sample, score in zip(scored.samples, scored.scores, strict=True):
+        if sample.item in found or sample.item not in items:
+            continue
+        found[sample.item] = Answer(
+            response=sample.response,
+            values={name: by[sample.item] for name, by in means.items() if sample.item in by},
+            unscored=score.unscored,
+            feedback=_feedback(task, items[sample.item], sample, score),
+            notes=[
+                *(["ended by the length limit"] if sample.finish_reason == "length" else []),
+                *(
+                    [f"the first of {repeats[sample.item]} answers; values are their means"]
+                    if repeats[sample.item] > 1
+                    else []
+                ),
+            ],
+        )
+    return found
+
+
+def _feedback(task: Task | None, item: Item, sample: Sample, score: Score) -> list[AspectFeedback]:
+    return task.feedback(item, sample, score).aspects if task else []
+
+
+def _installed(evaluation: Evaluation) -> Task | None:
+    """The task that the scores were made by, where this program has it in that version."""
+    if evaluation.task not in tasks.names():
+        return None
+    task = tasks.load(evaluation.task)
+    return task if task.version == evaluation.task_version else None
+
+
+def _reference(item: Item) -> str:
+    """What the answer was scored by, a line each."""
+    return "\n".join(
+        f"{key}: {value if isinstance(value, str) else canonical_json(value)}"
+        for key, value in sorted(item.reference.items())
+    )

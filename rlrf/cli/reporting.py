@@ -1,0 +1,68 @@
+"""`rlrf report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from rlrf.cli.common import FILE, FOLDER, as_json, print_json
+
+
+@click.command()
+@click.argument("run", type=FOLDER, required=False)
+@click.option("--baseline", type=FOLDER, help="An evaluation folder, to compare with --candidate.")
+@click.option("--candidate", type=FOLDER, help="An evaluation folder.")
+@click.option("--policy", type=FILE, help="YAML or JSON, for --candidate.  [default: as `gate`]")
+@click.option("--out", type=FILE, help="The page.  [default: RUN/report.html, or CANDIDATE/...]")
+@as_json
+def report(
+    *,
+    run: Path | None,
+    baseline: Path | None,
+    candidate: Path | None,
+    policy: Path | None,
+    out: Path | None,
+    json_: bool,
+) -> None:
+    """Write one HTML page on a finished RUN, or on two evaluations, with every answer in it.
+
+    The page is a single file: no network, no server. It holds prompts and answers; mind who
+    may read them before you share it.
+
+    \b
+    rlrf report runs/quickstart
+    rlrf report --baseline evaluations/m0 --candidate evaluations/m1 --out report.html
+    """
+    from harness.errors import UserError
+    from harness.store import write_text
+
+    if run is not None and not (baseline or candidate or policy):
+        from rlrf.report import report as page_of
+
+        page, place = page_of(run), out or run / "report.html"
+    elif run is None and baseline and candidate:
+        from harness import evaluation
+        from harness.report import compare
+        from harness.settings import load_policy
+        from rlrf.config import default_policy
+
+        before, after = evaluation.load(baseline), evaluation.load(candidate)
+        primary = {
+            task: metric
+            for task, one in before.items()
+            for metric in one.evaluation.definitions.values()
+            if metric.primary
+        }
+        rules = load_policy(policy) if policy else default_policy(primary)
+        page, place = compare(rules, before, after), out or candidate / "report.html"
+    else:
+        raise UserError(
+            "Name a run, or two evaluation folders with --baseline and --candidate; "
+            "`rlrf report --help` shows both."
+        )
+    write_text(place, page)
+    if json_:
+        print_json({"page": str(place), "bytes": place.stat().st_size})
+    else:
+        print(place)

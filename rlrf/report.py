@@ -1,0 +1,237 @@
+"""A run as a page: what became of each candidate, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from harness import evaluation
+from harness.errors import UserError
+from harness.render import html
+from harness.render.html import numbers
+from harness.render.html.figures import Curve, Point, Step
+from harness.render.html.report import Gate, Measured, Model, Report, Table
+from harness.report import gains, measure, questions
+from harness.schema import Decision, Metric
+from harness.store import parse, read_json
+from rlrf.result import GateVerdict, Iteration, RunResult
+from rlrf.run import MANIFEST, Manifest
+
+STAGES = ("explore", "feedback", "reflect", "train", "evaluate")
+SAID = {"pass": "passes", "fail": "fails", "inconclusive": "is inconclusive"}
+
+
+def report(run: Path) -> str:
+    """The page of the finished run in the folder `run`; HTML, the same bytes for the same run.
+
+    Raises:
+        UserError: it is no finished run, or a file of it is malformed.
+    """
+    path = run / "result.json"
+    if not path.is_file():
+        raise UserError(
+            f"There is no finished run in {run}: it has no result.json. The command that started "
+            "the run resumes it; for two evaluation folders name --baseline and --candidate."
+        )
+    result = parse(RunResult, read_json(path), str(path))
+    sealed = [evaluation.load(run / "sealed" / model.name) for model in result.sealed]
+    measured = measure(sealed)
+    definitions = {one.task: one.evaluations[0].definitions for one in measured}
+    names = [model.name for model in result.sealed]
+    outcomes = {turn.candidate: turn.outcome for turn in result.iterations}
+    headline = _headline(result, definitions)
+    at = _compared(result, names)
+    decided = result.sealed[at].vs_anchor
+    return html.report(
+        Report(
+            kind=f"Run {result.run}",
+            title=_title(result),
+            verdict=decided.verdict if decided else None,
+            sentence=_sentence(result, at),
+            findings=_findings(result, at, definitions),
+            split=", ".join(sorted({one.evaluations[0].split for one in measured})),
+            models=[Model(name, outcomes.get(name, "start")) for name in names],
+            headline=headline,
+            measured=measured,
+            questions=questions(sealed),
+            compared=(0, at),
+            curves=[_curve(result, measured, *shown) for shown in headline],
+            gates=_gates(result),
+            sealed=_sealed(result),
+            optimism=_optimism(result, definitions, headline),
+            training=_training(run, result),
+        )
+    )
+
+
+def _title(result: RunResult) -> str:
+    if result.incumbent == result.sealed[0].name:
+        return f"{result.incumbent} stays the incumbent: no candidate passed the gate"
+    return f"{result.incumbent} passed the gate and is the incumbent"
+
+
+def _compared(result: RunResult, names: Sequence[str]) -> int:
+    """The model to set beside M0: the incumbent, or where M0 stays, the last candidate."""
+    at = names.index(result.incumbent) if result.incumbent in names else 0
+    return at or len(names) - 1
+
+
+def _sentence(result: RunResult, at: int) -> str:
+    promoted = sum(turn.outcome == "promoted" for turn in result.iterations)
+    model, decision = result.sealed[at], result.sealed[at].vs_anchor
+    said = f"{promoted} of {len(result.iterations)} candidates were promoted."
+    if decision is None:
+        return said
+    return (
+        f"{said} On the sealed split, opened once, {model.name} {SAID[decision.verdict]} against "
+        f"{result.sealed[0].name}."
+    )
+
+
+def _findings(
+    result: RunResult, at: int, definitions: Mapping[str, Mapping[str, Metric]]
+) -> list[str]:
+    decision = result.sealed[at].vs_anchor
+    if decision is None:
+        return []
+    shown = [c for c in decision.checks if f"{c.task} {c.metric}" in result.shown]
+    return gains(shown, decision, definitions)
+
+
+def _headline(
+    result: RunResult, definitions: Mapping[str, Mapping[str, Metric]]
+) -> list[tuple[str, str]]:
+    pairs = [(task, metric) for task, _, metric in (name.partition(" ") for name in result.shown)]
+    return [(task, metric) for task, metric in pairs if task in definitions]
+
+
+def _curve(result: RunResult, measured: Sequence[Measured], task: str, metric: str) -> Curve:
+    """The sealed split's means over the iterations, and what the gate saw on its slices."""
+    (one,) = [one for one in measured if one.task == task]
+    outcomes = {turn.candidate: turn.outcome for turn in result.iterations}
+    return Curve(
+        title=f"{task} {metric}",
+        metric=one.definition(metric),
+        points=[
+            Point(model.name, found, outcomes.get(model.name, "start"))
+            for model, found in zip(result.sealed, one.results(metric), strict=True)
+            if found is not None
+        ],
+        steps=[
+            Step(turn.explored_by, turn.candidate, check.baseline_mean, check.candidate_mean)
+            for turn in result.iterations
+            if turn.gate
+            for check in turn.gate.vs_incumbent.checks
+            if (check.task, check.metric) == (task, metric) and check.n
+        ],
+    )
+
+
+def _gates(result: RunResult) -> list[Gate]:
+    anchor = result.sealed[0].name
+    return [
+        Gate(
+            title=f"Iteration {turn.number}: {turn.candidate}, made from {turn.explored_by}",
+            outcome=turn.outcome,
+            reasons=turn.gate.promotion.reasons if turn.gate else [turn.pairs.sentence()],
+            decisions=_decisions(turn, turn.gate, anchor) if turn.gate else [],
+        )
+        for turn in result.iterations
+    ]
+
+
+def _decisions(turn: Iteration, gate: GateVerdict, anchor: str) -> list[tuple[str, Decision]]:
+    if gate.vs_incumbent == gate.vs_anchor:
+        return [(f"{anchor}, incumbent and anchor", gate.vs_incumbent)]
+    return [
+        (f"the incumbent {turn.explored_by}", gate.vs_incumbent),
+        (f"the anchor {anchor}", gate.vs_anchor),
+    ]
+
+
+def _sealed(result: RunResult) -> list[Gate]:
+    anchor = result.sealed[0].name
+    return [
+        Gate(
+            title=model.name,
+            outcome=model.vs_anchor.verdict,
+            reasons=[],
+            decisions=[(anchor, model.vs_anchor)],
+        )
+        for model in result.sealed
+        if model.vs_anchor
+    ]
+
+
+def _optimism(
+    result: RunResult,
+    definitions: Mapping[str, Mapping[str, Metric]],
+    headline: Sequence[tuple[str, str]],
+) -> Table | None:
+    rows = []
+    level = ""
+    for model in result.sealed:
+        gaps = result.optimism(model.name)
+        for check in model.vs_anchor.checks if model.vs_anchor else []:
+            gap = gaps.get(f"{check.task} {check.metric}")
+            if gap is None or (check.task, check.metric) not in headline or not model.vs_anchor:
+                continue
+            level = f"{100 - 200 * model.vs_anchor.policy.alpha:g} %"
+            metric = definitions[check.task].get(check.metric)
+            ends = numbers.interval(check.low, check.high, metric, signed=True)
+            rows.append(
+                [
+                    model.name,
+                    f"{check.task} {check.metric}",
+                    numbers.number(check.delta + gap, metric, signed=True),
+                    f"{numbers.number(check.delta, metric, signed=True)} {ends}",
+                    f"{check.n:,}",
+                    numbers.number(gap, metric, signed=True),
+                ]
+            )
+    heads = ["model", "metric", "gain at the gate", f"sealed gain [{level}]", "n", "optimism"]
+    return Table(heads, rows) if rows else None
+
+
+def _training(run: Path, result: RunResult) -> Table:
+    rows = []
+    for turn in result.iterations:
+        pairs = turn.pairs
+        seconds = _seconds(run / f"iter_{turn.number}")
+        skipped = ", ".join(f"{count} {why}" for why, count in sorted(pairs.skipped.items()))
+        similar = pairs.median_similarity
+        rows.append(
+            [
+                turn.candidate,
+                f"{pairs.prompts:,}",
+                f"{pairs.pairs:,} ({pairs.chosen_refined:,} with a refinement chosen)",
+                f"{pairs.refinements_better:,} / {pairs.refinements_worse:,} "
+                f"of {pairs.refinements:,}",
+                numbers.NOTHING if similar is None else f"{similar:.2f}",
+                skipped or numbers.NOTHING,
+                *[f"{seconds[stage]:,.0f}" for stage in STAGES],
+                f"{turn.seconds:,.0f}",
+            ]
+        )
+    heads = [
+        "candidate",
+        "prompts",
+        "pairs",
+        "refinements better / worse",
+        "median similarity",
+        "prompts without a pair",
+        *(f"{stage} s" for stage in STAGES),
+        "total s",
+    ]
+    return Table(heads, rows)
+
+
+def _seconds(iteration: Path) -> dict[str, float]:
+    """Stage -> what it took; the feedback on refinements counts as feedback."""
+    taken = dict.fromkeys(STAGES, 0.0)
+    for path in sorted(iteration.glob(f"*/{MANIFEST}")):
+        name = path.parent.name
+        stage = "feedback" if name == "reflect_feedback" else name.partition("_")[0]
+        if stage in taken:
+            taken[stage] += parse(Manifest, read_json(path), str(path)).seconds
+    return taken
