@@ -26,24 +26,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
+from harness.errors import UserError
 from harness.evidence import Evidence, Scored, gather
 from harness.schema import Alarm, Check, Decision, Metric, Policy, Promotion, Verdict, digest
 from harness.stats import Estimate
+from harness.stats.anytime import bounds, p_of_no_change
 from harness.stats.holm import holm
 from harness.stats.noninferiority import pairs_needed, tango
 from harness.stats.paired import Numbers, compare
 from harness.stats.power import items_needed
+from harness.stats.sequential import watch
 
 Label = Literal["improved", "tolerated-regression", "unchanged", "regressed", "unclear"]
 
 
 def decide(
-    policy: Policy, baseline: Mapping[str, Scored], candidate: Mapping[str, Scored]
+    policy: Policy,
+    baseline: Mapping[str, Scored],
+    candidate: Mapping[str, Scored],
+    *,
+    order: Mapping[str, Sequence[str]] | None = None,
 ) -> Decision:
     """Judge `candidate` against `baseline` (task -> evaluation with scores) by `policy`.
 
@@ -63,11 +70,21 @@ def decide(
     means are compared as they are published, each over its own items, with the standard error
     that belongs to that. A yes/no metric has no such comparison; score an abstention as 0.
 
+    With an `order` (task -> digests of all planned items, drawn at random before any was
+    answered) the test is the sequential one instead, which may be asked again after each further
+    item (see `harness.stats.sequential`): the verdict is on the planned items, of which the two
+    sides need only hold the first ones, and each check stops where it knows.
+
     Raises:
         UserError: the evidence does not match (names what differs), or lacks what a rule asks for.
     """
     gathered = gather(policy, baseline, candidate)
-    findings = [_examine(evidence, policy.alpha) for evidence in gathered]
+    findings = [
+        _watch(evidence, policy.alpha, order[evidence.rule.task])
+        if order is not None
+        else _examine(evidence, policy.alpha)
+        for evidence in gathered
+    ]
     labels = _labels(findings, policy.alpha)
     checks = [_check(*found) for found in zip(findings, labels, strict=True)]
     verdict, reasons = _overall(findings)
@@ -147,6 +164,7 @@ class _Finding:
     flips: tuple[int, int] | None
     verdict: Verdict
     reason: str
+    planned: int | None = None
 
 
 def _examine(evidence: Evidence, alpha: float) -> _Finding:
@@ -156,9 +174,7 @@ def _examine(evidence: Evidence, alpha: float) -> _Finding:
     old, new = sign * evidence.baseline, sign * evidence.candidate
     n = int((~np.isnan(old) & ~np.isnan(new)).sum())
     if n == 0:
-        nothing = Estimate("none: nothing to compare", 0.0, 0.0, -span, span, 1.0, 1.0)
-        gap = evidence.gap or "no item has a value on both sides"
-        return _Finding(evidence, nothing, 0, None, "inconclusive", gap)
+        return _nothing(evidence)
     estimate, flips = _test(old, new, metric, margin, alpha)
     verdict, reason = _read(estimate, n, margin, span, alpha)
     if flips:
@@ -170,6 +186,60 @@ def _examine(evidence: Evidence, alpha: float) -> _Finding:
     if evidence.gap:
         verdict, reason = "inconclusive", evidence.gap
     return _Finding(evidence, estimate, n, flips, verdict, reason)
+
+
+def _nothing(evidence: Evidence) -> _Finding:
+    span = evidence.metric.high - evidence.metric.low
+    nothing = Estimate("none: nothing to compare", 0.0, 0.0, -span, span, 1.0, 1.0)
+    gap = evidence.gap or "no item has a value on both sides"
+    return _Finding(evidence, nothing, 0, None, "inconclusive", gap)
+
+
+def _watch(evidence: Evidence, alpha: float, order: Sequence[str]) -> _Finding:
+    """As `_examine`, item by item in `order`, up to where the verdict is known."""
+    metric, margin = evidence.metric, evidence.rule.margin
+    span = metric.high - metric.low
+    place = {item: i for i, item in enumerate(order)}
+    if strangers := [item for item in evidence.items if item not in place]:
+        raise UserError(
+            f"The plan has no item {strangers[0][:12]} of {evidence.rule.task}: the evaluations "
+            "are of other items than the plan. Evaluate what was planned, or plan anew."
+        )
+    both = ~np.isnan(evidence.baseline) & ~np.isnan(evidence.candidate)
+    if not both.any():
+        return _nothing(evidence)
+    rows = np.flatnonzero(both)
+    rows = rows[np.argsort([place[evidence.items[i]] for i in rows])]
+    sign = 1 if metric.higher_is_better else -1
+    gains = sign * (evidence.candidate - evidence.baseline)[rows]
+    # Where an item has no value, it is not known how many of those to come have one.
+    whole = evidence.lost == 0 and len(rows) == len(evidence.items)
+    population = len(order) if whole else None
+    found = watch(gains, margin=margin, alpha=alpha, span=span, population=population)
+    used = found.stopped_at or len(rows)
+    gains, rows = gains[:used], rows[:used]
+    seen = replace(evidence, baseline=evidence.baseline[rows], candidate=evidence.candidate[rows])
+    low, high = bounds(gains, alpha=alpha, span=span, population=population)
+    estimate = Estimate(
+        test="sequential test by betting",
+        delta=float(gains.mean()),
+        stderr=float(gains.std(ddof=1)) / math.sqrt(used) if used > 1 else 0.0,
+        low=low,
+        high=high,
+        p_value=min(1.0, math.exp(-found.log_e_pass)),
+        p_zero=p_of_no_change(gains, span=span, population=population),
+    )
+    flips = None
+    if metric.kind == "binary" and np.isin(gains, [-1, 0, 1]).all():
+        flips = int((gains > 0).sum()), int((gains < 0).sum())
+    verdict: Verdict = found.verdict or "inconclusive"
+    reason = f"gain between {low:+.4g} and {high:+.4g} after {used:,} of {len(order):,} items"
+    gap = evidence.gap
+    if one_sided := len(evidence.items) - int(both.sum()):
+        gap = gap or f"it applies to {one_sided} items on one side only: plan a fixed test for it"
+    if gap:
+        verdict, reason = "inconclusive", gap
+    return _Finding(seen, estimate, used, flips, verdict, reason, planned=len(order))
 
 
 def _worst_case(old: Numbers, new: Numbers, evidence: Evidence, alpha: float) -> str:
@@ -258,6 +328,7 @@ def _check(found: _Finding, label: Label) -> Check:
         p_value=estimate.p_value,
         improved_only=found.flips[0] if found.flips else None,
         regressed_only=found.flips[1] if found.flips else None,
+        planned=found.planned,
         reason=found.reason,
     )
 
