@@ -1,0 +1,234 @@
+"""A judge against people: how far off it is, and what its numbers are once that is corrected.
+
+A small random part of the items is labelled by people. There the judge's error is seen, and what
+it says of all the items is corrected by it (`harness.stats.ppi`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from harness.errors import UserError
+from harness.judge.saved import Saved
+from harness.schema import JudgeRef, Metric, MetricResult, Record
+from harness.stats.ppi import MIN_LABELLED, YES_NO, YES_NO_CHANGE, Numbers, corrected_mean
+from harness.store import parse, read_jsonl
+from tasks.plugin import item_values, summarize
+
+Labels = dict[str, dict[str, float]]
+"""Metric -> item digest -> what people say."""
+
+
+class Label(Record):
+    """One line of human labels: the item's index, and a value for each metric that was labelled."""
+
+    id: int = Field(ge=0)
+    values: dict[str, float | None] = Field(description="None: the metric does not apply")
+
+
+class Calibration(Record):
+    """One metric of a judge, set against people. Intervals are of 95 %, over items."""
+
+    metric: str
+    of: Literal["mean", "change"] = Field(description="change: candidate minus baseline, by item")
+    labelled: int = Field(description="items with a human label and a judge's score")
+    unlabelled: int = Field(description="items with a judge's score alone")
+    judge: MetricResult = Field(description="what the judge says of all items")
+    judge_labelled: MetricResult = Field(
+        description="the judge on the labelled items; far from `judge`, they are no random part"
+    )
+    human: MetricResult = Field(description="what people say of the labelled items")
+    bias: MetricResult = Field(description="judge minus human, on the labelled items")
+    corrected: MetricResult = Field(description="the human mean over all items, as estimated")
+    weight: float = Field(description="lambda: how far the judge is followed; 0 is not at all")
+    effective_n: float = Field(description="labels alone that would tell as much as `corrected`")
+    correlation: MetricResult = Field(description="Pearson's, of judge and human; Fisher's z")
+
+
+class Calibrations(Record):
+    """A judge against people, metric by metric."""
+
+    task: str
+    judge: JudgeRef | None
+    evaluation: str = Field(description="identity")
+    baseline: str | None = Field(description="identity, where a change is calibrated")
+    metrics: list[Calibration]
+
+
+def read_labels(path: Path, saved: Saved) -> Labels:
+    """Human labels of the items of `saved`: {"id": index, metric: value, ...} a line, as JSONL.
+
+    Raises:
+        UserError: a line is malformed, an item is unknown or there twice, a metric is unknown, or
+            a value is outside the metric's range.
+    """
+    items = {item.index: item.digest for item in saved.items}
+    known = saved.evaluation.definitions
+    lines: dict[int, int] = {}
+    found: Labels = {}
+    for number, row in read_jsonl(path):
+        where = f"{path}, line {number}"
+        values = {key: value for key, value in row.items() if key != "id"}
+        label = parse(Label, {"id": row.get("id"), "values": values}, where)
+        if label.id not in items:
+            raise UserError(f"{where}: the evaluation has no item with id {label.id}.")
+        if label.id in lines:
+            raise UserError(f"{where}: id {label.id} was there before, in line {lines[label.id]}.")
+        lines[label.id] = number
+        for name, value in label.values.items():
+            metric = _metric(name, known, where)
+            if value is None:
+                continue
+            if not metric.low <= value <= metric.high:
+                raise UserError(
+                    f"{where}: {name} is {value:g}, but runs from {metric.low:g} to "
+                    f"{metric.high:g}."
+                )
+            found.setdefault(name, {})[items[label.id]] = value
+    if not found:
+        raise UserError(f"There are no labels in {path}.")
+    return found
+
+
+def _metric(name: str, known: Mapping[str, Metric], where: str) -> Metric:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        raise UserError(
+            f"{where}: there is no metric '{name}'.{hint} Known: {', '.join(sorted(known))}."
+        )
+    return known[name]
+
+
+def mean(saved: Saved, labels: Labels) -> Calibrations:
+    """The mean of every labelled metric: by the judge, by people, and corrected.
+
+    The labelled items have to be a random part of all. Repeats of an item are averaged, on the
+    judge's side too, so where answers are repeated a label is of what is typical of them.
+
+    Raises:
+        UserError: fewer than `MIN_LABELLED` items have both a label and a judge's score.
+    """
+    return Calibrations(
+        task=saved.evaluation.task,
+        judge=saved.evaluation.judge,
+        evaluation=saved.evaluation.identity,
+        baseline=None,
+        metrics=[
+            _calibrate(
+                saved.evaluation.definitions[name],
+                "mean",
+                human,
+                item_values(saved.scores, name),
+            )
+            for name, human in sorted(labels.items())
+        ],
+    )
+
+
+def change(
+    baseline: Saved, baseline_labels: Labels, candidate: Saved, candidate_labels: Labels
+) -> Calibrations:
+    """The gain of `candidate` over `baseline`, item by item, where people labelled both.
+
+    A metric counts for an item where both sides have a value.
+
+    Raises:
+        UserError: as `mean`; the evaluations are not of the same items under the same judge.
+    """
+    for field in ("task", "split", "dataset_digest", "judge"):
+        if getattr(baseline.evaluation, field) != getattr(candidate.evaluation, field):
+            raise UserError(
+                f"The two evaluations differ in their {field}. Evaluate both in the same way."
+            )
+    shared = sorted(baseline_labels.keys() & candidate_labels.keys())
+    if not shared:
+        raise UserError("The two files of labels have no metric in common.")
+    return Calibrations(
+        task=candidate.evaluation.task,
+        judge=candidate.evaluation.judge,
+        evaluation=candidate.evaluation.identity,
+        baseline=baseline.evaluation.identity,
+        metrics=[
+            _calibrate(
+                candidate.evaluation.definitions[name],
+                "change",
+                _difference(baseline_labels[name], candidate_labels[name]),
+                _difference(
+                    item_values(baseline.scores, name), item_values(candidate.scores, name)
+                ),
+            )
+            for name in shared
+        ],
+    )
+
+
+def _difference(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
+    return {item: after[item] - before[item] for item in before if item in after}
+
+
+def _calibrate(
+    metric: Metric,
+    of: Literal["mean", "change"],
+    human: Mapping[str, float],
+    judge: Mapping[str, float],
+) -> Calibration:
+    both = [item for item in judge if item in human]
+    if len(both) < MIN_LABELLED:
+        raise UserError(
+            f"{len(both)} items have both a human label and a judge's score of {metric.name}; at "
+            f"least {MIN_LABELLED} are needed. Label more items, chosen at random."
+        )
+    rest = [judge[item] for item in judge if item not in human]
+    y, f = np.array([human[item] for item in both]), np.array([judge[item] for item in both])
+    whole = all(value.is_integer() for value in (*y.tolist(), *f.tolist(), *rest))
+    outcomes = (YES_NO if of == "mean" else YES_NO_CHANGE) if metric.kind == "binary" else ()
+    found = corrected_mean(y, f, rest, outcomes=outcomes if whole else ())
+    return Calibration(
+        metric=metric.name,
+        of=of,
+        labelled=len(both),
+        unlabelled=len(rest),
+        judge=summarize(list(judge.values())),
+        judge_labelled=summarize(f.tolist()),
+        human=summarize(y.tolist()),
+        bias=summarize((f - y).tolist()),
+        corrected=MetricResult(
+            mean=float(found.mean),
+            stderr=float(found.stderr),
+            low=float(found.low),
+            high=float(found.high),
+            n=len(both) + len(rest),
+        ),
+        weight=float(found.weight),
+        effective_n=float(found.effective_n),
+        correlation=_correlation(y, f),
+    )
+
+
+def _correlation(y: Numbers, f: Numbers) -> MetricResult:
+    """Pearson's r with the interval tanh(atanh(r) -+ z / sqrt(n - 3)) (R. Fisher, Metron 1, 1921).
+
+    None where one side is constant.
+    """
+    from scipy.stats import pearsonr
+
+    if np.ptp(y) == 0 or np.ptp(f) == 0:
+        return MetricResult(mean=None, n=len(y))
+    found = pearsonr(y, f)
+    interval = found.confidence_interval(0.95)
+    low, high = float(interval.low), float(interval.high)
+    known = math.isfinite(low) and math.isfinite(high)
+    return MetricResult(
+        mean=float(found.statistic),
+        low=low if known else None,
+        high=high if known else None,
+        n=len(y),
+    )
