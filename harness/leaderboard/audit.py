@@ -71,22 +71,22 @@ class Audit:
 
     def problems(self, entry: Any) -> list[str]:
         """What of an entry does not follow from what was admitted before."""
+        found: list[str] = []
         try:
             match entry.kind:
                 case "evaluation":
-                    return metric_problems(entry.evaluation, self._load(entry))
+                    found = metric_problems(entry.evaluation, self._load(entry))
                 case "decision":
-                    return self._decision_problems(entry.decision)
+                    found = self._decision_problems(entry.decision)
                 case "promotion":
-                    return self._promotion_problems(entry)
+                    found = self._promotion_problems(entry)
                 case "supersede":
-                    return self._supersede_problems(entry)
+                    found = self._supersede_problems(entry)
                 case "invalidate":
-                    return self._invalidate_problems(entry)
-                case _:
-                    return []
+                    found = self._invalidate_problems(entry)
         except UserError as error:
-            return [str(error)]
+            found = [str(error)]
+        return found
 
     def _index(self, name: str, entry: Any, value: Mapping[str, Any]) -> None:
         self.entries[name] = entry.kind

@@ -108,7 +108,7 @@ class Reading:
                 before, self.tips = self.tips, [t for t in self.tips if t not in line.parents]
                 self.tips.append(line.digest)
                 yield line
-        except _Fault as fault:
+        except _BadLineError as fault:
             self.damage = f"ledger.jsonl, line {fault.number or number + 1}: {fault}"
             self.damage += " Nothing after it can be trusted."
             return
@@ -124,7 +124,7 @@ class Reading:
                     )
                 while text := file.readline(MAX_LINE_BYTES + 1):
                     if len(text) > MAX_LINE_BYTES:
-                        raise _Fault(f"longer than {MAX_LINE_BYTES / 1024**2:g} MiB.")
+                        raise _BadLineError(f"longer than {MAX_LINE_BYTES / 1024**2:g} MiB.")
                     if not text.endswith(b"\n"):
                         self.torn = len(text)
                         return
@@ -136,9 +136,9 @@ class Reading:
 
     def _chain(self, line: Line) -> None:
         if line.digest in self._seen:
-            raise _Fault("the row is there already.", line.number)
+            raise _BadLineError("the row is there already.", line.number)
         if not self._seen.issuperset(p for p in line.parents if p != FIRST):
-            raise _Fault("the row before it was taken away, added or moved.", line.number)
+            raise _BadLineError("the row before it was taken away, added or moved.", line.number)
         self._seen.add(line.digest)
 
     def _compare_head(self, before: Sequence[str]) -> None:
@@ -254,7 +254,7 @@ def lock(folder: Path) -> Iterator[None]:
         yield
 
 
-class _Fault(Exception):
+class _BadLineError(Exception):
     """What is wrong with a line."""
 
     def __init__(self, what: str, number: int = 0) -> None:
@@ -267,14 +267,14 @@ def _line(text: bytes, number: int) -> Line:
     if not found or hashlib.sha256(b"{" + found["rest"]).hexdigest() != found["digest"].decode():
         return _unusual(text, number)
     if int(found["version"]) != SCHEMA_VERSION:
-        raise _Fault(_other_version(int(found["version"])), number)
+        raise _BadLineError(_other_version(int(found["version"])), number)
     entry, previous = found["entry"], found["previous"].decode()
     try:
         joined = loads(entry)["heads"] if entry.endswith(b'"kind":"merge"}') else []
         run = loads(found["run"])
         parents = (previous, *map(str, joined))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _Fault(f"not a row ({error}).", number) from error
+        raise _BadLineError(f"not a row ({error}).", number) from error
     return Line(number, text, found["digest"].decode(), parents, run, entry)
 
 
@@ -283,20 +283,20 @@ def _unusual(text: bytes, number: int) -> Line:
     try:
         value = loads(text)
     except (ValueError, RecursionError) as error:
-        raise _Fault(f"not JSON ({error}).", number) from error
+        raise _BadLineError(f"not JSON ({error}).", number) from error
     if isinstance(value, dict) and value.get("schema_version") != SCHEMA_VERSION:
-        raise _Fault(_other_version(value.get("schema_version")), number)
+        raise _BadLineError(_other_version(value.get("schema_version")), number)
     try:
         row = parse(Row, value, "row")
         # Without its digest; a lone surrogate is escaped in the file, and not in the digest.
         intact = digest({k: v for k, v in value.items() if k != "digest"}) == row.digest
         intact = intact and jsonl_bytes([value]) == text + b"\n"
     except UserError as error:
-        raise _Fault(str(error).removeprefix("row: "), number) from error
+        raise _BadLineError(str(error).removeprefix("row: "), number) from error
     except ValueError as error:  # a number without end
-        raise _Fault(f"not a row ({error}).", number) from error
+        raise _BadLineError(f"not a row ({error}).", number) from error
     if not intact:
-        raise _Fault("the row was changed (it does not have its digest).", number)
+        raise _BadLineError("the row was changed (it does not have its digest).", number)
     entry = canonical_json(value["entry"]).encode("utf-8", "surrogatepass")
     return Line(number, text, row.digest, _parents(row), row.run, entry)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 
+from harness.ranking import Column, Name, Table, Withdrawn, divide, tables
 from harness.schema import (
     Check,
     Decision,
@@ -18,7 +18,10 @@ from harness.schema import (
 )
 
 NOTHING = "-"
-Name = tuple[str, str]  # the run, and the model's name in it
+RANKS = (
+    "A model's rank is 1 + how many models of its column have an interval wholly on the better "
+    "side of its own; models that share a rank are not told apart.\n"
+)
 
 
 def board(rows: Sequence[Row]) -> str:
@@ -26,13 +29,20 @@ def board(rows: Sequence[Row]) -> str:
 
     All numbers of a column can be compared. Evaluations that cannot (another split, dataset,
     prompt, judge or estimator) stand in tables of their own, and what each was made with is said
-    below it. Where a model was evaluated twice in the same way the later one is shown.
+    below it. Where a model was evaluated twice in the same way the later one is shown; what was
+    superseded or invalidated is listed at the end, with the reason.
     """
-    tables = _tables(rows)
-    if not tables:
+    standing, withdrawn = divide(rows)
+    found = tables(standing)
+    if not found and not withdrawn:
         return "Nothing has been evaluated yet.\n"
-    runs = {row.run for row in rows}
-    shown = [_table(table, rows, with_run=len(runs) > 1) for table in tables]
+    runs = {row.run for row in standing}
+    said = _Said(standing)
+    shown = [_table(table, said, with_run=len(runs) > 1) for table in found]
+    if any(len(column.ranks()) > 1 for table in found for column in table.columns.values()):
+        shown.append(RANKS)
+    if withdrawn:
+        shown.append("\n".join(["## Withdrawn", "", *map(_withdrawn, withdrawn)]) + "\n")
     return "\n".join(shown)
 
 
@@ -79,74 +89,80 @@ def escape(text: str) -> str:
     return re.sub(r"([\\`*\[\]|~#$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))", r"\\\1", text)
 
 
-@dataclass
-class _Table:
-    """Comparable columns: task -> (key, model -> evaluation)."""
+class _Said:
+    """What the gate said of each evaluation of a run, and of each model that was to be promoted."""
 
-    split: str
-    columns: dict[str, tuple[str, dict[Name, Evaluation]]] = field(default_factory=dict)
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._verdicts: dict[Name, list[tuple[int, str]]] = {}  # (run, identity) -> place, words
+        self._promoted: dict[Name, str] = {}
+        for place, row in enumerate(rows):
+            if isinstance(row.entry, DecisionEntry):
+                words = f"{row.entry.decision.verdict} ({row.entry.against})"
+                for identity in row.entry.decision.candidate.values():
+                    self._verdicts.setdefault((row.run, identity), []).append((place, words))
+            elif isinstance(row.entry, PromotionEntry):
+                promoted = "yes" if row.entry.promotion.promoted else "no"
+                self._promoted[row.run, row.entry.candidate] = promoted
 
-    @property
-    def names(self) -> list[Name]:
-        return list(dict.fromkeys(name for _, found in self.columns.values() for name in found))
+    def verdicts(self, run: str, evaluations: Iterable[Evaluation]) -> str:
+        said = {v for e in evaluations for v in self._verdicts.get((run, e.identity), [])}
+        return ", ".join(dict.fromkeys(words for _, words in sorted(said))) or NOTHING
 
-
-def _tables(rows: Iterable[Row]) -> list[_Table]:
-    """Each kind of comparable evaluation is a column, in the first table that has room for it."""
-    tables: list[_Table] = []
-    placed: dict[tuple[str, str], _Table] = {}
-    for row in rows:
-        if not isinstance(row.entry, EvaluationEntry):
-            continue
-        evaluation = row.entry.evaluation
-        task, key, name = evaluation.task, evaluation.comparable_key, (row.run, row.entry.name)
-        if (task, key) not in placed:
-            table = next(
-                (t for t in tables if t.split == evaluation.split and task not in t.columns), None
-            )
-            if table is None:
-                table = _Table(evaluation.split)
-                tables.append(table)
-            table.columns[task] = key, {}
-            placed[task, key] = table
-        placed[task, key].columns[task][1][name] = evaluation
-    return tables
+    def promoted(self, name: Name) -> str:
+        return self._promoted.get(name, NOTHING)
 
 
-def _table(table: _Table, rows: Sequence[Row], *, with_run: bool) -> str:
-    heads = ["model", *(["run"] if with_run else []), *(_title(table, t) for t in table.columns)]
-    heads += ["gate", "promoted"]
+def _table(table: Table, said: _Said, *, with_run: bool) -> str:
+    columns = table.columns.values()
+    heads = ["model", *(["run"] if with_run else []), *map(_title, columns), "gate", "promoted"]
+    results = [column.results() for column in columns]
+    ranks = [column.ranks() for column in columns]
     body = []
     for name in table.names:
-        found = [evaluations.get(name) for _, evaluations in table.columns.values()]
+        found = [column.evaluations[name] for column in columns if name in column.evaluations]
         body.append(
             [
                 escape(name[1]),
                 *([escape(name[0])] if with_run else []),
-                *(_cell(evaluation) for evaluation in found),
-                _verdicts(name, [e for e in found if e], rows),
-                _promoted(name, rows),
+                *(_cell(*each, name) for each in zip(results, ranks, strict=True)),
+                said.verdicts(name[0], found),
+                said.promoted(name),
             ]
         )
     made = [
-        f"- {escape(task)}: {_made(next(iter(evaluations.values())))}"
-        for task, (_, evaluations) in table.columns.items()
+        f"- {escape(column.task)}: {_made(next(iter(column.evaluations.values())))}"
+        for column in columns
     ]
     return "\n".join([f"## {escape(table.split)}", "", *_rows(heads, body), "", *made]) + "\n"
 
 
-def _title(table: _Table, task: str) -> str:
-    evaluation = next(iter(table.columns[task][1].values()))
-    return f"{escape(task)} {escape(_primary(evaluation))}".strip()
+def _title(column: Column) -> str:
+    return f"{escape(column.task)} {escape(column.metric.name if column.metric else '')}".strip()
 
 
-def _primary(evaluation: Evaluation) -> str:
-    return next((m.name for m in evaluation.definitions.values() if m.primary), "")
+def _cell(results: Mapping[Name, MetricResult], ranks: Mapping[Name, int], name: Name) -> str:
+    result = results.get(name)
+    if result is None:
+        return NOTHING
+    if len(ranks) < 2 or name not in ranks:
+        return _result(result)
+    return f"{_result(result)}, rank {ranks[name]}"
 
 
-def _cell(evaluation: Evaluation | None) -> str:
-    result = evaluation and evaluation.metrics.get(_primary(evaluation))
-    return _result(result) if result else NOTHING
+def _withdrawn(found: Withdrawn) -> str:
+    row, by = found.row, f"; {found.replaced_by[:12]} replaces it" if found.replaced_by else ""
+    return f"- {_what(row)} ({found.entry[:12]}, run {escape(row.run)}): {escape(found.reason)}{by}"
+
+
+def _what(row: Row) -> str:
+    entry = row.entry
+    if isinstance(entry, EvaluationEntry):
+        return f"{escape(entry.name)} on {escape(entry.evaluation.task)}"
+    if isinstance(entry, DecisionEntry):
+        return f"a decision against the {entry.against}, {entry.decision.verdict}"
+    if isinstance(entry, PromotionEntry):
+        return f"the promotion of {escape(entry.candidate)}"
+    return entry.kind
 
 
 def _result(result: MetricResult) -> str:
@@ -157,28 +173,6 @@ def _result(result: MetricResult) -> str:
         text += f" [{_number(result.low)}, {_number(result.high)}]"
     text += f" n={result.n}"
     return text + (f", {result.unscored} unscored" if result.unscored else "")
-
-
-def _verdicts(name: Name, evaluations: Sequence[Evaluation], rows: Sequence[Row]) -> str:
-    """What the gate said of these evaluations, and against whom."""
-    own = {evaluation.identity for evaluation in evaluations}
-    said = [
-        f"{row.entry.decision.verdict} ({row.entry.against})"
-        for row in rows
-        if isinstance(row.entry, DecisionEntry)
-        and row.run == name[0]
-        and own & {*row.entry.decision.candidate.values()}
-    ]
-    return ", ".join(dict.fromkeys(said)) or NOTHING
-
-
-def _promoted(name: Name, rows: Sequence[Row]) -> str:
-    said = [
-        "yes" if row.entry.promotion.promoted else "no"
-        for row in rows
-        if isinstance(row.entry, PromotionEntry) and (row.run, row.entry.candidate) == name
-    ]
-    return said[-1] if said else NOTHING
 
 
 def _made(evaluation: Evaluation) -> str:

@@ -64,15 +64,21 @@ def test_a_board_says_who_stands_where(played: Board) -> None:
     (table,) = tables(markdown.board(played.rows()))
     assert table == [
         ["model", "quiz accuracy", "poll accuracy", "gate", "promoted"],
-        ["M0", "0.3333 [0.2273, 0.4594] n=60", "0.3333 [0.2273, 0.4594] n=60", "-", "-"],
+        [
+            "M0",
+            "0.3333 [0.2273, 0.4594] n=60, rank 1",
+            "0.3333 [0.2273, 0.4594] n=60, rank 1",
+            "-",
+            "-",
+        ],
         [
             "M1",
-            "0.5833 [0.4573, 0.6994] n=60",
-            "0.5833 [0.4573, 0.6994] n=60",
+            "0.5833 [0.4573, 0.6994] n=60, rank 1",
+            "0.5833 [0.4573, 0.6994] n=60, rank 1",
             "pass (incumbent)",
             "yes",
         ],
-        ["M2", "0.25 [0.1578, 0.3723] n=60", "-", "fail (incumbent)", "no"],
+        ["M2", "0.25 [0.1578, 0.3723] n=60, rank 2", "-", "fail (incumbent)", "no"],
     ]
 
 
