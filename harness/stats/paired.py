@@ -142,7 +142,7 @@ def gain(
         raise UserError("There is nothing to compare: the metric has no value on one side.")
     mean_b, mean_c = float(b[in_b].mean()), float(c[in_c].mean())
     moves = np.where(in_c, c - mean_c, 0) / in_c.sum() - np.where(in_b, b - mean_b, 0) / in_b.sum()
-    group = _groups(clusters, len(b))[in_b | in_c]
+    group = groups(clusters, len(b))[in_b | in_c]
     _, group = np.unique(group, return_inverse=True)
     sums = np.bincount(group, weights=moves[in_b | in_c])
     count = len(sums)
@@ -150,7 +150,12 @@ def gain(
     return mean_c - mean_b, stderr, count
 
 
-def _groups(clusters: Sequence[object] | None, n: int) -> npt.NDArray[np.int64]:
+def groups(clusters: Sequence[object] | None, n: int) -> npt.NDArray[np.int64]:
+    """The number of each item's cluster, in order of appearance; without clusters its own.
+
+    Raises:
+        UserError: there is not one cluster name an item.
+    """
     if clusters is None:
         return np.arange(n)
     if len(clusters) != n:
@@ -194,7 +199,7 @@ def compare(
             p_zero=min(1.0, 2 * _p_without_spread(abs(delta), span, count)),
         )
     if count < FEW_CLUSTERS:
-        sums, sizes = _cluster_sums(c - b, _groups(clusters, len(b)))
+        sums, sizes = _cluster_sums(c - b, groups(clusters, len(b)))
         if not np.array_equal(np.isnan(b), np.isnan(c)):
             sums = sums[:0]  # no sign to flip where an item has one side only
         low, high, p_value, p_zero = _sign_flip(sums, sizes, margin, alpha, span)
