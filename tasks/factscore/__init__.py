@@ -10,7 +10,10 @@ Min et al., "FActScore", EMNLP 2023 (arXiv 2305.14251). One instance, and one ve
 from tasks.factscore.feedback import feedback
 from tasks.factscore.items import items
 from tasks.factscore.scoring import METRICS, score
+from tasks.factscore.settings import FactScoreSettings, configured
 from tasks.plugin import Task
+
+__all__ = ["TASKS", "FactScoreSettings", "configure"]
 
 TASKS = [
     Task(
@@ -23,3 +26,12 @@ TASKS = [
         feedback=feedback,
     )
 ]
+
+
+def configure(settings: FactScoreSettings) -> Task:
+    """FActScore with the decomposer, retriever and verifier that `settings` name.
+
+    Raises:
+        UserError: a file or model that they name cannot be read, or a library is not installed.
+    """
+    return configured(TASKS[0], settings)

@@ -11,12 +11,13 @@ from collections.abc import Iterable, Sequence
 
 MAX_REPLY = 20_000  # characters read of one reply
 
-_BULLET = re.compile(r"\s*[-*\u2022]\s+(\S.*)")
+_BULLET = re.compile(r"\s*(?:[-*\u2022]|\d{1,3}[.)])\s+(\S.*)")
 
 # A fact that ends in one of these says nothing by itself.
 STUBS = "born appointed characterized described known member advocate served elected".split()
 NOT_STUBS = ("founding member",)
 
+_CAPITALISED = re.compile(r"[^\W\d_a-z]\w*(?:[ -][^\W\d_a-z]\w*)*")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _MONTH = re.compile(
     r"\b(?:January|February|March|April|May|June|July|August|September|October|November|December)\b"
@@ -35,15 +36,18 @@ def clean_facts(sentence: str, facts: Sequence[str]) -> list[str]:
 
     A stub is dropped where another fact contains it. A number or month that the sentence does not
     have is completed if it is the beginning of exactly one that it has ("197" for "1975"); if
-    not, its fact is dropped. Where this would lose a number of the sentence that the facts did
-    cover, nothing is cleaned: the facts are returned as they came.
+    not, its fact is dropped. Where this would lose a number or a name of the sentence that the
+    facts did cover, nothing is cleaned: the facts are returned as they came.
     """
     has = _numbers(sentence)
+    names = _names(sentence)
     different = dict.fromkeys(facts)
     telling = [fact for fact in different if not _is_stub(fact, different)]
     repaired = [_repaired(fact, has) for fact in telling]
     kept = list(dict.fromkeys(fact for fact in repaired if fact is not None))
-    return kept if has & _numbers(*facts) <= _numbers(*kept) else list(facts)
+    if has & _numbers(*facts) <= _numbers(*kept) and _told(names, facts) <= _told(names, kept):
+        return kept
+    return list(facts)
 
 
 def _is_stub(fact: str, facts: Iterable[str]) -> bool:
@@ -63,6 +67,18 @@ def _numbers(*texts: str) -> set[str]:
         for pattern in (_NUMBER, _MONTH)
         for found in pattern.findall(text)
     }
+
+
+def _names(sentence: str) -> set[str]:
+    """Runs of capitalised words, but for the word that a sentence begins with anyway."""
+    runs = _CAPITALISED.findall(sentence)
+    first = sentence.split(maxsplit=1)[:1]
+    return {run for run in runs if [run] != first}
+
+
+def _told(names: set[str], facts: Iterable[str]) -> set[str]:
+    together = "\n".join(facts)
+    return {name for name in names if name in together}
 
 
 def _repaired(fact: str, has: set[str]) -> str | None:

@@ -12,3 +12,4 @@ class Fact(Record):
 
     text: str
     supported: bool = Field(strict=True)
+    evidence: str = Field(default="", description="what of the source speaks to it")

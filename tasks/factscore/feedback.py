@@ -8,9 +8,11 @@ from harness.schema import AspectFeedback, Feedback, Item, Sample, Score
 from tasks.factscore.facts import Fact
 from tasks.factscore.scoring import GAMMA
 
+MAX_EVIDENCE = 300  # characters
+
 
 def feedback(item: Item, sample: Sample, score: Score) -> Feedback:
-    """Factuality quotes each unsupported fact; completeness counts the facts that are supported.
+    """Factuality quotes each unsupported fact and the evidence; completeness counts supported ones.
 
     Factuality: 2 if every fact is supported, 1 if half of them are, else 0. Completeness: 2 with
     more than gamma supported facts, the length from which a response is not penalised, 1 with
@@ -34,9 +36,12 @@ def feedback(item: Item, sample: Sample, score: Score) -> Feedback:
 
 
 def _factuality(facts: list[Fact]) -> AspectFeedback:
-    wrong = [fact.text for fact in facts if not fact.supported]
+    wrong = [fact for fact in facts if not fact.supported]
     lines = [
-        f"The record does not support: '{text}'. Leave it out or correct it." for text in wrong
+        f"The record does not support: '{fact.text}'. "
+        + (f"Nearest it says: '{fact.evidence[:MAX_EVIDENCE]}'. " if fact.evidence else "")
+        + "Leave it out or correct it."
+        for fact in wrong
     ]
     return AspectFeedback(
         aspect="factuality",

@@ -58,6 +58,7 @@ def facts_score(
     gamma: float = GAMMA,
     k: int = K,
     rules: Rules = "generic",
+    cut: str = "",
 ) -> Score:
     """The score of one response from its verified facts.
 
@@ -67,7 +68,8 @@ def facts_score(
     f1_at_k = the harmonic mean of precision and min(s / k, 1); 0 if s = 0 (F1@K of Wei et al.,
     NeurIPS 2024, arXiv 2403.18802, where k is the median number of facts of a data set).
 
-    Whether the response declines is taken from `abstained`, else detected by `rules`.
+    Whether the response declines is taken from `abstained`, else detected by `rules`. `cut` says
+    what of an overlong response its facts do not cover; it is kept in the details.
     """
     if abstained is None:
         abstained = abstains(sample.response, rules)
@@ -89,7 +91,12 @@ def facts_score(
         sample,
         values,
         {},
-        {"facts": [fact.model_dump() for fact in facts], "gamma": gamma, "k": k},
+        {
+            "facts": [fact.model_dump(exclude_defaults=True) for fact in facts],
+            "gamma": gamma,
+            "k": k,
+        }
+        | ({"cut": cut} if cut else {}),
     )
 
 

@@ -10,9 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from harness.schema import Item, Score
-from tasks.factscore.facts import Fact
+from tasks.factscore.pipeline import Pipeline
 from tasks.factscore.scoring import METRICS as FACTSCORE_METRICS
-from tasks.factscore.scoring import facts_score
 from tasks.gsm8k.scoring import METRICS as GSM8K_METRICS
 from tasks.gsm8k.scoring import score as score_arithmetic
 from tasks.just_eval.scoring import METRICS as JUST_EVAL_METRICS
@@ -25,22 +24,18 @@ from tasks.plugin import Answered, Judge, Task
 GAMMA, K = 4.0, 5
 
 
+BIOGRAPHIES = Pipeline(
+    pages=biography.pages,
+    decomposer=biography.Claims(),
+    retriever=biography.WholePage(),
+    verifier=biography.Exact(),
+    gamma=GAMMA,
+    at_k=K,
+)
+
+
 def _items(task: str, split: str, data: Path | None = None) -> list[Item]:
     return world.items(task, split)
-
-
-def _score_biographies(answered: Sequence[Answered], judge: Judge | None = None) -> list[Score]:
-    return [
-        facts_score(
-            item,
-            sample,
-            [Fact(text=claim.text, supported=claim.supported) for claim in claims],
-            gamma=GAMMA,
-            k=K,
-        )
-        for item, sample in answered
-        for claims in [biography.verify(item, sample.response)]
-    ]
 
 
 def _score_instructions(answered: Sequence[Answered], judge: Judge | None = None) -> list[Score]:
@@ -64,7 +59,7 @@ TASKS = [
         metrics=FACTSCORE_METRICS,
         splits=world.SPLITS,
         items=partial(_items, biography.TASK),
-        score=_score_biographies,
+        score=BIOGRAPHIES.score,
         feedback=biography.feedback,
         generation={"max_tokens": 120, "temperature": 0.0, "stop": []},
         estimator=f"sentences, exact record, gamma {GAMMA:g}, k {K}",

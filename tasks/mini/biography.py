@@ -15,12 +15,15 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import Literal
 
 from harness.schema import AspectFeedback, Feedback, Item, Sample, Score
+from tasks.factscore import parts
+from tasks.factscore.parts import Biography, Facts, Finding
+from tasks.plugin import Judge
 
 TASK = "mini_factscore"
 
@@ -163,6 +166,7 @@ def claims(entity: str, text: str) -> Iterator[Claim]:
             yield Claim(sentence, _said(entity, sentence))
 
 
+@lru_cache(16_384)  # a sentence is read when it is claimed, verified and commented on
 def _said(entity: str, sentence: str) -> tuple[str, str] | None:
     for subject in (f"{entity} ", "She ", "He "):
         if sentence.startswith(subject):
@@ -173,22 +177,70 @@ def _said(entity: str, sentence: str) -> tuple[str, str] | None:
     return None
 
 
-def record(item: Item) -> dict[tuple[str, str], str]:
+@lru_cache(4_096)
+def record(entity: str, page: str) -> Mapping[tuple[str, str], str]:
     """What the person's page says -> the sentence that says it."""
-    page = claims(item.reference["entity"], item.reference["page"])
-    return {claim.said: claim.text for claim in page if claim.said}
+    return {claim.said: claim.text for claim in claims(entity, page) if claim.said}
+
+
+def different(entity: str, text: str) -> list[Claim]:
+    """The claims of `text`, each once: saying one true thing ten times is not ten facts."""
+    told: dict[object, Claim] = {}
+    for claim in claims(entity, text):
+        told.setdefault(claim.said or claim.text, claim)
+    return list(told.values())
 
 
 def verify(item: Item, text: str) -> list[Claim]:
-    """Every claim of a biography, with whether the person's page supports it.
+    """The different claims of a biography, with whether the person's page supports them."""
+    entity = item.reference["entity"]
+    known = record(entity, item.reference["page"])
+    return [replace(c, supported=c.said in known) for c in different(entity, text)]
 
-    A claim made twice counts once: saying one true thing ten times is not ten facts.
-    """
-    known = record(item)
-    told: dict[object, Claim] = {}
-    for claim in claims(item.reference["entity"], text):
-        told.setdefault(claim.said or claim.text, replace(claim, supported=claim.said in known))
-    return list(told.values())
+
+# The parts of FActScore's pipeline that know the truth -------------------------------------------
+
+
+class Claims:
+    """Decomposer: the different claims."""
+
+    name = "decompose claims"
+    prompt_digest = None
+
+    def decompose(self, biographies: Sequence[Biography], judge: Judge | None) -> list[Facts]:
+        """The claims of each biography."""
+        return [Facts(tuple(c.text for c in different(b.entity, b.text))) for b in biographies]
+
+
+class WholePage:
+    """Retriever: five sentences are all to the point."""
+
+    name = "whole page"
+
+    def retrieve(self, page: tuple[str, ...], query: str) -> tuple[str, ...]:
+        """The page."""
+        return page
+
+
+class Exact:
+    """Verifier: supported is what the page says, in any of the known wordings."""
+
+    name = "verify exact"
+    prompt_digest = None
+
+    def verify(
+        self, claimed: Sequence[Sequence[parts.Claim]], judge: Judge | None
+    ) -> list[list[Finding]]:
+        """Findings; none fails."""
+        return [
+            [Finding(_said(c.entity, c.text) in record(c.entity, *c.passages)) for c in group]
+            for group in claimed
+        ]
+
+
+def pages(items: Sequence[Item]) -> list[tuple[str, ...] | None]:
+    """The page of each item's person."""
+    return [(item.reference["page"],) for item in items]
 
 
 MAX_QUOTED = 3
@@ -196,7 +248,8 @@ MAX_QUOTED = 3
 
 def feedback(item: Item, sample: Sample, score: Score) -> Feedback:
     """Quotes the claims the page does not support, with what it says instead where it does."""
-    known = {relation: sentence for (relation, _), sentence in record(item).items()}
+    page = record(item.reference["entity"], item.reference["page"])
+    known = {relation: sentence for (relation, _), sentence in page.items()}
     told = verify(item, sample.response)
     doubtful = [claim for claim in told if not claim.supported]
     supported = len(told) - len(doubtful)

@@ -1,0 +1,125 @@
+"""FActScore, end to end: facts of each response, passages for each fact, a finding, a score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from harness.schema import Item, Score, digest
+from tasks.factscore.abstention import Rules, abstains
+from tasks.factscore.facts import Fact
+from tasks.factscore.parts import (
+    Biography,
+    Claim,
+    Decomposer,
+    Facts,
+    Finding,
+    Retriever,
+    Verifier,
+)
+from tasks.factscore.scoring import facts_score, unverified_score
+from tasks.plugin import Answered, Judge
+
+MAX_FACTS = 1_000  # verified of one response
+
+# The passages of the page of each item's entity; None where there is no page.
+Pages = Callable[[Sequence[Item]], list[tuple[str, ...] | None]]
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """One way to score biographies; `score` is a task's."""
+
+    pages: Pages
+    decomposer: Decomposer
+    retriever: Retriever
+    verifier: Verifier
+    gamma: float
+    at_k: int
+    rules: Rules = "generic"
+
+    @property
+    def name(self) -> str:
+        """The estimator's identity: scores by different ones are never compared."""
+        parts = (self.decomposer.name, self.retriever.name, self.verifier.name)
+        return f"{', '.join(parts)}, gamma {self.gamma:g}, k {self.at_k}"
+
+    @property
+    def judge_prompt(self) -> str | None:
+        """Digest of what a judge is asked; None if none is."""
+        asked = [self.decomposer.prompt_digest, self.verifier.prompt_digest]
+        return digest(asked) if any(asked) else None
+
+    def score(self, answered: Sequence[Answered], judge: Judge | None = None) -> list[Score]:
+        """The score of each response; one whose page, facts or findings lack says why.
+
+        The judge is asked for all facts in one batch, then for all findings in another. A
+        response is never scored on a part of its facts.
+        """
+        declined = [abstains(sample.response, self.rules) for _, sample in answered]
+        pages = self.pages([item for item, _ in answered])
+        biographies = {
+            number: Biography(item.reference["entity"], sample.response, page)
+            for number, ((item, sample), page) in enumerate(zip(answered, pages, strict=True))
+            if page is not None and not declined[number]
+        }
+        facts = dict(
+            zip(
+                biographies,
+                self.decomposer.decompose(list(biographies.values()), judge),
+                strict=True,
+            )
+        )
+        facts = {number: _bounded(found) for number, found in facts.items()}
+        claims = {
+            number: [self._claim(biographies[number], text) for text in found.texts]
+            for number, found in facts.items()
+            if not found.failure
+        }
+        verified = self.verifier.verify(list(claims.values()), judge)
+        findings = dict(zip(claims, verified, strict=True))
+        return [
+            self._score(answer, facts.get(number), findings.get(number), declined[number])
+            for number, answer in enumerate(answered)
+        ]
+
+    def _claim(self, biography: Biography, fact: str) -> Claim:
+        passages = self.retriever.retrieve(biography.page, f"{biography.entity} {fact}")
+        return Claim(biography.entity, fact, passages)
+
+    def _score(
+        self,
+        answer: Answered,
+        facts: Facts | None,
+        findings: Sequence[Finding] | None,
+        declined: bool,
+    ) -> Score:
+        item, sample = answer
+        why = ""
+        if facts is None:
+            why = f"the knowledge source has no page '{item.reference['entity']}'"
+        elif findings is None:
+            why = facts.failure
+        elif failed := [finding for finding in findings if finding.supported is None]:
+            why = f"{len(failed)} of {len(findings)} facts not verified: {failed[0].failure}"
+        if why or facts is None or findings is None:
+            return unverified_score(item, sample, why, declined)
+        return facts_score(
+            item,
+            sample,
+            [
+                Fact(text=text, supported=bool(finding.supported), evidence=finding.evidence)
+                for text, finding in zip(facts.texts, findings, strict=True)
+            ],
+            declined,
+            gamma=self.gamma,
+            k=self.at_k,
+            cut=facts.cut,
+        )
+
+
+def _bounded(facts: Facts) -> Facts:
+    if len(facts.texts) <= MAX_FACTS:
+        return facts
+    cut = f"not verified: facts after {MAX_FACTS}, of {len(facts.texts):,}"
+    return Facts(facts.texts[:MAX_FACTS], facts.failure, "; ".join(filter(None, (facts.cut, cut))))

@@ -1,0 +1,104 @@
+"""How biographies are scored: the block `factscore:` of the file that says how answers are judged.
+
+factscore: {knowledge: wiki.db, decomposer: sentences, verifier: lexical}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from harness.schema import Item, Record
+from tasks.factscore import decomposers, demonstrations, judge_verifier
+from tasks.factscore.abstention import Rules
+from tasks.factscore.knowledge import Knowledge
+from tasks.factscore.lexical import Lexical
+from tasks.factscore.nli import Nli
+from tasks.factscore.parts import Decomposer, Retriever, Verifier
+from tasks.factscore.pipeline import Pages, Pipeline
+from tasks.factscore.retrievers import Bm25, Dense
+from tasks.factscore.scoring import GAMMA, K
+from tasks.plugin import Task
+
+
+class FactScoreSettings(Record):
+    """The parts of FActScore, and its constants."""
+
+    knowledge: Path = Field(description="SQLite file with a table documents(title, text)")
+    decomposer: Literal["judge", "sentences"] = "judge"
+    demonstrations: Path | None = Field(
+        default=None, description="as FActScore's demons.json; absent: the project's own"
+    )
+    retriever: Literal["bm25", "dense"] = "bm25"
+    dense_model: str = "sentence-transformers/gtr-t5-large"
+    verifier: Literal["lexical", "judge", "nli"] = "judge"
+    nli_model: str | None = Field(default=None, description="folder, hub id, or hub id@revision")
+    k: int = Field(default=5, ge=1, le=50, description="passages for each fact")
+    gamma: float = Field(default=GAMMA, ge=0, description="facts; shorter responses are penalised")
+    at_k: int = Field(default=K, ge=1, description="K of F1@K, in facts")
+    abstention: Rules = Field(default="generic", description="how declining is recognised")
+
+    @model_validator(mode="after")
+    def _complete(self) -> FactScoreSettings:
+        if self.verifier == "nli" and not self.nli_model:
+            raise ValueError("verifier 'nli' needs nli_model: a folder or the id of a model")
+        return self
+
+
+def configured(task: Task, settings: FactScoreSettings) -> Task:
+    """`task` scored as `settings` say.
+
+    Raises:
+        UserError: the knowledge source, the demonstrations or a model cannot be read, or what
+            dense retrieval needs is not installed.
+    """
+    with Knowledge(settings.knowledge) as knowledge:
+        source = knowledge.digest
+    pipeline = Pipeline(
+        pages=_pages(settings.knowledge),
+        decomposer=_decomposer(settings),
+        retriever=_retriever(settings),
+        verifier=_verifier(settings),
+        gamma=settings.gamma,
+        at_k=settings.at_k,
+        rules=settings.abstention,
+    )
+    return replace(
+        task,
+        score=pipeline.score,
+        judge_prompt=pipeline.judge_prompt,
+        estimator=f"knowledge {source[:8]}, {pipeline.name}, abstention {settings.abstention}",
+    )
+
+
+def _pages(path: Path) -> Pages:
+    def pages(items: Sequence[Item]) -> list[tuple[str, ...] | None]:
+        with Knowledge(path) as knowledge:
+            found = [knowledge.page(item.reference["entity"]) for item in items]
+        return [None if page is None else tuple(page) for page in found]
+
+    return pages
+
+
+def _decomposer(settings: FactScoreSettings) -> Decomposer:
+    if settings.decomposer == "sentences":
+        return decomposers.Sentences()
+    return decomposers.ByJudge(demonstrations.load(settings.demonstrations))
+
+
+def _retriever(settings: FactScoreSettings) -> Retriever:
+    if settings.retriever == "bm25":
+        return Bm25(settings.k)
+    return Dense(settings.dense_model, settings.k)
+
+
+def _verifier(settings: FactScoreSettings) -> Verifier:
+    if settings.verifier == "lexical":
+        return Lexical()
+    if settings.nli_model and settings.verifier == "nli":
+        return Nli(settings.nli_model)
+    return judge_verifier.ByJudge()
