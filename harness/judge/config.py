@@ -1,0 +1,100 @@
+"""The file that says how answers are judged, and the judge that it describes.
+
+judge:
+  base_url: http://localhost:8000/v1
+  model: Qwen/Qwen3-8B
+  budget: {requests: 2000}
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from harness import settings as files
+from harness.errors import UserError
+from harness.judge.backend import Backend
+from harness.judge.budget import Meter
+from harness.judge.cache import Cache, default_path
+from harness.judge.llm import LLMJudge
+from harness.judge.settings import JudgeSettings
+from harness.schema import Record
+
+R = TypeVar("R", bound=Record)
+
+
+class Judging(Record):
+    """How answers are judged; without `judge`, what needs one is left unscored."""
+
+    judge: JudgeSettings | None = None
+
+
+def load(path: Path) -> Judging:
+    """Read a judging file; the paths in it are relative to its folder.
+
+    Raises:
+        UserError: as `harness.settings.load`.
+    """
+    judging = _rooted(files.load(path, Judging), path.parent)
+    judge = judging.judge
+    if judge is not None and judge.engine and (path.parent / judge.model).is_dir():
+        judge = judge.model_copy(update={"model": str(path.parent / judge.model)})
+    return judging.model_copy(update={"judge": judge})
+
+
+def _rooted(record: R, folder: Path) -> R:
+    """`record` with its relative paths, and those of the records in it, made from `folder`."""
+    found: dict[str, Any] = {}
+    for name in type(record).model_fields:
+        value = getattr(record, name)
+        if isinstance(value, Path):
+            found[name] = folder / value.expanduser()
+        elif isinstance(value, Record):
+            found[name] = _rooted(value, folder)
+    return record.model_copy(update=found)
+
+
+@contextlib.contextmanager
+def open_judge(settings: JudgeSettings, *, fresh: bool = False) -> Iterator[LLMJudge]:
+    """The judge of `settings`, with its cache open for as long as the block runs.
+
+    Args:
+        fresh: ask everything anew, past the cache: how a judge is watched for drift.
+
+    Raises:
+        UserError: there is no key or no such model, or the cache cannot be used.
+    """
+    meter = Meter(settings.budget, settings.price, settings.thinking_tokens)
+    backend = _backend(settings)
+    with contextlib.ExitStack() as stack:
+        cache = None
+        if not fresh:
+            cache = stack.enter_context(contextlib.closing(Cache(settings.cache or default_path())))
+        yield LLMJudge(backend, cache, meter)
+
+
+def _backend(settings: JudgeSettings) -> Backend:
+    if settings.engine is not None:
+        from harness.judge.in_process import InProcess
+
+        return InProcess(settings)
+    from harness.judge.client import ChatServer
+
+    return ChatServer(settings, _key(settings.api_key_env))
+
+
+def _key(name: str | None) -> str | None:
+    """The key in the environment variable `name`."""
+    if name is None:
+        return None
+    key = os.environ.get(name, "").strip()
+    if not key:
+        raise UserError(f"The environment variable {name} is empty: put the judge's key into it.")
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise UserError(
+            f"What the environment variable {name} holds is no key: it has odd characters."
+        )
+    return key
