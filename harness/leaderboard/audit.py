@@ -15,7 +15,7 @@ from typing import Any
 
 import tasks
 from harness.errors import UserError
-from harness.gate import decide, promote
+from harness.gate import decide, promote, raise_alarms
 from harness.leaderboard.ledger import Line, loads
 from harness.schema import (
     Decision,
@@ -120,7 +120,11 @@ class Audit:
                 for task, entry in entries.items()
             }
 
+        if any(check.planned is not None for check in decision.checks):
+            return ["a gate that may stop early cannot be recomputed without its plan's order"]
         again = decide(decision.policy, side(decision.baseline), side(decision.candidate))
+        # Alarms and the plan are about more than the scores: what they do is checked, not they.
+        again = raise_alarms(again, decision.alarms).model_copy(update={"plan": decision.plan})
         if _close(_without_words(decision), _without_words(again)):
             return []
         return [f"the gate decides otherwise on these scores: {again.verdict}, not this decision"]

@@ -22,8 +22,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -47,6 +46,7 @@ from harness.schema import (
     canonical_json,
     digest,
 )
+from harness.stats import reuse
 from harness.store import jsonl_bytes, parse, write_bytes
 
 MAX_SCORES_BYTES = 1024**3  # of one evaluation, unpacked
@@ -174,7 +174,7 @@ class Board:
             raise UserError(f"{path} is not gzipped JSON lines ({error}).") from error
         return [parse(Score, value, f"{path}, line {n}") for n, value in enumerate(values, 1)]
 
-    def exposure(self) -> dict[str, Counter[str]]:
+    def exposure(self) -> dict[str, Mapping[str, int]]:
         """Task -> item digest -> how many decisions have looked at the item.
 
         A decision counts once, however often it is on the board, and also where it was withdrawn:
@@ -187,27 +187,27 @@ class Board:
         recorded = {
             row.entry.evaluation.identity: row.entry
             for row in rows
-            if row.entry.kind == "evaluation"
+            if isinstance(row.entry, EvaluationEntry)
         }
         decisions = {
             digest(row.entry.decision): row.entry.decision
             for row in rows
-            if row.entry.kind == "decision"
+            if isinstance(row.entry, DecisionEntry)
         }
-        items: dict[str, frozenset[str]] = {}
-        seen: dict[str, Counter[str]] = {}
-        for decision in decisions.values():
-            for task, identity in decision.candidate.items():
-                if identity not in recorded:
-                    raise UserError(
-                        f"An evaluation of {task} that a decision was made from is not on the "
-                        f"board: run rlrf board verify {self.folder}."
-                    )
-                if identity not in items:
-                    scores = self.scores(recorded[identity])
-                    items[identity] = frozenset(score.item for score in scores)
-                seen.setdefault(task, Counter()).update(items[identity])
-        return seen
+        looks = [look for decision in decisions.values() for look in decision.candidate.items()]
+        if missing := {identity for _, identity in looks} - recorded.keys():
+            raise UserError(
+                f"A decision was made from {min(missing)[:12]}, which is not on the board: run "
+                f"rlrf board verify {self.folder}."
+            )
+        items = {
+            identity: [score.item for score in self.scores(recorded[identity])]
+            for identity in {identity for _, identity in looks}
+        }
+        return {
+            task: reuse.exposure(items[identity] for other, identity in looks if other == task)
+            for task in sorted({task for task, _ in looks})
+        }
 
     def verify(self) -> list[str]:
         """Recompute everything; return what does not hold, nothing where the board is sound.
