@@ -15,7 +15,7 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from harness.store import file_digest, jsonl_bytes, read_json, read_jsonl
 from tasks.plugin import aggregate
 
 RESULTS, SAMPLES = "results_", "samples_"
+ENGINE = "lm-eval"
 MAX_BYTES = 4 * 1024**3  # of one file; the samples of a task are held in memory
 _ADDRESS = re.compile(r"0x[0-9a-f]+")  # Python's functions print where they lie
 
@@ -74,13 +75,16 @@ def load(folder: Path) -> dict[str, Logged]:
     }
 
 
-def alike(before: Logged, after: Logged) -> tuple[Logged, Logged]:
+def alike(before: Evaluation, after: Evaluation) -> tuple[Evaluation, Evaluation]:
     """Both with one definition of each metric that both have.
 
     lm-eval does not say whether a metric is yes/no or how far it runs, so each side shows only
     what was seen on it: a metric is yes/no if it is on both.
+
+    Raises:
+        UserError: they disagree which direction is better.
     """
-    old, new = before.evaluation.definitions, after.evaluation.definitions
+    old, new = before.definitions, after.definitions
     shared = {name: _wider(old[name], new[name]) for name in old if name in new}
     return _defined(before, shared), _defined(after, shared)
 
@@ -96,13 +100,8 @@ def _wider(one: Metric, other: Metric) -> Metric:
     return one.model_copy(update={"kind": kind, "low": low, "high": high})
 
 
-def _defined(logged: Logged, shared: Mapping[str, Metric]) -> Logged:
-    definitions = logged.evaluation.definitions | dict(shared)
-    if definitions == logged.evaluation.definitions:
-        return logged
-    return replace(
-        logged, evaluation=logged.evaluation.model_copy(update={"definitions": definitions})
-    )
+def _defined(evaluation: Evaluation, shared: Mapping[str, Metric]) -> Evaluation:
+    return evaluation.model_copy(update={"definitions": evaluation.definitions | dict(shared)})
 
 
 def _load_task(results: dict[str, Any], task: str, path: Path, source: Path) -> Logged:
@@ -150,7 +149,7 @@ def _load_task(results: dict[str, Any], task: str, path: Path, source: Path) -> 
             task_version=str(_mapping(results.get("versions")).get(task)),
             split=str(config.get("test_split") or config.get("validation_split") or "test"),
             model=ModelRef(id=str(results.get("model_name") or run.get("model") or source.parent)),
-            engine=f"lm-eval {run.get('model')}",
+            engine=f"{ENGINE} {run.get('model')}",
             decoding=_mapping(config.get("generation_kwargs")),
             dataset_digest=digest(digests),
             prompt_digest=_prompt_digest(results, config, [found[0] for _, found in ordered]),

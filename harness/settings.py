@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,9 +12,12 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from harness.errors import UserError
-from harness.schema import Policy, Record
+from harness.schema import Metric, Policy, Record, Rule, Tier
 
 R = TypeVar("R", bound=Record)
+
+POLICIES = Path(__file__).parent / "policies"
+RESPONDED = "responded"  # what a task calls the metric that says whether a model answered
 
 
 def load(path: Path, model: type[R]) -> R:
@@ -47,10 +50,41 @@ def load_policy(path: Path) -> Policy:
         rules:
           - {task: gsm8k, metric: accuracy, tier: critical, margin: 0.02}
 
+    A name without a file is one of the policies that come with the harness, such as `gsm8k`.
+
     Raises:
         UserError: as `load`.
     """
-    return load(path, Policy)
+    if path.exists() or len(path.parts) > 1 or path.suffix:
+        return load(path, Policy)
+    known = sorted(found.stem for found in POLICIES.glob("*.yaml"))
+    if path.name not in known:
+        near = difflib.get_close_matches(path.name, known, n=1)
+        hint = f"Did you mean '{near[0]}'?" if near else f"Known are {', '.join(known)}."
+        raise UserError(f"There is neither a file nor a policy called '{path}'. {hint}")
+    return load(POLICIES / f"{path.name}.yaml", Policy)
+
+
+def default_policy(metrics: Mapping[str, Iterable[Metric]]) -> Policy:
+    """The gate where none is written: no task's primary metric may lose 5 % of its range.
+
+    `metrics` are those of each task. Its primary one is critical, with one-sided level .05. Where
+    a task says whether a model responded, that is a guardrail with the same margin: the primary
+    metric is then a mean over what a model answers, and answering less must not raise it.
+
+    Raises:
+        UserError: no task has a primary metric.
+    """
+    rules = []
+    for task, found in sorted(metrics.items()):
+        for metric in found:
+            if metric.primary or metric.name == RESPONDED:
+                tier: Tier = "critical" if metric.primary else "guardrail"
+                margin = 0.05 * (metric.high - metric.low)
+                rules.append(Rule(task=task, metric=metric.name, tier=tier, margin=margin))
+    if not any(rule.tier == "critical" for rule in rules):
+        raise UserError("No task says which metric counts: write a policy that names one.")
+    return Policy(rules=rules)
 
 
 class _Loader(yaml.SafeLoader):

@@ -1,0 +1,126 @@
+"""The two sides of a comparison, read from whatever holds them.
+
+A side is a folder of evaluations, the output folder of stock lm-eval, or a model on a leaderboard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness import evaluation, lm_eval_results
+from harness.errors import UserError
+from harness.leaderboard import Board
+from harness.lm_eval_results import Logged
+from harness.schema import (
+    Evaluation,
+    EvaluationEntry,
+    InvalidateEntry,
+    Item,
+    Sample,
+    Score,
+    SupersedeEntry,
+    digest,
+)
+
+MAX_BYTES = 8 * 1024**3  # of an evaluation folder; it is held in memory
+LEDGER = "ledger.jsonl"
+
+
+@dataclass(frozen=True)
+class Side:
+    """One task of a side. A leaderboard keeps no answers and no items, only their scores."""
+
+    evaluation: Evaluation
+    scores: list[Score]
+    samples: list[Sample] = field(default_factory=list)
+    items: list[Item] = field(default_factory=list)
+
+
+def load(folder: Path, name: str | None = None) -> dict[str, Side]:
+    """Task -> evaluation, from one side; `name` is that of a model, where it is a leaderboard.
+
+    Raises:
+        UserError: nothing that can be compared is there, or it is malformed, changed or too large.
+    """
+    if not folder.is_dir():
+        raise UserError(f"There is no folder {folder}.")
+    if (folder / LEDGER).exists():
+        return _from_board(folder, name)
+    if name is not None:
+        raise UserError(f"{folder} is no leaderboard, so that '{name}' cannot be found there.")
+    found: Mapping[str, evaluation.Scored | Logged]
+    if lm_eval_results.find(folder) is not None:
+        found = lm_eval_results.load(folder)
+    else:
+        _require_readable(folder)
+        found = evaluation.load(folder)
+    return {
+        task: Side(one.evaluation, one.scores, one.samples, one.items)
+        for task, one in found.items()
+    }
+
+
+def load_both(
+    baseline: Path, candidate: Path, name: str | None = None
+) -> tuple[dict[str, Side], dict[str, Side]]:
+    """Both sides, with lm-eval's metrics read alike; `name` as in `load`, of the baseline.
+
+    Raises:
+        UserError: as `load`; or only one of the two was made by stock lm-eval.
+    """
+    before, after = load(baseline, name), load(candidate)
+    for task in sorted(before.keys() & after.keys()):
+        old, new = before[task], after[task]
+        if _stock(old) and _stock(new):
+            before[task], after[task] = _alike(old, new)
+        elif _stock(old) or _stock(new):
+            one, other = (baseline, candidate) if _stock(old) else (candidate, baseline)
+            raise UserError(
+                f"{one} was written by stock lm-eval and {other} was not, so that their {task} "
+                "cannot be compared item by item. Evaluate both in the same way."
+            )
+    return before, after
+
+
+def _from_board(folder: Path, name: str | None) -> dict[str, Side]:
+    board = Board(folder)
+    found = [row.entry for row in board.rows()]
+    withdrawn = {entry.old for entry in found if isinstance(entry, SupersedeEntry)}
+    withdrawn |= {entry.entry for entry in found if isinstance(entry, InvalidateEntry)}
+    entries = [
+        entry
+        for entry in found
+        if isinstance(entry, EvaluationEntry) and digest(entry) not in withdrawn
+    ]
+    names = list(dict.fromkeys(entry.name for entry in entries))
+    if name not in names:
+        said = f"has no model '{name}'" if name else "is a leaderboard: say which model is meant"
+        raise UserError(f"{folder} {said}. It has {', '.join(names[:20]) or 'none'}; use --name.")
+    # Of two evaluations of one task the later one stands.
+    latest = {entry.evaluation.task: entry for entry in entries if entry.name == name}
+    return {
+        task: Side(entry.evaluation, board.scores(entry)) for task, entry in sorted(latest.items())
+    }
+
+
+def _require_readable(folder: Path) -> None:
+    for path in [*folder.glob("*.json*"), *folder.glob("*/*.json*")]:
+        if path.stat().st_size > MAX_BYTES:
+            raise UserError(
+                f"{path} is larger than {MAX_BYTES // 1024**3} GiB, which is not read. Evaluate "
+                "fewer items or repeats at once."
+            )
+
+
+def _stock(side: Side) -> bool:
+    return side.evaluation.engine.startswith(lm_eval_results.ENGINE)
+
+
+def _alike(old: Side, new: Side) -> tuple[Side, Side]:
+    one, other = lm_eval_results.alike(old.evaluation, new.evaluation)
+    return (
+        Side(one, old.scores, old.samples, old.items),
+        Side(other, new.scores, new.samples, new.items),
+    )
