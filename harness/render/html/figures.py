@@ -8,6 +8,7 @@ page's Content-Security-Policy allows no style but the style sheet.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SERIES = 6
+LABEL = 24  # characters; the description has the whole name
 _INK, _SOFT, _LINE, _PAPER = "#010101", "#010102", "#010103", "#010104"
 _SERIES = [f"#01020{k}" for k in range(SERIES)]
 _COLOURS = {
@@ -104,7 +106,7 @@ def curve(drawn: Curve, name: str) -> str:
                 markeredgecolor=_SERIES[1],
                 markeredgewidth=1.4,
             )
-        axis.set_xticks(range(len(drawn.points)), [visible(p.name) for p in drawn.points])
+        axis.set_xticks(range(len(drawn.points)), [_label(p.name) for p in drawn.points])
         axis.set_xlim(-0.4, len(drawn.points) - 0.6)
         axis.margins(y=0.12)
         _calm(axis, "y")
@@ -139,7 +141,7 @@ def profile(
                 if found.low is not None and found.high is not None:
                     axis.plot([found.low, found.high], [height] * 2, color=colour, lw=4, alpha=0.35)
                 axis.plot([found.mean], [height], "o", color=colour, ms=4.5)
-        axis.set_yticks(range(len(metrics)), [visible(metric.name) for metric in metrics])
+        axis.set_yticks(range(len(metrics)), [_label(metric.name) for metric in metrics])
         axis.set_ylim(len(metrics) - 0.45, -0.55)
         axis.margins(x=0.05)
         _calm(axis, "x")
@@ -161,6 +163,10 @@ def _style() -> Any:
     return mpl.rc_context(rc)
 
 
+def _label(name: str) -> str:
+    return visible(name if len(name) <= LABEL else name[: LABEL - 1] + "…")
+
+
 def _calm(axis: Any, ruled: str) -> None:
     for spine in axis.spines.values():
         spine.set_visible(False)
@@ -173,17 +179,22 @@ def _inline(figure: Figure, name: str, title: str, description: str) -> str:
     """The figure as an `svg` element for a page: no style, no metadata, ids that are its own."""
     from xml.etree import ElementTree
 
-    figure.tight_layout()
     drawn = BytesIO()
-    figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None})
-    root = ElementTree.fromstring(drawn.getvalue())  # noqa: S314 - matplotlib wrote it just now
+    with warnings.catch_warnings():
+        # A browser has glyphs that matplotlib's font lacks, and long names only narrow a plot.
+        warnings.simplefilter("ignore", UserWarning)
+        figure.tight_layout()
+        figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None})
+    text = drawn.getvalue().decode()
+    used = set(re.findall(r'(?:url\(|href=")#([^)"]+)', text))
+    root = ElementTree.fromstring(text)  # noqa: S314 - matplotlib wrote it just now
     ElementTree.register_namespace("", _SVG[1:-1])
     for parent in root.iter():
         for child in list(parent):
             if child.tag in (f"{_SVG}metadata", f"{_SVG}style"):
                 parent.remove(child)
     for element in root.iter():
-        _tame(element, name)
+        _tame(element, name, used)
     for tag, text in (("desc", description), ("title", title)):
         said = ElementTree.Element(f"{_SVG}{tag}", {"id": f"{name}-{tag}"})
         said.text = visible(text)
@@ -197,12 +208,14 @@ def _inline(figure: Figure, name: str, title: str, description: str) -> str:
     return ElementTree.tostring(root, encoding="unicode")
 
 
-def _tame(element: Element, name: str) -> None:
+def _tame(element: Element, name: str, used: set[str]) -> None:
     for declaration in element.attrib.pop("style", "").split(";"):
         key, _, value = declaration.partition(":")
         key, value = key.strip(), value.strip()
         if key and key != "font-family":
             element.set(key, value)
+    if element.get("id") not in used:
+        element.attrib.pop("id", None)
     if href := element.attrib.pop(f"{_XLINK}href", ""):
         element.set("href", href)
     for key, value in element.attrib.items():
@@ -213,4 +226,4 @@ def _tame(element: Element, name: str) -> None:
         elif value in _COLOURS:
             element.set(key, _COLOURS[value])
         elif "url(#" in value:
-            element.set(key, re.sub(r"url\(#", f"url(#{name}-", value))
+            element.set(key, value.replace("url(#", f"url(#{name}-"))

@@ -43,14 +43,16 @@
 
   const metricOf = (item) => state.metric || taskOf.get(item.task).primary;
 
+  const own = (map, key) => (map && Object.hasOwn(map, key) ? map[key] : undefined);
+
   const compare = (item) => {
     const metric = metricOf(item);
-    const before = item.answers[state.left]?.values[metric];
-    const after = item.answers[state.right]?.values[metric];
+    const before = own(item.answers[state.left]?.values, metric);
+    const after = own(item.answers[state.right]?.values, metric);
     if (before === undefined || after === undefined) {
       return { item, change: "not compared", gain: 0 };
     }
-    const gain = (after - before) * (taskOf.get(item.task).metrics[metric] ?? 1);
+    const gain = (after - before) * (own(taskOf.get(item.task).metrics, metric) ?? 1);
     return { item, change: gain > 0 ? "gained" : gain < 0 ? "lost" : "unchanged", gain };
   };
 
@@ -71,7 +73,7 @@
     state.found = [];
     for (const item of items) {
       if (state.task && item.task !== state.task) continue;
-      if (state.metric && !(state.metric in taskOf.get(item.task).metrics)) continue;
+      if (state.metric && !Object.hasOwn(taskOf.get(item.task).metrics, state.metric)) continue;
       if (words.length && !words.every((word) => haystack(item).includes(word))) continue;
       const one = compare(item);
       counts[one.change] += 1;
@@ -200,8 +202,8 @@
     }
     const body = table.createTBody();
     for (const [metric, direction] of Object.entries(taskOf.get(item.task).metrics)) {
-      const [old, now] = [before?.values[metric], after?.values[metric]];
-      const why = [before?.unscored[metric], after?.unscored[metric]];
+      const [old, now] = [own(before?.values, metric), own(after?.values, metric)];
+      const why = [own(before?.unscored, metric), own(after?.unscored, metric)];
       if (old === undefined && now === undefined && !why[0] && !why[1]) continue;
       const line = body.insertRow();
       const name = make("th", "", metric);
@@ -243,6 +245,7 @@
   options($("task"), [["", "all"], ...tasks.map(({ name }) => [name, name])], "");
   options($("left"), models.map((name, i) => [String(i), name]), String(state.left));
   options($("right"), models.map((name, i) => [String(i), name]), String(state.right));
+  for (const name of ["left", "right"]) $(name).parentElement.hidden = models.length < 3;
   offerMetrics();
   for (const change of Object.keys(SIGNS)) {
     const button = make("button");
@@ -300,16 +303,16 @@
     End: () => select(state.found.length - 1),
   };
   $("list").addEventListener("keydown", (event) => {
-    if (!(event.key in inList)) return;
+    if (!Object.hasOwn(inList, event.key)) return;
     event.preventDefault();
     inList[event.key]();
   });
   addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const typing = event.target.matches("input, select");
+    const typing = document.activeElement?.matches("input, select");
     if (event.key === "Escape" && typing) {
-      if (event.target === $("search") && state.query) {
-        event.target.value = "";
+      if (document.activeElement === $("search") && state.query) {
+        $("search").value = "";
         state.query = "";
         refresh();
       }
