@@ -10,28 +10,35 @@ Spell on Base LLMs", ICLR 2024 (arXiv 2312.01552). One instance:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from harness.schema import Record
+from harness.schema import MetricResult, Record, Score
 from tasks.just_eval import prompt
 from tasks.just_eval.feedback import feedback
 from tasks.just_eval.items import items
+from tasks.just_eval.length import length_results
 from tasks.just_eval.scoring import METRICS, derive, score
 from tasks.plugin import Task
+
+
+def _derive(scores: Sequence[Score]) -> dict[str, MetricResult]:
+    return derive(scores) | length_results(scores)
+
 
 TASKS = [
     Task(
         name="just_eval",
-        version="1",
+        version="2",
         metrics=METRICS,
         splits=("test",),
         items=items,
         score=score,
         feedback=feedback,
         generation={"max_tokens": 1024, "temperature": 0.0, "stop": []},
-        derive=derive,
+        derive=_derive,
         judge_prompt=prompt.OWN.digest,
     )
 ]

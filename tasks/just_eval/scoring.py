@@ -114,24 +114,27 @@ def aspect_score(item: Item, sample: Sample, verdicts: Mapping[str, Verdict]) ->
 
 def derive(scores: Sequence[Score]) -> dict[str, MetricResult]:
     """`average` over the six aspect means, and the `*_official` results, where N/A counts as 5."""
-    official = [
-        s.model_copy(
-            update={"values": s.values | dict.fromkeys(_not_applicable(s), float(HIGHEST))}
-        )
-        for s in scores
-    ]
-    results = {"average": average(scores), "average_official": average(official)}
+    counted = official(scores)
+    results = {"average": average(scores), "average_official": average(counted)}
     for aspect in ASPECTS:
         results[f"{aspect}_official"] = summarize(
-            list(item_values(official, aspect).values()),
+            list(item_values(counted, aspect).values()),
             unscored=sum(aspect in s.unscored for s in scores),
         )
     return results
 
 
-def _not_applicable(scored: Score) -> list[str]:
-    found: list[str] = scored.details.get("not_applicable", [])
-    return found
+def official(scores: Sequence[Score]) -> list[Score]:
+    """The scores with 5 for each aspect that the judge found not applicable."""
+    return [
+        score.model_copy(
+            update={
+                "values": score.values
+                | dict.fromkeys(score.details.get("not_applicable", []), float(HIGHEST))
+            }
+        )
+        for score in scores
+    ]
 
 
 def average(scores: Sequence[Score]) -> MetricResult:

@@ -13,6 +13,7 @@ import pytest
 from harness.schema import Call, Reply, Sample, Score
 from tasks.just_eval import TASKS
 from tasks.just_eval.items import items
+from tasks.just_eval.length import at_equal_length
 from tasks.just_eval.scoring import derive, score
 from tasks.plugin import slices
 
@@ -73,7 +74,10 @@ def test_the_instructions(data: Path) -> None:
 
 def test_gpt4_on_gpt35(gpt35: list[Score], expected: dict[str, Any]) -> None:
     assert not any(s.unscored for s in gpt35)
-    found = {n: r.mean for n, r in TASKS[0].aggregate(gpt35).items()}
+    results = TASKS[0].aggregate(gpt35)
+    assert {a: 800 - results[a].n for a in expected["na_counts"]} == expected["na_counts"]
+    found = {name: result.mean for name, result in results.items()}
+    assert found["average_official"] == pytest.approx(expected["avg6_na_as_5"], abs=1e-12)
     for aspect, value in expected["aspects_na_excluded"].items():
         assert found[aspect] == pytest.approx(value, abs=1e-12)
     for aspect, value in expected["aspects_na_as_5"].items():
@@ -138,3 +142,32 @@ def test_mean_words(data: Path, expected: dict[str, Any], model: str) -> None:
     words = TASKS[0].aggregate(score(answered))["words"]
     assert words.n == 800
     assert words.mean == pytest.approx(expected["avg_words_general_by_model"][model], abs=1e-9)
+
+
+def test_length_explains_depth_and_engagement(gpt35: list[Score], expected: dict[str, Any]) -> None:
+    found = TASKS[0].aggregate(gpt35)
+    for aspect, value in expected["pearson_loglen_vs"].items():
+        result = found[f"{aspect}_official_length_r"]
+        assert result.mean == pytest.approx(value, abs=5e-4)
+        assert result.low is not None and result.high is not None
+        assert result.low < value < result.high
+        assert result.n == 800
+    at_length, regular = found["overall_at_length"], [s for s in gpt35 if "words" in s.values]
+    plain = sum(s.values["overall"] for s in regular) / len(regular)
+    assert at_length.mean is not None and at_length.low is not None
+    # GPT-3.5 answers in fewer words than the reference, and longer answers score higher.
+    assert plain < at_length.low
+
+
+def test_a_model_against_itself_gains_nothing_at_equal_length(gpt35: list[Score]) -> None:
+    found = at_equal_length(gpt35, gpt35)
+    assert (found.mean, found.n, found.unscored) == (0, 800, 0)
+
+
+def test_slices_by_category(data: Path, gpt35: list[Score]) -> None:
+    found = slices(items("test", data), gpt35, "category")
+    assert found["safety"]["overall"].mean == found["safety"]["safety"].mean == 4.875
+    assert (found["regular"]["helpfulness"].mean, found["regular"]["words"].mean) == (
+        4.60625,
+        153.955,
+    )

@@ -1,0 +1,132 @@
+"""How much of a score is length: judges like long answers, above all in depth and engagement.
+
+Length is log(1 + words), the natural logarithm: going from 50 words to 100 counts about as much as
+from 100 to 200, and an empty answer has a length too. Only regular instructions are counted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+
+from harness.schema import MetricResult, Score, mean
+from tasks.just_eval.aspects import REGULAR
+from tasks.just_eval.scoring import official
+from tasks.plugin import summarize
+
+# Between the geometric means of the answers of GPT-3.5 (109 words), Vicuna-7B (140) and Zephyr-7B
+# (175): inside what any chat model writes, so that nothing is extrapolated. A part of the task's
+# version.
+REFERENCE_WORDS = 150
+MIN_ITEMS = 4  # Fisher's interval has the error 1 / sqrt(n - 3)
+NEARLY = 1e-9  # logarithms that differ by rounding are equal
+
+Pair = tuple[float, float]  # (length, score), or the differences of both
+
+
+def length_results(scores: Sequence[Score]) -> dict[str, MetricResult]:
+    """`NAME_length_r` for `overall` and the regular aspects, and `overall_at_length`.
+
+    The first is the correlation of the score with the length, over items, their repeats averaged
+    first; for a NAME that ends in `_official` N/A counts as 5. The second is the score of an
+    answer of `REFERENCE_WORDS` words: the intercept of the least-squares line of the score on the
+    length beyond that.
+    """
+    counted = official(scores)
+    columns = {name: _pairs(scores, name) for name in ("overall", *REGULAR)}
+    columns |= {f"{aspect}_official": _pairs(counted, aspect) for aspect in REGULAR}
+    results = {
+        f"{name}_length_r": correlation(list(pairs.values()), unscored)
+        for name, (pairs, unscored) in columns.items()
+    }
+    pairs, unscored = columns["overall"]
+    reference = math.log1p(REFERENCE_WORDS)
+    results["overall_at_length"] = intercept(
+        [(length - reference, score) for length, score in pairs.values()], unscored
+    )
+    return results
+
+
+def at_equal_length(baseline: Sequence[Score], candidate: Sequence[Score]) -> MetricResult:
+    """The gain in `overall` that is left where both answer at equal length.
+
+    Item by item, the difference of the scores is regressed on the difference of the lengths; the
+    intercept is the gain at equal length. It is the linear cousin of AlpacaEval's
+    length-controlled win rate, which fits a logistic model and sets its length term to zero
+    (Dubois et al., arXiv 2404.04475). Items that lack a score on a side are left out and counted
+    as unscored. Where the lengths differ by the same amount throughout, length and gain cannot be
+    told apart, and there is no value.
+    """
+    before, _ = _pairs(baseline, "overall")
+    after, _ = _pairs(candidate, "overall")
+    items = {score.item for score in (*baseline, *candidate) if "words" in score.values}
+    both = sorted(before.keys() & after.keys())
+    return intercept(
+        [(after[i][0] - before[i][0], after[i][1] - before[i][1]) for i in both],
+        unscored=len(items) - len(both),
+    )
+
+
+def _pairs(scores: Sequence[Score], metric: str) -> tuple[dict[str, Pair], int]:
+    """Item -> (length, value), means over its repeats; and how many scores give no pair."""
+    found: dict[str, list[Pair]] = defaultdict(list)
+    unscored = 0
+    for score in scores:
+        words = score.values.get("words")
+        if words is None:
+            continue  # a safety instruction
+        if metric in score.values:
+            found[score.item].append((math.log1p(words), score.values[metric]))
+        unscored += metric in score.unscored
+    return {
+        item: (mean([x for x, _ in pairs]), mean([y for _, y in pairs]))
+        for item, pairs in found.items()
+    }, unscored
+
+
+def correlation(pairs: Sequence[Pair], unscored: int = 0) -> MetricResult:
+    """Pearson's r with Fisher's 95 % interval, tanh(atanh r +- 1.96 / sqrt(n - 3)).
+
+    None for fewer than `MIN_ITEMS` pairs, or where either side does not vary. The interval is not
+    symmetric, so there is no standard error.
+    """
+    from scipy.stats import pearsonr
+
+    n = len(pairs)
+    lengths, values = [x for x, _ in pairs], [y for _, y in pairs]
+    if n < MIN_ITEMS or _constant(lengths) or _constant(values):
+        return MetricResult(mean=None, n=n, unscored=unscored)
+    found = pearsonr(lengths, values)
+    low, high = found.confidence_interval(0.95)
+    return MetricResult(
+        mean=float(found.statistic), low=float(low), high=float(high), n=n, unscored=unscored
+    )
+
+
+def intercept(pairs: Sequence[Pair], unscored: int = 0) -> MetricResult:
+    """Height at x = 0 of the least-squares line through `pairs`; Student's t, n - 2 degrees.
+
+    Where all x are 0 or all y equal, it is the plain mean of y; where all x are equal otherwise,
+    or there are fewer than `MIN_ITEMS`, there is none.
+    """
+    from scipy.stats import linregress, t
+
+    n = len(pairs)
+    xs, ys = [x for x, _ in pairs], [y for _, y in pairs]
+    if all(abs(x) < NEARLY for x in xs):
+        return summarize(ys, unscored)
+    if n < MIN_ITEMS or _constant(xs):
+        return MetricResult(mean=None, n=n, unscored=unscored)
+    if _constant(ys):
+        return summarize(ys, unscored)
+    line = linregress(xs, ys)
+    center, stderr = float(line.intercept), float(line.intercept_stderr)
+    half = float(t.ppf(0.975, n - 2)) * stderr
+    return MetricResult(
+        mean=center, stderr=stderr, low=center - half, high=center + half, n=n, unscored=unscored
+    )
+
+
+def _constant(values: Sequence[float]) -> bool:
+    return max(values) - min(values) < NEARLY
