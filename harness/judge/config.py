@@ -4,6 +4,8 @@ judge:
   base_url: http://localhost:8000/v1
   model: Qwen/Qwen3-8B
   budget: {requests: 2000}
+just_eval: {prompt: official.yaml}
+factscore: {knowledge: wiki.db, verifier: judge}
 """
 
 from __future__ import annotations
@@ -14,6 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import tasks
+import tasks.factscore
+import tasks.just_eval
 from harness import settings as files
 from harness.errors import UserError
 from harness.judge.backend import Backend
@@ -22,6 +27,9 @@ from harness.judge.cache import Cache, default_path
 from harness.judge.llm import LLMJudge
 from harness.judge.settings import JudgeSettings
 from harness.schema import Record
+from tasks.factscore import FactScoreSettings
+from tasks.just_eval import JustEvalSettings
+from tasks.plugin import Task
 
 R = TypeVar("R", bound=Record)
 
@@ -30,14 +38,39 @@ class Judging(Record):
     """How answers are judged; without `judge`, what needs one is left unscored."""
 
     judge: JudgeSettings | None = None
+    just_eval: JustEvalSettings | None = None
+    factscore: FactScoreSettings | None = None
+
+    def task(self, name: str) -> Task:
+        """The task called `name`, scored as its block says.
+
+        Raises:
+            UserError: there is no such task, or a file that its block names cannot be used.
+        """
+        if name == "just_eval" and self.just_eval is not None:
+            return tasks.just_eval.configure(self.just_eval)
+        if name == "factscore" and self.factscore is not None:
+            return tasks.factscore.configure(self.factscore)
+        return tasks.load(name)
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[LLMJudge | None]:
+        """The judge, if there is one, for as long as the block runs; see `open_judge`."""
+        if self.judge is None:
+            yield None
+            return
+        with open_judge(self.judge) as judge:
+            yield judge
 
 
-def load(path: Path) -> Judging:
-    """Read a judging file; the paths in it are relative to its folder.
+def load_judging(path: Path | None) -> Judging:
+    """Read a judging file; the paths in it are relative to its folder. None: nothing is judged.
 
     Raises:
         UserError: as `harness.settings.load`.
     """
+    if path is None:
+        return Judging()
     judging = _rooted(files.load(path, Judging), path.parent)
     judge = judging.judge
     if judge is not None and judge.engine and (path.parent / judge.model).is_dir():

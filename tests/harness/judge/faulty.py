@@ -141,5 +141,6 @@ class FaultyServer:
             self.stop()
 
     def stop(self) -> None:
+        """Go away; more than once does no harm."""
         self._server.shutdown()
         self._server.server_close()

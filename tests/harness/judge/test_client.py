@@ -247,7 +247,7 @@ def test_a_server_that_is_not_there_is_one_error(serve, judge_of):
     server = FaultyServer()
     server._server.server_close()
     started = time.monotonic()
-    with pytest.raises(UserError, match="cannot be reached .*Start it, or correct base_url"):
+    with pytest.raises(UserError, match=r"cannot be reached .*Start it, or correct base_url"):
         judge_of(server).ask(calls(1000))
     assert time.monotonic() - started < 5
 
@@ -256,15 +256,16 @@ def test_a_server_that_goes_away_leaves_the_rest_unscored_at_once(judge_of):
     def script(number: int, asked: Asked) -> Act:
         if number == 6:
             threading.Thread(target=server.stop).start()
-        return Act(body=completion("fine"), delay=0.3 * (number >= 6), headers={"Connection": "close"})
+        return Act(
+            body=completion("fine"), delay=0.3 * (number >= 6), headers={"Connection": "close"}
+        )
 
     server = FaultyServer(script)
     judge = judge_of(server, max_concurrency=2)
-    with_context = server.running()
-    with_context.__enter__()
-    started = time.monotonic()
-    replies = judge.ask(calls(500))
-    assert time.monotonic() - started < 10
+    with server.running():
+        started = time.monotonic()
+        replies = judge.ask(calls(500))
+        assert time.monotonic() - started < 10
     assert sum(not r.failure for r in replies) >= 6
     gone = [r.failure for r in replies if "is gone" in r.failure]
     assert len(gone) > 450
@@ -403,7 +404,14 @@ def test_choices_have_the_log_probability_of_the_tokens_that_stand_for_them(serv
 
 @pytest.mark.parametrize(
     "logprobs",
-    [None, {"content": None}, {"content": []}, {"content": [{"token": "A"}]}, {"content": [3]}, "x"],
+    [
+        None,
+        {"content": None},
+        {"content": []},
+        {"content": [{"token": "A"}]},
+        {"content": [3]},
+        "x",
+    ],
 )
 def test_log_probabilities_that_are_not_served_are_none(serve, judge_of, logprobs):
     server = serve(always(Act(body=completion("A", logprobs=logprobs))))
