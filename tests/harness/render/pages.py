@@ -51,6 +51,7 @@ class Parsed(HTMLParser):
     elements: list[tuple[str, dict[str, str | None]]] = field(default_factory=list)
     text: dict[str, list[str]] = field(default_factory=dict)
     open: list[str] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)  # all text but of scripts and styles, in order
 
     def __post_init__(self) -> None:
         super().__init__(convert_charrefs=True)
@@ -69,16 +70,15 @@ class Parsed(HTMLParser):
     def handle_data(self, data: str) -> None:
         where = self.open[-1] if self.open else ""
         self.text.setdefault(where, []).append(data)
+        if where not in ("script", "style"):
+            self.said.append(data)
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.elements if name == tag]
 
     @property
     def shown(self) -> str:
-        """All text but that of scripts and styles."""
-        kept = [part for tag, parts in self.text.items() if tag not in ("script", "style")
-                for part in parts]  # fmt: skip
-        return " ".join(" ".join(kept).split())
+        return " ".join(" ".join(self.said).split())
 
 
 def parse(page: str) -> Parsed:
