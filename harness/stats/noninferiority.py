@@ -90,19 +90,21 @@ def tango(gained: int, lost: int, n: int, *, margin: float, alpha: float) -> Est
         low=low,
         high=high,
         p_value=NormalDist().cdf(-float(tango_statistic(gained, lost, n, -margin))),
-        p_zero=mcnemar(gained, lost),
+        p_zero=float(mcnemar(gained, lost)),
     )
 
 
-def mcnemar(gained: int, lost: int) -> float:
+def mcnemar(gained: npt.ArrayLike, lost: npt.ArrayLike) -> Numbers:
     """Exact two-sided p-value that gains and losses are equally likely: the flip alarm.
 
-    Twice the smaller tail of Binomial(gained + lost, 1/2), at most 1 (Q. McNemar, Psychometrika
-    12, 1947; exact form in A. Agresti, Categorical Data Analysis, section 11.1).
+    The arguments broadcast. Twice the smaller tail of Binomial(gained + lost, 1/2), at most 1
+    (Q. McNemar, Psychometrika 12, 1947; exact form in A. Agresti, Categorical Data Analysis,
+    section 11.1).
     """
     from scipy.special import bdtr
 
-    return min(1.0, 2 * float(bdtr(min(gained, lost), gained + lost, 0.5)))
+    b, c = np.asarray(gained), np.asarray(lost)
+    return np.asarray(np.minimum(1.0, 2 * bdtr(np.minimum(b, c), b + c, 0.5)))
 
 
 def unseen_change(n: int, alpha: float) -> float:

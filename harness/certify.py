@@ -1,0 +1,215 @@
+"""Is the gate quiet where nothing changed? One model is gated against itself, many times.
+
+A false alarm is a gate that fails although both sides are the same model. A gate is certified
+where their rate is, with confidence, at most twice its level alpha.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from harness.errors import UserError
+from harness.evidence import Scored
+from harness.gate import decide
+from harness.schema import Evaluation, Policy, Record, Score, Verdict, digest
+
+Run = Mapping[str, Scored]
+"""Task -> an evaluation of the model."""
+
+By = Literal["answers", "runs"]
+
+
+class Certificate(Record):
+    """How often a gate was wrong where it could only be wrong."""
+
+    certified: bool
+    reason: str
+    by: By
+    runs: int
+    gates: int
+    independent: int = Field(description="gates that the bounds count: those that share no answers")
+    failed: int = Field(description="false alarms")
+    inconclusive: int
+    bound: float = Field(description="upper bound of the rate of false alarms")
+    inconclusive_bound: float
+    confidence: float = Field(description="of each bound, one-sided")
+    alpha: float
+    seed: int
+    policy_digest: str
+    evaluations: list[str] = Field(description="identities, in the order given")
+
+
+@dataclass(frozen=True)
+class _Side:
+    """A run made of other runs' answers: what `decide` reads of an evaluation."""
+
+    evaluation: Evaluation
+    scores: Sequence[Score]
+
+
+def certify(
+    policy: Policy,
+    runs: Sequence[Run],
+    *,
+    by: By = "answers",
+    gates: int = 400,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> Certificate:
+    """Gate a model against itself: `runs` are its evaluations, each task -> evaluation.
+
+    `by="answers"`: each gate draws, item by item, different answers for its two sides out of all
+    that the runs hold: as many as a run has, or half of them where there is one run. Given the
+    answers such gates are independent. It shows the noise of answers, not that of whole runs (a
+    judge that drifts, another machine).
+
+    `by="runs"`: each gate takes two whole runs, in either order, at most `gates` pairs at random.
+    Only pairs that share no run are independent, so that the bounds count runs / 2 gates with the
+    rate found over all: 58 runs, all quiet, are needed at alpha = .05. The bounds are Clopper and Pearson's (Biometrika 26, 1934).
+
+    Raises:
+        UserError: the runs are of several models or do not match, hold one answer an item, or
+            never differ; or what `decide` raises.
+    """
+    if not runs or gates < 1:
+        raise UserError("Give at least one evaluation of the model, and ask for at least one gate.")
+    tasks = sorted({rule.task for rule in policy.rules})
+    for run in runs:
+        decide(policy, runs[0], run)  # says what is missing, and what does not match
+    _require_one_model(runs, tasks)
+    rng = np.random.default_rng(seed)
+    if by == "runs":
+        if len(runs) < 2:
+            raise UserError(
+                "One run cannot be gated against another. Give two or more, evaluated with "
+                "different --seed, or certify by answers."
+            )
+        pairs = list(permutations(range(len(runs)), 2))
+        if len(pairs) > gates:
+            pairs = [pairs[i] for i in sorted(rng.choice(len(pairs), gates, replace=False))]
+        verdicts = [decide(policy, runs[a], runs[b]).verdict for a, b in pairs]
+        independent = len(runs) // 2
+    else:
+        pools = {task: _Pool(policy, task, [run[task] for run in runs]) for task in tasks}
+        verdicts = [_shuffled(policy, pools, rng) for _ in range(gates)]
+        independent = gates
+    return _certificate(policy, runs, tasks, verdicts, by, independent, seed, confidence)
+
+
+def _require_one_model(runs: Sequence[Run], tasks: Sequence[str]) -> None:
+    for task in tasks:
+        first = runs[0][task].evaluation
+        for run in runs[1:]:
+            one = run[task].evaluation
+            if (one.model, one.decoding) != (first.model, first.decoding):
+                raise UserError(
+                    f"The evaluations of {task} are of {first.model.id} and {one.model.id}, or "
+                    "were decoded in two ways. A model is certified against itself: evaluate one, "
+                    "in one way, with different --seed."
+                )
+
+
+class _Pool:
+    """All answers to each item of a task, over all runs."""
+
+    def __init__(self, policy: Policy, task: str, runs: Sequence[Scored]) -> None:
+        self.evaluation = runs[0].evaluation
+        answers: dict[tuple[str, int], list[Score]] = defaultdict(list)
+        for number, run in enumerate(runs):
+            for score in run.scores:
+                # Numbered anew: the first answers of two runs are two answers.
+                repeat = score.repeat * len(runs) + number
+                answers[score.item, score.index].append(score.model_copy(update={"repeat": repeat}))
+        self.answers = [answers[key] for key in sorted(answers)]
+        most = max((len(given) for given in self.answers), default=0)
+        self.per_side = most // max(len(runs), 2)
+        if most < 2:
+            raise UserError(
+                f"The evaluation of {task} holds one answer an item, which cannot show how much "
+                "answers vary. Evaluate with --repeats 2 or more at a temperature above 0, or give "
+                "several runs with different --seed."
+            )
+        metrics = [rule.metric for rule in policy.rules if rule.task == task]
+        if not any(_differ(given, metrics) for given in self.answers):
+            raise UserError(
+                f"The answers to each item of {task} are all worth the same: they show no noise "
+                "that the gate could mistake. Evaluate with a temperature above 0 and different "
+                "--seed."
+            )
+
+    def draw(self, rng: np.random.Generator) -> tuple[_Side, _Side]:
+        sides: tuple[list[Score], list[Score]] = ([], [])
+        for given in self.answers:
+            take = min(self.per_side, len(given) // 2)
+            order = rng.permutation(len(given))
+            sides[0].extend(given[i] for i in order[:take])
+            sides[1].extend(given[i] for i in order[take : 2 * take])
+        return _Side(self.evaluation, sides[0]), _Side(self.evaluation, sides[1])
+
+
+def _differ(given: Sequence[Score], metrics: Sequence[str]) -> bool:
+    return any(len({score.values.get(metric) for score in given}) > 1 for metric in metrics)
+
+
+def _shuffled(policy: Policy, pools: Mapping[str, _Pool], rng: np.random.Generator) -> Verdict:
+    drawn = {task: pool.draw(rng) for task, pool in pools.items()}
+    before, after = ({task: sides[k] for task, sides in drawn.items()} for k in (0, 1))
+    return decide(policy, before, after).verdict
+
+
+def _certificate(
+    policy: Policy,
+    runs: Sequence[Run],
+    tasks: Sequence[str],
+    verdicts: Sequence[Verdict],
+    by: By,
+    independent: int,
+    seed: int,
+    confidence: float,
+) -> Certificate:
+    gates, limit = len(verdicts), 2 * policy.alpha
+    failed, inconclusive = verdicts.count("fail"), verdicts.count("inconclusive")
+    bound = upper_bound(failed / gates, independent, confidence)
+    certified = bound <= limit
+    reason = (
+        f"{failed} false alarms in {gates} gates, so at most {bound:.1%} with {confidence:.0%} "
+        f"confidence; {limit:.1%} are allowed"
+    )
+    if not certified and upper_bound(0, independent, confidence) > limit:
+        reason += f". {independent} independent gates are too few to show that: "
+        reason += "give more runs" if by == "runs" else "ask for more gates"
+    return Certificate(
+        certified=certified,
+        reason=reason,
+        by=by,
+        runs=len(runs),
+        gates=gates,
+        independent=independent,
+        failed=failed,
+        inconclusive=inconclusive,
+        bound=bound,
+        inconclusive_bound=upper_bound(inconclusive / gates, independent, confidence),
+        confidence=confidence,
+        alpha=policy.alpha,
+        seed=seed,
+        policy_digest=digest(policy),
+        evaluations=[run[task].evaluation.identity for run in runs for task in tasks],
+    )
+
+
+def upper_bound(rate: float, n: int, confidence: float) -> float:
+    """Clopper and Pearson's one-sided upper bound of a share seen as `rate` in `n` trials.
+
+    The quantile of Beta(rate n + 1, n - rate n), which also serves where rate n is no whole
+    number.
+    """
+    from scipy.special import betaincinv
+
+    return 1.0 if rate >= 1 else float(betaincinv(rate * n + 1, n - rate * n, confidence))

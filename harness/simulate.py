@@ -1,0 +1,309 @@
+"""What a gate does to a loop: policies of promotion compared on your own items, before you train.
+
+In each iteration a candidate differs from the incumbent by a true gain drawn from Normal(mean,
+sd); a policy sees only how the two, and the frozen anchor, answer the gate's items. A candidate
+flips answers independently: right to wrong and back with the chances that give the drawn gain at
+the set discordance. So items are exchangeable within what anchor and incumbent made of them, and
+the four counts (anchor right or wrong, incumbent right or wrong) are all there is to simulate:
+their changes are binomial, exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from harness.errors import UserError
+from harness.evidence import Scored, gather
+from harness.schema import MetricResult, Policy, Record, Rule
+from harness.stats.noninferiority import mcnemar, tango_statistic
+
+Counts = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+Numbers = npt.NDArray[np.float64]
+
+
+class Settings(Record):
+    """The loop to simulate; shares, not percentages."""
+
+    items: int = Field(default=1319, gt=1, description="items of the gate")
+    iterations: int = Field(default=20, gt=0)
+    effect_mean: float = Field(default=-0.003, gt=-1, lt=1, description="of true gains a candidate")
+    effect_sd: float = Field(default=0.01, ge=0, lt=1)
+    discordance: float = Field(
+        default=0.1, gt=0, lt=1, description="share of items on which two models differ"
+    )
+    accuracy: float = Field(default=0.5, gt=0, lt=1, description="of the anchor, M0")
+    margin: float = Field(default=0.02, gt=0, lt=1)
+    alpha: float = Field(default=0.05, gt=0, lt=0.5)
+    slices: int = Field(default=4, gt=0, description="into which 'rotating' divides the items")
+    loops: int = Field(default=10_000, gt=1)
+    seed: int = 0
+
+
+class PolicyOutcome(Record):
+    """What a policy came to, over `loops`; gains are of the last incumbent over the anchor."""
+
+    policy: str
+    promotions: MetricResult
+    harmful: MetricResult = Field(description="promotions of a candidate that was truly worse")
+    true_gain: MetricResult
+    seen_gain: MetricResult = Field(description="sum of the gains seen when promoting")
+    regressed: MetricResult = Field(description="share of loops that end below -margin")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a policy is shown of a candidate, shape (loops,): items gained and lost, of n."""
+
+    gained: Counts
+    lost: Counts
+    anchor_gained: Counts
+    anchor_lost: Counts
+    n: int
+
+    @property
+    def gain(self) -> Numbers:
+        return (self.gained - self.lost) / self.n
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A policy of promotion, and on which items it looks."""
+
+    name: str
+    promotes: Callable[[Seen, Settings], Flags]
+    rotating: bool = False  # one of `slices` parts of the items in each iteration
+    fresh: bool = False  # new items in each iteration: as many times more are needed
+
+
+def _not_below(loss: float) -> Callable[[Seen, Settings], Flags]:
+    return lambda seen, _: np.asarray(seen.gain >= -loss - 1e-12)
+
+
+def _greedy(seen: Seen, _: Settings) -> Flags:
+    return seen.gained > seen.lost
+
+
+def _significant(seen: Seen, settings: Settings) -> Flags:
+    p = mcnemar(seen.gained, seen.lost)
+    return np.asarray((seen.gained > seen.lost) & (p <= settings.alpha))
+
+
+def _bonferroni(seen: Seen, settings: Settings) -> Flags:
+    alpha = settings.alpha / settings.iterations
+    return _significant(seen, settings.model_copy(update={"alpha": alpha}))
+
+
+def _passes_incumbent(seen: Seen, settings: Settings) -> Flags:
+    z = NormalDist().inv_cdf(1 - settings.alpha)
+    return tango_statistic(seen.gained, seen.lost, seen.n, -settings.margin) > z
+
+
+def _passes_both(seen: Seen, settings: Settings) -> Flags:
+    anchor = Seen(seen.anchor_gained, seen.anchor_lost, seen.gained, seen.lost, seen.n)
+    return _passes_incumbent(seen, settings) & _passes_incumbent(anchor, settings)
+
+
+def _climbs(seen: Seen, _: Settings) -> Flags:
+    spread = (seen.gained + seen.lost - seen.n * seen.gain**2) / (seen.n - 1)
+    stderr = np.sqrt(np.maximum(spread, 0) / seen.n)
+    # One flipped answer is one standard error; where all gained, `promote` asks for a gain.
+    return np.where(stderr > 0, seen.gain > stderr * (1 + 1e-9), seen.gain > 0)
+
+
+def _gate(seen: Seen, settings: Settings) -> Flags:
+    return _passes_both(seen, settings) & _climbs(seen, settings)
+
+
+CONTENDERS = (
+    Contender("greedy: any gain", _greedy),
+    Contender("no drop", _not_below(0.0)),
+    Contender("at most 1 point lower", _not_below(0.01)),
+    Contender("at most 2 points lower", _not_below(0.02)),
+    Contender("McNemar", _significant),
+    Contender("McNemar, Bonferroni", _bonferroni),
+    Contender("non-inferior to incumbent", _passes_incumbent),
+    Contender("non-inferior to incumbent and anchor", _passes_both),
+    Contender("Ladder", _climbs),
+    Contender("gate, same items", _gate),
+    Contender("gate, rotating slices", _gate, rotating=True),
+    Contender("gate, fresh items", _gate, fresh=True),
+)
+
+
+def simulate(
+    settings: Settings, contenders: Sequence[Contender] = CONTENDERS
+) -> list[PolicyOutcome]:
+    """Run every policy through `settings.loops` loops of `settings.iterations` candidates.
+
+    All meet candidates with the same true gains. 'gate' is what `harness.gate` decides and
+    promotes by: non-inferior to incumbent and anchor, and up the Ladder.
+    """
+    rng = np.random.default_rng(settings.seed)
+    shape = (settings.iterations, settings.loops)
+    effects = rng.normal(settings.effect_mean, settings.effect_sd, shape)
+    return [
+        _outcome(one, settings, effects, np.random.default_rng([settings.seed, k]))
+        for k, one in enumerate(contenders)
+    ]
+
+
+def _outcome(
+    contender: Contender, settings: Settings, effects: Numbers, rng: np.random.Generator
+) -> PolicyOutcome:
+    loops, slices = settings.loops, settings.slices if contender.rotating else 1
+    n = settings.items // slices
+    # Cells: anchor wrong or right, incumbent wrong or right. At first the two are one model.
+    truth = np.zeros((loops, 2, 2))
+    truth[:, 0, 0], truth[:, 1, 1] = 1 - settings.accuracy, settings.accuracy
+    cells = _draw(rng, n, truth, slices)
+    promotions, harmful, seen_gain = np.zeros(loops), np.zeros(loops), np.zeros(loops)
+    for turn, effect in enumerate(effects):
+        if contender.fresh and turn:
+            cells = _draw(rng, n, truth, slices)
+        chances = _flip_chances(truth, effect, settings.discordance)
+        flipped = rng.binomial(cells, chances[:, None, None, :])
+        here = turn % slices
+        candidate = _move(cells, flipped)
+        seen = Seen(
+            gained=flipped[:, here, :, 0].sum(axis=1),
+            lost=flipped[:, here, :, 1].sum(axis=1),
+            anchor_gained=candidate[:, here, 0, 1],
+            anchor_lost=candidate[:, here, 1, 0],
+            n=n,
+        )
+        promoted = contender.promotes(seen, settings)
+        next_truth = _move(truth, truth * chances[:, None, :])
+        worse = next_truth[..., 1].sum(axis=1) < truth[..., 1].sum(axis=1)
+        cells = np.where(promoted[:, None, None, None], candidate, cells)
+        truth = np.where(promoted[:, None, None], next_truth, truth)
+        promotions += promoted
+        harmful += promoted & worse
+        seen_gain += np.where(promoted, seen.gain, 0.0)
+    true_gain = truth[..., 1].sum(axis=1) - settings.accuracy
+    return PolicyOutcome(
+        policy=contender.name,
+        promotions=_summary(promotions),
+        harmful=_summary(harmful),
+        true_gain=_summary(true_gain),
+        seen_gain=_summary(seen_gain),
+        regressed=_summary((true_gain < -settings.margin).astype(np.float64)),
+    )
+
+
+def _draw(rng: np.random.Generator, n: int, truth: Numbers, slices: int) -> Counts:
+    """How anchor and incumbent answer n new items a slice: shape (loops, slices, 2, 2)."""
+    chances = np.maximum(truth.reshape(len(truth), 1, 4), 0)
+    drawn = rng.multinomial(n, chances / chances.sum(axis=-1, keepdims=True), (len(truth), slices))
+    return np.asarray(drawn).reshape(len(truth), slices, 2, 2)
+
+
+def _flip_chances(truth: Numbers, effect: Numbers, discordance: float) -> Numbers:
+    """P(flip | incumbent wrong), P(flip | incumbent right): shape (loops, 2).
+
+    The shares gained and lost are (discordance +- effect) / 2, as far as there are items to gain
+    and lose.
+    """
+    right = truth[..., 1].sum(axis=1)
+    gained = np.clip((discordance + effect) / 2, 0, 1 - right)
+    lost = np.clip((discordance - effect) / 2, 0, right)
+    return np.stack([gained / np.maximum(1 - right, 1e-12), lost / np.maximum(right, 1e-12)], -1)
+
+
+def _move(cells: Any, flipped: Any) -> Any:
+    """Cells (..., 2, 2) after `flipped` of each changed the incumbent's answer."""
+    return cells - flipped + flipped[..., ::-1]
+
+
+def _summary(values: Numbers) -> MetricResult:
+    """Mean over loops with its 95 % interval; the many loops make it normal."""
+    center, stderr = float(values.mean()), float(values.std(ddof=1)) / len(values) ** 0.5
+    half = NormalDist().inv_cdf(0.975) * stderr
+    return MetricResult(
+        mean=center, stderr=stderr, low=center - half, high=center + half, n=len(values)
+    )
+
+
+def like(baseline: Scored, candidate: Scored, settings: Settings, metric: str = "") -> Settings:
+    """`settings` with items, discordance and accuracy as two evaluations of one task have them.
+
+    `metric` is yes/no; by default it is the task's primary one.
+
+    Raises:
+        UserError: the evaluations cannot be compared, the metric is not yes/no, or the two never
+            differ.
+    """
+    evaluation = baseline.evaluation
+    primary = next((m.name for m in evaluation.definitions.values() if m.primary), "")
+    rule = Rule(task=evaluation.task, metric=metric or primary, margin=settings.margin)
+    sides = ({evaluation.task: one} for one in (baseline, candidate))
+    (evidence,) = gather(Policy(rules=[rule]), *sides)
+    before, after = evidence.baseline, evidence.candidate
+    if not np.isin([before, after], [0, 1]).all() or len(before) < 2:
+        raise UserError(
+            f"{rule.task} {rule.metric} is not a yes/no answer per item, which the simulation "
+            "flips. Name a yes/no metric, or give --discordance and --items yourself."
+        )
+    discordance, accuracy = float((before != after).mean()), float(before.mean())
+    if not (0 < discordance < 1 and 0 < accuracy < 1):
+        raise UserError(
+            f"The two evaluations differ on {discordance:.0%} of {len(before)} items and the "
+            f"baseline has {accuracy:.0%} right: there is nothing to simulate from that. Give two "
+            "models that differ, or --discordance and --items yourself."
+        )
+    found = {"items": len(before), "discordance": discordance, "accuracy": accuracy}
+    return Settings.model_validate(settings.model_dump() | found)
+
+
+def picture(outcomes: Sequence[PolicyOutcome]) -> bytes:
+    """True and seen gains, and promotions with the harmful among them, as SVG.
+
+    The colours are readable on light and dark pages.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    grey, blue, red, text = "#94a3b8", "#2563eb", "#dc2626", "#64748b"
+    style: dict[Any, Any] = {
+        "svg.hashsalt": "rlrf",  # the same picture from the same numbers
+        "svg.fonttype": "none",
+        "font.family": "sans-serif",
+        "font.size": 9,
+        "text.color": text,
+        "axes.labelcolor": text,
+        "axes.edgecolor": "#cbd5e1",
+        "xtick.color": text,
+        "ytick.color": text,
+    }
+    with mpl.rc_context(style):
+        figure = Figure(figsize=(9, 0.9 + 0.32 * len(outcomes)))
+        gains, counts = figure.subplots(1, 2, sharey=True, width_ratios=[3, 2])
+        for y, one in enumerate(reversed(outcomes)):
+            true, seen = (100 * (m.mean or 0.0) for m in (one.true_gain, one.seen_gain))
+            gains.plot([true, seen], [y, y], color=grey, lw=2, alpha=0.5, zorder=1)
+            gains.plot(seen, y, "o", mfc="none", mec=grey, mew=1.6, label="" if y else "seen")
+            gains.plot(true, y, "o", color=blue, label="" if y else "true")
+            promoted, harmful = (m.mean or 0.0 for m in (one.promotions, one.harmful))
+            counts.barh(y, promoted, 0.55, color=grey, alpha=0.6, label="" if y else "promoted")
+            counts.barh(y, harmful, 0.55, color=red, alpha=0.8, label="" if y else "truly worse")
+        gains.set_yticks(range(len(outcomes)), [one.policy for one in reversed(outcomes)])
+        gains.axvline(0, color=grey, lw=0.8)
+        gains.set_xlabel("gain over M0, percentage points")
+        counts.set_xlabel("promotions a loop")
+        for axis in (gains, counts):
+            axis.tick_params(length=0)
+            axis.spines[["top", "right", "left"]].set_visible(False)
+            axis.grid(axis="x", color="#cbd5e1", lw=0.5, alpha=0.6)
+            axis.legend(frameon=False, fontsize=8, loc="best")
+        figure.tight_layout()
+        drawn = BytesIO()
+        figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None})
+    return drawn.getvalue()
