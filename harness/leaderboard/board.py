@@ -268,7 +268,7 @@ class Board:
                 if named
                 else ("names no row: give 4 characters of a row's digest, or more")
             )
-            raise UserError(f"'{prefix}' {what}. rlrf board render --format csv lists them.")
+            raise UserError(f"'{prefix}' {what}. rlrf board render BOARD --json lists them.")
         return named.pop()
 
     # Appending

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from harness.errors import UserError
+from harness.leaderboard.board import Board
+from harness.leaderboard.ledger import Reading, in_order
 from harness.ranking import Name, divide
 from harness.schema import Evaluation, EvaluationEntry, MetricResult, Row
 
@@ -37,6 +41,26 @@ class Difference:
     def diverged(self) -> bool:
         """Neither is the other with rows added."""
         return bool(self.removed and self.added)
+
+
+def load(path: Path) -> list[Row]:
+    """The rows of a board's folder, or of a ledger file alone, such as git keeps of the past.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    if path.is_dir():
+        if rows := Board(path).rows():
+            return rows
+        raise UserError(f"There is no board in {path}: it has no ledger.jsonl.")
+    if not path.exists():
+        raise UserError(f"There is no board or ledger {path}.")
+    reading = Reading(path, None)
+    lines = list(reading)
+    if reading.damage or reading.torn:
+        why = reading.damage or "Its last line is unfinished."
+        raise UserError(f"{path} is damaged. {why}")
+    return in_order([line.row() for line in lines])
 
 
 def diff(a: Sequence[Row], b: Sequence[Row]) -> Difference:

@@ -7,6 +7,7 @@ from io import BytesIO
 from typing import Any
 
 from harness.errors import UserError
+from harness.ranking import divide
 from harness.schema import EvaluationEntry, MetricResult, Row
 
 BLUE, GREY = "#2563eb", "#94a3b8"
@@ -18,15 +19,13 @@ def board(rows: Sequence[Row], split: str = "sealed") -> bytes:
     The colours are readable on light and dark pages; the best mean of a panel stands out.
 
     Raises:
-        UserError: nothing was evaluated on `split`, or matplotlib is not installed.
+        UserError: nothing that counts was evaluated on `split`.
     """
-    try:
-        import matplotlib as mpl
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise UserError("Drawing needs matplotlib: pip install 'rlrf-harness[plot]'.") from error
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
 
-    panels = _panels(rows, split)
+    standing, _ = divide(rows)
+    panels = _panels(standing, split)
     if not panels:
         raise UserError(f"The board has no evaluation on the {split} split to draw.")
     names = list(dict.fromkeys(name for models in panels for name in models))

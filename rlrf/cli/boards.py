@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from rlrf.cli.common import ERROR, FILE, FOLDER, as_json, print_json
+
+if TYPE_CHECKING:
+    from harness.leaderboard.diff import Change, Difference
+    from harness.schema import MetricResult, Row
+
+PATH = click.Path(path_type=Path)
 
 
 @click.group()
@@ -17,6 +24,7 @@ def board() -> None:
     rlrf board add leaderboards/mine evaluations/m1 --name M1
     rlrf board verify leaderboards/mine
     rlrf board render leaderboards/mine > board.md
+    rlrf board diff leaderboards/yours leaderboards/mine
     """
 
 
@@ -67,26 +75,282 @@ def board_verify(folder: Path, json_: bool) -> int:
     return ERROR if problems else 0
 
 
+@board.command("supersede")
+@click.argument("folder", metavar="BOARD", type=FOLDER)
+@click.argument("old")
+@click.argument("new")
+@click.option("--reason", required=True, help="Why; it is shown below the tables.")
+@as_json
+def board_supersede(folder: Path, old: str, new: str, reason: str, json_: bool) -> None:
+    """Let the evaluation NEW stand for OLD on BOARD.
+
+    Both are named by the beginning of the digest of their row. OLD, and the decisions and
+    promotions that rest on it, no longer count; they stay on the record, with the reason.
+
+    \b
+    rlrf board supersede leaderboards/mine 3f2a91 77c0de --reason "the judge's prompt was cut"
+    """
+    from harness.leaderboard import Board
+
+    row = Board(folder).supersede(old, new, reason)
+    print_json({"row": row}) if json_ else print(f"row {row[:12]}")
+
+
+@board.command("invalidate")
+@click.argument("folder", metavar="BOARD", type=FOLDER)
+@click.argument("row")
+@click.option("--reason", required=True, help="Why; it is shown below the tables.")
+@as_json
+def board_invalidate(folder: Path, row: str, reason: str, json_: bool) -> None:
+    """Withdraw a row of BOARD, named by the beginning of its digest.
+
+    It, and what rests on it, no longer counts; it stays on the record, with the reason. To take
+    that back, invalidate the invalidation.
+
+    \b
+    rlrf board invalidate leaderboards/mine 3f2a91 --reason "trained on the test items"
+    """
+    from harness.leaderboard import Board
+
+    added = Board(folder).invalidate(row, reason)
+    print_json({"row": added}) if json_ else print(f"row {added[:12]}")
+
+
+@board.command("diff")
+@click.argument("a", type=PATH)
+@click.argument("b", type=PATH)
+@as_json
+def board_diff(a: Path, b: Path, json_: bool) -> None:
+    """Compare two boards, folders or ledger files: what B has and A has not, and other numbers.
+
+    \b
+    rlrf board diff leaderboards/yours leaderboards/mine
+    git show v1.0:leaderboards/mine/ledger.jsonl > before.jsonl
+    rlrf board diff before.jsonl leaderboards/mine
+    """
+    from harness.leaderboard.diff import diff, load
+
+    found = diff(load(a), load(b))
+    if json_:
+        print_json(_difference_json(found))
+    else:
+        for line in _difference(found):
+            print("".join(c if c.isprintable() else " " for c in line))
+
+
+@board.command("merge-driver")
+@click.argument("base", type=FILE)
+@click.argument("ours", type=FILE)
+@click.argument("theirs", type=FILE)
+@click.argument("path")
+def board_merge_driver(base: Path, ours: Path, theirs: Path, path: str) -> None:
+    """Merge a board's file for git, which calls this; docs/leaderboard.md says how.
+
+    The rows of both sides are kept. Where a side is damaged, or lost a row, git reports a conflict.
+
+    \b
+    git config merge.rlrf-board.driver "rlrf board merge-driver %O %A %B %P"
+    """
+    from harness.leaderboard.merge import merge
+
+    merge(base, ours, theirs, path)
+
+
+@board.command("exposure")
+@click.argument("folder", metavar="BOARD", type=FOLDER)
+@as_json
+def board_exposure(folder: Path, json_: bool) -> None:
+    """Say how often each item of BOARD was looked at to decide: what was seen often tells less.
+
+    \b
+    rlrf board exposure leaderboards/mine
+    """
+    from collections import Counter
+
+    from harness.leaderboard import Board
+
+    exposure = Board(folder).exposure()
+    if json_:
+        print_json({task: dict(items) for task, items in exposure.items()})
+    elif not exposure:
+        print("No decision is on the board yet.")
+    else:
+        for task, items in exposure.items():
+            times = sorted(Counter(items.values()).items())
+            said = ", ".join(f"{count:,} by {n}" for n, count in times)
+            print(f"{task}: {len(items):,} items; by how many decisions each was used: {said}")
+
+
+@board.command("badge")
+@click.argument("folder", metavar="BOARD", type=FOLDER)
+@click.option("--task", required=True)
+@click.option("--metric", help="[default: the task's primary one]")
+@click.option("--name", help="The model.  [default: the last that was promoted]")
+@click.option("--split", help="[default: the one it was last evaluated on]")
+@click.option("--svg", type=FILE, help="Write a picture; else JSON for shields.io is printed.")
+def board_badge(
+    *,
+    folder: Path,
+    task: str,
+    metric: str | None,
+    name: str | None,
+    split: str | None,
+    svg: Path | None,
+) -> None:
+    """Make a badge of one number of BOARD, with its interval.
+
+    \b
+    rlrf board badge leaderboards/mine --task gsm8k > badge.json
+    rlrf board badge leaderboards/mine --task gsm8k --name M2 --split sealed --svg badge.svg
+    """
+    from harness.leaderboard import Board
+    from harness.render.badge import badge
+    from harness.store import write_text
+
+    made = badge(Board(folder).rows(), task, metric, name, split)
+    if svg:
+        write_text(svg, made.svg())
+    else:
+        print_json(made.endpoint())
+
+
+@board.command("export")
+@click.argument("folder", metavar="BOARD", type=FOLDER)
+@click.option("--format", "format_", type=click.Choice(["eee", "model-card"]), required=True)
+@click.option("--out", type=FOLDER, help="eee: the folder that the files are written to.")
+@click.option("--organization", help="eee: who publishes the numbers.")
+@click.option(
+    "--relationship",
+    type=click.Choice(["first_party", "third_party", "collaborative", "other"]),
+    default="first_party",
+    show_default=True,
+    help="eee: of who evaluated to the model.",
+)
+@click.option("--name", help="model-card: the model.")
+def board_export(
+    *,
+    folder: Path,
+    format_: str,
+    out: Path | None,
+    organization: str | None,
+    relationship: Any,
+    name: str | None,
+) -> None:
+    """Write BOARD for others: the Every Eval Ever store, or a model card on the hub.
+
+    \b
+    rlrf board export leaderboards/mine --format eee --organization "My Lab" --out eee
+    rlrf board export leaderboards/mine --format model-card --name M2 > README.md
+    """
+    import time
+
+    from harness.leaderboard import Board
+    from harness.render import eee, model_card
+    from harness.store import write_json
+
+    rows = Board(folder).rows()
+    if format_ == "model-card":
+        if not name:
+            raise click.UsageError("--format model-card needs --name.")
+        print(model_card.section(rows, name), end="")
+        return
+    if not (out and organization):
+        raise click.UsageError("--format eee needs --out and --organization.")
+    logs = eee.board(rows, organization, int(time.time()), relationship)
+    for path, log in logs.items():
+        write_json(out / path, log)
+    print(f"{len(logs)} files under {out / 'data'}")
+
+
 @board.command("render")
 @click.argument("folder", metavar="BOARD", type=FOLDER)
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["markdown", "csv", "latex", "html"]),
+    default="markdown",
+    show_default=True,
+)
 @click.option("--svg", type=FILE, help="Draw the models on a split as a picture, too.")
 @click.option("--split", default="sealed", show_default=True, help="The split that is drawn.")
 @as_json
-def board_render(folder: Path, svg: Path | None, split: str, json_: bool) -> None:
-    """Print BOARD as Markdown tables, or its rows as JSON.
+def board_render(folder: Path, format_: str, svg: Path | None, split: str, json_: bool) -> None:
+    """Print BOARD as tables, or its rows as JSON.
 
     \b
     rlrf board render leaderboards/mine > board.md
+    rlrf board render leaderboards/mine --format csv > board.csv
     rlrf board render leaderboards/mine --svg board.svg --split gate
     """
+    import importlib
+
     from harness.leaderboard import Board
-    from harness.render import markdown, plot
+    from harness.render import plot
     from harness.store import write_bytes
 
     rows = Board(folder).rows()
     if svg:
         write_bytes(svg, plot.board(rows, split))
     if json_:
-        print_json([row.model_dump(mode="json") for row in rows])
+        print_json([_row_json(row) for row in rows])
     else:
-        print(markdown.board(rows))
+        renderer = importlib.import_module(f"harness.render.{format_}")
+        print(renderer.board(rows), end="" if format_ == "csv" else "\n")
+
+
+def _row_json(row: Row) -> dict[str, Any]:
+    """The row, with the digest of its entry, which supersessions and invalidations name."""
+    from harness.schema import digest
+
+    return row.model_dump(mode="json") | {"entry_digest": digest(row.entry)}
+
+
+def _difference(found: Difference) -> list[str]:
+    lines = [f"{found.common:,} rows begin both."]
+    if found.diverged:
+        lines.append("They have diverged: each has rows that the other has not.")
+    lines += [f"only in A: {_said(row)}" for row in found.removed]
+    lines += [f"only in B: {_said(row)}" for row in found.added]
+    lines += [
+        f"{c.name} ({c.run}), {c.task} {c.split} {c.metric}: {_number(c.before)} -> "
+        f"{_number(c.after)}"
+        for c in found.changes
+    ]
+    if not (found.removed or found.added):
+        lines.append("They are the same.")
+    return lines
+
+
+def _difference_json(found: Difference) -> dict[str, Any]:
+    def change(c: Change) -> dict[str, Any]:
+        sides = {"before": c.before, "after": c.after}
+        words = {k: getattr(c, k) for k in ("run", "name", "task", "split", "metric")}
+        return words | {k: r.model_dump(mode="json") if r else None for k, r in sides.items()}
+
+    return {
+        "common": found.common,
+        "diverged": found.diverged,
+        "removed": [_row_json(row) for row in found.removed],
+        "added": [_row_json(row) for row in found.added],
+        "changes": [change(c) for c in found.changes],
+    }
+
+
+def _said(row: Row) -> str:
+    entry = row.entry
+    if entry.kind == "evaluation":
+        what = f"{entry.name} on {entry.evaluation.task} {entry.evaluation.split}"
+    elif entry.kind == "decision":
+        what = f"{entry.decision.verdict} against the {entry.against}"
+    elif entry.kind == "promotion":
+        what = f"{entry.candidate} {'' if entry.promotion.promoted else 'not '}promoted"
+    else:
+        what = getattr(entry, "reason", "two branches are one")
+    return f"{row.digest[:12]} {entry.kind}, run {row.run}: {what}"
+
+
+def _number(result: MetricResult | None) -> str:
+    if result is None or result.mean is None:
+        return "none"
+    interval = "" if result.low is None else f" [{result.low:.4g}, {result.high:.4g}]"
+    return f"{result.mean:.4g}{interval} n={result.n}"

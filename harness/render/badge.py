@@ -1,0 +1,101 @@
+"""One number of a board as a badge: for shields.io, or as a picture of our own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from harness.errors import UserError
+from harness.ranking import divide
+from harness.schema import Evaluation, EvaluationEntry, PromotionEntry, Row
+
+HEIGHT = 20
+CHARACTER = 6.6  # px; Verdana at 11 px, on average; the text is then fitted to its room
+# What XML 1.0 cannot hold, not even escaped.
+_ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+@dataclass(frozen=True)
+class Badge:
+    """What stands on it."""
+
+    label: str
+    message: str
+
+    def endpoint(self) -> dict[str, Any]:
+        """What https://shields.io/badges/endpoint-badge reads."""
+        return {"schemaVersion": 1, "label": self.label, "message": self.message, "color": "blue"}
+
+    def svg(self) -> str:
+        """A small picture that needs nothing from elsewhere."""
+        label, message = (_xml(text) for text in (self.label, self.message))
+        left, right = (round(CHARACTER * len(text) + 12) for text in (self.label, self.message))
+        texts = "".join(
+            f'<text x="{x}" y="14" textLength="{width - 12}" lengthAdjust="spacingAndGlyphs">'
+            f"{text}</text>"
+            for x, width, text in ((6, left, label), (left + 6, right, message))
+        )
+        return (
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + right}" height="{HEIGHT}" '
+            f'role="img" aria-label="{label}: {message}"><title>{label}: {message}</title>'
+            f'<rect width="{left}" height="{HEIGHT}" fill="#475569"/>'
+            f'<rect x="{left}" width="{right}" height="{HEIGHT}" fill="#2563eb"/>'
+            f'<g fill="#fff" font-family="Verdana,DejaVu Sans,sans-serif" font-size="11">{texts}'
+            "</g></svg>\n"
+        )
+
+
+def badge(
+    rows: Sequence[Row],
+    task: str,
+    metric: str | None = None,
+    name: str | None = None,
+    split: str | None = None,
+) -> Badge:
+    """The latest number that counts: a task's metric, with its 95 % interval and n.
+
+    Where they are not given, the metric is the task's primary one, the model the last that was
+    promoted, or else the last that was evaluated, and the split the one it was last evaluated on.
+
+    Raises:
+        UserError: the board has no such number.
+    """
+    standing, _ = divide(rows)
+    promoted = [
+        row.entry.candidate
+        for row in standing
+        if isinstance(row.entry, PromotionEntry) and row.entry.promotion.promoted
+    ]
+    name = name or (promoted[-1] if promoted else None)
+    found = [
+        row.entry
+        for row in standing
+        if isinstance(row.entry, EvaluationEntry)
+        and row.entry.evaluation.task == task
+        and name in {None, row.entry.name}
+        and split in {None, row.entry.evaluation.split}
+    ]
+    if not found:
+        wanted = " ".join(f"{k} {v}" for k, v in (("of", name), ("on the split", split)) if v)
+        raise UserError(f"The board has no evaluation {wanted} on the task {task}.")
+    entry = found[-1]
+    metric = metric or _primary(entry.evaluation)
+    result = entry.evaluation.metrics.get(metric)
+    if result is None or result.mean is None:
+        known = ", ".join(sorted(entry.evaluation.metrics)) or "none"
+        raise UserError(f"{entry.name} on {task} has no number for '{metric}'; it has {known}.")
+    message = f"{result.mean:.3g}"
+    if result.low is not None and result.high is not None:
+        message += f" [{result.low:.3g}, {result.high:.3g}]"
+    return Badge(f"{entry.name} {task} {metric}", f"{message} n={result.n}")
+
+
+def _primary(evaluation: Evaluation) -> str:
+    return next((m.name for m in evaluation.definitions.values() if m.primary), "")
+
+
+def _xml(text: str) -> str:
+    return escape(_ILLEGAL.sub("\N{REPLACEMENT CHARACTER}", text))

@@ -1,0 +1,59 @@
+"""A model's results as the part of a model card that the hub reads, and people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.errors import UserError
+from harness.ranking import divide
+from harness.render.markdown import escape
+from harness.schema import Evaluation, EvaluationEntry, Row
+
+
+def section(rows: Sequence[Row], name: str) -> str:
+    """YAML front matter with a `model-index`, then a Markdown table: what counts of `name`.
+
+    The value of a metric is its mean; interval, n and what was unscored stand in its `args`, and
+    the dataset's revision is the digest of its items.
+
+    Raises:
+        UserError: the board has nothing of `name` that counts.
+    """
+    from huggingface_hub import EvalResult, ModelCardData
+
+    standing, _ = divide(rows)
+    found: dict[tuple[str, str], Evaluation] = {}
+    for row in standing:
+        if isinstance(row.entry, EvaluationEntry) and row.entry.name == name:
+            evaluation = row.entry.evaluation
+            found[evaluation.task, evaluation.comparable_key] = evaluation
+    results = []
+    lines = ["| task | split | metric | mean | 95 % interval | n |", "|" + " --- |" * 6]
+    for evaluation in found.values():
+        for metric, result in evaluation.metrics.items():
+            if result.mean is None:
+                continue
+            results.append(
+                EvalResult(
+                    task_type="text-generation",
+                    task_name=evaluation.task,
+                    dataset_type=evaluation.task,
+                    dataset_name=evaluation.task,
+                    dataset_split=evaluation.split,
+                    dataset_revision=evaluation.dataset_digest,
+                    metric_type=metric,
+                    metric_value=result.mean,
+                    metric_args=result.model_dump(mode="json", exclude={"mean"}, exclude_none=True),
+                )
+            )
+            ends = (result.low, result.high)
+            interval = "-" if None in ends else f"{result.low:.4g} to {result.high:.4g}"
+            words = [escape(word) for word in (evaluation.task, evaluation.split, metric)]
+            lines.append(f"| {' | '.join(words)} | {result.mean:.4g} | {interval} | {result.n} |")
+    if not results:
+        known = {r.entry.name for r in standing if isinstance(r.entry, EvaluationEntry)}
+        raise UserError(
+            f"The board has no number of '{name}'; it has {', '.join(sorted(known)) or 'none'}."
+        )
+    front = ModelCardData(model_name=name, eval_results=results).to_yaml()
+    return "\n".join(["---", front, "---", "", "## Evaluation", "", *lines]) + "\n"
