@@ -21,8 +21,8 @@ MAX_SENTENCES = 200
 MAX_SENTENCE = 2_000  # characters read of one
 
 # What chat models put around an answer states nothing of the entity.
-_CHAT = re.compile(r"(?:Sure|Certainly|Of course)\b.{0,200}[:!,.]|(?:Here is|Here's|Here are)\b.*:")
-_CHAT_END = re.compile(r"(?:Please|I hope|Let me know|Feel free)\b")
+_CHAT = re.compile(r"(?:Sure|Certainly|Of course|Here is|Here's|Here are)\b.{0,200}:")
+_CHAT_END = re.compile(r"(?:Please (?:note|let|feel|tell)|I hope|Let me know|Feel free)\b")
 
 SYSTEM = """\
 You take sentences from biographies apart into atomic facts. An atomic fact is one short sentence \

@@ -1,6 +1,6 @@
 """Text as the words that matching compares: without case, accents and endings.
 
-The stemmer only has to bring "acted", "acting" and "actor" together within one page; it strips the
+The stemmer only has to bring "painted", "painting" and "painter" together within one page; it strips the
 longest known ending that leaves four letters.
 """
 
