@@ -41,7 +41,7 @@ def test_a_policy_is_read(tmp_path: Path) -> None:
     [
         (GOOD.replace("alpha", "alhpa"), "no key 'alhpa'. Did you mean 'alpha'?"),
         (GOOD.replace("metric", "metrics"), "no key 'rules.0.metrics'. Did you mean 'metric'?"),
-        (GOOD.replace("alpha", "zzz"), "Known are alpha, max_unscored, min_completeness,"),
+        (GOOD.replace("alpha", "zzz"), "Known are alarms, alpha, max_unscored,"),
         (GOOD.replace("metric: accuracy, ", ""), "'rules.0.metric' is missing."),
         (GOOD.replace("guardrail", "important"), "rules.1.tier: Input should be 'critical'"),
         (GOOD.replace("0.02}", "-1}"), "rules.0.margin: Input should be greater than 0, not -1."),

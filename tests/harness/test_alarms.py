@@ -1,0 +1,215 @@
+"""Alarms go off for what people should see, and stay silent otherwise."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+from quiz import make
+
+from harness.alarms import examine, overlap, reward_hacking
+from harness.gate import decide, raise_alarms
+from harness.schema import Alarm, FinishReason, Policy, Rule, Sample
+
+WORDS = [f"word{i}" for i in range(400)]
+
+
+@dataclass
+class Side:
+    samples: list[Sample]
+
+
+def answers(
+    write: Callable[[random.Random], str],
+    *,
+    n: int = 60,
+    finish: FinishReason | None = "stop",
+    cut: int = 0,
+) -> dict[str, Side]:
+    rng = random.Random(0)
+    return {
+        "quiz": Side(
+            [
+                Sample(
+                    task="quiz",
+                    item=f"item{i}",
+                    index=i,
+                    prompt="?",
+                    response=write(rng),
+                    finish_reason="length" if i < cut else finish,
+                )
+                for i in range(n)
+            ]
+        )
+    }
+
+
+def prose(rng: random.Random, words: int = 20) -> str:
+    return " ".join(rng.choices(WORDS, k=words))
+
+
+def kinds(before: dict[str, Side], after: dict[str, Side]) -> list[str]:
+    return [alarm.kind for alarm in examine(before, after)]
+
+
+def test_answers_of_one_kind_raise_no_alarm() -> None:
+    longer = answers(lambda rng: prose(rng, 24), cut=2)
+    assert examine(answers(prose), longer) == []
+
+
+@pytest.mark.parametrize("words", [8, 40])
+def test_a_drift_of_length_is_told_either_way(words: int) -> None:
+    (alarm,) = examine(answers(prose), answers(lambda rng: prose(rng, words)))
+    assert (alarm.kind, alarm.baseline, alarm.candidate) == ("length", 20, words)
+    assert f"had 20.0 words and has {words}.0" in alarm.message
+
+
+def test_more_answers_cut_off_are_told() -> None:
+    assert kinds(answers(prose), answers(prose, cut=6)) == ["truncation"]
+    assert kinds(answers(prose), answers(prose, cut=3)) == []
+    assert kinds(answers(prose, finish=None), answers(prose, finish=None, cut=30)) == []
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        "",
+        "I'm sorry, but I can't help with that.",
+        "I\N{RIGHT SINGLE QUOTATION MARK}m sorry, no.",
+        "As an AI, I have no views.",
+    ],
+)
+def test_more_refusals_are_told(refusal: str) -> None:
+    def sometimes(rng: random.Random) -> str:
+        text = prose(rng)
+        return f"{refusal} {text}" if refusal and rng.random() < 0.2 else text
+
+    after = answers(sometimes if refusal else lambda r: prose(r) if r.random() < 0.8 else "")
+    assert "refusals" in kinds(answers(prose), after)
+    assert kinds(after, after) == []
+
+
+def test_repetition_is_told_of_equally_much_text() -> None:
+    stuck = answers(lambda rng: " ".join(["over and over"] * 6 + ["again", "now"]))
+    assert kinds(answers(prose), stuck) == ["repetition"]
+    assert kinds(answers(prose, n=30), answers(prose, n=60)) == []
+
+
+def test_a_handful_of_answers_has_no_style() -> None:
+    assert examine(answers(prose, n=19), answers(lambda _: "", n=19)) == []
+
+
+def test_only_items_that_both_answered_are_compared() -> None:
+    before, after = answers(prose), answers(prose)
+    extra = answers(lambda _: "", n=300)["quiz"].samples[60:]
+    after["quiz"].samples.extend(extra)
+    assert examine(before, after | {"poll": after["quiz"]}) == []
+
+
+RULES = Policy(rules=[Rule(task="quiz", metric="accuracy", margin=0.1)])
+
+
+def gate(after: int, rules: Policy = RULES):
+    rows = [make([{"accuracy": float(i < right)} for i in range(200)]) for right in (100, after)]
+    return decide(rules, {"quiz": rows[0]}, {"quiz": rows[1]})
+
+
+def test_a_reward_that_rises_while_the_benchmark_falls() -> None:
+    (alarm,) = reward_hacking(0.4, 0.6, gate(95).checks)
+    assert (alarm.kind, alarm.task) == ("reward", "quiz")
+    assert reward_hacking(0.6, 0.6, gate(95).checks) == []
+    assert reward_hacking(0.4, 0.6, gate(105).checks) == []
+
+
+ALARM = Alarm(kind="length", task="quiz", message="longer", baseline=1, candidate=2)
+
+
+def test_an_alarm_is_told_and_blocks_only_where_the_policy_says_so() -> None:
+    told = raise_alarms(gate(100), [ALARM])
+    assert (told.verdict, told.alarms) == ("pass", [ALARM])
+    strict = RULES.model_copy(update={"alarms": "block"})
+    assert raise_alarms(gate(100, strict), []).verdict == "pass"
+    blocked = raise_alarms(gate(100, strict), [ALARM])
+    assert blocked.verdict == "inconclusive"
+    assert blocked.reasons == ["alarm on quiz, length: longer"]
+    failed = raise_alarms(gate(10, strict), [ALARM])
+    assert failed.verdict == "fail"
+    assert len(failed.reasons) == 2
+
+
+def test_a_decision_without_news_has_the_bytes_it_always_had() -> None:
+    plain = gate(100).model_dump(mode="json")
+    assert not {"alarms", "plan"} & plain.keys()
+    assert "alarms" not in plain["policy"]
+    assert "planned" not in plain["checks"][0]
+    told = raise_alarms(gate(100), [ALARM])
+    assert type(told).model_validate(told.model_dump(mode="json")) == told
+
+
+# ---- training texts that repeat items -------------------------------------------------------
+
+RNG = random.Random(1)
+ITEMS = [prose(RNG, 30) for _ in range(50)]
+TRAINING = [prose(RNG, 100) for _ in range(200)]
+
+
+def test_a_copied_item_is_found_whatever_its_case_and_punctuation() -> None:
+    copied = "so: " + ITEMS[7].upper().replace(" ", ", ", 5) + "!"
+    assert [(o.item, o.share) for o in overlap([*TRAINING, copied], ITEMS)] == [(7, 1.0)]
+    assert overlap(TRAINING, ITEMS) == []
+
+
+def test_the_share_is_that_of_the_repeated_words() -> None:
+    words = ITEMS[3].split()
+    (half,) = overlap([*TRAINING, " ".join(words[:20])], ITEMS)
+    assert half.share == pytest.approx(20 / 30)
+    assert overlap([" ".join(words[:12])], ITEMS) == []
+    assert overlap([" ".join(words[:14])], ITEMS) == []
+    assert len(overlap([" ".join(words[:14])], ITEMS, least=0.4)) == 1
+    assert len(overlap([" ".join(words[:8])], ITEMS, n=8, least=0.2)) == 1
+
+
+def test_words_of_two_texts_do_not_make_one_item() -> None:
+    words = ITEMS[0].split()
+    assert overlap([" ".join(words[:10]), " ".join(words[10:20])], ITEMS, least=0.01) == []
+
+
+def test_short_items_have_to_occur_whole() -> None:
+    items = ["What is a lemur?", "one two three four five six seven eight nine", "", "?!"]
+    assert overlap(["I asked: what is a lemur? It said."], items) == []
+    found = overlap(["what is a LEMUR", f"so {items[1]} ten"], items)
+    assert [(o.item, o.share) for o in found] == [(0, 1.0), (1, 1.0)]
+    assert overlap([items[1].removesuffix(" nine")], items) == []
+
+
+def test_nothing_overlaps_nothing() -> None:
+    assert overlap([], ITEMS) == []
+    assert overlap(TRAINING, []) == []
+
+
+def test_items_of_one_template_are_told_apart_by_longer_runs() -> None:
+    def ask(number: int) -> str:
+        return (
+            f"Tom has {number} hens. He sells some of them at the market on Monday, and "
+            "then he buys twice as many as he had sold. How many hens does he have now?"
+        )
+
+    training, items = [ask(n) for n in range(50)], [ask(n) for n in range(50, 60)]
+    assert len(overlap(training, items)) == 10
+    assert overlap(training, items, n=50) == []
+    assert len(overlap([*training, items[0]], items, n=50)) == 1
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_texts_take_seconds() -> None:
+    import time
+
+    rng = random.Random(0)
+    items = [prose(rng, 60) for _ in range(1319)]
+    training = [prose(rng, 100) for _ in range(100_000)]
+    training[500] += " " + items[9]
+    started = time.perf_counter()
+    assert [o.item for o in overlap(training, items)] == [9]
+    assert time.perf_counter() - started < 60
