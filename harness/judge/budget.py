@@ -1,11 +1,14 @@
 """What judging uses up: estimated before, counted during, never more than was allowed.
 
-A request is reserved at the most that it can cost (its prompt, and a reply of full length) and
-settled at what it did cost, so that requests under way cannot overdraw the budget together.
+A request is reserved at the most that it should cost (its prompt, reckoned from its length, and a
+reply of full length) and settled at what it did cost, so that requests under way do not overdraw
+the budget together. A server that counts far more tokens than its prompts are long can overdraw
+it by the requests that are then under way, not by more.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -78,9 +81,9 @@ class Meter:
         return Tokens(read, call.max_tokens + self._thinking)
 
     @property
-    def is_idle(self) -> bool:
-        """Nothing is under way: what does not fit now will never fit."""
-        return not self._reserved
+    def under_way(self) -> int:
+        """Requests reserved and not settled; at 0, what does not fit now will never fit."""
+        return len(self._reserved)
 
     def reserve(self, need: Tokens) -> str:
         """Set `need` aside for one request; returns the reason if the budget does not allow it."""
@@ -110,7 +113,8 @@ class Meter:
         total = self._sum([self._tokens(call, BYTES_PER_TOKEN) for call in calls])
         said = f"about {total.prompt:,} tokens to read, at most {total.completion:,} to write"
         if self._price is not None:
-            said += f", at most about ${self._dollars(total):,.2f}"
+            cents = math.ceil(100 * self._dollars(total))
+            said += f", at most about ${cents / 100:,.2f}"
         return said
 
     def spend(self, calls: int, cached: int, failures: dict[str, int]) -> Spend:

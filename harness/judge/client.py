@@ -211,7 +211,7 @@ class ChatServer:
             raise _GoneError(batch.gone)
         need = batch.meter.need(call)
         while reason := batch.meter.reserve(need):
-            if batch.meter.is_idle:
+            if not batch.meter.under_way:
                 raise _FailedError(reason)
             batch.settled.clear()
             await batch.settled.wait()

@@ -1,11 +1,13 @@
 """The file that says how answers are judged, and the judge that it describes.
 
-judge:
-  base_url: http://localhost:8000/v1
-  model: Qwen/Qwen3-8B
-  budget: {requests: 2000}
-just_eval: {prompt: official.yaml}
-factscore: {knowledge: wiki.db, verifier: judge}
+Every block may be absent:
+
+    judge:
+      base_url: http://localhost:8000/v1
+      model: Qwen/Qwen3-8B
+      budget: {requests: 2000}
+    just_eval: {prompt: official.yaml}
+    factscore: {knowledge: wiki.db, verifier: judge}
 """
 
 from __future__ import annotations
@@ -54,12 +56,12 @@ class Judging(Record):
         return tasks.load(name)
 
     @contextlib.contextmanager
-    def open(self) -> Iterator[LLMJudge | None]:
+    def open(self, *, fresh: bool = False) -> Iterator[LLMJudge | None]:
         """The judge, if there is one, for as long as the block runs; see `open_judge`."""
         if self.judge is None:
             yield None
             return
-        with open_judge(self.judge) as judge:
+        with open_judge(self.judge, fresh=fresh) as judge:
             yield judge
 
 
