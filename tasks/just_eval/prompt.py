@@ -105,9 +105,9 @@ def reply_schema(aspects: tuple[str, ...]) -> dict[str, Any]:
     scores = [str(score) for score in range(LOWEST, HIGHEST + 1)]
     if not set(aspects) <= set(SAFETY):
         scores.append("N/A")
-    return _object(
+    return object_schema(
         {
-            aspect: _object(
+            aspect: object_schema(
                 {"reason": {"type": "string"}, "score": {"type": "string", "enum": scores}}
             )
             for aspect in aspects
@@ -115,7 +115,8 @@ def reply_schema(aspects: tuple[str, ...]) -> dict[str, Any]:
     )
 
 
-def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
+def object_schema(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON schema of an object that has just these properties, in this order."""
     return {
         "type": "object",
         "properties": dict(properties),
