@@ -7,7 +7,7 @@ where their rate is, with confidence, at most twice its level alpha.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Literal
@@ -72,7 +72,9 @@ def certify(
 
     `by="runs"`: each gate takes two whole runs, in either order, at most `gates` pairs at random.
     Only pairs that share no run are independent, so that the bounds count runs / 2 gates with the
-    rate found over all: 58 runs, all quiet, are needed at alpha = .05. The bounds are Clopper and Pearson's (Biometrika 26, 1934).
+    rate found over all: 58 runs, all quiet, are needed at alpha = .05.
+
+    The bounds are Clopper and Pearson's (Biometrika 26, 1934).
 
     Raises:
         UserError: the runs are of several models or do not match, hold one answer an item, or
@@ -88,8 +90,8 @@ def certify(
     if by == "runs":
         if len(runs) < 2:
             raise UserError(
-                "One run cannot be gated against another. Give two or more, evaluated with "
-                "different --seed, or certify by answers."
+                "One run cannot be gated against another. Give two or more, sampled with "
+                "different seeds, or certify by answers."
             )
         pairs = list(permutations(range(len(runs)), 2))
         if len(pairs) > gates:
@@ -100,7 +102,9 @@ def certify(
         pools = {task: _Pool(policy, task, [run[task] for run in runs]) for task in tasks}
         verdicts = [_shuffled(policy, pools, rng) for _ in range(gates)]
         independent = gates
-    return _certificate(policy, runs, tasks, verdicts, by, independent, seed, confidence)
+    return _certificate(
+        policy, runs, verdicts, by=by, independent=independent, seed=seed, confidence=confidence
+    )
 
 
 def _require_one_model(runs: Sequence[Run], tasks: Sequence[str]) -> None:
@@ -112,7 +116,7 @@ def _require_one_model(runs: Sequence[Run], tasks: Sequence[str]) -> None:
                 raise UserError(
                     f"The evaluations of {task} are of {first.model.id} and {one.model.id}, or "
                     "were decoded in two ways. A model is certified against itself: evaluate one, "
-                    "in one way, with different --seed."
+                    "in one way, with different seeds."
                 )
 
 
@@ -133,15 +137,15 @@ class _Pool:
         if most < 2:
             raise UserError(
                 f"The evaluation of {task} holds one answer an item, which cannot show how much "
-                "answers vary. Evaluate with --repeats 2 or more at a temperature above 0, or give "
-                "several runs with different --seed."
+                "answers vary. Give several runs of the model, sampled with different seeds, or "
+                "one with two or more answers an item."
             )
         metrics = [rule.metric for rule in policy.rules if rule.task == task]
         if not any(_differ(given, metrics) for given in self.answers):
             raise UserError(
                 f"The answers to each item of {task} are all worth the same: they show no noise "
-                "that the gate could mistake. Evaluate with a temperature above 0 and different "
-                "--seed."
+                "that the gate could mistake. Give runs that sample their answers, at a "
+                "temperature above 0 and with different seeds."
             )
 
     def draw(self, rng: np.random.Generator) -> tuple[_Side, _Side]:
@@ -167,8 +171,8 @@ def _shuffled(policy: Policy, pools: Mapping[str, _Pool], rng: np.random.Generat
 def _certificate(
     policy: Policy,
     runs: Sequence[Run],
-    tasks: Sequence[str],
     verdicts: Sequence[Verdict],
+    *,
     by: By,
     independent: int,
     seed: int,
@@ -200,7 +204,7 @@ def _certificate(
         alpha=policy.alpha,
         seed=seed,
         policy_digest=digest(policy),
-        evaluations=[run[task].evaluation.identity for run in runs for task in tasks],
+        evaluations=[run[task].evaluation.identity for run in runs for task in sorted(run)],
     )
 
 

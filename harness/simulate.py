@@ -263,6 +263,32 @@ def like(baseline: Scored, candidate: Scored, settings: Settings, metric: str = 
     return Settings.model_validate(settings.model_dump() | found)
 
 
+def table(settings: Settings, outcomes: Sequence[PolicyOutcome]) -> str:
+    """The outcomes as a Markdown table: means over loops, gains in percentage points."""
+    lines = [
+        f"{settings.iterations} iterations, {settings.items:,} items of which two models differ on "
+        f"{settings.discordance:.1%}, true gains Normal({100 * settings.effect_mean:+.2g}, "
+        f"{100 * settings.effect_sd:.2g}) points; {settings.loops:,} loops, seed {settings.seed}.",
+        f"Margin {100 * settings.margin:g} points, alpha {settings.alpha:g}.",
+        "",
+        "| policy | promotions | of these harmful | true gain | seen gain | ends below -margin |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for one in outcomes:
+        true, seen = (_pm(gain, 100, "+.2f") for gain in (one.true_gain, one.seen_gain))
+        lines.append(
+            f"| {one.policy} | {_pm(one.promotions, 1, '.2f')} | {_pm(one.harmful, 1, '.3f')} | "
+            f"{true} | {seen} | {one.regressed.mean:.2%} |"
+        )
+    return "\n".join(lines)
+
+
+def _pm(found: MetricResult, scale: float, how: str) -> str:
+    """Mean and half of its 95 % interval."""
+    half = ((found.high or 0.0) - (found.low or 0.0)) / 2
+    return f"{scale * (found.mean or 0.0):{how}} ± {scale * half:{how.lstrip('+')}}"
+
+
 def picture(outcomes: Sequence[PolicyOutcome]) -> bytes:
     """True and seen gains, and promotions with the harmful among them, as SVG.
 

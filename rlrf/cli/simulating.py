@@ -1,0 +1,141 @@
+"""`rlrf simulate` and `rlrf certify`: what a gate does, before it matters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from rlrf.cli.common import EXIT, FILE, FOLDER, as_json, print_json
+
+
+@click.command()
+@click.argument("evaluations", nargs=-1, type=FOLDER, metavar="[BASELINE CANDIDATE]")
+@click.option("--task", help="Which task of the two folders.  [default: the only one]")
+@click.option("--items", type=int, help="Items of the gate.  [default: as given, else 1319]")
+@click.option("--discordance", type=float, help="Share of items two models differ on.  [0.1]")
+@click.option("--accuracy", type=float, help="Of the first model.  [0.5]")
+@click.option("--iterations", type=int, help="Candidates a loop.  [20]")
+@click.option("--effect-mean", type=float, help="Mean true gain of a candidate.  [-0.003]")
+@click.option("--effect-sd", type=float, help="Its standard deviation.  [0.01]")
+@click.option("--margin", type=float, help="Largest tolerated loss.  [0.02]")
+@click.option("--alpha", type=float, help="One-sided level.  [0.05]")
+@click.option("--slices", type=int, help="Parts that 'rotating' divides the items into.  [4]")
+@click.option("--loops", type=int, help="Loops to simulate.  [10000]")
+@click.option("--seed", type=int, help="Of all draws.  [0]")
+@click.option("--svg", "svg_file", type=FILE, help="Draw the outcomes.")
+@as_json
+def simulate(
+    *,
+    evaluations: tuple[Path, ...],
+    task: str | None,
+    svg_file: Path | None,
+    json_: bool,
+    **options: float | None,
+) -> None:
+    """Compare policies of promotion in a training loop that is simulated.
+
+    Two evaluation folders tell the items, the discordance and the accuracy of a yes/no task;
+    options come before them. Shares are shares: 2 points are 0.02.
+
+    \b
+    rlrf simulate
+    rlrf simulate evaluations/m0 evaluations/m1 --task mini_gsm8k --svg policies.svg
+    rlrf simulate --items 500 --discordance 0.2 --effect-sd 0.02
+    """
+    from pydantic import ValidationError
+
+    from harness import evaluation
+    from harness import simulate as simulation
+    from harness.errors import UserError
+    from harness.settings import explain
+    from harness.store import write_bytes
+
+    given = {name: value for name, value in options.items() if value is not None}
+    try:
+        settings = simulation.Settings.model_validate(given)
+    except ValidationError as error:
+        raise UserError(explain(error, simulation.Settings)) from error
+    if evaluations:
+        if len(evaluations) != 2:
+            raise UserError(f"{len(evaluations)} folders are given: two are needed, or none.")
+        before, after = (evaluation.load(folder) for folder in evaluations)
+        name = task or _only(set(before) & set(after))
+        if name not in before or name not in after:
+            raise UserError(f"There is no evaluation of {name} in both folders.")
+        found = simulation.like(before[name], after[name], settings)
+        settings = found.model_copy(update=given)
+    outcomes = simulation.simulate(settings)
+    if svg_file:
+        write_bytes(svg_file, simulation.picture(outcomes))
+    if json_:
+        print_json(
+            {
+                "settings": settings.model_dump(mode="json"),
+                "outcomes": [outcome.model_dump(mode="json") for outcome in outcomes],
+            }
+        )
+    else:
+        print(simulation.table(settings, outcomes))
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=FOLDER)
+@click.option("--policy", type=FILE, help="YAML or JSON.  [default: as of `rlrf gate`]")
+@click.option(
+    "--by",
+    type=click.Choice(["answers", "runs"]),
+    default="answers",
+    show_default=True,
+    help="Gate shuffled answers, or whole runs.",
+)
+@click.option("--gates", type=int, default=400, show_default=True, help="How many.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the shuffling.")
+@as_json
+def certify(
+    *, runs: tuple[Path, ...], policy: Path | None, by: str, gates: int, seed: int, json_: bool
+) -> int:
+    """Gate a model against itself, many times: does the gate cry wolf?
+
+    RUNS are evaluation folders of one model, which sampled its answers under different seeds, or
+    one with several answers an item. Exits 0 if the gate is certified: if false alarms are shown
+    to be no more than twice its level; else 1.
+
+    \b
+    rlrf certify evaluations/seed_0 evaluations/seed_1
+    rlrf certify evaluations/four_answers --policy policy.yaml --gates 1000
+    """
+    from typing import cast
+
+    from harness import certify as certification
+    from harness import evaluation
+    from harness.settings import default_policy, load_policy
+
+    loaded = [evaluation.load(folder) for folder in runs]
+    metrics = {task: one.evaluation.definitions.values() for task, one in loaded[0].items()}
+    found = certification.certify(
+        load_policy(policy) if policy else default_policy(metrics),
+        loaded,
+        by=cast(certification.By, by),
+        gates=gates,
+        seed=seed,
+    )
+    if json_:
+        print_json(found.model_dump(mode="json"))
+    else:
+        print(f"{'certified' if found.certified else 'not certified'}: {found.reason}")
+        print(
+            f"{found.inconclusive} were inconclusive, so at most {found.inconclusive_bound:.1%}; "
+            f"{found.runs} runs, gated by {found.by}, seed {found.seed}"
+        )
+    return EXIT["pass" if found.certified else "fail"]
+
+
+def _only(tasks: set[str]) -> str:
+    from harness.errors import UserError
+
+    if len(tasks) != 1:
+        raise UserError(
+            f"The folders share {', '.join(sorted(tasks)) or 'no task'}: name one with --task."
+        )
+    return next(iter(tasks))

@@ -1,0 +1,104 @@
+"""`rlrf simulate` and `rlrf certify`, as they are typed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+import tasks
+from harness import evaluation
+from harness.errors import UserError
+from harness.schema import ModelRef, Sample
+from rlrf.cli.simulating import certify, simulate
+
+ITEMS = 80
+
+
+def type_(command: click.Command, *words: str) -> Result:
+    return CliRunner().invoke(command, list(words), standalone_mode=False)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Path]]:
+    """Three evaluations of mini_gsm8k by one model, right on about three items in four."""
+    task = tasks.load("mini_gsm8k")
+    split, items, _ = evaluation.choose(task, "gate", None, limit=ITEMS)
+    folders = []
+    for seed in range(3):
+        right = np.random.default_rng(seed).uniform(size=len(items)) < 0.75
+        samples = [
+            Sample(
+                task=task.name,
+                item=item.digest,
+                index=item.index,
+                prompt=item.prompt,
+                response=f"#### {item.reference['answer'] if ok else 'none'}",
+            )
+            for item, ok in zip(items, right, strict=True)
+        ]
+        scored = evaluation.build(
+            task, items, samples, model=ModelRef(id="m"), engine="recorded",
+            decoding={"temperature": 1.0}, split=split, prompt_digest="p", seed=seed,
+        )  # fmt: skip
+        folders.append(tmp_path_factory.mktemp(f"run_{seed}"))
+        evaluation.save(scored, folders[-1] / task.name)
+    yield folders
+
+
+def test_policies_are_compared_in_a_table_and_a_picture(tmp_path: Path) -> None:
+    drawn = tmp_path / "policies.svg"
+    found = type_(simulate, "--loops", "200", "--items", "300", "--svg", str(drawn))
+    assert found.exception is None
+    assert "300 items" in found.stdout
+    assert "| gate, fresh items |" in found.stdout
+    assert drawn.read_bytes().startswith(b"<?xml")
+
+
+def test_two_evaluations_set_what_is_simulated(runs: list[Path]) -> None:
+    found = type_(simulate, str(runs[0]), str(runs[1]), "--loops", "50", "--items", "500", "--json")
+    told = json.loads(found.stdout)
+    assert told["settings"]["items"] == 500
+    assert 0.2 < told["settings"]["discordance"] < 0.6
+    assert 0.6 < told["settings"]["accuracy"] < 0.9
+    assert {one["promotions"]["n"] for one in told["outcomes"]} == {50}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--loops", "1"], "loops"),
+        (["--margin", "2"], "margin"),
+        (["only_one"], "two are needed"),
+    ],
+)
+def test_bad_input_is_a_sentence(words: list[str], said: str) -> None:
+    found = type_(simulate, *words)
+    assert isinstance(found.exception, UserError)
+    assert said in str(found.exception)
+
+
+def test_a_task_that_is_not_in_both_is_named(runs: list[Path]) -> None:
+    found = type_(simulate, str(runs[0]), str(runs[1]), "--task", "gsm8k")
+    assert "no evaluation of gsm8k" in str(found.exception)
+
+
+def test_a_gate_is_certified(runs: list[Path]) -> None:
+    folders = [str(run) for run in runs]
+    found = type_(certify, *folders, "--gates", "60", "--json")
+    told = json.loads(found.stdout)
+    assert (found.return_value, told["certified"], told["gates"]) == (0, True, 60)
+    spoken = type_(certify, *folders, "--by", "runs")
+    assert spoken.return_value == 1
+    assert spoken.stdout.startswith("not certified: 0 false alarms in 6 gates")
+
+
+def test_one_run_with_one_answer_an_item_is_refused(runs: list[Path]) -> None:
+    found = type_(certify, str(runs[0]))
+    assert isinstance(found.exception, UserError)
+    assert "one answer an item" in str(found.exception)
