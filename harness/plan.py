@@ -1,0 +1,274 @@
+"""A gate's plan: all that decides, written down before any score of the candidate exists.
+
+What is chosen after a look at the scores (the margin, the metric, when to stop) can be chosen so
+that a candidate passes. A plan fixes it, says what the planned items can show, and is named in the
+decision by its digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from statistics import NormalDist
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from harness.errors import UserError
+from harness.evidence import Scored, gather
+from harness.gate import decide
+from harness.schema import (
+    SCHEMA_VERSION,
+    Decision,
+    Metric,
+    Policy,
+    Record,
+    Rule,
+    Score,
+    Tier,
+    digest,
+)
+from harness.stats.noninferiority import unseen_change
+from harness.stats.paired import FEW_CLUSTERS, by_item
+from harness.stats.power import items_needed, minimum_detectable, paired_sd
+from harness.stats.sequential import watch
+
+POWER = 0.8  # of every rule that can hold a candidate up
+SIMULATIONS = 200
+
+Source = Literal["stated", "second run", "repeats", "baseline's own spread"]
+
+
+class PlannedRule(Record):
+    """What a rule can show with the planned items. Spread, margin and changes in its unit."""
+
+    task: str
+    metric: str
+    tier: Tier
+    margin: float
+    test: str
+    n: int = Field(description="items with a value of the metric")
+    baseline_mean: float
+    spread: float = Field(description="standard deviation of one item's difference, no change")
+    spread_from: Source
+    discordance: float | None = Field(description="yes/no: share of items expected to flip")
+    power: float = Field(description="chance that a candidate that has not changed passes")
+    minimum_detectable: float = Field(description="change that would be seen with power .8")
+    items_needed: int = Field(description="items for a power of .8")
+    expected_items: int | None = Field(
+        default=None, description="sequential: median of items used if nothing has changed"
+    )
+
+
+class Plan(Record):
+    """A gate, before the candidate is looked at."""
+
+    schema_version: int = SCHEMA_VERSION
+    mode: Literal["fixed", "sequential"]
+    policy: Policy
+    policy_digest: str
+    rules: list[PlannedRule]
+    baseline: dict[str, str] = Field(description="task -> identity of the evaluation")
+    items: dict[str, int] = Field(description="task -> items to be asked")
+    order: dict[str, str] = Field(
+        description="task -> digest of the item digests, in the order drawn by the policy's seed"
+    )
+
+    @property
+    def identity(self) -> str:
+        return digest(self)
+
+
+def make(
+    policy: Policy,
+    baseline: Mapping[str, Scored],
+    *,
+    sequential: bool = False,
+    second: Mapping[str, Scored] | None = None,
+    discordance: float | None = None,
+) -> Plan:
+    """Plan to gate candidates against `baseline` by `policy`, all at once or `sequential`ly.
+
+    What a rule can show depends on how much the differences of items spread where nothing has
+    changed. It is taken from the share of yes/no items that are expected to flip, `discordance`,
+    if stated; else from a `second` run of the baseline, or of another version of it; else from the
+    baseline's repeats, s sqrt(2 / K). Without any of these it is the spread of the baseline's
+    values: of two models that do equally well, and half correlated over the items.
+
+    Raises:
+        UserError: a critical rule would pass an unchanged candidate with a chance below `POWER`
+            (says how many items it takes); or the baseline lacks what a rule asks for.
+    """
+    if discordance is not None and not 0 < discordance <= 1:
+        raise UserError(f"The discordance is a share above 0 and up to 1, not {discordance:g}.")
+    evidence = gather(policy, baseline, baseline)
+    again = gather(policy, baseline, second) if second is not None else [None] * len(evidence)
+    rules = []
+    for one, other in zip(evidence, again, strict=True):
+        if one.gap:
+            raise UserError(f"The baseline cannot be gated against: {one.gap}.")
+        values = one.baseline[~np.isnan(one.baseline)]
+        if len(values) < 2:
+            raise UserError(f"The baseline has {len(values)} values of {one.rule.metric}: too few.")
+        scores = baseline[one.rule.task].scores
+        repeats, noise = _repeats(scores, one.rule.metric)
+        source: Source
+        if discordance is not None and one.metric.kind == "binary":
+            spread, source = math.sqrt(discordance), "stated"
+        elif other is not None:
+            differences = other.candidate - other.baseline
+            spread, source = float(np.nanstd(differences, ddof=1)), "second run"
+        elif repeats > 1:
+            spread, source = paired_sd(0, noise, noise, repeats, repeats), "repeats"
+        else:
+            spread, source = float(values.std(ddof=1)), "baseline's own spread"
+        rules.append(
+            _planned(one.rule, one.metric, values, spread, source, repeats, policy, sequential)
+        )
+    _require_power(rules)
+    orders = {task: order(policy.seed, task, baseline[task].scores) for task in _tasks(policy)}
+    return Plan(
+        mode="sequential" if sequential else "fixed",
+        policy=policy,
+        policy_digest=digest(policy),
+        rules=rules,
+        baseline={task: baseline[task].evaluation.identity for task in orders},
+        items={task: baseline[task].evaluation.items for task in orders},
+        order={task: digest(items) for task, items in orders.items()},
+    )
+
+
+def order(seed: int, task: str, scores: Sequence[Score]) -> list[str]:
+    """The digests of all items, in an order that is random and can be drawn again by anyone."""
+    items = {score.item for score in scores}
+    return sorted(items, key=lambda i: hashlib.sha256(f"{seed} {task} {i}".encode()).hexdigest())
+
+
+def orders(plan: Plan, baseline: Mapping[str, Scored]) -> dict[str, list[str]]:
+    """Task -> item digests in the planned order.
+
+    Raises:
+        UserError: `baseline` is not the one that the plan was made for.
+    """
+    found = {}
+    for task, identity in plan.baseline.items():
+        if task not in baseline:
+            raise UserError(f"The plan is about {task}, of which the baseline has no evaluation.")
+        scored = baseline[task]
+        drawn = order(plan.policy.seed, task, scored.scores)
+        if scored.evaluation.identity != identity or digest(drawn) != plan.order[task]:
+            raise UserError(
+                f"The plan was made for another baseline of {task} than this one. Take the "
+                "baseline that it was made for, or plan anew before the candidate is evaluated."
+            )
+        found[task] = drawn
+    return found
+
+
+def decide_by(
+    plan: Plan, baseline: Mapping[str, Scored], candidate: Mapping[str, Scored]
+) -> Decision:
+    """`harness.gate.decide` by the plan, which the decision names.
+
+    Raises:
+        UserError: as `decide` and `orders`.
+    """
+    drawn = orders(plan, baseline)
+    sequential = drawn if plan.mode == "sequential" else None
+    decision = decide(plan.policy, baseline, candidate, order=sequential)
+    return decision.model_copy(update={"plan": plan.identity})
+
+
+def _tasks(policy: Policy) -> list[str]:
+    return sorted({rule.task for rule in policy.rules})
+
+
+def _repeats(scores: Sequence[Score], metric: str) -> tuple[int, float]:
+    """How often an item was answered, and the standard deviation of its answers' values."""
+    answers: dict[str, list[float]] = defaultdict(list)
+    for score in scores:
+        if metric in score.values:
+            answers[score.item].append(score.values[metric])
+    if min(map(len, answers.values()), default=0) < 2:
+        return 1, 0.0
+    variances = [float(np.var(values, ddof=1)) for values in answers.values()]
+    return min(map(len, answers.values())), math.sqrt(math.fsum(variances) / len(variances))
+
+
+def _planned(
+    rule: Rule,
+    metric: Metric,
+    values: np.ndarray[tuple[int], np.dtype[np.float64]],
+    spread: float,
+    source: Source,
+    repeats: int,
+    policy: Policy,
+    sequential: bool,
+) -> PlannedRule:
+    n, span, alpha = len(values), metric.high - metric.low, policy.alpha
+    # Where no difference was seen, the largest spread that this many items may have hidden.
+    spread = spread or span * math.sqrt(unseen_change(n, alpha))
+    binary = metric.kind == "binary" and repeats == 1
+    test = "sequential test by betting"
+    if not sequential:
+        few = "sign-flip permutation" if n < FEW_CLUSTERS else "clustered t"
+        test = "Tango score test" if binary else few
+    z = NormalDist().inv_cdf(1 - alpha)
+    return PlannedRule(
+        task=rule.task,
+        metric=rule.metric,
+        tier=rule.tier,
+        margin=rule.margin,
+        test=test,
+        n=n,
+        baseline_mean=float(values.mean()),
+        spread=spread,
+        spread_from=source,
+        discordance=spread**2 if binary else None,
+        power=NormalDist().cdf(rule.margin * math.sqrt(n) / spread - z),
+        minimum_detectable=minimum_detectable(n, spread, alpha, POWER),
+        items_needed=items_needed(rule.margin, spread, alpha, POWER),
+        expected_items=_expected_items(n, spread, span, rule.margin, policy, binary)
+        if sequential
+        else None,
+    )
+
+
+def _expected_items(
+    n: int, spread: float, span: float, margin: float, policy: Policy, binary: bool
+) -> int:
+    """Median of the items that simulated candidates without a change take."""
+    rng = np.random.default_rng(policy.seed)
+    stops = []
+    for _ in range(SIMULATIONS):
+        if binary:
+            flips = min((spread / span) ** 2, 1.0) / 2
+            gains = span * rng.choice([-1.0, 0.0, 1.0], n, p=[flips, 1 - 2 * flips, flips])
+        else:
+            gains = np.clip(rng.normal(0, spread, n), -span, span)
+        found = watch(gains, margin=margin, alpha=policy.alpha, span=span, population=n)
+        stops.append(found.stopped_at or n)
+    return int(np.median(stops))
+
+
+def _require_power(rules: Sequence[PlannedRule]) -> None:
+    for rule in rules:
+        if rule.tier == "critical" and rule.power < POWER:
+            known = (
+                ""
+                if rule.spread_from in ("stated", "second run", "repeats")
+                else (
+                    " Measure the spread with a second run of the baseline, or state the discordance: "
+                    "it may be smaller than the baseline's own, which is what was assumed."
+                )
+            )
+            raise UserError(
+                f"The plan is refused: with {rule.n:,} items and a spread of {rule.spread:.3g}, "
+                f"{rule.task} {rule.metric} would pass a candidate that has not changed with a "
+                f"chance of {rule.power:.2f}, and {POWER} is asked of a critical rule. It takes "
+                f"{rule.items_needed:,} items, or a margin of {rule.minimum_detectable:.3g} in "
+                f"place of {rule.margin:g}.{known}"
+            )
