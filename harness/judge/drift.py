@@ -30,7 +30,7 @@ from tasks.plugin import Judge, Task
 Drifting = Literal["stable", "drifted", "unclear"]
 
 MARGIN = 0.05
-ANCHORS = 200
+ANCHORS = 400
 MAX_UNSCORED = 0.01
 
 
@@ -99,6 +99,8 @@ def again(
     """Let `judge` score the answers to `anchors` items of `before` again; read as `between`.
 
     The items are drawn by `seed`; None is all. A judge that remembers its replies proves nothing.
+    Where no score changes at all, a metric is stable from 52 items on at the usual margin and
+    level; a fifth of Just-Eval is graded for safety alone, hence `ANCHORS`.
 
     Raises:
         UserError: as `between`; or `task` is not what was evaluated.

@@ -43,30 +43,48 @@ def alpha(ratings: npt.ArrayLike, level: Level) -> float | None:
     many values lie between, half of the tied ones counted, which is `interval` on mid-ranks.
     None where D_e is 0: all values are equal, or fewer than two raters rated any one unit.
     """
-    table = np.asarray(ratings, dtype=np.float64)
+    rated = _rated(np.asarray(ratings, dtype=np.float64))
+    return _alpha(rated, level, np.ones(len(rated.size)))
+
+
+@dataclass(frozen=True)
+class _Rated:
+    """The ratings of the units that have two or more, one after the other."""
+
+    values: Numbers  # (values,): those that occur, rising
+    place: npt.NDArray[np.int64]  # (ratings,): which value
+    unit: npt.NDArray[np.int64]  # (ratings,): of which unit
+    size: Numbers  # (units,): its ratings
+
+
+def _rated(table: Numbers) -> _Rated:
     table = table[(~np.isnan(table)).sum(axis=1) >= 2]
     known = ~np.isnan(table)
-    values, place, frequency = np.unique(table[known], return_inverse=True, return_counts=True)
-    if len(values) < 2:
+    values, place = np.unique(table[known], return_inverse=True)
+    size = known.sum(axis=1)
+    return _Rated(values, place, np.repeat(np.arange(len(table)), size), size.astype(np.float64))
+
+
+def _alpha(rated: _Rated, level: Level, counts: Numbers) -> float | None:
+    """Alpha where unit u is there `counts[u]` times."""
+    place, unit, size = rated.place, rated.unit, rated.size
+    frequency = np.bincount(place, counts[unit], len(rated.values))
+    n = float(frequency.sum())
+    if np.count_nonzero(frequency) < 2:
         return None
-    per_unit = known.sum(axis=1)
-    n = int(per_unit.sum())
     if level == "nominal":
-        unit = np.repeat(np.arange(len(table)), per_unit)
-        counts = np.unique(unit * len(values) + place, return_counts=True)
-        same = np.bincount(counts[0] // len(values), np.square(counts[1]), len(table))
-        observed = float(((per_unit**2 - same) / (per_unit - 1)).sum()) / n
-        expected = (n * n - float(np.square(frequency).sum())) / (n * (n - 1))
-        return 1 - observed / expected
-    if level == "ordinal":
-        values = np.cumsum(frequency) - (frequency - 1) / 2
-    centered = np.zeros_like(table)
-    centered[known] = (values - (values * frequency).sum() / n)[place]
-    # sum_{i != j} (x_i - x_j)^2 = 2 (m sum x^2 - (sum x)^2) over m values
-    squares, sums = np.square(centered).sum(axis=1), centered.sum(axis=1)
-    observed = 2 * float(((per_unit * squares - sums**2) / (per_unit - 1)).sum()) / n
-    expected = 2 * (n * float(squares.sum()) - float(sums.sum()) ** 2) / (n * (n - 1))
-    return 1 - observed / expected
+        cells, times = np.unique(unit * len(rated.values) + place, return_counts=True)
+        alike = np.bincount(cells // len(rated.values), np.square(times), len(size))
+        within = size**2 - alike
+        expected = n * n - float(np.square(frequency).sum())
+    else:
+        scale = np.cumsum(frequency) - frequency / 2 if level == "ordinal" else rated.values
+        scale = scale - float(scale @ frequency) / n
+        # sum_{i != j} (x_i - x_j)^2 = 2 (m sum x^2 - (sum x)^2) over m values
+        squares = np.bincount(unit, np.square(scale)[place], len(size))
+        within = 2 * (size * squares - np.square(np.bincount(unit, scale[place], len(size))))
+        expected = 2 * n * float(np.square(scale) @ frequency)
+    return 1 - (n - 1) * float(counts @ (within / (size - 1))) / expected
 
 
 def agreement(
@@ -87,26 +105,31 @@ def agreement(
         UserError: no unit has two ratings, or clusters and units do not match.
     """
     table = np.asarray(ratings, dtype=np.float64)
-    names = list(range(len(table))) if clusters is None else list(clusters)
+    names = range(len(table)) if clusters is None else clusters
     if len(names) != len(table):
         raise UserError(f"{len(table)} units need {len(table)} cluster names, not {len(names)}.")
-    rated = (~np.isnan(table)).sum(axis=1) >= 2
-    if not rated.any():
+    rated = _rated(table)
+    units = len(rated.size)
+    if not units:
         raise UserError("There is nothing to agree on: no answer was rated twice.")
-    table = table[rated]
-    members: dict[object, list[int]] = {}
-    for row, name in enumerate(name for name, kept in zip(names, rated, strict=True) if kept):
-        members.setdefault(name, []).append(row)
-    groups = [np.array(rows) for rows in members.values()]
+    twice = (~np.isnan(table)).sum(axis=1) >= 2
+    number: dict[object, int] = {}
+    cluster = np.array(
+        [
+            number.setdefault(name, len(number))
+            for name, kept in zip(names, twice, strict=True)
+            if kept
+        ]
+    )
     rng = np.random.default_rng(seed)
     drawn = []
     for _ in range(draws):
-        chosen = rng.integers(len(groups), size=len(groups))
-        found = alpha(table[np.concatenate([groups[g] for g in chosen])], level)
+        times = np.bincount(rng.integers(len(number), size=len(number)), minlength=len(number))
+        found = _alpha(rated, level, times.astype(np.float64)[cluster])
         drawn.append(math.nan if found is None else found)
     kept = np.array(drawn)[~np.isnan(drawn)]
     low = high = None
-    if len(kept) >= 0.95 * draws and len(groups) > 1:
+    if len(kept) >= 0.95 * draws and len(number) > 1:
         tail = 100 * (1 - confidence) / 2
         low, high = (float(end) for end in np.percentile(kept, [tail, 100 - tail]))
-    return Agreement(alpha(table, level), low, high, len(table))
+    return Agreement(_alpha(rated, level, np.ones(units)), low, high, units)
