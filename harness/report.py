@@ -61,7 +61,10 @@ def compare(policy: Policy, baseline: Evaluations, candidate: Evaluations) -> st
             sentence=SENTENCES[decision.verdict],
             findings=gains(critical or decision.checks, decision, definitions),
             split=", ".join(sorted({one.evaluations[0].split for one in measured})),
-            models=[Model("baseline"), Model("candidate", outcome=decision.verdict)],
+            models=[
+                Model("baseline", note=_ids(baseline)),
+                Model("candidate", note=_ids(candidate), outcome=decision.verdict),
+            ],
             headline=[(check.task, check.metric) for check in critical or decision.checks],
             measured=measured,
             questions=questions([baseline, candidate]),
@@ -145,6 +148,10 @@ def questions(models: Sequence[Evaluations]) -> list[Question]:
                 )
             )
     return found
+
+
+def _ids(evaluations: Evaluations) -> str:
+    return ", ".join(sorted({one.evaluation.model.id for one in evaluations.values()}))
 
 
 def _shared(models: Sequence[Evaluations]) -> list[str]:

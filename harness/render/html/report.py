@@ -64,12 +64,16 @@ class Measured:
         return next((metric.name for metric in known.values() if metric.primary), "")
 
     @property
-    def metrics(self) -> list[str]:
-        """The metrics of any model: the primary one, those with a value per item, the others."""
-        known = [self.primary, *self.evaluations[0].definitions]
+    def own(self) -> list[str]:
+        """The metrics with a value per item, the primary one first."""
+        known = dict.fromkeys([self.primary, *self.evaluations[0].definitions])
+        return [name for name in known if any(name in e.metrics for e in self.evaluations)]
+
+    @property
+    def derived(self) -> list[str]:
+        """The metrics that are made of all answers at once."""
         found = {name for evaluation in self.evaluations for name in evaluation.metrics}
-        listed = [*known, *sorted(found)]
-        return [name for name in dict.fromkeys(listed) if name in found]
+        return sorted(found - set(self.own))
 
     def definition(self, metric: str) -> Metric | None:
         return self.evaluations[0].definitions.get(metric)
@@ -172,7 +176,7 @@ def _definition(of_task: dict[str, Measured], check: Check) -> Metric | None:
 
 def _profile(said: Report, measured: Measured, name: str) -> str:
     """The metrics that share the primary one's scale, drawn; "" where that is no more than two."""
-    known = [measured.definition(name) for name in measured.metrics]
+    known = [measured.definition(name) for name in measured.own]
     found = [metric for metric in known if metric and _scale(metric) == _scale(known[0])]
     if len(found) < 3:
         return ""

@@ -18,12 +18,11 @@ from harness.gate import decide, promote
 from harness.leaderboard import Board
 from harness.render import html
 from harness.render.html import bars, numbers
-from harness.render.html.board import ranks
 from harness.render.html.figures import Curve, Point, Step, curve
 from harness.render.html.page import embed
 from harness.render.html.report import MAX_TEXT
 from harness.render.html.text import visible
-from harness.schema import Alarm, JudgeRef, Metric, MetricResult, Policy, Rule
+from harness.schema import Alarm, JudgeRef, Metric, MetricResult, Policy, Rule, digest
 
 POLICY = Policy(rules=[Rule(task="quiz", metric="accuracy", margin=0.1)])
 
@@ -249,12 +248,14 @@ def test_models_that_cannot_be_told_apart_share_a_rank(tmp_path) -> None:
     assert ranked == [("=1", "good"), ("=1", "alike"), ("3", "poor")]
 
 
-def test_ranks_follow_the_better_side_and_leave_out_what_has_no_mean() -> None:
-    up = Metric(name="a", kind="continuous")
-    down = Metric(name="a", kind="continuous", higher_is_better=False)
-    found = [result(0.2), result(0.9), MetricResult(mean=None, n=0), result(0.5)]
-    assert ranks(found, up) == ["3", "1", "", "2"]
-    assert ranks(found, down) == ["1", "3", "", "2"]
+def test_what_was_withdrawn_is_not_ranked_and_stands_below_with_its_reason(tmp_path) -> None:
+    board = board_of(tmp_path)
+    entry = digest(board.rows()[0].entry)
+    board.invalidate(entry, "its <weights> were mixed up", "r")
+    page = html.board(board.rows())
+    require_sound(page)
+    assert [row[:2] for row in cells(page)[1:]] == [["1", "alike"], ["2", "poor"]]
+    assert f"good on quiz (gate) {entry[:12]} : its <weights> were mixed up" in parse(page).shown
 
 
 def test_evaluations_that_cannot_be_compared_are_ranked_apart(tmp_path) -> None:
