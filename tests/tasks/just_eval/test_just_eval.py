@@ -346,4 +346,4 @@ def test_stock_lm_eval_measures_the_length_of_regular_answers(tmp_path: Path) ->
     docs = list(task.test_docs())
     assert [task.doc_to_text(doc) for doc in docs] == [row["instruction"] for row in ROWS]
     assert [task.process_results(doc, ["one two"]) for doc in docs] == [{"words": 2}] * 2 + [{}]
-    assert set(task.aggregation()) == {"words"}
+    assert "words" in task.aggregation()
