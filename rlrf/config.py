@@ -4,9 +4,9 @@
     tasks:
       - name: gsm8k
 
-is a whole configuration; everything else has a default, described beside its field. `model` and
-`data` are looked for beside the file first, then in the working directory; a `model` found in
-neither is a Hugging Face hub id. `board` is a folder of the working directory.
+is a whole configuration; everything else has a default, described beside its field. `model`,
+`data` and `judge` are looked for beside the file first, then in the working directory; a `model`
+found in neither is a Hugging Face hub id. `board` is a folder of the working directory.
 """
 
 from __future__ import annotations
@@ -126,6 +126,9 @@ class Config(Record):
     train: Training = Training()
     gate: Gate = Gate()
     engine: Device = Device()
+    judge: str | None = Field(
+        default=None, description="file that says how answers are judged, as `rlrf eval --judge`"
+    )
     board: str | None = Field(default=None, description="leaderboard; default: OUT/board")
 
     @field_validator("tasks")
@@ -148,8 +151,8 @@ class Config(Record):
 
     @property
     def identity(self) -> str:
-        """What makes two runs the same: all of it but the places of model, data and board."""
-        kept = self.model_dump(mode="json", exclude={"model", "revision", "board"})
+        """What makes two runs the same: all of it but the places of model, data, judge, board."""
+        kept = self.model_dump(mode="json", exclude={"model", "revision", "judge", "board"})
         for task in kept["tasks"]:
             del task["data"]
         return digest(kept)
@@ -164,7 +167,8 @@ def load(path: Path) -> Config:
     """
     config = settings.load(path, Config)
     tasks = [task.model_copy(update={"data": _beside(path, task.data)}) for task in config.tasks]
-    return config.model_copy(update={"model": _beside(path, config.model), "tasks": tasks})
+    places = {"model": _beside(path, config.model), "judge": _beside(path, config.judge)}
+    return config.model_copy(update=places | {"tasks": tasks})
 
 
 def default_policy(primary: Mapping[str, Metric]) -> Policy:
@@ -181,7 +185,7 @@ def default_policy(primary: Mapping[str, Metric]) -> Policy:
 
 
 def _beside(path: Path, place: str | None) -> str | None:
-    """`place` as a folder beside the file, where there is one."""
-    if place is None or not (path.parent / place).is_dir():
+    """`place` as it lies beside the file, where it does."""
+    if place is None or not (path.parent / place).exists():
         return place
     return str((path.parent / place).resolve())

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from harness.progress import track
 from harness.schema import Feedback, Item, Metric, Record, Sample, Score
-from tasks.plugin import Task
+from tasks.plugin import Judge, Task
 
 Answer = tuple[str, str, str | None]
 
@@ -50,12 +50,13 @@ def give_feedback(
     samples: Sequence[Sample],
     items: Mapping[str, Item],
     tasks: Mapping[str, Task],
+    judge: Judge | None = None,
     drafts: Sequence[int | None] | None = None,
 ) -> list[Judged]:
     """Score every sample and say what is wrong with it; equal responses are scored once.
 
-    `items` maps digests to items, `tasks` names to tasks; `drafts` says, sample by sample, which
-    repeat it rewrites.
+    `items` maps digests to items, `tasks` names to tasks; `judge` grades what needs a judge;
+    `drafts` says, sample by sample, which repeat it rewrites.
     """
     distinct: dict[str, dict[Answer, Sample]] = defaultdict(dict)
     for sample in samples:
@@ -65,7 +66,7 @@ def give_feedback(
         task = tasks[name]
         with track(f"feedback {name}", len(responses), "responses") as advance:
             answered = [(items[sample.item], sample) for sample in responses.values()]
-            scores = task.score(answered)
+            scores = task.score(answered, judge)
             for (item, sample), score in zip(answered, scores, strict=True):
                 known[_answer(sample)] = score, task.feedback(item, sample, score)
             advance(len(responses))

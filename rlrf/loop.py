@@ -6,18 +6,18 @@ incumbent, with other prompts. Reinforcement learning from reflective feedback, 
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-import importlib.metadata
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import tasks
 from harness import evaluation, gate, models
 from harness.errors import UserError
 from harness.evaluate import evaluate
 from harness.evaluation import Scored
+from harness.judge.config import load_judging
 from harness.leaderboard import Board
 from harness.render import markdown
 from harness.schema import Item, Policy, Sample, digest
@@ -31,7 +31,7 @@ from rlrf.reflect import Refinement, choose_drafts, reflect
 from rlrf.result import GateVerdict, Iteration, RunResult, Sealed
 from rlrf.run import Run, open_run
 from rlrf.train import checkpoint, dpo
-from tasks.plugin import Task
+from tasks.plugin import Judge, Task
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,10 @@ class Lab:
     config: Config
     tasks: dict[str, Task]
     policy: Policy
+    anchor: Checkpoint
     run: Run
     engines: Engines
+    judge: Judge | None
     board: Board
     name: str
 
@@ -74,26 +76,14 @@ def train(config: Config, out: Path, *, fresh: bool = False) -> RunResult:
     Raises:
         UserError: the configuration, the model or the folder cannot be used.
     """
-    plugins = {task.name: tasks.load(task.name) for task in config.tasks}
-    policy = config.gate.policy or default_policy({n: t.primary for n, t in plugins.items()})
-    _check_rules(policy, plugins)
-    anchor = incumbent = Checkpoint("M0", models.find(config.model, config.revision))
-    common = {
-        "config": config.identity,
-        "model": anchor.digest,
-        "tasks": {name: task.version for name, task in plugins.items()},
-        "code": importlib.metadata.version("rlrf-harness"),
-    }
-    with open_run(out, common, fresh=fresh) as run:
-        board = Board(Path(config.board) if config.board else out / "board")
-        name = digest(common)[:12]
-        lab = Lab(config, plugins, policy, run, Engines(config.engine), board, name)
-        iterations, made = [], [anchor]
+    with open_lab(config, out, fresh) as lab:
+        incumbent = lab.anchor
+        iterations, made = [], [lab.anchor]
         for turn in range(1, config.iterations + 1):
             candidate, pairs = improve(lab, incumbent, turn)
             verdict = None
             if candidate is not None:
-                verdict = judge(lab, turn, candidate, incumbent, anchor)
+                verdict = meet_gate(lab, turn, candidate, incumbent)
                 made.append(candidate)
             iterations.append(
                 Iteration(
@@ -101,25 +91,55 @@ def train(config: Config, out: Path, *, fresh: bool = False) -> RunResult:
                     explored_by=incumbent.name,
                     candidate=f"M{turn}",
                     pairs=pairs,
-                    seconds=run.seconds(f"iter_{turn}"),
+                    seconds=lab.run.seconds(f"iter_{turn}"),
                     gate=verdict,
                 )
             )
             if candidate is not None and verdict is not None and verdict.promotion.promoted:
                 incumbent = candidate
         result = RunResult(
-            run=name,
+            run=lab.name,
             folder=str(out),
-            board=str(board.folder),
+            board=str(lab.board.folder),
             incumbent=incumbent.name,
             weights=str(incumbent.model),
             adapter=str(incumbent.adapter) if incumbent.adapter else None,
-            shown=[f"{r.task} {r.metric}" for r in policy.rules if r.tier == "critical"],
+            shown=[f"{r.task} {r.metric}" for r in lab.policy.rules if r.tier == "critical"],
             iterations=iterations,
             sealed=open_sealed(lab, made),
         )
         write_json(out / "result.json", result)
     return result
+
+
+@contextlib.contextmanager
+def open_lab(config: Config, out: Path, fresh: bool) -> Iterator[Lab]:
+    """What the run in `out` works with: all that can be refused is refused here."""
+    judging = load_judging(Path(config.judge) if config.judge else None)
+    plugins = {task.name: judging.task(task.name) for task in config.tasks}
+    policy = config.gate.policy or default_policy({n: t.primary for n, t in plugins.items()})
+    _check_rules(policy, plugins)
+    anchor = Checkpoint("M0", models.find(config.model, config.revision))
+    with judging.open() as judge:
+        common = {
+            "config": config.identity,
+            "model": anchor.digest,
+            "tasks": {n: [t.version, t.judge_prompt, t.estimator] for n, t in plugins.items()},
+            "judge": [judge.id, judge.digest] if judge else None,
+            "code": evaluation.code_version(),
+        }
+        with open_run(out, common, fresh=fresh) as run:
+            yield Lab(
+                config=config,
+                tasks=plugins,
+                policy=policy,
+                anchor=anchor,
+                run=run,
+                engines=Engines(config.engine),
+                judge=judge,
+                board=Board(Path(config.board) if config.board else out / "board"),
+                name=digest(common)[:12],
+            )
 
 
 def improve(lab: Lab, policy: Checkpoint, turn: int) -> tuple[Checkpoint | None, PairReport]:
@@ -140,7 +160,7 @@ def improve(lab: Lab, policy: Checkpoint, turn: int) -> tuple[Checkpoint | None,
         f"{at}/feedback",
         Judged,
         [explored],
-        lambda: give_feedback(explored.records, items, lab.tasks),
+        lambda: give_feedback(explored.records, items, lab.tasks, lab.judge),
     )
     drafts = choose_drafts(judged.records, lab.tasks, config.reflect.m, lab.seed(turn, "drafts"))
     refined = run.records(
@@ -165,6 +185,7 @@ def improve(lab: Lab, policy: Checkpoint, turn: int) -> tuple[Checkpoint | None,
             [refinement.sample for refinement in refined.records],
             items,
             lab.tasks,
+            lab.judge,
             [refinement.draft for refinement in refined.records],
         ),
     )
@@ -196,19 +217,17 @@ def improve(lab: Lab, policy: Checkpoint, turn: int) -> tuple[Checkpoint | None,
     return checkpoint(trained.folder, f"M{turn}", policy), report
 
 
-def judge(
-    lab: Lab, turn: int, candidate: Checkpoint, incumbent: Checkpoint, anchor: Checkpoint
-) -> GateVerdict:
-    """Measure the three on one fresh slice of the gate split, and let the gate decide."""
+def meet_gate(lab: Lab, turn: int, candidate: Checkpoint, incumbent: Checkpoint) -> GateVerdict:
+    """Measure candidate, incumbent and anchor on one fresh slice of the gate split, and decide."""
     at = f"iter_{turn}"
     asked = lab.pick("gate", lab.config.gate.slice, turn - 1)
-    contestants = {model.name: model for model in (anchor, incumbent, candidate)}
+    contestants = {model.name: model for model in (lab.anchor, incumbent, candidate)}
     scored = {
         name: measure(lab, f"{at}/evaluate_{name}", model, "gate", asked)
         for name, model in contestants.items()
     }
     vs_incumbent = gate.decide(lab.policy, scored[incumbent.name], scored[candidate.name])
-    vs_anchor = gate.decide(lab.policy, scored[anchor.name], scored[candidate.name])
+    vs_anchor = gate.decide(lab.policy, scored[lab.anchor.name], scored[candidate.name])
     promotion = gate.promote(vs_incumbent, vs_anchor)
     verdict = GateVerdict(vs_incumbent=vs_incumbent, vs_anchor=vs_anchor, promotion=promotion)
     write_json(lab.run.folder / at / "gate.json", verdict)
@@ -231,10 +250,11 @@ def measure(
         for task in config.tasks:
             evaluate(
                 lab.engines.load(model),
-                [task.name],
+                [lab.tasks[task.name]],
                 split=split,
                 indices={task.name: [item.index for item in asked[task.name]]},
                 data=Path(task.data) if task.data else None,
+                judge=lab.judge,
                 out=folder,
                 seed=config.seed,
             )

@@ -54,13 +54,13 @@ def eval_(
     All answers are generated first and kept in OUT; then they are judged. The same command goes
     on where it was stopped.
     """
-    from harness import judge as judges
     from harness.engines.hf import HFEngine
     from harness.evaluate import evaluate
+    from harness.judge.config import load_judging
 
-    judging = judges.load(judge_file) if judge_file else judges.Judging()
+    judging = load_judging(judge_file)
     wanted = [judging.task(name.strip()) for name in names.split(",") if name.strip()]
-    with judges.opened(judging) as judge:
+    with judging.open() as judge:
         loaded = HFEngine(model, adapter=adapter, device=device, dtype=dtype, max_batch=max_batch)
         scored = evaluate(
             loaded,
@@ -78,7 +78,7 @@ def eval_(
 
 @click.command()
 @click.argument("task")
-@click.argument("responses", type=click.Path(path_type=Path, exists=True))
+@click.argument("responses", type=click.Path(path_type=Path))
 @click.option("--split", help="Split of the task.  [default: the task's own]")
 @click.option("--data", type=FOLDER, help="Where the benchmark's data lies.")
 @click.option("--judge", "judge_file", type=FILE, help="YAML that says how answers are judged.")
@@ -110,11 +110,11 @@ def score(
     rlrf score just_eval answers.jsonl --judgments replies.jsonl --out evaluations/mine
     rlrf score just_eval evaluations/mine/just_eval --judge other.yaml --out evaluations/other
     """
-    from harness import judge as judges
     from harness import replay
+    from harness.judge.config import load_judging
 
-    judging = judges.load(judge_file) if judge_file else judges.Judging()
-    with judges.opened(judging) as judge:
+    judging = load_judging(judge_file)
+    with judging.open() as judge:
         scored = replay.score(
             judging.task(task),
             responses,
