@@ -53,6 +53,7 @@ def evaluated(
     items: Sequence[Item],
     responses: Sequence[str],
     judge: Judge | None = None,
+    *,
     model: str = "m",
     repeats: int = 1,
 ) -> Scored:

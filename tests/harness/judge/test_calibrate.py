@@ -148,7 +148,7 @@ def test_what_cannot_be_a_label_is_refused(tmp_path: Path, rows: list[Any], why:
 def test_too_few_labels_and_sides_that_do_not_match_are_refused() -> None:
     truth = people(1, 3)
     saved = judged(truth, 2)
-    with pytest.raises(UserError, match="9 items have both .* of depth"):
+    with pytest.raises(UserError, match=r"9 items have both .* of depth"):
         mean(saved, labels(saved, truth, range(9)))
     other = evaluated(TASK, instructions(5), ["Yes."] * 5, ScriptedJudge(lambda call: grades(3)))
     with pytest.raises(UserError, match="differ in their dataset_digest"):

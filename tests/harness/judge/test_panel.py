@@ -45,7 +45,10 @@ def test_alpha_is_that_of_the_judges_scores_missing_ones_left_out() -> None:
     found = agree({"a": judged(first), "b": judged(second), "c": judged(third)}, draws=50)
     one = next(m for m in found.metrics if m.metric == "depth")
     table = np.array(
-        [[math.nan if v is None else v for v in row] for row in zip(first, second, third)]
+        [
+            [math.nan if v is None else v for v in row]
+            for row in zip(first, second, third, strict=True)
+        ]
     )
     for level in ("nominal", "ordinal", "interval"):
         assert one.alpha[level].alpha == pytest.approx(alpha(table, level))
