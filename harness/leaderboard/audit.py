@@ -124,7 +124,14 @@ class Audit:
             return ["a gate that may stop early cannot be recomputed without its plan's order"]
         again = decide(decision.policy, side(decision.baseline), side(decision.candidate))
         # Alarms and the plan are about more than the scores: what they do is checked, not they.
-        again = raise_alarms(again, decision.alarms).model_copy(update={"plan": decision.plan})
+        # Identities are those that were written; which tasks they are of is checked.
+        again = raise_alarms(again, decision.alarms).model_copy(
+            update={
+                "plan": decision.plan,
+                "baseline": {task: decision.baseline[task] for task in again.baseline},
+                "candidate": {task: decision.candidate[task] for task in again.candidate},
+            }
+        )
         if _close(_without_words(decision), _without_words(again)):
             return []
         return [f"the gate decides otherwise on these scores: {again.verdict}, not this decision"]

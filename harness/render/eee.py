@@ -69,7 +69,8 @@ def _log(
     model = _model_id(entry, organization)
     return {
         "schema_version": SCHEMA,
-        "evaluation_id": f"{evaluation.task}/{model}/{retrieved}",
+        # One model may be evaluated on several splits of a task.
+        "evaluation_id": f"{evaluation.task}-{evaluation.identity[:12]}/{model}/{retrieved}",
         "retrieved_timestamp": str(retrieved),
         "source_metadata": {
             "source_name": "rlrf leaderboard",
