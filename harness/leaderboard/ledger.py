@@ -14,6 +14,7 @@ fields still reads the ledgers of an older one.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -271,11 +272,16 @@ def _line(text: bytes, number: int) -> Line:
     entry, previous = found["entry"], found["previous"].decode()
     try:
         joined = loads(entry)["heads"] if entry.endswith(b'"kind":"merge"}') else []
-        run = loads(found["run"])
+        run = _text(found["run"])
         parents = (previous, *map(str, joined))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _BadLineError(f"not a row ({error}).", number) from error
     return Line(number, text, found["digest"].decode(), parents, run, entry)
+
+
+@functools.lru_cache(maxsize=256)  # a run has many rows
+def _text(literal: bytes) -> str:
+    return str(json.loads(literal))
 
 
 def _unusual(text: bytes, number: int) -> Line:

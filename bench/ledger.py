@@ -1,0 +1,134 @@
+"""How long a ledger of 100,000 rows takes to verify, and what that time goes into.
+
+    python bench/ledger.py --out ledger.json
+
+The rows are those of loops (two evaluations of 200 items, two decisions, a promotion) that many
+runs repeat: `--distinct` loops differ, the others are found right once. Printed beside the time to
+read the file, to hash it, and to recompute every distinct loop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import random
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from harness.gate import decide, promote
+from harness.leaderboard import Board
+from harness.leaderboard.ledger import FIRST, Reading
+from harness.schema import Evaluation, Metric, ModelRef, Policy, Rule, Score, digest
+from harness.store import jsonl_bytes
+from tasks.plugin import aggregate
+
+POLICY = Policy(rules=[Rule(task="quiz", metric="accuracy", margin=0.1)])
+
+
+def evaluation(model: str, rng: random.Random, items: int) -> Any:
+    """An evaluation with its scores: a coin decides each answer."""
+    names = [hashlib.sha256(f"item {i}".encode()).hexdigest() for i in range(items)]
+    scores = [
+        Score(task="quiz", item=name, index=i, values={"accuracy": float(rng.random() < 0.6)})
+        for i, name in enumerate(names)
+    ]
+    found = Evaluation(
+        task="quiz",
+        task_version="1",
+        split="gate",
+        model=ModelRef(id=model, digest=digest(model)),
+        engine="hf",
+        decoding={"temperature": 0},
+        dataset_digest=digest(names),
+        prompt_digest=digest("prompt"),
+        code_version="0",
+        items=items,
+        definitions={"accuracy": Metric(name="accuracy", kind="binary", primary=True)},
+        metrics=aggregate(scores),
+        samples_digest=digest(model),
+        scores_digest=hashlib.sha256(jsonl_bytes(scores)).hexdigest(),
+    )
+    return SimpleNamespace(evaluation=found, scores=scores)
+
+
+def loop(board: Board, k: int, items: int) -> None:
+    """Two evaluations, the decisions between them, and the promotion: five rows."""
+    rng = random.Random(k)
+    old, new = (evaluation(f"M{k}.{side}", rng, items) for side in range(2))
+    board.add_evaluation(old, f"M{k}.0", "r")
+    board.add_evaluation(new, f"M{k}.1", "r")
+    decision = decide(POLICY, {"quiz": old}, {"quiz": new})
+    board.add_decision(decision, "r", "incumbent")
+    board.add_decision(decision, "r", "anchor")
+    board.add_promotion(promote(decision, decision), f"M{k}.1", f"M{k}.0", "r")
+
+
+def repeat(board: Board, rows: int) -> None:
+    """Let further runs find the same, until there are `rows` rows."""
+    entries = [line.entry for line in Reading(board.folder / "ledger.jsonl", None)]
+    previous = FIRST
+    with open(board.folder / "ledger.jsonl", "wb") as file:
+        for number in range(rows):
+            entry, run = entries[number % len(entries)], f"run {number // len(entries)}"
+            rest = b'"entry":%s,"previous":"%s","run":"%s","schema_version":1}' % (
+                entry,
+                previous.encode(),
+                run.encode(),
+            )
+            previous = hashlib.sha256(b"{" + rest).hexdigest()
+            file.write(b'{"digest":"%s",%s\n' % (previous.encode(), rest))
+    (board.folder / "HEAD").write_text(previous + "\n")
+
+
+def seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--distinct", type=int, default=100, help="loops, of five rows")
+    parser.add_argument("--items", type=int, default=200)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        board = Board(Path(folder))
+        for k in range(options.distinct):
+            loop(board, k, options.items)
+        distinct = seconds(board.verify)
+        repeat(board, options.rows)
+        ledger = board.folder / "ledger.jsonl"
+        size = ledger.stat().st_size
+        found: list[str] = []
+        figures = {
+            "rows": options.rows,
+            "distinct rows": 5 * options.distinct,
+            "MB": size / 1e6,
+            "read, s": seconds(ledger.read_bytes),
+            "sha256, s": seconds(lambda: hashlib.sha256(ledger.read_bytes())),
+            "json.loads of each line, s": seconds(
+                lambda: [None for line in open(ledger, "rb") if json.loads(line) is None]  # noqa: SIM115
+            ),
+            "chain and HEAD, s": seconds(
+                lambda: [None for _ in Reading(ledger, board.folder / "HEAD") if None]
+            ),
+            "verify of the distinct rows alone, s": distinct,
+            "verify, s": seconds(lambda: found.extend(board.verify())),
+        }
+        if found:
+            raise SystemExit(found[0])
+    for name, figure in figures.items():
+        print(f"{name:40} {figure:>12,.2f}")
+    if options.out:
+        options.out.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
