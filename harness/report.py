@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 import tasks
 from harness.errors import UserError
-from harness.evaluation import Scored
 from harness.gate import decide
+from harness.judge.saved import Saved
 from harness.render import html
 from harness.render.html import numbers
-from harness.render.html.report import Answer, Gate, Measured, Model, Question, Report
+from harness.render.html.report import (
+    Answer,
+    Gate,
+    JudgeFinding,
+    Measured,
+    Model,
+    Question,
+    Report,
+)
 from harness.schema import (
     AspectFeedback,
     Check,
@@ -27,8 +36,8 @@ from harness.schema import (
 )
 from tasks.plugin import Task, item_values, slices
 
-Evaluations = Mapping[str, Scored]
-"""Task -> evaluation: what `harness.evaluation.load` gives."""
+Evaluations = Mapping[str, Saved]
+"""Task -> evaluation: what `harness.evaluation.load` gives, or `harness.sides.load`."""
 
 MAX_TAGS = 40  # of one kind; a table of more is not read
 TITLES = {
@@ -43,8 +52,16 @@ SENTENCES = {
 }
 
 
-def compare(policy: Policy, baseline: Evaluations, candidate: Evaluations) -> str:
+def compare(
+    policy: Policy,
+    baseline: Evaluations,
+    candidate: Evaluations,
+    judge: Sequence[JudgeFinding] = (),
+) -> str:
     """The page on `candidate` against `baseline`, judged by `policy`; HTML.
+
+    `judge` is what was found out about the judge (`harness.reliability.read`). A side without
+    answers, as a leaderboard keeps it, gives a page without them.
 
     Raises:
         UserError: the evidence does not match, as `harness.gate.decide`.
@@ -68,6 +85,7 @@ def compare(policy: Policy, baseline: Evaluations, candidate: Evaluations) -> st
             headline=[(check.task, check.metric) for check in critical or decision.checks],
             measured=measured,
             questions=questions([baseline, candidate]),
+            judge=list(judge),
             gates=[
                 Gate(
                     title="The candidate",
@@ -116,18 +134,14 @@ def measure(models: Sequence[Evaluations]) -> list[Measured]:
                 f"The evaluations of {task} cannot stand on one page: their dataset, prompt, judge "
                 "or estimator differ. Evaluate all models in the same way."
             )
-        primary = next(
-            (m.name for m in scored[0].evaluation.definitions.values() if m.primary), None
+        measured = Measured(
+            evaluations=[one.evaluation for one in scored],
+            slices={},
+            reasons=[_reasons(one.scores) for one in scored],
+            ended=[sum(s.finish_reason == "length" for s in one.samples) for one in scored],
+            answers=[len(one.scores) for one in scored],
         )
-        found.append(
-            Measured(
-                evaluations=[one.evaluation for one in scored],
-                slices=_slices(scored, primary) if primary else {},
-                reasons=[_reasons(one.scores) for one in scored],
-                ended=[sum(s.finish_reason == "length" for s in one.samples) for one in scored],
-                answers=[len(one.samples) for one in scored],
-            )
-        )
+        found.append(dataclasses.replace(measured, slices=_slices(scored, measured.primary)))
     return found
 
 
@@ -167,7 +181,7 @@ def _reasons(scores: Sequence[Score]) -> dict[str, dict[str, int]]:
     return {metric: dict(counter.most_common()) for metric, counter in sorted(counted.items())}
 
 
-def _slices(scored: Sequence[Scored], primary: str) -> dict[str, dict[str, list[MetricResult]]]:
+def _slices(scored: Sequence[Saved], primary: str) -> dict[str, dict[str, list[MetricResult]]]:
     """The primary metric by each kind of tag, over the most frequent tags of that kind."""
     found = {}
     items = scored[0].items
@@ -202,7 +216,7 @@ def _slices(scored: Sequence[Scored], primary: str) -> dict[str, dict[str, list[
     return found
 
 
-def _answers(scored: Scored) -> dict[str, Answer]:
+def _answers(scored: Saved) -> dict[str, Answer]:
     """Item digest -> what is shown of the answers to it."""
     task = _installed(scored.evaluation)
     items = {item.digest: item for item in scored.items}
@@ -234,11 +248,12 @@ def _feedback(task: Task | None, item: Item, sample: Sample, score: Score) -> li
 
 
 def _installed(evaluation: Evaluation) -> Task | None:
-    """The task that the scores were made by, where this program has it in that version."""
+    """The task that the scores were made by, where this program has it just so."""
     if evaluation.task not in tasks.names():
         return None
     task = tasks.load(evaluation.task)
-    return task if task.version == evaluation.task_version else None
+    same = {metric.name: metric for metric in task.metrics} == evaluation.definitions
+    return task if same and task.version == evaluation.task_version else None
 
 
 def _reference(item: Item) -> str:

@@ -10,7 +10,7 @@ from harness.errors import UserError
 from harness.render import html
 from harness.render.html import numbers
 from harness.render.html.figures import Curve, Point, Step
-from harness.render.html.report import Gate, Measured, Model, Report, Table
+from harness.render.html.report import Gate, JudgeFinding, Measured, Model, Report, Table
 from harness.report import gains, measure, questions
 from harness.schema import Decision, Metric
 from harness.store import parse, read_json
@@ -21,8 +21,10 @@ STAGES = ("explore", "feedback", "reflect", "train", "evaluate")
 SAID = {"pass": "passes", "fail": "fails", "inconclusive": "is inconclusive"}
 
 
-def report(run: Path) -> str:
+def report(run: Path, judge: Sequence[JudgeFinding] = ()) -> str:
     """The page of the finished run in the folder `run`; HTML, the same bytes for the same run.
+
+    `judge` is what was found out about the judge (`harness.reliability.read`).
 
     Raises:
         UserError: it is no finished run, or a file of it is malformed.
@@ -60,6 +62,7 @@ def report(run: Path) -> str:
             sealed=_sealed(result),
             optimism=_optimism(result, definitions, headline),
             training=_training(run, result),
+            judge=list(judge),
         )
     )
 

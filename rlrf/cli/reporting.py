@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -14,6 +15,13 @@ from rlrf.cli.common import FILE, FOLDER, as_json, print_json
 @click.option("--baseline", type=FOLDER, help="An evaluation folder, to compare with --candidate.")
 @click.option("--candidate", type=FOLDER, help="An evaluation folder.")
 @click.option("--policy", type=FILE, help="YAML or JSON, for --candidate.  [default: as `gate`]")
+@click.option(
+    "--judge-finding",
+    "findings",
+    type=FILE,
+    multiple=True,
+    help="What `rlrf judge check|compare|agree|calibrate|drift --json` printed; may be repeated.",
+)
 @click.option("--out", type=FILE, help="The page.  [default: RUN/report.html, or CANDIDATE/...]")
 @as_json
 def report(
@@ -22,6 +30,7 @@ def report(
     baseline: Path | None,
     candidate: Path | None,
     policy: Path | None,
+    findings: Sequence[Path],
     out: Path | None,
     json_: bool,
 ) -> None:
@@ -34,20 +43,22 @@ def report(
     rlrf report runs/quickstart
     rlrf report --baseline evaluations/m0 --candidate evaluations/m1 --out report.html
     """
+    from harness import reliability
     from harness.errors import UserError
     from harness.store import write_text
 
+    judge = [reliability.read(path) for path in findings]
     if run is not None and not (baseline or candidate or policy):
         from rlrf.report import report as page_of
 
-        page, place = page_of(run), out or run / "report.html"
+        page, place = page_of(run, judge), out or run / "report.html"
     elif run is None and baseline and candidate:
-        from harness import evaluation
+        from harness import sides
         from harness.report import compare
         from harness.settings import load_policy
         from rlrf.config import default_policy
 
-        before, after = evaluation.load(baseline), evaluation.load(candidate)
+        before, after = sides.load_both(baseline, candidate)
         primary = {
             task: metric
             for task, one in before.items()
@@ -55,7 +66,7 @@ def report(
             if metric.primary
         }
         rules = load_policy(policy) if policy else default_policy(primary)
-        page, place = compare(rules, before, after), out or candidate / "report.html"
+        page, place = compare(rules, before, after, judge), out or candidate / "report.html"
     else:
         raise UserError(
             "Name a run, or two evaluation folders with --baseline and --candidate; "

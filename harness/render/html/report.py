@@ -60,8 +60,9 @@ class Measured:
 
     @property
     def primary(self) -> str:
+        """The task's headline metric; where none is named, the first."""
         known = self.evaluations[0].definitions
-        return next((metric.name for metric in known.values() if metric.primary), "")
+        return next((m.name for m in known.values() if m.primary), next(iter(known), ""))
 
     @property
     def own(self) -> list[str]:
@@ -98,6 +99,15 @@ class Table:
 
     heads: list[str]
     rows: list[list[str]]
+
+
+@dataclass(frozen=True)
+class JudgeFinding:
+    """What was found out about a judge; `verdict` where there is one."""
+
+    title: str
+    verdict: str
+    table: Table
 
 
 @dataclass(frozen=True)
@@ -147,6 +157,7 @@ class Report:
     sealed: list[Gate] = field(default_factory=list)
     optimism: Table | None = None
     training: Table | None = None
+    judge: list[JudgeFinding] = field(default_factory=list)
 
 
 def report(said: Report) -> str:
