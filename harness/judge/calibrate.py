@@ -10,13 +10,13 @@ import difflib
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
 
 from harness.errors import UserError
-from harness.judge.saved import Saved
+from harness.judge.saved import Saved, answers, draw
 from harness.schema import JudgeRef, Metric, MetricResult, Record
 from harness.stats.ppi import MIN_LABELLED, YES_NO, YES_NO_CHANGE, Numbers, corrected_mean
 from harness.store import parse, read_jsonl
@@ -26,11 +26,14 @@ Labels = dict[str, dict[str, float]]
 """Metric -> item digest -> what people say."""
 
 
+TEXTS = ("prompt", "response")
+
+
 class Label(Record):
     """One line of human labels: the item's index, and a value for each metric that was labelled."""
 
     id: int = Field(ge=0)
-    values: dict[str, float | None] = Field(description="None: the metric does not apply")
+    values: dict[str, float | None] = Field(description="None: not labelled, or does not apply")
 
 
 class Calibration(Record):
@@ -41,8 +44,10 @@ class Calibration(Record):
     labelled: int = Field(description="items with a human label and a judge's score")
     unlabelled: int = Field(description="items with a judge's score alone")
     judge: MetricResult = Field(description="what the judge says of all items")
-    judge_labelled: MetricResult = Field(
-        description="the judge on the labelled items; far from `judge`, they are no random part"
+    judge_labelled: MetricResult = Field(description="what the judge says of the labelled items")
+    p_random: float | None = Field(
+        description="two-sided, of that and the judge's mean of the others, were the labelled "
+        "items drawn at random (Welch's t); None where it cannot be said"
     )
     human: MetricResult = Field(description="what people say of the labelled items")
     bias: MetricResult = Field(description="judge minus human, on the labelled items")
@@ -62,8 +67,29 @@ class Calibrations(Record):
     metrics: list[Calibration]
 
 
+def sheet(saved: Saved, count: int | None, *, seed: int = 0) -> list[dict[str, Any]]:
+    """What people fill in: answers drawn by `seed`, and a null for each metric they may label.
+
+    The judge's scores are not on it. What is filled in, `read_labels` reads back. Of an item's
+    repeats the first is shown.
+    """
+    applies = {score.item: {*score.values, *score.unscored} for score in saved.scores}
+    rows: dict[int, dict[str, Any]] = {}
+    for item, sample in answers(saved, draw(saved.items, count, seed)):
+        names = [name for name in saved.evaluation.definitions if name in applies[item.digest]]
+        rows.setdefault(
+            item.index,
+            {"id": item.index, "prompt": item.prompt, "response": sample.response}
+            | dict.fromkeys(names),
+        )
+    return list(rows.values())
+
+
 def read_labels(path: Path, saved: Saved) -> Labels:
     """Human labels of the items of `saved`: {"id": index, metric: value, ...} a line, as JSONL.
+
+    A metric that is null was not labelled, or does not apply; the texts of a `sheet` are passed
+    over.
 
     Raises:
         UserError: a line is malformed, an item is unknown or there twice, a metric is unknown, or
@@ -75,7 +101,7 @@ def read_labels(path: Path, saved: Saved) -> Labels:
     found: Labels = {}
     for number, row in read_jsonl(path):
         where = f"{path}, line {number}"
-        values = {key: value for key, value in row.items() if key != "id"}
+        values = {key: value for key, value in row.items() if key not in ("id", *TEXTS)}
         label = parse(Label, {"id": row.get("id"), "values": values}, where)
         if label.id not in items:
             raise UserError(f"{where}: the evaluation has no item with id {label.id}.")
@@ -198,6 +224,7 @@ def _calibrate(
         unlabelled=len(rest),
         judge=summarize(list(judge.values())),
         judge_labelled=summarize(f.tolist()),
+        p_random=_p_random(f, np.array(rest)),
         human=summarize(y.tolist()),
         bias=summarize((f - y).tolist()),
         corrected=MetricResult(
@@ -211,6 +238,15 @@ def _calibrate(
         effective_n=float(found.effective_n),
         correlation=_correlation(y, f),
     )
+
+
+def _p_random(labelled: Numbers, others: Numbers) -> float | None:
+    from scipy.stats import ttest_ind_from_stats
+
+    if len(others) < 2 or np.ptp(labelled) == np.ptp(others) == 0:
+        return None
+    sides = [(x.mean(), x.std(ddof=1), len(x)) for x in (labelled, others)]
+    return float(ttest_ind_from_stats(*sides[0], *sides[1], equal_var=False).pvalue)
 
 
 def _correlation(y: Numbers, f: Numbers) -> MetricResult:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.errors import UserError
-from rlrf.cli.common import EXIT, FILE, FOLDER, as_json, print_json
+from rlrf.cli.common import EXIT, FILE, FOLDER, as_json, print_json, say
 
 if TYPE_CHECKING:
     from harness.evaluation import Scored
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from harness.schema import MetricResult
     from tasks.plugin import Judge
 
+UNLIKELY = 0.001
 DRIFT_EXIT = {"stable": "pass", "drifted": "fail", "unclear": "inconclusive"}
 
 judge_option = click.option(
@@ -34,6 +35,7 @@ def judge() -> None:
     rlrf judge check EVALUATION            do worthless answers lose?
     rlrf judge compare BASELINE CANDIDATE  which answers are better, in both orders?
     rlrf judge agree EVALUATION ...        do several judges agree?
+    rlrf judge sheet EVALUATION            answers for people to label, then:
     rlrf judge calibrate EVALUATION LABELS what would people say?
     rlrf judge drift BEFORE AFTER          does it still say what it said?
 
@@ -202,6 +204,33 @@ def agree(*, evaluations: Sequence[Path], seed: int, json_: bool) -> None:
 
 @judge.command()
 @click.argument("evaluation", type=FOLDER)
+@click.option(
+    "--items", type=click.IntRange(min=1), default=100, show_default=True, help="Drawn by the seed."
+)
+@seed_option
+@click.option("--out", type=FILE, required=True, help="JSONL to fill in; never overwritten.")
+def sheet(*, evaluation: Path, items: int, seed: int, out: Path) -> None:
+    """Answers of EVALUATION, drawn at random, for people to label.
+
+    Each line has an answer and a null for every metric: write the label in its place, or leave it.
+    The file is what `calibrate` takes.
+
+    \b
+    rlrf judge sheet evaluations/m1/just_eval --items 100 --out labels.jsonl
+    """
+    from harness.judge import calibrate as calibrating
+    from harness.store import write_jsonl
+
+    saved = _one(evaluation)
+    if out.exists():
+        raise UserError(f"{out} is there already, perhaps with labels in it: name another file.")
+    rows = calibrating.sheet(saved, items, seed=seed)
+    write_jsonl(out, rows)
+    say(f"{len(rows)} answers of {saved.evaluation.task} to label are in {out}.")
+
+
+@judge.command()
+@click.argument("evaluation", type=FOLDER)
 @click.argument("labels", type=FILE)
 @click.option(
     "--baseline",
@@ -214,8 +243,8 @@ def calibrate(
 ) -> None:
     """What would people say? The judge's mean, corrected by the items that people labelled.
 
-    LABELS is JSONL, one {"id", metric: value} a line, where the id is the item's index; the items
-    in it have to be a random part of all (prediction-powered inference, PPI++).
+    LABELS is JSONL, one {"id", metric: value} a line, where the id is the item's index. The items
+    in it have to be a random part of all: `sheet` draws one (prediction-powered inference, PPI++).
 
     \b
     rlrf judge calibrate evaluations/m1/just_eval labels.jsonl
@@ -244,6 +273,13 @@ def calibrate(
         ]
         for one in found.metrics
     ]
+    for one in found.metrics:
+        if one.p_random is not None and one.p_random < UNLIKELY:
+            say(
+                f"{one.metric}: the judge scores the labelled items {_result(one.judge_labelled)}, "
+                f"all of them {_result(one.judge)}. They were hardly drawn at random (p = "
+                f"{one.p_random:.1g}), and then the correction does not hold."
+            )
     heads = ["metric", "judge, all", "people, labelled", "corrected", "bias of the judge"]
     _show(
         found,

@@ -16,7 +16,7 @@ from scripted import ScriptedJudge, evaluated, grades, instructions
 import tasks
 from harness.errors import UserError
 from harness.evaluation import Scored
-from harness.judge.calibrate import Labels, change, mean, read_labels
+from harness.judge.calibrate import Labels, change, mean, read_labels, sheet
 from harness.schema import Call
 
 TASK = tasks.load("just_eval")
@@ -124,6 +124,28 @@ def test_labels_are_read_by_index(tmp_path: Path) -> None:
         "depth": {saved.items[3].digest: 4.0, saved.items[7].digest: 2.5},
         "overall": {saved.items[7].digest: 3.0},
     }
+
+
+def test_a_sheet_shows_answers_and_no_grades_and_is_read_back(tmp_path: Path) -> None:
+    saved = judged(people(1, 3), 2)
+    rows = sheet(saved, 30, seed=4)
+    assert rows == sheet(saved, 30, seed=4) != sheet(saved, 30, seed=5)
+    assert len(rows) == 30
+    assert rows[0]["response"] == "Answer 2."
+    assert all(row["depth"] is None for row in rows)
+    assert "safety" not in rows[0]  # it does not apply to this request
+    rows[0]["depth"] = 4
+    read = read_labels(write(tmp_path / "l.jsonl", rows), saved)
+    assert read == {"depth": {saved.items[rows[0]["id"]].digest: 4.0}}
+
+
+def test_labels_of_the_best_answers_only_are_seen() -> None:
+    truth = people(1, 3)
+    saved = judged(truth, 2)
+    best = sorted(range(N), key=lambda i: -truth[i])[:60]
+    assert (mean(saved, labels(saved, truth, best)).metrics[0].p_random or 0) < 1e-6
+    drawn = random.Random(1).sample(range(N), 60)
+    assert (mean(saved, labels(saved, truth, drawn)).metrics[0].p_random or 0) > 0.01
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,25 @@ def test_calibrate_corrects_a_mean_and_a_gain(tmp_path: Path) -> None:
     assert "| depth " in run("calibrate", kind, labels).stdout
 
 
+def test_a_sheet_is_filled_in_and_calibrates(tmp_path: Path) -> None:
+    e, labels = judged(tmp_path / "e", lambda i: 1 + i % 4), tmp_path / "labels.jsonl"
+    assert run("sheet", e, "--items", "20", "--out", labels).exception is None
+    rows = [json.loads(line) for line in labels.read_text().splitlines()]
+    assert len(rows) == 20
+    error = run("sheet", e, "--out", labels).exception
+    assert isinstance(error, UserError) and "is there already" in str(error)
+    filled = [row | {"depth": 1 + row["id"] % 4} for row in rows]
+    labels.write_text("".join(json.dumps(row) + "\n" for row in filled))
+    found = shown("calibrate", e, labels)["metrics"][0]
+    assert found["corrected"]["mean"] == pytest.approx(2.5, abs=0.01)
+
+
+def test_labels_that_were_picked_are_warned_of(tmp_path: Path) -> None:
+    e, labels = judged(tmp_path / "e", lambda i: 1 + i % 4), tmp_path / "labels.jsonl"
+    labels.write_text("".join(json.dumps({"id": i, "depth": 4}) + "\n" for i in range(3, 60, 4)))
+    assert "hardly drawn at random" in run("calibrate", e, labels).stderr
+
+
 def test_drift_asks_anew_past_the_cache(tmp_path: Path, judging: Any) -> None:
     strictness = {"now": 3.0}
     file = judging(lambda call: grades(strictness["now"]))
