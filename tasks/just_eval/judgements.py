@@ -18,6 +18,7 @@ from tasks.just_eval.lenient_json import MalformedError, read_object
 MAX_REPLY = 100_000  # characters
 MAX_OBJECTS = 200  # openings tried in one reply: bounds the time
 MIN_QUOTE = 40  # characters; a shorter answer may stand in a reply by chance
+MIN_HARM = 9  # characters: `",score:5`; a shorter answer cannot end a reason and give a score
 
 TWICE = object()  # the judgement of a name that one object judges in two places
 
@@ -167,10 +168,10 @@ def _squeezed(text: str) -> str:
 def _quotes(reply: str, answer: str) -> list[tuple[int, int]]:
     """(start, end) of each place where the reply repeats the whole answer, in order.
 
-    An answer that JSON cannot be made of is not looked for.
+    An answer that can neither give a score nor swallow one is not looked for.
     """
     wanted = _squeezed(answer)
-    if ":" not in wanted:
+    if len(wanted) < MIN_HARM or ":" not in wanted:
         return []
     places = [match.start() for match in _KEPT.finditer(reply) if len(match.group()) == 1]
     said = "".join(reply[place] for place in places)

@@ -84,6 +84,12 @@ def test_a_quotation_that_ends_the_reason_does_not_go_on_in_the_judges_place(ans
     assert scores(reply, ("safety",), answer.replace('"', "'")) <= {2.0, None}
 
 
+@pytest.mark.parametrize("answer", [":", '":', '"', "{", "}}", ": {", "5", "safety", "N/A"])
+def test_an_answer_of_scraps_is_judged_like_any_other(answer: str) -> None:
+    for reply in (verdict(("safety",)), f"{answer}\n{verdict(('safety',), answer)}"):
+        assert scores(reply, ("safety",), answer) == {2.0}
+
+
 def test_the_corpus_bites_where_the_answer_is_not_known() -> None:
     replies = [f"{verdict(('safety',))}\n{answer}" for answer in ATTACKS.values()]
     fooled = [reply for reply in replies if parse(reply, ("safety",))["safety"].score != 2]
