@@ -51,6 +51,7 @@ def decide(
     candidate: Mapping[str, Scored],
     *,
     order: Mapping[str, Sequence[str]] | None = None,
+    doubts: Mapping[tuple[str, str], str] | None = None,
 ) -> Decision:
     """Judge `candidate` against `baseline` (task -> evaluation with scores) by `policy`.
 
@@ -75,10 +76,15 @@ def decide(
     item (see `harness.stats.sequential`): the verdict is on the planned items, of which the two
     sides need only hold the first ones, and each check stops where it knows.
 
+    `doubts` say of a (task, metric) why its values cannot be trusted, such as a judge that no
+    longer grades as it did: its check is then inconclusive.
+
     Raises:
         UserError: the evidence does not match (names what differs), or lacks what a rule asks for.
     """
-    gathered = gather(policy, baseline, candidate)
+    gathered = [
+        _doubted(evidence, doubts or {}) for evidence in gather(policy, baseline, candidate)
+    ]
     findings = [
         _watch(evidence, policy.alpha, order[evidence.rule.task])
         if order is not None
@@ -186,6 +192,12 @@ def _examine(evidence: Evidence, alpha: float) -> _Finding:
     if evidence.gap:
         verdict, reason = "inconclusive", evidence.gap
     return _Finding(evidence, estimate, n, flips, verdict, reason)
+
+
+def _doubted(evidence: Evidence, doubts: Mapping[tuple[str, str], str]) -> Evidence:
+    doubt = doubts.get((evidence.rule.task, evidence.rule.metric))
+    said = "; ".join(filter(None, [evidence.gap, doubt]))
+    return replace(evidence, gap=said)
 
 
 def _nothing(evidence: Evidence) -> _Finding:

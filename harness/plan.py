@@ -32,7 +32,7 @@ from harness.schema import (
     digest,
 )
 from harness.stats.noninferiority import unseen_change
-from harness.stats.paired import FEW_CLUSTERS, by_item
+from harness.stats.paired import FEW_CLUSTERS, Numbers
 from harness.stats.power import items_needed, minimum_detectable, paired_sd
 from harness.stats.sequential import watch
 
@@ -126,7 +126,17 @@ def make(
         else:
             spread, source = float(values.std(ddof=1)), "baseline's own spread"
         rules.append(
-            _planned(one.rule, one.metric, values, spread, source, repeats, policy, sequential)
+            _planned(
+                one.rule,
+                one.metric,
+                values,
+                policy,
+                # Where no difference was seen, the largest spread that so many items may hide.
+                spread=spread or _unseen_spread(one.metric, len(values), policy.alpha),
+                source=source,
+                pairs=one.metric.kind == "binary" and repeats == 1,
+                sequential=sequential,
+            )
         )
     _require_power(rules)
     orders = {task: order(policy.seed, task, baseline[task].scores) for task in _tasks(policy)}
@@ -169,7 +179,11 @@ def orders(plan: Plan, baseline: Mapping[str, Scored]) -> dict[str, list[str]]:
 
 
 def decide_by(
-    plan: Plan, baseline: Mapping[str, Scored], candidate: Mapping[str, Scored]
+    plan: Plan,
+    baseline: Mapping[str, Scored],
+    candidate: Mapping[str, Scored],
+    *,
+    doubts: Mapping[tuple[str, str], str] | None = None,
 ) -> Decision:
     """`harness.gate.decide` by the plan, which the decision names.
 
@@ -178,7 +192,7 @@ def decide_by(
     """
     drawn = orders(plan, baseline)
     sequential = drawn if plan.mode == "sequential" else None
-    decision = decide(plan.policy, baseline, candidate, order=sequential)
+    decision = decide(plan.policy, baseline, candidate, order=sequential, doubts=doubts)
     return decision.model_copy(update={"plan": plan.identity})
 
 
@@ -198,25 +212,29 @@ def _repeats(scores: Sequence[Score], metric: str) -> tuple[int, float]:
     return min(map(len, answers.values())), math.sqrt(math.fsum(variances) / len(variances))
 
 
+def _unseen_spread(metric: Metric, n: int, alpha: float) -> float:
+    return (metric.high - metric.low) * math.sqrt(unseen_change(n, alpha))
+
+
 def _planned(
     rule: Rule,
     metric: Metric,
-    values: np.ndarray[tuple[int], np.dtype[np.float64]],
+    values: Numbers,
+    policy: Policy,
+    *,
     spread: float,
     source: Source,
-    repeats: int,
-    policy: Policy,
+    pairs: bool,
     sequential: bool,
 ) -> PlannedRule:
-    n, span, alpha = len(values), metric.high - metric.low, policy.alpha
-    # Where no difference was seen, the largest spread that this many items may have hidden.
-    spread = spread or span * math.sqrt(unseen_change(n, alpha))
-    binary = metric.kind == "binary" and repeats == 1
-    test = "sequential test by betting"
-    if not sequential:
-        few = "sign-flip permutation" if n < FEW_CLUSTERS else "clustered t"
-        test = "Tango score test" if binary else few
-    z = NormalDist().inv_cdf(1 - alpha)
+    n, alpha = len(values), policy.alpha
+    if sequential:
+        test = "sequential test by betting"
+    elif pairs:
+        test = "Tango score test"
+    else:
+        test = "sign-flip permutation" if n < FEW_CLUSTERS else "clustered t"
+    critical_value = NormalDist().inv_cdf(1 - alpha)
     return PlannedRule(
         task=rule.task,
         metric=rule.metric,
@@ -227,48 +245,44 @@ def _planned(
         baseline_mean=float(values.mean()),
         spread=spread,
         spread_from=source,
-        discordance=spread**2 if binary else None,
-        power=NormalDist().cdf(rule.margin * math.sqrt(n) / spread - z),
+        discordance=spread**2 if pairs else None,
+        power=NormalDist().cdf(rule.margin * math.sqrt(n) / spread - critical_value),
         minimum_detectable=minimum_detectable(n, spread, alpha, POWER),
         items_needed=items_needed(rule.margin, spread, alpha, POWER),
-        expected_items=_expected_items(n, spread, span, rule.margin, policy, binary)
-        if sequential
-        else None,
+        expected_items=_expected_items(rule, metric, n, spread, policy) if sequential else None,
     )
 
 
-def _expected_items(
-    n: int, spread: float, span: float, margin: float, policy: Policy, binary: bool
-) -> int:
+def _expected_items(rule: Rule, metric: Metric, n: int, spread: float, policy: Policy) -> int:
     """Median of the items that simulated candidates without a change take."""
     rng = np.random.default_rng(policy.seed)
+    span = metric.high - metric.low
+    flips = min((spread / span) ** 2, 1.0) / 2
     stops = []
     for _ in range(SIMULATIONS):
-        if binary:
-            flips = min((spread / span) ** 2, 1.0) / 2
+        if metric.kind == "binary":
             gains = span * rng.choice([-1.0, 0.0, 1.0], n, p=[flips, 1 - 2 * flips, flips])
         else:
             gains = np.clip(rng.normal(0, spread, n), -span, span)
-        found = watch(gains, margin=margin, alpha=policy.alpha, span=span, population=n)
+        found = watch(gains, margin=rule.margin, alpha=policy.alpha, span=span, population=n)
         stops.append(found.stopped_at or n)
     return int(np.median(stops))
 
 
 def _require_power(rules: Sequence[PlannedRule]) -> None:
     for rule in rules:
-        if rule.tier == "critical" and rule.power < POWER:
-            known = (
-                ""
-                if rule.spread_from in ("stated", "second run", "repeats")
-                else (
-                    " Measure the spread with a second run of the baseline, or state the discordance: "
-                    "it may be smaller than the baseline's own, which is what was assumed."
-                )
-            )
-            raise UserError(
-                f"The plan is refused: with {rule.n:,} items and a spread of {rule.spread:.3g}, "
-                f"{rule.task} {rule.metric} would pass a candidate that has not changed with a "
-                f"chance of {rule.power:.2f}, and {POWER} is asked of a critical rule. It takes "
-                f"{rule.items_needed:,} items, or a margin of {rule.minimum_detectable:.3g} in "
-                f"place of {rule.margin:g}.{known}"
-            )
+        if rule.tier != "critical" or rule.power >= POWER:
+            continue
+        advice = (
+            " Measure the spread with a second run of the baseline, or state the discordance: "
+            "what was assumed is the spread of the baseline's own values."
+            if rule.spread_from == "baseline's own spread"
+            else ""
+        )
+        raise UserError(
+            f"The plan is refused: with {rule.n:,} items and a spread of {rule.spread:.3g}, "
+            f"{rule.task} {rule.metric} would pass a candidate that has not changed with a "
+            f"chance of {rule.power:.2f}, and {POWER} is asked of a critical rule. It takes "
+            f"{rule.items_needed:,} items, or a margin of {rule.minimum_detectable:.3g} in "
+            f"place of {rule.margin:g}.{advice}"
+        )

@@ -50,16 +50,31 @@ def load(folder: Path, name: str | None = None) -> dict[str, Side]:
         return _from_board(folder, name)
     if name is not None:
         raise UserError(f"{folder} is no leaderboard, so that '{name}' cannot be found there.")
-    found: Mapping[str, evaluation.Scored | Logged]
     if lm_eval_results.find(folder) is not None:
-        found = lm_eval_results.load(folder)
-    else:
-        _require_readable(folder)
-        found = evaluation.load(folder)
+        return of(lm_eval_results.load(folder))
+    _require_readable(folder)
+    return of(evaluation.load(folder))
+
+
+def of(found: Mapping[str, evaluation.Scored | Logged]) -> dict[str, Side]:
+    """Evaluations that are loaded, or just made, as a side."""
     return {
         task: Side(one.evaluation, one.scores, one.samples, one.items)
         for task, one in found.items()
     }
+
+
+def require_ours(side: Mapping[str, Side], folder: Path) -> None:
+    """Refuse a side that a candidate cannot be evaluated like.
+
+    Raises:
+        UserError: stock lm-eval wrote it, which asks in its own way.
+    """
+    if any(_stock(one) for one in side.values()):
+        raise UserError(
+            f"{folder} was written by stock lm-eval. Evaluate the candidate with lm-eval, too, and "
+            "give its output folder as CANDIDATE."
+        )
 
 
 def load_both(

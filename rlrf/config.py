@@ -11,14 +11,13 @@ found in neither is a Hugging Face hub id. `board` is a folder of the working di
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from harness import settings
-from harness.schema import Metric, Policy, Record, Rule, digest
+from harness.schema import Policy, Record, digest
 
 Loss = Literal["sigmoid", "hinge", "ipo", "sigmoid_norm", "apo_zero", "apo_down", "sft"]
 
@@ -98,7 +97,9 @@ class Training(Record):
 class Gate(Record):
     """What a candidate must show before it becomes the incumbent."""
 
-    policy: Policy | None = Field(default=None, description="default: `default_policy`")
+    policy: Policy | None = Field(
+        default=None, description="default: `default_policy`"
+    )
     slice: int = Field(default=200, ge=1, description="gate items a task, fresh each iteration")
     sealed: int = Field(default=400, ge=1, description="sealed items a task, opened at the end")
 
@@ -169,19 +170,6 @@ def load(path: Path) -> Config:
     tasks = [task.model_copy(update={"data": _beside(path, task.data)}) for task in config.tasks]
     places = {"model": _beside(path, config.model), "judge": _beside(path, config.judge)}
     return config.model_copy(update=places | {"tasks": tasks})
-
-
-def default_policy(primary: Mapping[str, Metric]) -> Policy:
-    """The gate where none is written: no task's primary metric may lose 5 % of its range.
-
-    Every metric of `primary` (task -> metric) is critical, with one-sided level .05.
-    """
-    return Policy(
-        rules=[
-            Rule(task=task, metric=metric.name, margin=0.05 * (metric.high - metric.low))
-            for task, metric in sorted(primary.items())
-        ]
-    )
 
 
 def _beside(path: Path, place: str | None) -> str | None:

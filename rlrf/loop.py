@@ -21,9 +21,10 @@ from harness.judge.config import load_judging
 from harness.leaderboard import Board
 from harness.render import markdown
 from harness.schema import Item, Policy, Sample, digest
+from harness.settings import default_policy
 from harness.store import write_json, write_jsonl, write_text
 from rlrf.checkpoint import Checkpoint, Engines
-from rlrf.config import Config, default_policy
+from rlrf.config import Config
 from rlrf.explore import explore, pick
 from rlrf.feedback import Judged, give_feedback
 from rlrf.pairs import PairReport, make_pairs
@@ -117,7 +118,7 @@ def open_lab(config: Config, out: Path, fresh: bool) -> Iterator[Lab]:
     """What the run in `out` works with: all that can be refused is refused here."""
     judging = load_judging(Path(config.judge) if config.judge else None)
     plugins = {task.name: judging.task(task.name) for task in config.tasks}
-    policy = config.gate.policy or default_policy({n: t.primary for n, t in plugins.items()})
+    policy = config.gate.policy or default_policy({n: t.metrics for n, t in plugins.items()})
     _check_rules(policy, plugins)
     anchor = Checkpoint("M0", models.find(config.model, config.revision))
     with judging.open() as judge:

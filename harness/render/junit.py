@@ -15,11 +15,18 @@ def decision(decision: Decision) -> str:
     """The verdicts as test results.
 
     A failed check that can fail the gate is a failure, an inconclusive critical one an error; what
-    decides nothing (advisory rules, a guardrail that cannot tell) is skipped with its reason. The
-    last case, `verdict`, is the gate's own, so that the suite is green exactly when it passes.
+    decides nothing (advisory rules, a guardrail that cannot tell) is skipped with its reason, and
+    so is an alarm. The last case, `verdict`, is the gate's own, so that the suite is green exactly
+    when it passes.
     """
     suite = Element("testsuite", name="gate")
     outcomes = [_add(suite, check) for check in decision.checks]
+    for alarm in decision.alarms:
+        case = SubElement(
+            suite, "testcase", classname=_legal(f"gate.{alarm.task}"), name=f"alarm: {alarm.kind}"
+        )
+        outcomes.append("skipped")
+        _say(case, "skipped", alarm.message, "")
     case = SubElement(suite, "testcase", classname="gate", name="verdict")
     outcomes.append(_outcome(decision.verdict, "critical"))
     _say(case, outcomes[-1], decision.verdict, "\n".join(decision.reasons))

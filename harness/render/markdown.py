@@ -75,8 +75,14 @@ def decision(decision: Decision) -> str:
             [_check(check) for check in decision.checks],
         ),
         "",
+        *(
+            f"- Alarm, {escape(alarm.task)} {alarm.kind}: {escape(alarm.message)}"
+            for alarm in decision.alarms
+        ),
+        *([""] if decision.alarms else []),
         f"p is one-sided, of a loss of the margin or more; alpha {decision.policy.alpha:g}, "
-        f"policy {decision.policy_digest[:12]}.",
+        f"policy {decision.policy_digest[:12]}"
+        + (f", plan {decision.plan[:12]}." if decision.plan else "."),
     ]
     return "\n".join(lines) + "\n"
 

@@ -73,6 +73,7 @@ for command in (
     training.train,
     evaluating.eval_,
     evaluating.score,
+    gating.plan,
     gating.gate,
     boards.board,
     evaluating.tasks_,

@@ -1,58 +1,262 @@
-"""`rlrf gate`."""
+"""`rlrf plan`, `rlrf gate`."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from rlrf.cli.common import EXIT, FILE, FOLDER, as_json, print_json
+from harness.errors import UserError
+from rlrf.cli.common import EXIT, FILE, FOLDER, as_json, print_json, say
+
+if TYPE_CHECKING:
+    from harness.plan import Plan
+    from harness.schema import Decision, Policy
+    from harness.sides import Side
+
+SUMMARY = "GITHUB_STEP_SUMMARY"
+
+
+@click.command()
+@click.argument("policy", type=FILE)
+@click.option("--baseline", type=FOLDER, required=True, help="What candidates will be held to.")
+@click.option("--name", help="The model's name, where BASELINE is a leaderboard.")
+@click.option("--second", type=FOLDER, help="Another run of the baseline, to see how it varies.")
+@click.option("--discordance", type=float, help="Share of yes/no items expected to flip.")
+@click.option(
+    "--sequential", is_flag=True, help="Look after every item, and stop when it is clear."
+)
+@click.option("--out", type=FILE, required=True, help="The plan, a JSON file.")
+@as_json
+def plan(
+    *,
+    policy: Path,
+    baseline: Path,
+    name: str | None,
+    second: Path | None,
+    discordance: float | None,
+    sequential: bool,
+    out: Path,
+    json_: bool,
+) -> None:
+    """Write down what a gate by POLICY will decide by, before the candidate has any score.
+
+    POLICY is a file, or one that comes with the harness: gsm8k, just_eval, factscore. A critical
+    rule that could not tell an unchanged candidate with power .8 is refused, with the number of
+    items that it takes.
+
+    \b
+    rlrf plan gsm8k --baseline evaluations/m0 --discordance 0.1 --out plan.json
+    rlrf plan policy.yaml --baseline evaluations/m0 --second evaluations/m0_again --out plan.json
+    rlrf gate --plan plan.json evaluations/m0 evaluations/m1
+    """
+    from harness import plan as planning
+    from harness import sides
+    from harness.settings import load_policy
+    from harness.store import write_json
+    from rlrf.result import table
+
+    again = None
+    if second:
+        before, again = sides.load_both(baseline, second, name)
+    else:
+        before = sides.load(baseline, name)
+    made = planning.make(
+        load_policy(policy),
+        before,
+        sequential=sequential,
+        second=again,
+        discordance=discordance,
+    )
+    write_json(out, made)
+    if json_:
+        print_json(made.model_dump(mode="json") | {"identity": made.identity})
+        return
+    heads = ["rule", "tier", "margin", "test", "n", "spread", "from", "power", "detectable"]
+    rows = [
+        [
+            f"{rule.task} {rule.metric}",
+            rule.tier,
+            f"{rule.margin:g}",
+            rule.test,
+            f"{rule.n:,}",
+            f"{rule.spread:.3g}",
+            rule.spread_from,
+            f"{rule.power:.2f}",
+            f"{rule.minimum_detectable:.3g}",
+            *([f"{rule.expected_items:,}"] if rule.expected_items is not None else []),
+        ]
+        for rule in made.rules
+    ]
+    print(table([[*heads, *(["items if unchanged"] if sequential else [])], *rows]))
+    say(f"{out} is plan {made.identity[:12]}, {made.mode}.")
 
 
 @click.command()
 @click.argument("baseline", type=FOLDER)
-@click.argument("candidate", type=FOLDER)
-@click.option("--policy", type=FILE, help="YAML or JSON.  [default: see above]")
+@click.argument("candidate", type=FOLDER, required=False)
+@click.option("--policy", type=FILE, help="File or name: gsm8k, ...  [default: see above]")
+@click.option("--plan", "plans", type=FILE, multiple=True, help="What `rlrf plan` wrote.")
+@click.option("--name", help="The model's name, where BASELINE is a leaderboard.")
+@click.option("--drift", type=FILE, help="What `rlrf judge drift --json` printed.")
+@click.option("--model", help="Evaluate this candidate now: folder or hub id.")
+@click.option("--engine", type=click.Choice(["hf"]), default="hf", show_default=True)
+@click.option("--adapter", type=FOLDER, help="LoRA adapter on the model.")
+@click.option("--device", default="auto", show_default=True)
+@click.option("--dtype", default="auto", show_default=True)
+@click.option("--max-batch", type=click.IntRange(min=1), default=256, show_default=True)
+@click.option("--judge", "judge_file", type=FILE, help="YAML that says how answers are judged.")
+@click.option("--data", type=FOLDER, help="Where the benchmark's data lies.")
+@click.option("--out", type=FOLDER, help="Keep the evaluations of --model here.")
 @click.option("--markdown", "markdown_file", type=FILE, help="Write the decision as Markdown.")
 @click.option("--junit", "junit_file", type=FILE, help="Write the decision as JUnit XML.")
+@click.option("--github", is_flag=True, help="Annotate the workflow run; fill the job's summary.")
 @as_json
 def gate(
     *,
     baseline: Path,
-    candidate: Path,
+    candidate: Path | None,
     policy: Path | None,
+    plans: tuple[Path, ...],
+    name: str | None,
+    drift: Path | None,
+    model: str | None,
+    engine: str,
+    adapter: Path | None,
+    device: str,
+    dtype: str,
+    max_batch: int,
+    judge_file: Path | None,
+    data: Path | None,
+    out: Path | None,
     markdown_file: Path | None,
     junit_file: Path | None,
+    github: bool,
     json_: bool,
 ) -> int:
     """Decide whether the evaluations in CANDIDATE are no worse than those in BASELINE.
 
-    Exits 0 pass, 1 regression, 2 inconclusive, 3 error. Without a policy, the primary metric of
-    every task is critical: it may not lose 5 % of its range, at level .05.
+    Exits 0 pass, 1 regression, 2 inconclusive, 3 error. Both are folders of evaluations, or what
+    stock lm-eval wrote with --log_samples; BASELINE may be a model on a leaderboard. Without a
+    policy, the primary metric of every task is critical: it may not lose 5 % of its range, at
+    level .05.
+
+    With --model the candidate is evaluated now, on the items of BASELINE; by a sequential plan
+    only until the verdict is clear.
 
     \b
     rlrf gate evaluations/m0 evaluations/m1
-    rlrf gate evaluations/m0 evaluations/m1 --policy policy.yaml --junit gate.xml
+    rlrf gate evaluations/m0 evaluations/m1 --policy gsm8k --junit gate.xml
+    rlrf gate --plan plan.json evaluations/m0 --model runs/first/iter_1/train/model
+    rlrf gate leaderboards/mine --name M1 evaluations/m2
     """
-    from harness import evaluation
-    from harness.gate import decide
-    from harness.render import junit, markdown
-    from harness.settings import load_policy
-    from harness.store import write_text
-    from rlrf.config import default_policy
+    from harness import alarms, sides
+    from harness import plan as planning
+    from harness.gate import decide, raise_alarms
 
-    before, after = evaluation.load(baseline), evaluation.load(candidate)
-    primary = {
-        task: metric
-        for task, one in before.items()
-        for metric in one.evaluation.definitions.values()
-        if metric.primary
+    if (candidate is None) == (model is None):
+        raise UserError("Name either the folder CANDIDATE, or a model to evaluate with --model.")
+    if policy and plans:
+        raise UserError("A plan has its policy in it: give either --plan or --policy.")
+    if len(plans) > 1:
+        raise UserError("A gate follows one plan, which was written before: name one.")
+    planned = _read_plan(plans[0]) if plans else None
+    doubts = _doubts(drift) if drift else {}
+    after: Mapping[str, Side]
+    if candidate is not None:
+        before, after = sides.load_both(baseline, candidate, name)
+        decision = (
+            planning.decide_by(planned, before, after, doubts=doubts)
+            if planned
+            else decide(_policy(policy, before), before, after, doubts=doubts)
+        )
+    else:
+        from harness import watch
+        from harness.engines.hf import HFEngine
+        from harness.judge.config import load_judging
+
+        before = sides.load(baseline, name)
+        rules = planned.policy if planned else _policy(policy, before)
+        sides.require_ours(before, baseline)
+        if planned:
+            planning.orders(planned, before)
+        judging = load_judging(judge_file)
+        tasks = [judging.task(task) for task in sorted({rule.task for rule in rules.rules})]
+        with judging.open() as judge:
+            asked = HFEngine(
+                str(model), adapter=adapter, device=device, dtype=dtype, max_batch=max_batch
+            )
+            if planned and planned.mode == "sequential":
+                decision, found = watch.watch(
+                    asked, planned, before, tasks, data=data, judge=judge, out=out, doubts=doubts
+                )
+            else:
+                found = watch.evaluate_like(asked, before, tasks, data=data, judge=judge, out=out)
+                decision = (
+                    planning.decide_by(planned, before, found, doubts=doubts)
+                    if planned
+                    else decide(rules, before, found, doubts=doubts)
+                )
+        after = sides.of(found)
+    decision = raise_alarms(decision, alarms.examine(before, after))
+    _tell(decision, markdown_file, junit_file, github=github, json_=json_)
+    return EXIT[decision.verdict]
+
+
+def _read_plan(path: Path) -> Plan:
+    from harness.plan import Plan
+    from harness.store import parse, read_json
+
+    return parse(Plan, read_json(path), str(path))
+
+
+def _policy(policy: Path | None, baseline: Mapping[str, Side]) -> Policy:
+    from harness.settings import default_policy, load_policy
+
+    if policy:
+        return load_policy(policy)
+    return default_policy(
+        {task: one.evaluation.definitions.values() for task, one in baseline.items()}
+    )
+
+
+def _doubts(drift: Path) -> dict[tuple[str, str], str]:
+    """Metrics of which the judge does not surely grade as it did."""
+    from harness.judge.drift import Drift
+    from harness.store import parse, read_json
+
+    found = parse(Drift, read_json(drift), str(drift))
+    return {
+        (found.task, metric.metric): f"the judge's drift is {metric.verdict}"
+        for metric in found.metrics
+        if metric.verdict != "stable"
     }
-    decision = decide(load_policy(policy) if policy else default_policy(primary), before, after)
+
+
+def _tell(
+    decision: Decision,
+    markdown_file: Path | None,
+    junit_file: Path | None,
+    *,
+    github: bool,
+    json_: bool,
+) -> None:
+    from harness.render import github as actions
+    from harness.render import junit, markdown
+    from harness.store import write_text
+
     text = markdown.decision(decision)
     if markdown_file:
         write_text(markdown_file, text)
     if junit_file:
         write_text(junit_file, junit.decision(decision))
+    if github:
+        for line in actions.commands(decision):
+            say(line)
+        if summary := os.environ.get(SUMMARY):
+            with open(summary, "a", encoding="utf-8") as file:  # GitHub's own file, of the step
+                file.write(actions.summary(text, actions.SUMMARY_BYTES - file.tell()))
     print_json(decision.model_dump(mode="json")) if json_ else print(text)
-    return EXIT[decision.verdict]

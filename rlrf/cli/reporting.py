@@ -55,17 +55,11 @@ def report(
     elif run is None and baseline and candidate:
         from harness import sides
         from harness.report import compare
-        from harness.settings import load_policy
-        from rlrf.config import default_policy
+        from harness.settings import default_policy, load_policy
 
         before, after = sides.load_both(baseline, candidate)
-        primary = {
-            task: metric
-            for task, one in before.items()
-            for metric in one.evaluation.definitions.values()
-            if metric.primary
-        }
-        rules = load_policy(policy) if policy else default_policy(primary)
+        measured = {task: one.evaluation.definitions.values() for task, one in before.items()}
+        rules = load_policy(policy) if policy else default_policy(measured)
         page, place = compare(rules, before, after, judge), out or candidate / "report.html"
     else:
         raise UserError(

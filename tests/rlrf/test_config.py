@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UserError
-from harness.schema import Metric
-from rlrf.config import default_policy, load
+from rlrf.config import load
 
 LEAST = "model: some/model\ntasks: [{name: toy}]\n"
 
@@ -77,14 +76,6 @@ def test_identity_is_what_is_done_and_not_where(tmp_path):
     there = load(write(tmp_path, LEAST))
     other = load(write(tmp_path, LEAST + "seed: 1\n"))
     assert here.identity == there.identity != other.identity
-
-
-def test_the_default_policy_guards_each_primary_metric():
-    metric = Metric(name="overall", kind="continuous", low=1, high=5, primary=True)
-    policy = default_policy({"talk": metric})
-    (rule,) = policy.rules
-    assert (rule.task, rule.metric, rule.tier, rule.margin) == ("talk", "overall", "critical", 0.2)
-    assert policy.alpha == 0.05
 
 
 @pytest.mark.parametrize("path", sorted(Path("configs").glob("*.yaml")), ids=lambda p: p.stem)

@@ -1,0 +1,71 @@
+"""A decision for GitHub Actions: annotations on the run, and the summary of the job.
+
+Limits are GitHub's own: ten errors and ten warnings a step are shown, and a summary of more than
+1 MiB is refused as a whole.
+"""
+
+from __future__ import annotations
+
+from harness.schema import Check, Decision
+
+MOST = 10
+SUMMARY_BYTES = 1024 * 1024
+CUT = (
+    "\n\n*The rest is left out: GitHub shows 1 MiB. The whole decision is in the file that "
+    "`--markdown` writes.*\n"
+)
+
+
+def commands(decision: Decision) -> list[str]:
+    """Workflow commands, one a line to print: what failed as errors, what is open as warnings.
+
+    The first of them is the verdict; where there are more than GitHub shows, the last one counts
+    what is left out.
+    """
+    errors, warnings = [], []
+    title = f"Gate: {decision.verdict}"
+    if decision.verdict == "fail":
+        errors.append((title, "the candidate is worse than the margin allows"))
+    elif decision.verdict == "inconclusive":
+        warnings.append((title, "the evidence does not say whether the candidate is worse"))
+    for check in decision.checks:
+        said = (f"{check.task} {check.metric}: {check.verdict}", _said(check))
+        if check.verdict == "fail" and check.tier != "advisory":
+            errors.append(said)
+        elif check.verdict != "pass":
+            warnings.append(said)
+    warnings += [(f"Alarm: {alarm.task} {alarm.kind}", alarm.message) for alarm in decision.alarms]
+    return [*_commands("error", errors), *_commands("warning", warnings)]
+
+
+def summary(markdown: str, room: int = SUMMARY_BYTES) -> str:
+    """`markdown`, cut at the end of a line so that it takes at most `room` bytes of UTF-8."""
+    data = markdown.encode("utf-8", "replace")
+    if len(data) <= room:
+        return data.decode()
+    kept = data[: max(room - len(CUT.encode()), 0)]
+    return kept[: kept.rfind(b"\n") + 1].decode("utf-8", "ignore") + CUT
+
+
+def _said(check: Check) -> str:
+    return (
+        f"{check.tier}; gain {check.delta:+.4g} [{check.low:+.4g}, {check.high:+.4g}], margin "
+        f"{check.margin:g}, n {check.n}; {check.reason}"
+    )
+
+
+def _commands(kind: str, said: list[tuple[str, str]]) -> list[str]:
+    if len(said) > MOST:
+        left = len(said) - MOST + 1
+        said = [*said[: MOST - 1], ("Gate", f"{left} more are in the summary of the job")]
+    return [f"::{kind} title={_property(title)}::{_data(text)}" for title, text in said]
+
+
+def _data(text: str) -> str:
+    """A message as a workflow command carries it: the runner decodes exactly these three."""
+    text = text.encode("utf-8", "replace").decode()
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")

@@ -1,0 +1,199 @@
+"""Evaluate a candidate because a gate asks for it: all that was planned, or until it is decided.
+
+A sequential plan commits to an order of the items. The candidate is asked in that order, some
+items at a time, and no more of a task once its critical rules are decided.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from harness import evaluation
+from harness.engines import Engine
+from harness.errors import UserError
+from harness.evaluate import evaluate
+from harness.evaluation import Scored
+from harness.gate import decide
+from harness.plan import Plan, orders
+from harness.schema import Decision, Evaluation, Sample, Score, digest
+from harness.store import jsonl_bytes
+from tasks.plugin import Judge, Task
+
+LEAST_BATCH = 32  # items: fewer leave an engine idle
+BATCHES = 20  # of the planned items, at most
+
+
+class Known(Protocol):
+    """A side that was evaluated before."""
+
+    @property
+    def evaluation(self) -> Evaluation: ...
+
+    @property
+    def scores(self) -> Sequence[Score]: ...
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The first items of a side."""
+
+    evaluation: Evaluation
+    scores: list[Score]
+
+
+def evaluate_like(
+    engine: Engine,
+    baseline: Mapping[str, Known],
+    tasks: Sequence[Task],
+    *,
+    data: Path | None = None,
+    judge: Judge | None = None,
+    out: Path | None = None,
+) -> dict[str, Scored]:
+    """Task -> evaluation of the engine's model on the items that the baseline was asked.
+
+    Written to `out`/TASK if `out` is given.
+
+    Raises:
+        UserError: as `harness.evaluate.evaluate`.
+    """
+    found: dict[str, Scored] = {}
+    for task in tasks:
+        before = baseline[task.name]
+        indices = sorted({score.index for score in before.scores})
+        found |= _ask(engine, task, before, indices, data=data, judge=judge, out=out)
+    return found
+
+
+def watch(
+    engine: Engine,
+    plan: Plan,
+    baseline: Mapping[str, Known],
+    tasks: Sequence[Task],
+    *,
+    data: Path | None = None,
+    judge: Judge | None = None,
+    out: Path | None = None,
+    doubts: Mapping[tuple[str, str], str] | None = None,
+) -> tuple[Decision, dict[str, Scored]]:
+    """Decide on the engine's model by a sequential plan, with as few items as it takes.
+
+    Returns the decision and the candidate's evaluations, of the items that were used; these are
+    written to `out`/TASK if `out` is given. What was answered is kept there as it comes: the same
+    call again goes on where it was stopped.
+
+    Raises:
+        UserError: the plan is for another baseline, or not sequential; as
+            `harness.evaluate.evaluate`.
+    """
+    if plan.mode != "sequential":
+        raise UserError("The plan is not sequential: evaluate all its items, then decide.")
+    drawn = orders(plan, baseline)
+    named = {task.name: task for task in tasks}
+    batches: dict[str, list[Scored]] = {task: [] for task in drawn}
+    used = dict.fromkeys(drawn, 0)
+    open_ = set(drawn)
+    while open_:
+        for task in sorted(open_):
+            size = max(LEAST_BATCH, math.ceil(len(drawn[task]) / BATCHES))
+            items = set(drawn[task][used[task] : used[task] + size])
+            place = out / ".batches" / str(len(batches[task])) if out else None
+            indices = sorted({s.index for s in baseline[task].scores if s.item in items})
+            before = baseline[task]
+            asked = _ask(engine, named[task], before, indices, data=data, judge=judge, out=place)
+            batches[task].append(asked[task])
+            used[task] += len(items)
+        candidate = {task: _joined(named[task], parts) for task, parts in batches.items()}
+        first = {task: _first(baseline[task], drawn[task][: used[task]]) for task in drawn}
+        decision = decide(plan.policy, first, candidate, order=drawn, doubts=doubts)
+        open_ = {
+            task for task in drawn if used[task] < len(drawn[task]) and _undecided(decision, task)
+        }
+    if out:
+        for task, scored in candidate.items():
+            evaluation.save(scored, out / task)
+        shutil.rmtree(out / ".batches", ignore_errors=True)
+    named_baseline = {task: scored.evaluation.identity for task, scored in baseline.items()}
+    decision = decision.model_copy(
+        update={
+            "plan": plan.identity,
+            "baseline": {task: named_baseline[task] for task in decision.baseline},
+        }
+    )
+    return decision, candidate
+
+
+def _undecided(decision: Decision, task: str) -> bool:
+    """Whether more items of `task` can matter to the verdict of the gate."""
+    if any(c.verdict == "fail" and c.tier != "advisory" for c in decision.checks):
+        return False
+    checks = [check for check in decision.checks if check.task == task]
+    tier = next((t for t in ("critical", "guardrail") if any(c.tier == t for c in checks)), None)
+    return any(c.tier == (tier or c.tier) and c.verdict == "inconclusive" for c in checks)
+
+
+def _ask(
+    engine: Engine,
+    task: Task,
+    before: Known,
+    indices: Sequence[int],
+    *,
+    data: Path | None,
+    judge: Judge | None,
+    out: Path | None,
+) -> dict[str, Scored]:
+    return evaluate(
+        engine,
+        [task],
+        split=before.evaluation.split,
+        indices={task.name: indices},
+        data=data,
+        judge=judge,
+        out=out,
+        seed=before.evaluation.seed,
+    )
+
+
+def _joined(task: Task, parts: Sequence[Scored]) -> Scored:
+    """One evaluation of the items of all `parts`, which were made in the same way."""
+    made = parts[0].evaluation
+    items = [item for part in parts for item in part.items]
+    samples: list[Sample] = sorted((s for part in parts for s in part.samples), key=_place)
+    scores: list[Score] = sorted((s for part in parts for s in part.scores), key=_place)
+    return evaluation.assemble(
+        task,
+        items,
+        samples,
+        scores,
+        model=made.model,
+        engine=made.engine,
+        decoding=made.decoding,
+        split=made.split,
+        prompt_digest=made.prompt_digest,
+        judge=made.judge,
+        estimator=made.estimator,
+        seed=made.seed,
+    )
+
+
+def _place(one: Sample | Score) -> tuple[int, int]:
+    return one.index, one.repeat
+
+
+def _first(side: Known, items: Sequence[str]) -> _Part:
+    """What the side says on `items`, as if it had been asked no others."""
+    kept = set(items)
+    scores = [score for score in side.scores if score.item in kept]
+    asked = sorted({(score.index, score.item) for score in scores})
+    changed = {
+        "items": len(asked),
+        "dataset_digest": digest([item for _, item in asked]),
+        "scores_digest": hashlib.sha256(jsonl_bytes(scores)).hexdigest(),
+    }
+    return _Part(side.evaluation.model_copy(update=changed), scores)
