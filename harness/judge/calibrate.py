@@ -216,7 +216,9 @@ def _calibrate(
     y, f = np.array([human[item] for item in both]), np.array([judge[item] for item in both])
     whole = all(value.is_integer() for value in (*y.tolist(), *f.tolist(), *rest))
     outcomes = (YES_NO if of == "mean" else YES_NO_CHANGE) if metric.kind == "binary" else ()
-    found = corrected_mean(y, f, rest, outcomes=outcomes if whole else ())
+    found = corrected_mean(
+        y, f, rest, outcomes=outcomes if whole else (), span=metric.high - metric.low
+    )
     return Calibration(
         metric=metric.name,
         of=of,

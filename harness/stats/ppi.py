@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.errors import UserError
+from harness.stats.noninferiority import unseen_change
 
 Numbers = npt.NDArray[np.float64]
 
@@ -40,6 +41,7 @@ def corrected_mean(
     *,
     weight: float | None = None,
     outcomes: Sequence[float] = (),
+    span: float = 0.0,
     confidence: float = 0.95,
 ) -> Corrected:
     """The mean of what people would say, from few of their labels and many of a judge's.
@@ -64,6 +66,9 @@ def corrected_mean(
     outcomes (after A. Agresti and Y. Min, Statistics in Medicine 24, 2005). Without them it covers
     .64 at a share of .95 and n = 20; with them at least .94 (simulated, shares .5 to .95).
 
+    `span` is the width of the metric's range. Where no label differs from what the judge's score
+    leads to expect, the interval reaches as far as `unseen_change` of the labels could move it.
+
     Raises:
         UserError: fewer than `MIN_LABELLED` labels.
     """
@@ -79,13 +84,13 @@ def corrected_mean(
             "needed. Label more items, chosen at random."
         )
     sides = np.full(n, 1.0)
-    center, variance, used = _fit(y, f, rest, sides, weight)
-    middle, spread, freedom = center, variance, n
+    center, variance, used, left = _fit(y, f, rest, sides, weight)
+    middle, widened, freedom = center, variance, n
     if outcomes:
         pairs = np.array([(a, b) for a in outcomes for b in outcomes])
         prior = np.broadcast_to(pairs, (*y.shape[:-1], *pairs.shape))
         counts = np.append(sides, np.full(len(pairs), PRIOR / len(pairs)))
-        middle, spread, _ = _fit(
+        middle, widened, _, left = _fit(
             np.concatenate([y, prior[..., 0]], axis=-1),
             np.concatenate([f, prior[..., 1]], axis=-1),
             rest,
@@ -93,7 +98,8 @@ def corrected_mean(
             weight,
         )
         freedom = n + int(PRIOR)
-    half = stdtrit(freedom - 1 - (weight is None), (1 + confidence) / 2) * np.sqrt(spread)
+    half = stdtrit(freedom - 1 - (weight is None), (1 + confidence) / 2) * np.sqrt(widened)
+    half += np.where(left <= 1e-9 * span, span * unseen_change(n, (1 - confidence) / 2), 0)
     low, high = middle - half, middle + half
     if outcomes:
         low, high = np.maximum(low, min(outcomes)), np.minimum(high, max(outcomes))
@@ -104,21 +110,26 @@ def corrected_mean(
 
 def _fit(
     y: Numbers, f: Numbers, rest: Numbers, counts: Numbers, weight: float | None
-) -> tuple[Numbers, Numbers, Numbers]:
-    """Mean, its variance and lambda; label i counts for `counts[i]` labels."""
+) -> tuple[Numbers, Numbers, Numbers, Numbers]:
+    """Mean, its variance, lambda, and the labels' spread about what the judge leads to expect.
+
+    Label i counts for `counts[i]` labels.
+    """
     n, others = float(counts.sum()), rest.shape[-1]
     mean_y, mean_f = (y * counts).sum(axis=-1) / n, (f * counts).sum(axis=-1) / n
     moves_y, moves_f = y - mean_y[..., None], f - mean_f[..., None]
     used = np.full(y.shape[:-1], 0.0 if weight is None else weight)
     if weight is None:
+        # What counts for less than a label is no judge's word.
         judge = np.concatenate([f[..., counts == 1], rest], axis=-1)
         variance = (1 + n / others) * np.var(judge, axis=-1, ddof=1)
         together = (moves_y * moves_f * counts).sum(axis=-1) / (n - 1)
         used = np.where(variance > 0, together / np.where(variance > 0, variance, 1), 0.0)
     left = moves_y - used[..., None] * moves_f
-    variance = (left**2 * counts).sum(axis=-1) / (n - 1 - (weight is None)) / n
+    spread = (left**2 * counts).sum(axis=-1) / (n - 1 - (weight is None))
+    variance = spread / n
     center = mean_y
     if others:
         center = center + used * (rest.mean(axis=-1) - mean_f)
         variance = variance + used**2 * np.var(rest, axis=-1, ddof=1) / others
-    return center, variance, used
+    return center, variance, used, np.sqrt(spread)

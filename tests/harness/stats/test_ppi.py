@@ -13,6 +13,7 @@ import pytest
 from scipy.stats import norm, t, ttest_1samp
 
 from harness.errors import UserError
+from harness.stats.noninferiority import unseen_change
 from harness.stats.ppi import YES_NO, YES_NO_CHANGE, Corrected, Numbers, corrected_mean
 
 RUNS = 4000
@@ -79,6 +80,13 @@ def test_labels_for_all_items_leave_nothing_to_the_judge() -> None:
         found = corrected_mean(people[0, :25], judge[0, :25], judge[0, 25 : 25 + others])
         assert float(found.mean) == pytest.approx(people[0, :25].mean())
         assert float(found.weight) == 0
+
+
+def test_labels_that_are_all_alike_are_no_certainty() -> None:
+    found = corrected_mean(np.full(20, 4), np.full(20, 5), np.full(100, 5), span=4)
+    assert float(found.mean) == 4
+    assert float(found.low) == pytest.approx(4 - 4 * unseen_change(20, 0.025))
+    assert float(found.low) < 3.5
 
 
 def test_a_handful_of_labels_is_refused() -> None:
