@@ -1,0 +1,69 @@
+"""The gate in a test suite.
+
+from harness.testing import assert_no_regression
+
+def test_the_new_model_is_no_worse():
+    assert_no_regression("evaluations/released", "evaluations/new", policy="gsm8k")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from harness import alarms, evaluation, sides
+from harness.gate import decide, raise_alarms
+from harness.render import markdown
+from harness.schema import Decision, Policy
+from harness.settings import default_policy, load_policy
+from harness.sides import Side
+
+Evaluations = Mapping[str, Side] | Mapping[str, evaluation.Scored]
+
+
+def assert_no_regression(
+    baseline: str | Path | Evaluations,
+    candidate: str | Path | Evaluations,
+    policy: str | Path | Policy | None = None,
+    *,
+    inconclusive: Literal["fail", "pass"] = "fail",
+) -> Decision:
+    """Assert that the gate passes `candidate` against `baseline`; return its decision.
+
+    Each is a folder, of evaluations or of stock lm-eval's output, or what `harness.evaluate`
+    returned (task -> evaluation). `policy` is a file, one that comes with the harness by name, or
+    a `Policy`; without one it is `harness.settings.default_policy`.
+
+    An inconclusive gate fails, too: a test that is green because it asked too few items would
+    stay green whatever happens. With `inconclusive="pass"` only a shown regression fails.
+
+    Raises:
+        AssertionError: the gate does not pass; the message is the decision, as `rlrf gate` says it.
+        UserError: the evidence does not match, or is malformed.
+    """
+    __tracebackhide__ = True  # pytest shows the caller's line
+    before, after = _sides(baseline, candidate)
+    if policy is None:
+        policy = default_policy(
+            {task: one.evaluation.definitions.values() for task, one in before.items()}
+        )
+    elif not isinstance(policy, Policy):
+        policy = load_policy(Path(policy))
+    decision = raise_alarms(decide(policy, before, after), alarms.examine(before, after))
+    bad = {"fail"} if inconclusive == "pass" else {"fail", "inconclusive"}
+    if decision.verdict in bad:
+        raise AssertionError(markdown.decision(decision))
+    return decision
+
+
+def _sides(
+    baseline: str | Path | Evaluations, candidate: str | Path | Evaluations
+) -> tuple[Evaluations, Evaluations]:
+    if isinstance(baseline, str | Path) and isinstance(candidate, str | Path):
+        return sides.load_both(Path(baseline), Path(candidate))
+    before, after = (
+        sides.load(Path(side)) if isinstance(side, str | Path) else side
+        for side in (baseline, candidate)
+    )
+    return before, after
