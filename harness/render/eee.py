@@ -116,7 +116,7 @@ def _result(evaluation: Evaluation, metric: Metric, result: MetricResult) -> dic
         "metric_config": _metric(evaluation, metric, result),
         "score_details": {
             "score": result.mean,
-            "uncertainty": _uncertainty(metric, result),
+            "uncertainty": _uncertainty(result),
             "details": {"unscored": str(result.unscored)},
         },
         "generation_config": {
@@ -152,7 +152,7 @@ def _metric(evaluation: Evaluation, metric: Metric, result: MetricResult) -> dic
     return config
 
 
-def _uncertainty(metric: Metric, result: MetricResult) -> dict[str, Any]:
+def _uncertainty(result: MetricResult) -> dict[str, Any]:
     known: dict[str, Any] = {"num_samples": result.n}
     if result.stderr is not None:
         known["standard_error"] = {"value": result.stderr, "method": "analytic"}
@@ -161,7 +161,6 @@ def _uncertainty(metric: Metric, result: MetricResult) -> dict[str, Any]:
             "lower": result.low,
             "upper": result.high,
             "confidence_level": 0.95,
-            "method": "Wilson" if metric.kind == "binary" else "Student's t",
         }
     return known
 
