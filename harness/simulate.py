@@ -327,7 +327,7 @@ def picture(outcomes: Sequence[PolicyOutcome]) -> bytes:
         for axis in (gains, counts):
             axis.tick_params(length=0)
             axis.spines[["top", "right", "left"]].set_visible(False)
-            axis.grid(axis="x", color="#cbd5e1", lw=0.5, alpha=0.6)
+            axis.grid(axis="x", color=grey, lw=0.5, alpha=0.3)
             axis.legend(frameon=False, fontsize=8, loc="best")
         figure.tight_layout()
         drawn = BytesIO()
