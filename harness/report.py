@@ -115,7 +115,7 @@ def gains(
         ends = numbers.interval(check.low, check.high, metric, signed=True)
         said.append(
             f"{name}: {numbers.number(old, metric)} → {numbers.number(new, metric)}, "
-            f"gain {gain} {ends}, {level} interval, n = {check.n:,}"
+            f"gain {gain} {ends}, {level} interval, n\u00a0=\u00a0{check.n:,}"
         )
     return said
 

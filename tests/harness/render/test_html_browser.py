@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Iterator
@@ -162,6 +163,25 @@ def test_both_answers_with_values_and_feedback_stand_side_by_side(
         "return [...document.querySelectorAll('.side')].map((s) => s.getBoundingClientRect().top)",
     )
     assert tops[0] == tops[1]
+
+
+def test_the_words_that_two_answers_do_not_share_are_marked(driver: Any, tmp_path: Path) -> None:
+    def marked() -> list[str]:
+        found: list[str] = script(
+            driver, "return [...document.querySelectorAll('mark')].map((m) => m.textContent.trim())"
+        )
+        return found
+
+    show(driver, html.report(simple()), tmp_path)
+    assert marked() == ["before", "after"]
+    report = simple()
+    (first, *others) = report.questions
+    unlike = [dataclasses.replace(a, response=words) for a, words in
+              zip(first.answers, ("one two three", "four five six"), strict=True)]  # fmt: skip
+    questions = [dataclasses.replace(first, answers=unlike), *others]
+    show(driver, html.report(dataclasses.replace(report, questions=questions)), tmp_path)
+    assert marked() == []
+    assert "one two three" in detail(driver)
 
 
 def test_the_keyboard_alone_is_enough(driver: Any, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@
   if (!$("data")) return;
   const { models, compared, tasks, items } = JSON.parse($("data").textContent);
   const ROW = 56; // px, as in the style sheet
+  const LONG = 600; // words; beyond, two texts are not compared word by word
   const MARGIN = 6; // rows kept ready above and below those in sight
   const SIGNS = { gained: "▲", lost: "▼", unchanged: "=", "not compared": "·" };
   const GRADES = ["poor", "partly", "good"];
@@ -162,13 +163,53 @@
     const head = make("h3", "", `${item.task}, item ${item.index}: `);
     head.append(make("span", classOf(change), `${SIGNS[change]} ${change}`));
     const sides = make("div", "sides");
-    sides.append(side(item, state.left), side(item, state.right));
+    const said = [state.left, state.right].map((model) => item.answers[model]?.response ?? "");
+    const marks = differing(...said);
+    sides.append(side(item, state.left, marks[0]), side(item, state.right, marks[1]));
     detail.replaceChildren(head, text("prompt", item.prompt), values(item), sides);
     if (item.reference) detail.append(make("h5", "", "Reference"), text("soft", item.reference));
     if (item.tags.length) detail.append(make("p", "tags", item.tags.join(" · ")));
   };
 
-  const side = (item, model) => {
+  // The words that two texts do not share: positions in each, by their longest common subsequence.
+  // Nothing is marked where the texts are long, or share so little that all of it would be.
+  const differing = (left, right) => {
+    const [a, b] = [left.split(/(?<=\s)/), right.split(/(?<=\s)/)];
+    const none = [a.map(() => false), b.map(() => false)];
+    if (left === right || a.length > LONG || b.length > LONG) return none;
+    const width = b.length + 1;
+    const common = new Uint16Array((a.length + 1) * width);
+    for (let i = a.length - 1; i >= 0; i -= 1) {
+      for (let j = b.length - 1; j >= 0; j -= 1) {
+        common[i * width + j] = a[i].trim() === b[j].trim()
+          ? common[(i + 1) * width + j + 1] + 1
+          : Math.max(common[(i + 1) * width + j], common[i * width + j + 1]);
+      }
+    }
+    if (2 * common[0] < Math.max(a.length, b.length)) return none;
+    const marks = [a.map(() => true), b.map(() => true)];
+    let [i, j] = [0, 0];
+    while (i < a.length && j < b.length) {
+      if (a[i].trim() === b[j].trim()) {
+        marks[0][i] = marks[1][j] = false;
+        i += 1;
+        j += 1;
+      } else if (common[(i + 1) * width + j] >= common[i * width + j + 1]) i += 1;
+      else j += 1;
+    }
+    return marks;
+  };
+
+  const marked = (content, marks) => {
+    const element = text("", "");
+    content.split(/(?<=\s)/).forEach((word, i) => {
+      element.append(marks[i] ? make("mark", "", word) : word);
+    });
+    element.normalize();
+    return element;
+  };
+
+  const side = (item, model, marks) => {
     const answer = item.answers[model];
     const element = make("section", "side");
     element.append(make("h4", `s${model % 6}`, models[model]));
@@ -176,7 +217,7 @@
       element.append(make("p", "soft", "No answer."));
       return element;
     }
-    element.append(text("", answer.response || "(empty)"));
+    element.append(answer.response ? marked(answer.response, marks) : text("soft", "(empty)"));
     if (answer.notes.length) element.append(make("p", "tags", answer.notes.join("; ")));
     if (answer.feedback.length) {
       const list = make("ul", "feedback");
