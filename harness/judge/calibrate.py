@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from harness.errors import UserError
-from harness.judge.saved import Saved, answers, draw
+from harness.judge.saved import Saved, answers, draw, metrics
 from harness.schema import JudgeRef, Metric, MetricResult, Record
 from harness.stats.ppi import MIN_LABELLED, YES_NO, YES_NO_CHANGE, Numbers, corrected_mean
 from harness.store import parse, read_jsonl
@@ -65,22 +65,32 @@ class Calibrations(Record):
     evaluation: str = Field(description="identity")
     baseline: str | None = Field(description="identity, where a change is calibrated")
     metrics: list[Calibration]
+    too_few: dict[str, int] = Field(
+        description="metric -> items with a label and a score, where they are too few to tell"
+    )
 
 
-def sheet(saved: Saved, count: int | None, *, seed: int = 0) -> list[dict[str, Any]]:
-    """What people fill in: answers drawn by `seed`, and a null for each metric they may label.
+def sheet(
+    saved: Saved, count: int | None, *, seed: int = 0, names: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """What people fill in: answers drawn by `seed`, and a null for each metric to label.
 
-    The judge's scores are not on it. What is filled in, `read_labels` reads back. Of an item's
-    repeats the first is shown.
+    `names` are the metrics, by default all that apply to the item. The judge's scores are not on
+    the sheet. What is filled in, `read_labels` reads back. Of an item's repeats the first is shown.
+
+    Raises:
+        UserError: there is no such metric.
     """
+    known = saved.evaluation.definitions
+    wanted = [_metric(name, known, "The sheet") for name in names] or metrics(saved)
     applies = {score.item: {*score.values, *score.unscored} for score in saved.scores}
     rows: dict[int, dict[str, Any]] = {}
     for item, sample in answers(saved, draw(saved.items, count, seed)):
-        names = [name for name in saved.evaluation.definitions if name in applies[item.digest]]
+        asked = [metric.name for metric in wanted if metric.name in applies[item.digest]]
         rows.setdefault(
             item.index,
             {"id": item.index, "prompt": item.prompt, "response": sample.response}
-            | dict.fromkeys(names),
+            | dict.fromkeys(asked),
         )
     return list(rows.values())
 
@@ -140,22 +150,12 @@ def mean(saved: Saved, labels: Labels) -> Calibrations:
     judge's side too, so where answers are repeated a label is of what is typical of them.
 
     Raises:
-        UserError: fewer than `MIN_LABELLED` items have both a label and a judge's score.
+        UserError: of no metric `MIN_LABELLED` items have both a label and a judge's score.
     """
-    return Calibrations(
-        task=saved.evaluation.task,
-        judge=saved.evaluation.judge,
-        evaluation=saved.evaluation.identity,
-        baseline=None,
-        metrics=[
-            _calibrate(
-                saved.evaluation.definitions[name],
-                "mean",
-                human,
-                item_values(saved.scores, name),
-            )
-            for name, human in sorted(labels.items())
-        ],
+    return _calibrations(
+        saved,
+        "mean",
+        {name: (human, item_values(saved.scores, name)) for name, human in labels.items()},
     )
 
 
@@ -177,27 +177,49 @@ def change(
     shared = sorted(baseline_labels.keys() & candidate_labels.keys())
     if not shared:
         raise UserError("The two files of labels have no metric in common.")
-    return Calibrations(
-        task=candidate.evaluation.task,
-        judge=candidate.evaluation.judge,
-        evaluation=candidate.evaluation.identity,
-        baseline=baseline.evaluation.identity,
-        metrics=[
-            _calibrate(
-                candidate.evaluation.definitions[name],
-                "change",
+    return _calibrations(
+        candidate,
+        "change",
+        {
+            name: (
                 _difference(baseline_labels[name], candidate_labels[name]),
                 _difference(
                     item_values(baseline.scores, name), item_values(candidate.scores, name)
                 ),
             )
             for name in shared
-        ],
+        },
+        baseline,
     )
 
 
 def _difference(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
     return {item: after[item] - before[item] for item in before if item in after}
+
+
+def _calibrations(
+    saved: Saved,
+    of: Literal["mean", "change"],
+    sides: Mapping[str, tuple[Mapping[str, float], Mapping[str, float]]],
+    baseline: Saved | None = None,
+) -> Calibrations:
+    """`sides`: metric -> what people and what the judge say, by item."""
+    both = {name: len(human.keys() & judge.keys()) for name, (human, judge) in sides.items()}
+    enough = [m for m in metrics(saved) if both.get(m.name, 0) >= MIN_LABELLED]
+    if not enough:
+        most = max(both, key=lambda name: both[name])
+        raise UserError(
+            f"{both[most]} items have both a human label and a judge's score of {most}; at least "
+            f"{MIN_LABELLED} are needed. Label more items, chosen at random."
+        )
+    return Calibrations(
+        task=saved.evaluation.task,
+        judge=saved.evaluation.judge,
+        evaluation=saved.evaluation.identity,
+        baseline=baseline.evaluation.identity if baseline else None,
+        metrics=[_calibrate(metric, of, *sides[metric.name]) for metric in enough],
+        too_few={name: n for name, n in sorted(both.items()) if n < MIN_LABELLED},
+    )
 
 
 def _calibrate(
@@ -207,11 +229,6 @@ def _calibrate(
     judge: Mapping[str, float],
 ) -> Calibration:
     both = [item for item in judge if item in human]
-    if len(both) < MIN_LABELLED:
-        raise UserError(
-            f"{len(both)} items have both a human label and a judge's score of {metric.name}; at "
-            f"least {MIN_LABELLED} are needed. Label more items, chosen at random."
-        )
     rest = [judge[item] for item in judge if item not in human]
     y, f = np.array([human[item] for item in both]), np.array([judge[item] for item in both])
     whole = all(value.is_integer() for value in (*y.tolist(), *f.tolist(), *rest))

@@ -18,6 +18,7 @@ from harness.judge.saved import (
     answers,
     draw,
     exact_share,
+    metrics,
     reference,
     require_same_answers,
 )
@@ -125,24 +126,21 @@ def _drift(
 ) -> Drift:
     if not 0 < margin < 1:
         raise UserError(f"The margin is a share of a metric's range, such as 0.05, not {margin}.")
-    definitions = before.evaluation.definitions
-    metrics = [
-        metric
-        for name, metric in definitions.items()
-        if any(name in score.values for score in then)
+    compared = [
+        metric for metric in metrics(before) if any(metric.name in score.values for score in then)
     ]
-    if not metrics:
+    if not compared:
         raise UserError(
             f"Nothing was scored in this evaluation of {before.evaluation.task}: "
             "judge it first, with `rlrf score`."
         )
-    names = [metric.name for metric in metrics]
+    names = [metric.name for metric in compared]
     old, new = by_item(then, names), by_item(now, names)
     asked = len(old.items)
     old, new = align(old, new, asked)
     found = [
         _metric(metric, _column(old, k), _column(new, k), margin=margin, alpha=alpha)
-        for k, metric in enumerate(metrics)
+        for k, metric in enumerate(compared)
     ]
     verdicts = {one.verdict for one in found}
     verdict: Drifting = "stable" if verdicts == {"stable"} else "unclear"

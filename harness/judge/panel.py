@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from harness.errors import UserError
-from harness.judge.saved import Saved, require_same_answers
+from harness.judge.saved import Saved, metrics, require_same_answers
 from harness.schema import JudgeRef, MetricResult, Record
 from harness.stats.agreement import LEVELS, Level, agreement
 
@@ -74,8 +74,8 @@ def agree(evaluations: Mapping[str, Saved], *, seed: int = 0, draws: int = DRAWS
         require_same_answers(first, other)
     rows = {(s.item, s.index, s.repeat): row for row, s in enumerate(first.samples)}
     clusters = [item for item, _, _ in rows]
-    metrics = []
-    for metric in first.evaluation.definitions:
+    compared = []
+    for metric in (known.name for known in metrics(first)):
         table = np.full((len(rows), len(evaluations)), math.nan)
         for column, saved in enumerate(evaluations.values()):
             for score in saved.scores:
@@ -89,7 +89,7 @@ def agree(evaluations: Mapping[str, Saved], *, seed: int = 0, draws: int = DRAWS
             level: agreement(table, level, clusters=clusters, draws=draws, seed=seed)
             for level in LEVELS
         }
-        metrics.append(
+        compared.append(
             MetricAgreement(
                 metric=metric,
                 n=found["interval"].n,
@@ -113,5 +113,5 @@ def agree(evaluations: Mapping[str, Saved], *, seed: int = 0, draws: int = DRAWS
         ],
         seed=seed,
         draws=draws,
-        metrics=metrics,
+        metrics=compared,
     )

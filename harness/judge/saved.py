@@ -8,7 +8,7 @@ from typing import Protocol
 
 from harness import evidence
 from harness.errors import UserError
-from harness.schema import Item, JudgeRef, MetricResult, Sample
+from harness.schema import Item, JudgeRef, Metric, MetricResult, Sample
 from tasks.plugin import Answered, Judge, Task
 
 
@@ -20,6 +20,11 @@ class Saved(evidence.Scored, Protocol):
 
     @property
     def samples(self) -> Sequence[Sample]: ...
+
+
+def metrics(saved: Saved) -> list[Metric]:
+    """Every metric with a value per item, the headline first."""
+    return sorted(saved.evaluation.definitions.values(), key=lambda metric: not metric.primary)
 
 
 def draw(items: Sequence[Item], count: int | None, seed: int) -> list[Item]:

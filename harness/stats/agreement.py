@@ -55,6 +55,7 @@ class _Rated:
     place: npt.NDArray[np.int64]  # (ratings,): which value
     unit: npt.NDArray[np.int64]  # (ratings,): of which unit
     size: Numbers  # (units,): its ratings
+    alike: Numbers  # (units,): ordered pairs of equal ratings, each with itself included
 
 
 def _rated(table: Numbers) -> _Rated:
@@ -62,7 +63,10 @@ def _rated(table: Numbers) -> _Rated:
     known = ~np.isnan(table)
     values, place = np.unique(table[known], return_inverse=True)
     size = known.sum(axis=1)
-    return _Rated(values, place, np.repeat(np.arange(len(table)), size), size.astype(np.float64))
+    unit = np.repeat(np.arange(len(table)), size)
+    cells, times = np.unique(unit * len(values) + place, return_counts=True)
+    alike = np.bincount(cells // max(len(values), 1), np.square(times), len(table))
+    return _Rated(values, place, unit, size.astype(np.float64), alike)
 
 
 def _alpha(rated: _Rated, level: Level, counts: Numbers) -> float | None:
@@ -73,9 +77,7 @@ def _alpha(rated: _Rated, level: Level, counts: Numbers) -> float | None:
     if np.count_nonzero(frequency) < 2:
         return None
     if level == "nominal":
-        cells, times = np.unique(unit * len(rated.values) + place, return_counts=True)
-        alike = np.bincount(cells // len(rated.values), np.square(times), len(size))
-        within = size**2 - alike
+        within = size**2 - rated.alike
         expected = n * n - float(np.square(frequency).sum())
     else:
         scale = np.cumsum(frequency) - frequency / 2 if level == "ordinal" else rated.values

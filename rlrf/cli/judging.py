@@ -104,7 +104,8 @@ def check(
     ]
     _show(
         found,
-        f"{found.verdict}: {found.metric} of {found.task}; at least {required:.0%} have to lose",
+        f"{found.verdict}: {found.metric} of {found.task}; "
+        f"at least {100 * required:g} % have to lose",
         [["canary", "verdict", "lost [95 % interval]", "n", "tied", "won", "unscored"], *rows],
         json_,
     )
@@ -207,16 +208,17 @@ def agree(*, evaluations: Sequence[Path], seed: int, json_: bool) -> None:
 @click.option(
     "--items", type=click.IntRange(min=1), default=100, show_default=True, help="Drawn by the seed."
 )
+@click.option("--metrics", help="What to label, by comma.  [default: all that apply]")
 @seed_option
 @click.option("--out", type=FILE, required=True, help="JSONL to fill in; never overwritten.")
-def sheet(*, evaluation: Path, items: int, seed: int, out: Path) -> None:
+def sheet(*, evaluation: Path, items: int, metrics: str | None, seed: int, out: Path) -> None:
     """Answers of EVALUATION, drawn at random, for people to label.
 
     Each line has an answer and a null for every metric: write the label in its place, or leave it.
     The file is what `calibrate` takes.
 
     \b
-    rlrf judge sheet evaluations/m1/just_eval --items 100 --out labels.jsonl
+    rlrf judge sheet evaluations/m1/just_eval --metrics depth,factuality --out labels.jsonl
     """
     from harness.judge import calibrate as calibrating
     from harness.store import write_jsonl
@@ -224,7 +226,8 @@ def sheet(*, evaluation: Path, items: int, seed: int, out: Path) -> None:
     saved = _one(evaluation)
     if out.exists():
         raise UserError(f"{out} is there already, perhaps with labels in it: name another file.")
-    rows = calibrating.sheet(saved, items, seed=seed)
+    names = [name.strip() for name in (metrics or "").split(",") if name.strip()]
+    rows = calibrating.sheet(saved, items, seed=seed, names=names)
     write_jsonl(out, rows)
     say(f"{len(rows)} answers of {saved.evaluation.task} to label are in {out}.")
 
@@ -280,6 +283,8 @@ def calibrate(
                 f"all of them {_result(one.judge)}. They were hardly drawn at random (p = "
                 f"{one.p_random:.1g}), and then the correction does not hold."
             )
+    for name, n in found.too_few.items():
+        say(f"{name}: left out, since only {n} items have a label and a score.")
     heads = ["metric", "judge, all", "people, labelled", "corrected", "bias of the judge"]
     _show(
         found,
@@ -337,7 +342,7 @@ def drift(
                 raise UserError(f"{judge_file} names no judge: add a block `judge`.")
             task = judging.task(saved.evaluation.task)
             found = drifting.again(task, saved, asked, anchors=items, seed=seed, margin=margin)
-    level = f"{1 - 2 * found.alpha:.0%}"
+    level = f"{100 * (1 - 2 * found.alpha):g} %"
     rows = [
         [
             one.metric,

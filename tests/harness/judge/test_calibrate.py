@@ -139,6 +139,22 @@ def test_a_sheet_shows_answers_and_no_grades_and_is_read_back(tmp_path: Path) ->
     assert read == {"depth": {saved.items[rows[0]["id"]].digest: 4.0}}
 
 
+def test_a_sheet_may_ask_for_some_metrics_alone() -> None:
+    saved = evaluated(TASK, instructions(3), ["Yes."] * 3)
+    assert sheet(saved, None, names=["depth"])[0].keys() == {"id", "prompt", "response", "depth"}
+    with pytest.raises(UserError, match="Did you mean 'depth'"):
+        sheet(saved, None, names=["dept"])
+
+
+def test_a_metric_with_few_labels_is_left_out_and_said() -> None:
+    truth = people(1, 3)
+    saved = judged(truth, 2)
+    some = labels(saved, truth, range(20)) | {"clarity": labels(saved, truth, range(3))["depth"]}
+    found = mean(saved, some)
+    assert [one.metric for one in found.metrics] == ["depth"]
+    assert found.too_few == {"clarity": 3}
+
+
 def test_labels_of_the_best_answers_only_are_seen() -> None:
     truth = people(1, 3)
     saved = judged(truth, 2)

@@ -86,8 +86,8 @@ def test_answers_to_one_item_are_drawn_together() -> None:
     given, other = some(4, 40), some(5, 40)
     other[:30] = given[:30]
     thrice = [[g for g in side for _ in range(3)] for side in (given, other)]
-    once = agree({"a": judged(given), "b": judged(other)}).metrics[0].alpha["interval"]
-    repeated = agree({"a": judged(thrice[0], 3), "b": judged(thrice[1], 3)})
+    once = agree({"a": judged(given), "b": judged(other)}, draws=400).metrics[0].alpha["interval"]
+    repeated = agree({"a": judged(thrice[0], 3), "b": judged(thrice[1], 3)}, draws=400)
     clustered = repeated.metrics[0].alpha["interval"]
     assert once.low is not None and once.high is not None
     assert clustered.low == pytest.approx(once.low, abs=0.06)
