@@ -39,6 +39,9 @@ class TaskConfig(Record):
     name: str = Field(description="one of `rlrf tasks`")
     prompts: int = Field(default=200, gt=0, description="train items explored an iteration")
     data: str | None = Field(default=None, description="folder of the benchmark's data")
+    feedback: Literal["task", "critique"] = Field(
+        default="task", description="whose: the benchmark's own, or a critique by the judge"
+    )
 
 
 class Decoding(Record):
@@ -97,9 +100,7 @@ class Training(Record):
 class Gate(Record):
     """What a candidate must show before it becomes the incumbent."""
 
-    policy: Policy | None = Field(
-        default=None, description="default: `default_policy`"
-    )
+    policy: Policy | None = Field(default=None, description="default: `default_policy`")
     slice: int = Field(default=200, ge=1, description="gate items a task, fresh each iteration")
     sealed: int = Field(default=400, ge=1, description="sealed items a task, opened at the end")
 
@@ -149,6 +150,17 @@ class Config(Record):
         if absent:
             raise ValueError(f"gate.policy has rules for {', '.join(absent)}, not in tasks")
         return self
+
+    @model_validator(mode="after")
+    def _critiques_have_an_author(self) -> Config:
+        if self.judge is None and any(task.feedback == "critique" for task in self.tasks):
+            raise ValueError("feedback: critique needs a judge; name its file as 'judge'")
+        return self
+
+    @property
+    def critiqued(self) -> list[str]:
+        """The tasks whose feedback is the judge's critique."""
+        return [task.name for task in self.tasks if task.feedback == "critique"]
 
     @property
     def identity(self) -> str:

@@ -161,7 +161,9 @@ def improve(lab: Lab, policy: Checkpoint, turn: int) -> tuple[Checkpoint | None,
         f"{at}/feedback",
         Judged,
         [explored],
-        lambda: give_feedback(explored.records, items, lab.tasks, lab.judge),
+        lambda: give_feedback(
+            explored.records, items, lab.tasks, judge=lab.judge, critiqued=config.critiqued
+        ),
     )
     drafts = choose_drafts(judged.records, lab.tasks, config.reflect.m, lab.seed(turn, "drafts"))
     refined = run.records(
@@ -186,8 +188,9 @@ def improve(lab: Lab, policy: Checkpoint, turn: int) -> tuple[Checkpoint | None,
             [refinement.sample for refinement in refined.records],
             items,
             lab.tasks,
-            lab.judge,
-            [refinement.draft for refinement in refined.records],
+            judge=lab.judge,
+            critiqued=config.critiqued,
+            drafts=[refinement.draft for refinement in refined.records],
         ),
     )
     both = judged.records + rejudged.records
