@@ -1,4 +1,4 @@
-"""From a biography to its atomic facts: by a judge, sentence by sentence, or the sentences alone.
+"""From a biography to its atomic facts: by a judge, or its clauses, or its sentences as they are.
 
 A runaway biography is read up to fixed limits, and what was left out is said in its score.
 """
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from harness.schema import Call, Reply, digest
 from tasks.factscore.asking import ask
+from tasks.factscore.clauses import clauses
 from tasks.factscore.decompose import clean_facts, parse_facts
 from tasks.factscore.demonstrations import Demonstrations
 from tasks.factscore.parts import Biography, Facts
@@ -67,6 +68,22 @@ class Sentences:
         """The sentences of each biography."""
         found = [sentences(biography.text) for biography in biographies]
         return [Facts(tuple(texts), cut=cut) for texts, cut in found]
+
+
+class Clauses:
+    """Each clause is a fact; asks nobody."""
+
+    name = "decompose clauses"
+    prompt_digest = None
+
+    def decompose(self, biographies: Sequence[Biography], judge: Judge | None) -> list[Facts]:
+        """The clauses of each biography's sentences."""
+        results = []
+        for biography in biographies:
+            found, cut = sentences(biography.text)
+            told = [clause for text in found for clause in clauses(biography.entity, text)]
+            results.append(Facts(tuple(told), cut=cut))
+        return results
 
 
 class ByJudge:

@@ -1,6 +1,6 @@
 """How biographies are scored: the block `factscore:` of the file that says how answers are judged.
 
-factscore: {knowledge: wiki.db, decomposer: sentences, verifier: lexical}
+factscore: {knowledge: wiki.db, decomposer: clauses, verifier: lexical}
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class FactScoreSettings(Record):
     """The parts of FActScore, and its constants."""
 
     knowledge: Path = Field(description="SQLite file with a table documents(title, text)")
-    decomposer: Literal["judge", "sentences"] = "judge"
+    decomposer: Literal["judge", "clauses", "sentences"] = "judge"
     demonstrations: Path | None = Field(
         default=None, description="as FActScore's demons.json; absent: the project's own"
     )
@@ -87,6 +87,8 @@ def _pages(path: Path) -> Pages:
 def _decomposer(settings: FactScoreSettings) -> Decomposer:
     if settings.decomposer == "sentences":
         return decomposers.Sentences()
+    if settings.decomposer == "clauses":
+        return decomposers.Clauses()
     return decomposers.ByJudge(demonstrations.load(settings.demonstrations))
 
 

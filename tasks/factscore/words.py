@@ -1,7 +1,7 @@
 """Text as the words that matching compares: without case, accents and endings.
 
-The stemmer only has to bring "painted", "painting" and "painter" together within one page; it strips the
-longest known ending that leaves four letters.
+The stemmer only has to bring "painted", "painting" and "painter" together within one page; it
+strips the longest known ending that leaves four letters.
 """
 
 from __future__ import annotations
