@@ -436,3 +436,127 @@ def test_noise_seldom_climbs_the_ladder() -> None:
         promoted += promote(found, found).promoted
     assert climbed / 300 == pytest.approx(0.16, abs=0.07)
     assert promoted <= climbed
+
+
+# ---- lost items, doubts ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "stands"), [(40, 2, "still"), (0, 2, "still"), (0, 4, "not")]
+)
+def test_a_pass_says_whether_it_would_stand_if_lost_items_had_gone_wrong(
+    gained: int, lost: int, stands: str
+) -> None:
+    before = make(right((gained, 0), (300 - gained, 1)))
+    rows: list[dict[str, Any]] = [{"accuracy": 1.0}] * 300
+    rows[-lost:] = [{"accuracy": "the server was gone"}] * lost
+    lenient = policy(("accuracy", "critical", 0.025), max_unscored=0.05)
+    check = only(judge(lenient, before, make(rows)))
+    assert check.verdict == "pass"
+    assert f"{lost} items have no value" in check.reason
+    assert f"with which it would {stands} pass" in check.reason
+
+
+def test_a_lost_item_of_a_number_costs_its_whole_range() -> None:
+    rows: list[dict[str, Any]] = [{"grade": 3 + i % 2 / 10} for i in range(200)]
+    after = make([*rows[:-1], {"grade": "no reply"}])
+    check = only(judge(policy(("grade", "critical", 0.1)), make(rows), after))
+    assert "1 item has no value: at worst -0.05" in check.reason
+    assert "it would still pass" in check.reason
+
+
+def test_nothing_lost_is_nothing_said() -> None:
+    rows = make(right((200, 1)))
+    assert "no value" not in only(judge(ACCURACY, rows, rows)).reason
+
+
+def test_a_metric_that_is_doubted_is_inconclusive() -> None:
+    rows = {"quiz": make(right((200, 1)))}
+    decision = decide(ACCURACY, rows, rows, doubts={("quiz", "accuracy"): "the judge drifted"})
+    assert decision.verdict == "inconclusive"
+    assert only(decision).reason == "the judge drifted"
+    assert decide(ACCURACY, rows, rows, doubts={("quiz", "grade"): "..."}).verdict == "pass"
+
+
+# ---- the sequential test --------------------------------------------------------------------
+
+
+def in_order(rules: Policy, before: Any, after: Any, seed: int = 0) -> Decision:
+    items = sorted({score.item for score in before.scores})
+    drawn = [str(i) for i in np.random.default_rng(seed).permutation(items)]
+    return decide(rules, {"quiz": before}, {"quiz": after}, order={"quiz": drawn})
+
+
+def test_a_sequential_gate_stops_where_it_knows() -> None:
+    before, after = make(right((500, 0), (500, 1))), make(right((450, 0), (550, 1)))
+    check = only(in_order(ACCURACY, before, after))
+    # It stops once the loss is excluded; that there is a gain would take more items.
+    assert (check.verdict, check.planned, check.label) == ("pass", 1000, "unchanged")
+    assert check.n < 500
+    assert f"after {check.n} of 1,000 items" in check.reason
+    assert -0.05 < check.low <= check.delta <= check.high
+    assert check.improved_only == pytest.approx(check.n * check.delta)
+    worse = only(in_order(ACCURACY, after, make(right((700, 0), (300, 1)))))
+    assert (worse.verdict, worse.label) == ("fail", "regressed")
+    assert worse.n < 500
+    assert worse.high < -0.05
+
+
+def test_a_sequential_gate_always_knows_once_it_has_seen_all() -> None:
+    before = make([{"accuracy": float(i % 2)} for i in range(100)])
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        after = make([{"accuracy": float(x)} for x in rng.integers(0, 2, 100)])
+        check = only(in_order(ACCURACY, before, after, seed))
+        expected = "pass" if check.delta > -0.05 else "fail"
+        assert check.verdict == expected or check.n < 100
+
+
+def test_a_sequential_gate_errs_as_seldom_as_it_says() -> None:
+    rng = np.random.default_rng(3)
+    n, passed = 400, 0
+    before = make(right((n // 2, 0), (n // 2, 1)))
+    for seed in range(200):
+        answers = np.repeat([0.0, 1.0], n // 2)
+        answers[rng.choice(n // 2, 30, replace=False)] = 1.0
+        answers[n // 2 + rng.choice(n // 2, 50, replace=False)] = 0.0  # a loss of 5 points
+        after = make([{"accuracy": float(x)} for x in answers])
+        passed += only(in_order(ACCURACY, before, after, seed)).verdict == "pass"
+    assert passed / 200 <= 0.05
+
+
+def test_only_the_first_items_need_an_answer() -> None:
+    before = make(right((500, 0), (500, 1)))
+    drawn = [score.item for score in before.scores[::-1]]
+    first = {score.item for score in before.scores[-200:]}
+    part = make(right((1000, 1)), keep=range(800, 1000))
+    short = make(right((500, 0), (500, 1)), keep=range(800, 1000))
+    for side in (part, short):
+        assert {score.item for score in side.scores} == first
+    sides = [
+        type(s)(s.evaluation.model_copy(update={"items": 200, "dataset_digest": "part"}), s.scores)
+        for s in (short, part)
+    ]
+    decision = decide(ACCURACY, {"quiz": sides[0]}, {"quiz": sides[1]}, order={"quiz": drawn})
+    assert (decision.verdict, only(decision).planned) == ("pass", 1000)
+
+
+def test_a_lower_number_can_be_better_in_order() -> None:
+    rules = policy(("refused", "critical", 0.05))
+    often, seldom = (make([{"refused": float(i < k)} for i in range(400)]) for k in (120, 20))
+    check = only(in_order(rules, often, seldom))
+    assert check.verdict == "pass" and check.delta > 0
+    assert in_order(rules, seldom, often).verdict == "fail"
+
+
+def test_one_sided_items_need_a_fixed_test() -> None:
+    before, after = make(answers([0.9] * 200)), make(answers([*[0.9] * 190, *[None] * 10]))
+    facts, _ = in_order(BOTH, before, after).checks
+    assert facts.verdict == "inconclusive"
+    assert "plan a fixed test" in facts.reason
+
+
+def test_items_that_were_not_planned_are_an_error() -> None:
+    rows = {"quiz": make(right((100, 1)))}
+    with pytest.raises(UserError, match="The plan has no item"):
+        decide(ACCURACY, rows, rows, order={"quiz": ["another"]})

@@ -1,0 +1,178 @@
+"""A plan: what it refuses, what its power means, and that nothing can be swapped afterwards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from quiz import Made, make
+
+from harness.errors import UserError
+from harness.gate import decide
+from harness.plan import Plan, PlannedRule, decide_by, order, orders
+from harness.plan import make as plan
+from harness.schema import Policy, Rule, digest
+from harness.store import parse, read_json, write_json
+
+
+def rules(margin: float = 0.05, metric: str = "accuracy", tier: str = "critical") -> Policy:
+    return Policy(rules=[Rule(task="quiz", metric=metric, tier=tier, margin=margin)])  # type: ignore[arg-type]
+
+
+def accuracy(n: int, share: float = 0.5) -> Made:
+    return make([{"accuracy": float(i < share * n)} for i in range(n)])
+
+
+def one(made: Plan) -> PlannedRule:
+    (rule,) = made.rules
+    return rule
+
+
+def test_a_plan_says_what_its_items_can_show() -> None:
+    baseline = accuracy(1319)
+    rule = one(plan(rules(0.03), {"quiz": baseline}, discordance=0.15))
+    assert (rule.test, rule.n, rule.spread_from) == ("Tango score test", 1319, "stated")
+    assert rule.discordance == pytest.approx(0.15)
+    assert rule.power == pytest.approx(0.8787, abs=1e-4)
+    assert rule.minimum_detectable == pytest.approx(2.4865 * (0.15 / 1319) ** 0.5, rel=1e-4)
+    assert rule.items_needed == 1031
+    assert rule.baseline_mean == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_critical_rule_without_power_is_refused_with_the_items_it_takes() -> None:
+    with pytest.raises(UserError, match=r"chance of 0\.74.*takes 1,546 items, or a margin of 0\.0"):
+        plan(rules(0.02), {"quiz": accuracy(1319)}, discordance=0.1)
+    with pytest.raises(UserError, match="state the discordance"):
+        plan(rules(0.02), {"quiz": accuracy(1319)})
+
+
+@pytest.mark.parametrize("tier", ["guardrail", "advisory"])
+def test_a_rule_that_holds_nothing_up_may_be_weak(tier: str) -> None:
+    assert one(plan(rules(0.02, tier=tier), {"quiz": accuracy(200)})).power < 0.3
+
+
+def test_planned_power_is_the_share_of_unchanged_candidates_that_pass() -> None:
+    """Items flip both ways alike; the plan's share of passes is what the gate then gives."""
+    rng = np.random.default_rng(0)
+    n, discordance = 400, 0.2
+    baseline = accuracy(n)
+    made = plan(rules(0.06), {"quiz": baseline}, discordance=discordance)
+    passed = 0
+    for _ in range(150):
+        old = np.array([s.values["accuracy"] for s in baseline.scores])
+        new = np.where(rng.random(n) < discordance, 1 - old, old)
+        after = make([{"accuracy": float(x)} for x in new])
+        passed += decide_by(made, {"quiz": baseline}, {"quiz": after}).verdict == "pass"
+    assert passed / 150 == pytest.approx(one(made).power, abs=0.1)
+
+
+def test_a_second_run_shows_the_spread() -> None:
+    baseline, again = accuracy(500), make([{"accuracy": float(25 <= i < 275)} for i in range(500)])
+    rule = one(plan(rules(0.05), {"quiz": baseline}, second={"quiz": again}))
+    assert rule.spread_from == "second run"
+    assert rule.discordance == pytest.approx(50 / 500, rel=0.01)
+
+
+def test_repeats_show_the_spread() -> None:
+    rng = np.random.default_rng(0)
+    talents = np.repeat(rng.random(300), 4)
+    rows = [{"accuracy": float(x)} for x in rng.random(1200) < talents]
+    rule = one(plan(rules(0.1), {"quiz": make(rows, repeats=4)}))
+    assert (rule.spread_from, rule.test, rule.discordance) == ("repeats", "clustered t", None)
+    # Differences of two means of four answers, p (1 - p) / 4 each, p uniform: 2 / 24.
+    assert rule.spread == pytest.approx((1 / 12) ** 0.5, rel=0.05)
+
+
+def test_identical_runs_do_not_promise_certainty() -> None:
+    baseline = accuracy(100)
+    with pytest.raises(UserError, match="refused"):
+        plan(rules(0.02), {"quiz": baseline}, second={"quiz": baseline})
+    assert plan(rules(0.1), {"quiz": baseline}, second={"quiz": baseline})
+
+
+def test_a_number_is_planned_in_its_unit() -> None:
+    rng = np.random.default_rng(0)
+    baseline = make([{"grade": float(g)} for g in np.clip(rng.normal(3, 0.5, 400), 1, 5)])
+    rule = one(plan(rules(0.1, "grade"), {"quiz": baseline}))
+    assert (rule.test, rule.spread_from) == ("clustered t", "baseline's own spread")
+    assert rule.spread == pytest.approx(0.5, rel=0.1)
+
+
+def test_the_same_plan_has_the_same_identity(tmp_path: Path) -> None:
+    made, again = (plan(rules(), {"quiz": accuracy(1000)}, discordance=0.1) for _ in "ab")
+    assert made.identity == again.identity
+    write_json(tmp_path / "plan.json", made)
+    read = parse(Plan, read_json(tmp_path / "plan.json"), "plan.json")
+    assert read == made and read.identity == made.identity
+    changed = plan(rules(0.06), {"quiz": accuracy(1000)}, discordance=0.1)
+    assert changed.identity != made.identity
+
+
+def test_the_decision_names_its_plan_and_is_the_gates_own() -> None:
+    before, after = accuracy(600), accuracy(600, 0.6)
+    made = plan(rules(), {"quiz": before}, discordance=0.1)
+    decision = decide_by(made, {"quiz": before}, {"quiz": after})
+    assert decision.plan == made.identity
+    plain = decide(rules(), {"quiz": before}, {"quiz": after})
+    assert decision.model_copy(update={"plan": None}) == plain
+
+
+def test_another_baseline_is_refused() -> None:
+    before = accuracy(600)
+    made = plan(rules(), {"quiz": before}, discordance=0.1)
+    for other in (accuracy(600, 0.4), accuracy(599)):
+        with pytest.raises(UserError, match="made for another baseline of quiz"):
+            decide_by(made, {"quiz": other}, {"quiz": before})
+    with pytest.raises(UserError, match="baseline has no evaluation"):
+        orders(made, {})
+
+
+def test_the_order_is_drawn_by_the_seed_and_committed() -> None:
+    before = accuracy(500)
+    drawn = order(0, "quiz", before.scores)
+    assert sorted(drawn) == sorted(score.item for score in before.scores)
+    assert drawn == order(0, "quiz", before.scores[::-1]) != order(1, "quiz", before.scores)
+    made = plan(rules(), {"quiz": before}, discordance=0.1, sequential=True)
+    assert made.order == {"quiz": digest(drawn)}
+    # Random: the items of the first half of the benchmark are spread over the order.
+    place = {score.item: score.index for score in before.scores}
+    early = sum(place[item] < 250 for item in drawn[:250])
+    assert 100 < early < 150
+    forged = made.model_copy(update={"order": {"quiz": digest(drawn[::-1])}})
+    with pytest.raises(UserError, match="another baseline"):
+        decide_by(forged, {"quiz": before}, {"quiz": before})
+
+
+def test_a_sequential_plan_says_how_many_items_it_expects() -> None:
+    before = accuracy(1000)
+    made = plan(rules(), {"quiz": before}, discordance=0.1, sequential=True)
+    expected = one(made).expected_items
+    assert expected is not None and 100 < expected < 700
+    rng = np.random.default_rng(5)
+    used = []
+    for _ in range(30):
+        old = np.array([s.values["accuracy"] for s in before.scores])
+        new = np.where(rng.random(1000) < 0.1, 1 - old, old)
+        after = make([{"accuracy": float(x)} for x in new])
+        (check,) = decide_by(made, {"quiz": before}, {"quiz": after}).checks
+        used.append(check.n)
+    assert float(np.median(used)) == pytest.approx(expected, rel=0.35)
+
+
+@pytest.mark.parametrize("rows", [[], [{"accuracy": 1.0}]])
+def test_nothing_to_plan_with_is_an_error(rows: list[dict[str, Any]]) -> None:
+    with pytest.raises(UserError):
+        plan(rules(), {"quiz": make(rows)})
+
+
+def test_an_unscored_baseline_is_refused() -> None:
+    with pytest.raises(UserError, match=r"cannot be gated against: 100\.0% of the baseline"):
+        plan(rules(), {"quiz": make([{"accuracy": "no judge"}] * 100)})
+
+
+@pytest.mark.parametrize("share", [0.0, -1.0, 1.5])
+def test_a_discordance_is_a_share(share: float) -> None:
+    with pytest.raises(UserError, match="share above 0"):
+        plan(rules(), {"quiz": accuracy(100)}, discordance=share)
