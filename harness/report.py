@@ -22,7 +22,6 @@ from harness.render.html.report import (
     Report,
 )
 from harness.schema import (
-    AspectFeedback,
     Check,
     Decision,
     Evaluation,
@@ -30,7 +29,6 @@ from harness.schema import (
     Metric,
     MetricResult,
     Policy,
-    Sample,
     Score,
     canonical_json,
 )
@@ -60,8 +58,8 @@ def compare(
 ) -> str:
     """The page on `candidate` against `baseline`, judged by `policy`; HTML.
 
-    `judge` is what was found out about the judge (`harness.reliability.read`). A side without
-    answers, as a leaderboard keeps it, gives a page without them.
+    `judge` is what was found out about the judge (`harness.reliability.read`). Of a side that is
+    on a leaderboard the scores are shown, for it keeps no answers.
 
     Raises:
         UserError: the evidence does not match, as `harness.gate.decide`.
@@ -149,8 +147,9 @@ def questions(models: Sequence[Evaluations]) -> list[Question]:
     """Every item of the shared tasks, with the answer of each of `models`."""
     found = []
     for task in _shared(models):
-        answers = [_answers(model[task]) for model in models]
-        for item in models[0][task].items:
+        items = next((model[task].items for model in models if model[task].items), [])
+        answers = [_answers(model[task], items) for model in models]
+        for item in items:
             found.append(
                 Question(
                     task=task,
@@ -216,35 +215,33 @@ def _slices(scored: Sequence[Saved], primary: str) -> dict[str, dict[str, list[M
     return found
 
 
-def _answers(scored: Saved) -> dict[str, Answer]:
+def _answers(scored: Saved, items: Sequence[Item]) -> dict[str, Answer]:
     """Item digest -> what is shown of the answers to it."""
     task = _installed(scored.evaluation)
-    items = {item.digest: item for item in scored.items}
+    asked = {item.digest: item for item in items}
     means = {metric: item_values(scored.scores, metric) for metric in scored.evaluation.definitions}
-    repeats = Counter(sample.item for sample in scored.samples)
+    repeats = Counter(score.item for score in scored.scores)
+    samples = {(sample.item, sample.repeat): sample for sample in scored.samples}
     found: dict[str, Answer] = {}
-    for sample, score in zip(scored.samples, scored.scores, strict=True):
-        if sample.item in found or sample.item not in items:
+    for score in scored.scores:
+        if score.item in found or score.item not in asked:
             continue
-        found[sample.item] = Answer(
-            response=sample.response,
-            values={name: by[sample.item] for name, by in means.items() if sample.item in by},
+        sample = samples.get((score.item, score.repeat))
+        notes = [] if sample else ["a leaderboard keeps scores, not answers"]
+        if sample and sample.finish_reason == "length":
+            notes.append("ended by the length limit")
+        if repeats[score.item] > 1:
+            notes.append(f"the first of {repeats[score.item]} answers; values are their means")
+        found[score.item] = Answer(
+            response=sample.response if sample else "",
+            values={name: by[score.item] for name, by in means.items() if score.item in by},
             unscored=score.unscored,
-            feedback=_feedback(task, items[sample.item], sample, score),
-            notes=[
-                *(["ended by the length limit"] if sample.finish_reason == "length" else []),
-                *(
-                    [f"the first of {repeats[sample.item]} answers; values are their means"]
-                    if repeats[sample.item] > 1
-                    else []
-                ),
-            ],
+            feedback=task.feedback(asked[score.item], sample, score).aspects
+            if task and sample
+            else [],
+            notes=notes,
         )
     return found
-
-
-def _feedback(task: Task | None, item: Item, sample: Sample, score: Score) -> list[AspectFeedback]:
-    return task.feedback(item, sample, score).aspects if task else []
 
 
 def _installed(evaluation: Evaluation) -> Task | None:

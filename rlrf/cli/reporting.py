@@ -14,6 +14,7 @@ from rlrf.cli.common import FILE, FOLDER, as_json, print_json
 @click.argument("run", type=FOLDER, required=False)
 @click.option("--baseline", type=FOLDER, help="An evaluation folder, to compare with --candidate.")
 @click.option("--candidate", type=FOLDER, help="An evaluation folder.")
+@click.option("--name", help="Which model, where --baseline is a leaderboard.")
 @click.option("--policy", type=FILE, help="YAML or JSON, for --candidate.  [default: as `gate`]")
 @click.option(
     "--judge-finding",
@@ -22,13 +23,16 @@ from rlrf.cli.common import FILE, FOLDER, as_json, print_json
     multiple=True,
     help="What `rlrf judge check|compare|agree|calibrate|drift --json` printed; may be repeated.",
 )
-@click.option("--out", type=FILE, help="The page.  [default: RUN/report.html, or CANDIDATE/...]")
+@click.option(
+    "--out", type=FILE, help="The page.  [default: RUN/report.html; else report.html here]"
+)
 @as_json
 def report(
     *,
     run: Path | None,
     baseline: Path | None,
     candidate: Path | None,
+    name: str | None,
     policy: Path | None,
     findings: Sequence[Path],
     out: Path | None,
@@ -48,7 +52,7 @@ def report(
     from harness.store import write_text
 
     judge = [reliability.read(path) for path in findings]
-    if run is not None and not (baseline or candidate or policy):
+    if run is not None and not (baseline or candidate or name or policy):
         from rlrf.report import report as page_of
 
         page, place = page_of(run, judge), out or run / "report.html"
@@ -57,10 +61,11 @@ def report(
         from harness.report import compare
         from harness.settings import default_policy, load_policy
 
-        before, after = sides.load_both(baseline, candidate)
-        measured = {task: one.evaluation.definitions.values() for task, one in before.items()}
-        rules = load_policy(policy) if policy else default_policy(measured)
-        page, place = compare(rules, before, after, judge), out or candidate / "report.html"
+        before, after = sides.load_both(baseline, candidate, name)
+        metrics = {task: one.evaluation.definitions.values() for task, one in before.items()}
+        rules = load_policy(policy) if policy else default_policy(metrics)
+        # Not beside the evaluation: in a run that folder is a stage, whose files are checked.
+        page, place = compare(rules, before, after, judge), out or Path("report.html")
     else:
         raise UserError(
             "Name a run, or two evaluation folders with --baseline and --candidate; "

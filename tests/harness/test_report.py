@@ -15,6 +15,8 @@ import tasks
 from harness import evaluation, report
 from harness.errors import UserError
 from harness.evaluation import Scored
+from harness.leaderboard import Board
+from harness.sides import load as sides_of
 
 
 @pytest.fixture(scope="module")
@@ -129,19 +131,47 @@ def test_the_scores_of_a_task_that_is_not_installed_are_shown_without_feedback(
     assert question.answers[0] is not None and question.answers[0].feedback == []
 
 
-def test_the_command_writes_the_page_beside_the_candidate(
-    folders: tuple[Path, Path], page: str
+def test_the_command_writes_the_page_and_leaves_the_evaluations_alone(
+    folders: tuple[Path, Path], page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from rlrf.cli.reporting import report as command
 
-    old, new = folders
+    monkeypatch.chdir(tmp_path)
+    old, new = map(str, folders)
     done = CliRunner().invoke(
-        command, ["--baseline", str(old), "--candidate", str(new), "--json"], catch_exceptions=False
+        command, ["--baseline", old, "--candidate", new, "--json"], catch_exceptions=False
     )
-    assert json.loads(done.output)["page"] == str(new / "report.html")
-    written = (new / "report.html").read_bytes()
-    assert json.loads(done.output)["bytes"] == len(written)
+    written = (tmp_path / "report.html").read_bytes()
+    assert json.loads(done.output) == {"page": "report.html", "bytes": len(written)}
     assert data(written.decode()) == data(page)
+    assert not list(folders[1].glob("*.html"))
+
+
+def test_of_a_baseline_on_a_leaderboard_the_scores_are_shown(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    from rlrf.cli.reporting import report as command
+
+    (old,) = evaluation.load(folders[0]).values()
+    Board(tmp_path / "board").add_evaluation(old, "M0", "r")
+    arguments = [
+        "--baseline",
+        str(tmp_path / "board"),
+        "--name",
+        "M0",
+        "--candidate",
+        str(folders[1]),
+    ]
+    out = tmp_path / "page.html"
+    CliRunner().invoke(command, [*arguments, "--out", str(out)], catch_exceptions=False)
+    page = out.read_text()
+    assert "0.500 → 0.667" in parse(page).shown
+    before, after = data(page)["items"][0]["answers"]
+    assert before["values"]["accuracy"] == 1 and before["response"] == ""
+    assert before["notes"] == ["a leaderboard keeps scores, not answers"]
+    assert after["response"] == "new: #### 999999"
+    both = report.compare(POLICY, *[sides_of(tmp_path / "board", "M0")] * 2)
+    assert "Item by item" not in both and "application/json" not in both
 
 
 @pytest.mark.parametrize(
