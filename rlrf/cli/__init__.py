@@ -14,7 +14,17 @@ from collections.abc import Sequence
 import click
 
 from harness.errors import UserError
-from rlrf.cli import boards, doctoring, evaluating, gating, training
+from rlrf.cli import (
+    boards,
+    doctoring,
+    evaluating,
+    gating,
+    judging,
+    knowledge,
+    reporting,
+    simulating,
+    training,
+)
 from rlrf.cli.common import ERROR, INTERRUPTED, say
 
 
@@ -64,7 +74,9 @@ def cli() -> None:
     \b
     rlrf quickstart                      M0 -> M1 -> M2 on the embedded benchmarks, no network
     rlrf train configs/one_gpu.yaml      the same on your model and tasks
+    rlrf eval --model M --tasks gsm8k    evaluate a model; --judge FILE for what needs a judge
     rlrf gate BASELINE CANDIDATE         exit 0 pass, 1 regression, 2 inconclusive, 3 error
+    rlrf report runs/quickstart          a page to look at
     """
 
 
@@ -73,9 +85,14 @@ for command in (
     training.train,
     evaluating.eval_,
     evaluating.score,
+    judging.judge,
     gating.plan,
     gating.gate,
+    simulating.certify,
+    simulating.simulate,
     boards.board,
+    reporting.report,
+    knowledge.knowledge,
     evaluating.tasks_,
     doctoring.doctor,
 ):
