@@ -167,17 +167,15 @@ class Reading:
 
 def heads(path: Path) -> set[str]:
     """What HEAD names: the last row of each branch; a set that no board has where it is damaged."""
-    with contextlib.suppress(FileNotFoundError):
-        try:
-            with open(path, "rb") as file:
-                text = file.read(MAX_HEAD_BYTES)
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise UserError(f"Cannot read {path} ({error.strerror or error}).") from error
-        *lines, rest = text.decode("ascii", "replace").split("\n")
-        return {"damaged"} if rest or len({*lines}) < len(lines) else {*lines}
-    return set()
+    try:
+        with open(path, "rb") as file:
+            text = file.read(MAX_HEAD_BYTES)
+    except FileNotFoundError:
+        return set()
+    except OSError as error:
+        raise UserError(f"Cannot read {path} ({error.strerror or error}).") from error
+    *lines, rest = text.decode("ascii", "replace").split("\n")
+    return {"damaged"} if rest or len({*lines}) < len(lines) else {*lines}
 
 
 def in_order(rows: Sequence[Row]) -> list[Row]:

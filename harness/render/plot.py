@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -43,7 +43,7 @@ def board(rows: Sequence[Row], split: str = "sealed") -> bytes:
         axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         for axis, models in zip(axes, panels, strict=True):
             found = {name: _primary(entry) for name, entry in models.items()}
-            best = max(result.mean or 0.0 for _, result in found.values())
+            best = _best(models)
             for height, name in enumerate(reversed(names)):
                 if name not in found or (mean := found[name][1].mean) is None:
                     continue
@@ -81,6 +81,15 @@ def _panels(rows: Sequence[Row], split: str) -> list[dict[str, EvaluationEntry]]
         if isinstance(entry, EvaluationEntry) and entry.evaluation.split == split:
             panels.setdefault(entry.evaluation.comparable_key, {})[entry.name] = entry
     return list(panels.values())
+
+
+def _best(models: Mapping[str, EvaluationEntry]) -> float | None:
+    """The best mean of a panel."""
+    found = [_primary(entry) for entry in models.values()]
+    means = [result.mean for _, result in found if result.mean is not None]
+    definitions = next(iter(models.values())).evaluation.definitions
+    pick = max if definitions[found[0][0]].higher_is_better else min
+    return pick(means, default=None)
 
 
 def _primary(entry: EvaluationEntry) -> tuple[str, MetricResult]:

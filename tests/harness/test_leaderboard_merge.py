@@ -130,6 +130,18 @@ def test_a_row_that_one_side_took_away_is_a_conflict(tmp_path: Path) -> None:
     assert "CONFLICT" in repository.git("merge", "theirs", "-m", "m", check=False)
 
 
+def test_a_branch_may_be_rebased_but_no_commit_with_rows_reverted(tmp_path: Path) -> None:
+    repository = Repository(tmp_path / "r", driver=True)
+    diverge(repository)
+    repository.git("checkout", "-q", "theirs")
+    repository.git("rebase", "-q", "main")
+    assert repository.board.verify() == []
+    assert set(repository.names()) == {"M0", "M1", "A1", "A2", "B1", "B2"}
+    repository.add("C")
+    repository.git("revert", "--no-edit", "HEAD~1", check=False)
+    assert "UU leaderboards/b/ledger.jsonl" in repository.git("status", "--short")
+
+
 def test_what_is_cut_off_a_merged_board_is_found(tmp_path: Path) -> None:
     repository = Repository(tmp_path / "r", driver=True)
     diverge(repository)

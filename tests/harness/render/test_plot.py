@@ -6,11 +6,14 @@ from pathlib import Path
 from xml.etree.ElementTree import fromstring
 
 import pytest
-from boards import Loop, run_once
+from boards import Loop, answers, run_once
+from quiz import make
 
 import tasks
 from harness.errors import UserError
+from harness.leaderboard import Board
 from harness.render import plot
+from harness.schema import Metric
 
 
 @pytest.fixture
@@ -33,6 +36,23 @@ def test_models_and_numbers_are_text_and_equal_boards_give_equal_bytes(loop: Loo
 def test_what_was_withdrawn_is_not_drawn(loop: Loop) -> None:
     loop.board.invalidate(loop.board.rows()[1].digest, "x")
     assert "M1" not in texts(plot.board(loop.board.rows(), "gate"))
+
+
+def test_the_best_stands_out_also_where_less_is_better(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "names", list)
+    found = {}
+    for better in (True, False):
+        board = Board(tmp_path / str(better))
+        metric = Metric(name="accuracy", kind="binary", primary=True, higher_is_better=better)
+        for right in (10, 50):
+            scored = make(answers(right), model=f"M{right}", definitions={"accuracy": metric})
+            board.add_evaluation(scored, f"M{right}", "r")
+        found[better] = plot.board(board.rows(), "gate").decode()
+    assert found[True] != found[False]
+    for picture in found.values():
+        assert picture.count(plot.BLUE) == picture.count(plot.GREY)
 
 
 def test_a_split_without_evaluations_is_a_sentence(loop: Loop) -> None:
