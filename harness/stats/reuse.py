@@ -69,8 +69,9 @@ def e_lond_level(earlier: Sequence[bool], alpha: float) -> float:
     """The level of the gate that follows `earlier` ones, of which True were discoveries.
 
     alpha_t = alpha gamma_t (R_{t-1} + 1) with R the discoveries so far, and gamma_t =
-    1 / (t (t + 1)), which adds up to 1. Z. Xu, A. Ramdas, "Online multiple testing with
-    e-values", AISTATS 2024 (arXiv 2311.06412).
+    1 / (t (t + 1)), which adds up to 1: Z. Xu, A. Ramdas, "Online multiple testing with
+    e-values", AISTATS 2024 (arXiv 2311.06412). A sequential gate of the stream is watched at
+    this level, not at alpha: `watch(..., alpha=e_lond_level(earlier, alpha))`.
     """
     t = len(earlier) + 1
     return alpha * (sum(earlier) + 1) / (t * (t + 1))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +13,10 @@ from scipy.stats import binom
 
 from harness.errors import UserError
 from harness.gate import decide, promote
+from harness.replay import score
 from harness.schema import Policy, Rule
 from harness.simulate import CONTENDERS, PolicyOutcome, Seen, Settings, like, picture, simulate
+from harness.stats.sequential import watch
 
 
 def by_name(found: list[PolicyOutcome]) -> dict[str, PolicyOutcome]:
@@ -118,6 +122,29 @@ def test_settings_can_be_those_of_two_evaluations() -> None:
     grades = make([{"grade": 2.5}, {"grade": 3.0}])
     with pytest.raises(UserError, match="not a yes/no answer"):
         like(grades, grades, Settings(), metric="grade")
+
+
+def test_published_answers_set_it_too(shared_data: Path, tmp_path: Path) -> None:
+    """Two models' published answers to GSM8K's test set, their gap seen early by the gate."""
+    published = shared_data / "gsm8k" / "example_model_solutions.jsonl"
+    rows = [json.loads(line) for line in published.open()]
+    scored = []
+    for model in ("6b_finetuning", "6b_verification"):
+        answers = tmp_path / f"{model}.jsonl"
+        told = ({"id": i, "response": row[model]["solution"]} for i, row in enumerate(rows))
+        answers.write_text("".join(json.dumps(one) + "\n" for one in told))
+        scored.append(score("gsm8k", answers, data=shared_data))
+    found = like(*scored, Settings())
+    assert found.items == 1319
+    assert found.accuracy == pytest.approx(286 / 1319)
+    assert found.discordance == pytest.approx(357 / 1319)
+
+    right = [np.array([one.values["accuracy"] for one in side.scores]) for side in scored]
+    gains = np.random.default_rng(0).permutation(right[1] - right[0])
+    watched = watch(gains, margin=0.02, alpha=0.05, population=1319)
+    assert watched.verdict == "pass"
+    assert (watched.stopped_at or 1319) < 200
+    assert watch(-gains, margin=0.02, alpha=0.05, population=1319).verdict == "fail"
 
 
 def test_the_picture_names_every_policy() -> None:

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from statsmodels.stats.multitest import multipletests
 
 from harness.stats.holm import holm
 
 
 def test_the_textbook_example() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+def test_it_is_statsmodels_correction() -> None:
+    rng = np.random.default_rng(1)
+    for size in (1, 2, 5, 12):
+        p_values = list(np.round(rng.random(size) ** 3, 2))  # small ones, and ties
+        assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])
 
 
 def test_nothing_one_and_certain() -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
+from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 
 from harness.errors import UserError
 from harness.stats.noninferiority import (
@@ -122,6 +123,14 @@ def test_a_margin_is_a_share(margin: float) -> None:
 def test_mcnemar_is_the_binomial_test(gained: int, lost: int) -> None:
     expected = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
     assert mcnemar(gained, lost) == pytest.approx(expected)
+    table = [[5, lost], [gained, 7]]
+    assert mcnemar(gained, lost) == pytest.approx(statsmodels_mcnemar(table).pvalue)
+
+
+def test_mcnemar_takes_many_counts_at_once() -> None:
+    gained, lost = np.array([3, 0, 9]), np.array([[1, 0, 2], [7, 0, 9]])
+    one_by_one = [[float(mcnemar(b, c)) for b, c in zip(gained, row, strict=True)] for row in lost]
+    assert mcnemar(gained, lost) == pytest.approx(np.array(one_by_one))
 
 
 @pytest.mark.parametrize("n", [30, 100, 400])

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from statsmodels.stats.power import NormalIndPower
 
 from harness.errors import UserError
 from harness.stats.noninferiority import tango_statistic
@@ -21,6 +22,14 @@ def test_the_binary_formula() -> None:
     assert minimum_detectable_binary(1319, 0.2) == pytest.approx(
         2.486 * math.sqrt(0.2 / 1319), rel=1e-3
     )
+
+
+@pytest.mark.parametrize(("change", "sd"), [(0.02, 0.3), (0.05, 0.45), (0.2, 1.0)])
+def test_items_needed_are_statsmodels(change: float, sd: float) -> None:
+    expected = NormalIndPower(ddof=0).solve_power(
+        effect_size=change / sd, alpha=0.05, power=0.8, ratio=0, alternative="larger"
+    )
+    assert items_needed(change, sd) == math.ceil(expected)
 
 
 def test_items_needed_undoes_minimum_detectable() -> None:
