@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from conftest import Serve
 from faulty import Act, Asked, FaultyServer, completion
 from scripted import (
     ScriptedJudge,
@@ -58,14 +57,16 @@ def judged(path: Path, grade: Callable[[int], float], count: int = 60) -> Path:
 
 
 @pytest.fixture
-def judging(tmp_path: Path, serve: Serve) -> Callable[[Callable[[Call], str]], Path]:
+def judging(
+    tmp_path: Path, serve: Callable[..., FaultyServer]
+) -> Callable[[Callable[[Call], str]], Path]:
     """`judging(say)`: a judge file that names a server which answers as `say` does."""
 
     def write(say: Callable[[Call], str]) -> Path:
         def script(number: int, asked: Asked) -> Act:
             return Act(body=completion(say(Call(prompt=asked.prompt))))
 
-        server: FaultyServer = serve(script)
+        server = serve(script)
         path = tmp_path / "judge.yaml"
         path.write_text(
             f"judge:\n  base_url: {server.base_url}\n  model: scripted\n"
