@@ -19,9 +19,10 @@ from quiz import make
 
 import tasks
 from harness.errors import UserError
-from harness.gate import decide
+from harness.gate import decide, raise_alarms
 from harness.leaderboard import Board
 from harness.schema import (
+    Alarm,
     DecisionEntry,
     EvaluationEntry,
     MetricResult,
@@ -147,6 +148,27 @@ def test_a_promotion_needs_its_decisions_and_names(loop: Loop) -> None:
     forged = promotion.model_copy(update={"promoted": False})
     with pytest.raises(UserError, match="its decisions give otherwise: promoted is True"):
         board.add_promotion(forged, candidate="M1", incumbent="M0", run="r")
+
+
+def test_a_decision_with_alarms_is_recomputed_with_what_they_do(loop: Loop) -> None:
+    alarm = Alarm(kind="length", task="quiz", message="answers doubled", candidate=2.0)
+    strict = POLICY.model_copy(update={"alarms": "block"})
+    sides = ({"quiz": loop.models[0]}, {"quiz": loop.models[1]})
+    held = raise_alarms(decide(strict, *sides), [alarm])
+    assert held.verdict == "inconclusive"
+    loop.board.add_decision(held, "r", "incumbent")
+    assert loop.board.verify() == []
+    forged = held.model_copy(update={"verdict": "pass"})
+    with pytest.raises(UserError, match="the gate decides otherwise"):
+        loop.board.add_decision(forged, "r", "anchor")
+
+
+def test_a_gate_that_may_stop_early_is_refused_with_the_reason(loop: Loop) -> None:
+    order = sorted({score.item for score in loop.models[0].scores})
+    sides = ({"quiz": loop.models[0]}, {"quiz": loop.models[1]})
+    early = decide(POLICY, *sides, order={"quiz": order})
+    with pytest.raises(UserError, match="cannot be recomputed without its plan's order"):
+        loop.board.add_decision(early, "r", "incumbent")
 
 
 # What is changed is found
