@@ -7,7 +7,7 @@ where their rate is, with confidence, at most twice its level alpha.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Literal
@@ -18,6 +18,7 @@ from pydantic import Field
 from harness.errors import UserError
 from harness.evidence import Scored
 from harness.gate import decide
+from harness.progress import track
 from harness.schema import Evaluation, Policy, Record, Score, Verdict, digest
 
 Run = Mapping[str, Scored]
@@ -96,15 +97,24 @@ def certify(
         pairs = list(permutations(range(len(runs)), 2))
         if len(pairs) > gates:
             pairs = [pairs[i] for i in sorted(rng.choice(len(pairs), gates, replace=False))]
-        verdicts = [decide(policy, runs[a], runs[b]).verdict for a, b in pairs]
+        verdicts = _all(len(pairs), lambda k: decide(policy, *(runs[i] for i in pairs[k])).verdict)
         independent = len(runs) // 2
     else:
         pools = {task: _Pool(policy, task, [run[task] for run in runs]) for task in tasks}
-        verdicts = [_shuffled(policy, pools, rng) for _ in range(gates)]
+        verdicts = _all(gates, lambda _: _shuffled(policy, pools, rng))
         independent = gates
     return _certificate(
         policy, runs, verdicts, by=by, independent=independent, seed=seed, confidence=confidence
     )
+
+
+def _all(gates: int, gate: Callable[[int], Verdict]) -> list[Verdict]:
+    verdicts = []
+    with track("certify", gates, "gates") as advance:
+        for k in range(gates):
+            verdicts.append(gate(k))
+            advance(1)
+    return verdicts
 
 
 def _require_one_model(runs: Sequence[Run], tasks: Sequence[str]) -> None:
@@ -150,11 +160,13 @@ class _Pool:
 
     def draw(self, rng: np.random.Generator) -> tuple[_Side, _Side]:
         sides: tuple[list[Score], list[Score]] = ([], [])
-        for given in self.answers:
+        most = max(len(given) for given in self.answers)
+        keys = rng.random((len(self.answers), most))
+        keys[np.arange(most) >= np.array([[len(given)] for given in self.answers])] = 2  # the gaps
+        for given, order in zip(self.answers, np.argsort(keys, axis=1).tolist(), strict=True):
             take = min(self.per_side, len(given) // 2)
-            order = rng.permutation(len(given))
-            sides[0].extend(given[i] for i in order[:take])
-            sides[1].extend(given[i] for i in order[take : 2 * take])
+            sides[0].extend([given[i] for i in order[:take]])
+            sides[1].extend([given[i] for i in order[take : 2 * take]])
         return _Side(self.evaluation, sides[0]), _Side(self.evaluation, sides[1])
 
 
