@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 CONNECT_SECONDS = 10.0
 LONGEST_WAIT = 120.0  # seconds between two tries, whoever asks for it
 MAX_BODY = 8 * 1024 * 1024  # bytes
+HOPELESS = 20  # calls in a row that all tries could not get answered
 SECRET = 8  # characters; a shorter key is a placeholder, and may well be a word of a reply
 
 PASSING = {408, 409, 425, 429}  # and all from 500 on
@@ -76,6 +77,7 @@ class _Batch:
     meter: Meter
     settled: asyncio.Event = field(default_factory=asyncio.Event)
     answered: int = 0
+    failed_in_a_row: int = 0
     gone: str = ""  # why the calls that remain are not even tried
 
 
@@ -168,16 +170,32 @@ class ChatServer:
                     if error.status not in BAD_REQUEST:
                         return Reply(failure=failure)
                 except _PassingError as error:
-                    return Reply(failure=f"{error}; given up after {self._settings.max_attempts}")
+                    failure = f"{error}; given up after {self._settings.max_attempts}"
+                    self._count_failure(batch, failure)
+                    return Reply(failure=failure)
                 except _GoneError as error:
-                    batch.gone = str(error)
-                    if not batch.answered:
-                        raise UserError(f"{batch.gone}. Nothing was judged.") from None
+                    self._give_up(batch, str(error))
                     return Reply(failure=batch.gone)
                 else:
                     self._learn(granted, dropped)
                     return reply
         return Reply(failure=failure)
+
+    def _count_failure(self, batch: _Batch, failure: str) -> None:
+        """A server that hangs would else cost all the tries of every call."""
+        batch.failed_in_a_row += 1
+        if batch.failed_in_a_row >= max(HOPELESS, self._settings.max_concurrency):
+            self._give_up(
+                batch, f"the server failed {batch.failed_in_a_row} calls in a row ({failure})"
+            )
+
+    def _give_up(self, batch: _Batch, why: str) -> None:
+        batch.gone = batch.gone or why
+        if not batch.answered:
+            raise UserError(
+                f"No call can be judged by {self._base}: {why}. "
+                "What was judged before is kept; start again when the server is well."
+            )
 
     def _learn(self, granted: Sequence[str], refused: Sequence[str]) -> None:
         self._served |= set(granted)
@@ -201,8 +219,9 @@ class ChatServer:
         try:
             answer: Answer = await retrying(self._try, batch, call, granted)
         except _AbsentError as error:
-            raise _GoneError(f"The judge's server {self._base} is gone ({error})") from None
+            raise _GoneError(f"the server is gone ({error})") from None
         batch.answered += 1
+        batch.failed_in_a_row = 0
         return answer.reply
 
     async def _try(self, batch: _Batch, call: Call, granted: Sequence[str]) -> Answer:
@@ -283,10 +302,7 @@ class ChatServer:
         said = f"{status}: {message}" if message else str(status)
         if status in PASSING or status >= 500:
             if wait is not None and wait > LONGEST_WAIT:
-                raise _GoneError(
-                    f"The judge's server {self._base} asks to be left alone for {wait:,.0f} s "
-                    f"({said})"
-                )
+                raise _GoneError(f"the server asks to be left alone for {wait:,.0f} s ({said})")
             self._resume = max(self._resume, time.monotonic() + (wait or 0.0))
             raise _PassingError(f"the server answered {said}")
         if status == 401:

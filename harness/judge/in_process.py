@@ -5,6 +5,7 @@ Decoding is greedy. Nothing holds a reply to a schema; readers of replies are to
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -135,4 +136,8 @@ def _logprobs(engine: HFEngine, asked: _Asked) -> dict[str, float] | None:
     before = engine.encode(asked.prompt)
     words = [list(engine.tokenizer.encode(c, add_special_tokens=False)) for c in choices]
     scored = engine.loglikelihood([(before, word) for word in words])
-    return {c: min(0.0, value) for c, (value, _) in zip(choices, scored, strict=True)}
+    return {
+        choice: min(0.0, value)
+        for choice, (value, _) in zip(choices, scored, strict=True)
+        if math.isfinite(value)
+    }

@@ -273,6 +273,28 @@ def test_a_server_that_goes_away_leaves_the_rest_unscored_at_once(judge_of):
         judge.ask([Call(prompt="another")])
 
 
+def test_a_server_that_answers_nothing_is_given_up_for_all_calls(serve, judge_of):
+    server = serve(always(Act(status=500)))
+    with pytest.raises(UserError, match=r"failed 20 calls in a row .the server answered 500"):
+        judge_of(server, max_attempts=1).ask(calls(1000))
+    assert len(server.asked) < 50
+
+
+def test_a_server_that_stops_answering_leaves_the_rest_unscored(serve, judge_of):
+    server = serve(lambda n, asked: echo(n, asked) if n < 9 else Act(status=500))
+    replies = judge_of(server, max_attempts=1).ask(calls(1000))
+    assert len(server.asked) < 60
+    assert sum(not r.failure for r in replies) == 9
+    assert sum("in a row" in r.failure for r in replies) > 940
+
+
+def test_failures_between_answers_are_no_reason_to_give_up(serve, judge_of):
+    server = serve(lambda n, asked: echo(n, asked) if n % 5 == 0 else Act(status=500))
+    replies = judge_of(server, max_attempts=1, max_concurrency=2).ask(calls(100))
+    assert sum(not r.failure for r in replies) == 20
+    assert not any("in a row" in r.failure for r in replies)
+
+
 def test_a_reply_of_endless_length_is_cut_off(serve, judge_of, monkeypatch):
     monkeypatch.setattr(client, "MAX_BODY", 50_000)
     server = serve(always(Act(body=completion("x" * 60_000))))

@@ -1,0 +1,126 @@
+"""How much faster a judge is than a client that asks one call after the other.
+
+    python bench/judge.py --out judge.json
+
+Both ask the same server the same calls, turn by turn, and have to get the same replies; the judge
+also writes each to a new cache. Servers: `transformers serve` with a tiny model, which computes one
+reply at a time, and one that takes a fixed time for each, however many are under way. A row has the
+ratio of the times, geometric mean over the rounds, and its 95 % interval (Student's t of the logs).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import numpy as np
+from scipy.stats import t as student
+
+from harness.judge.config import open_judge
+from harness.judge.settings import JudgeSettings
+from harness.judge.wire import request
+from harness.schema import Call
+from harness.store import write_json
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "harness" / "judge"))
+
+import tiny_judge
+from faulty import Act, Asked, FaultyServer, completion
+from serving import transformers_serve
+
+LATENCY = 0.1  # seconds
+AT_ONCE = 16
+
+
+@contextmanager
+def fixed_latency() -> Iterator[str]:
+    """A server that takes `LATENCY` for every reply."""
+
+    def late(_: int, asked: Asked) -> Act:
+        return Act(body=completion(f"reply to {asked.prompt}"), delay=LATENCY)
+
+    with (server := FaultyServer(late)).running():
+        yield server.base_url
+
+
+def sequential(settings: JudgeSettings, calls: Sequence[Call]) -> list[str]:
+    """The plain client: one connection, one call at a time."""
+    url = f"{settings.base_url}/chat/completions"
+    replies = []
+    with httpx2.Client(timeout=300, headers={"Content-Type": "application/json"}) as http:
+        for call in calls:
+            response = http.post(url, content=request(settings, call, ())).raise_for_status()
+            replies.append(response.json()["choices"][0]["message"]["content"])
+    return replies
+
+
+def judged(settings: JudgeSettings, calls: Sequence[Call]) -> list[str]:
+    with open_judge(settings) as judge:
+        return [reply.text for reply in judge.ask(calls)]
+
+
+def compare(name: str, settings: JudgeSettings, calls: Sequence[Call], rounds: int) -> dict:
+    sequential(settings, calls[:2])  # warm
+    logs, seconds = [], []
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            kept = settings.model_copy(update={"cache": Path(folder) / "judge.sqlite"})
+            started = time.perf_counter()
+            plain = sequential(settings, calls)
+            between = time.perf_counter()
+            fast = judged(kept, calls)
+            ended = time.perf_counter()
+        if plain != fast:
+            raise SystemExit(f"{name}: the replies differ")
+        seconds.append((between - started, ended - between))
+        logs.append(math.log(seconds[-1][0] / seconds[-1][1]))
+    half = student.ppf(0.975, rounds - 1) * np.std(logs, ddof=1) / math.sqrt(rounds)
+    center = float(np.mean(logs))
+    return {
+        "claim": f"judge against a sequential client, {name}",
+        "ratio": math.exp(center),
+        "low": math.exp(center - half),
+        "high": math.exp(center + half),
+        "rounds": rounds,
+        "calls": len(calls),
+        "max_concurrency": settings.max_concurrency,
+        "calls_per_second": {
+            "sequential": len(calls) / float(np.median([s for s, _ in seconds])),
+            "judge": len(calls) / float(np.median([s for _, s in seconds])),
+        },
+        "equal_replies": True,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--calls", type=int, default=96)
+    parser.add_argument("--rounds", type=int, default=5)
+    given = parser.parse_args()
+    rows = []
+    with fixed_latency() as base_url:
+        settings = JudgeSettings(base_url=base_url, model="m", max_concurrency=AT_ONCE)
+        calls = [Call(prompt=f"call {i}") for i in range(given.calls)]
+        name = f"{LATENCY * 1000:.0f} ms a reply, whatever the load"
+        rows.append(compare(name, settings, calls, given.rounds))
+    with tempfile.TemporaryDirectory() as folder:
+        model = tiny_judge.save(Path(folder) / "judge")
+        with transformers_serve(model, Path(folder) / "log") as base_url:
+            settings = JudgeSettings(base_url=base_url, model=str(model), max_concurrency=AT_ONCE)
+            calls = [tiny_judge.call(*one) for one in tiny_judge.answered(given.calls)]
+            rows.append(compare("transformers serve", settings, calls, given.rounds))
+    write_json(given.out, rows)
+    print(json.dumps(rows, indent=2))
+
+
+if __name__ == "__main__":
+    main()
