@@ -44,17 +44,26 @@ class Labelled:
     supported: Bools
     entity: NDArray[np.str_]
 
+    def only(self, chosen: NDArray[Any]) -> Labelled:
+        """The facts that a mask or a list of indices chooses."""
+        return Labelled(self.x[chosen], self.supported[chosen], self.entity[chosen])
+
+
+def read_pages(path: Path) -> dict[str, tuple[str, ...]]:
+    """Title -> passages, without the marks that the published ones carry."""
+    marks = re.compile(r"(?:</?s>)+")
+    return {
+        row["title"]: tuple(marks.sub(" ", passage).strip() for passage in row["passages"])
+        for _, row in read_jsonl(path)
+    }
+
 
 def read_labelled(facts: Path, pages: Path) -> Labelled:
     """The labelled facts of entities that have a page, with features of passages by BM25.
 
     Irrelevant counts as not supported, as in FActScore.
     """
-    marks = re.compile(r"(?:</?s>)+")
-    texts = {
-        row["title"]: tuple(marks.sub(" ", passage).strip() for passage in row["passages"])
-        for _, row in read_jsonl(pages)
-    }
+    texts = read_pages(pages)
     by_entity: dict[str, list[tuple[str, bool]]] = {}
     for _, row in read_jsonl(facts):
         if row["topic"] in texts:
@@ -107,8 +116,7 @@ def out_of_fold(data: Labelled, seed: int = 0) -> tuple[Floats, Bools]:
     found = np.empty(len(data.supported), dtype=bool)
     folds = GroupKFold(FOLDS, shuffle=True, random_state=seed)
     for train, test in folds.split(data.x, groups=data.entity):
-        seen = Labelled(data.x[train], data.supported[train], data.entity[train])
-        model = fit(seen, "a fold")
+        model = fit(data.only(train), "a fold")
         weights = np.array([model.weights[name] for name in NAMES])
         probability[test] = 1 / (1 + np.exp(-(data.x[test] @ weights + model.intercept)))
         found[test] = probability[test] >= model.threshold

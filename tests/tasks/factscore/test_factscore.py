@@ -280,4 +280,4 @@ def test_stock_lm_eval_measures_the_respond_ratio(tmp_path: Path) -> None:
     assert "Bo Ek" in task.doc_to_text(docs[1])
     found = [task.process_results(docs[0], [answer]) for answer in ("She paints.", "I'm sorry.")]
     assert found == [{"responded": 1}, {"responded": 0}]
-    assert set(task.aggregation()) == {"responded"}
+    assert set(task.aggregation()) == {metric.name for metric in TASKS[0].metrics}

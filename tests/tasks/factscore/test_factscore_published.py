@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from harness import replay
 from harness.schema import Item, Sample
 from tasks.factscore import TASKS
 from tasks.factscore.abstention import abstains
@@ -71,6 +72,27 @@ def test_published_scores(
         rarity = slices(list(entities.values()), scores, "rarity")
         shares = {tag: round(100 * (r["precision"].mean or 0)) for tag, r in rarity.items()}
         assert (shares["very rare"], shares["very freq"]) == (26, 80)
+
+
+def test_recorded_facts_are_scored_from_a_file(
+    folder: Path, entities: dict[str, Item], tmp_path: Path
+) -> None:
+    rows = {row["topic"]: row for row in labelled(folder, "ChatGPT")}
+    answers, verified = [], []
+    for entity, item in entities.items():
+        row = rows[entity]
+        answers.append({"id": item.index, "response": row["output"]})
+        facts = [fact.model_dump(exclude_defaults=True) for fact in human_facts(row)]
+        verified.append({"id": item.index, "response": row["output"], "facts": facts})
+    paths = (tmp_path / "answers.jsonl", tmp_path / "facts.jsonl")
+    for path, lines in zip(paths, (answers, verified), strict=True):
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = replay.score("factscore", paths[0], data=folder, facts=paths[1]).evaluation
+    assert found.estimator == "recorded facts"
+    shown = {name: result.mean or 0.0 for name, result in found.metrics.items()}
+    assert round(100 * shown["factscore"], 2) == 58.28
+    assert (round(100 * shown["responded"], 1), round(shown["facts"], 1)) == (85.8, 34.6)
+    assert (found.metrics["factscore"].n, found.metrics["responded"].n) == (157, 183)
 
 
 def test_k_is_the_median_number_of_facts(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UserError
+from tasks.factscore import knowledge
 from tasks.factscore.knowledge import SEPARATOR, Knowledge, build_knowledge, passages_of
 
 
@@ -25,14 +27,14 @@ def test_the_published_layout_is_read(tmp_path: Path) -> None:
     connection.execute("INSERT INTO documents VALUES (?, ?)", ("Ada Lund", page))
     connection.commit()
     connection.close()
-    with Knowledge(db) as knowledge:
-        assert knowledge.page("Ada Lund") == [
+    with Knowledge(db) as source:
+        assert source.page("Ada Lund") == [
             "Ada Lund painted. Life. She lived.",
             "Later she sang.",
         ]
-        assert knowledge.page("ada lund") is None
-        assert knowledge.page("'; DROP TABLE documents; --") is None
-        assert knowledge.page("\ud800") is None
+        assert source.page("ada lund") is None
+        assert source.page("'; DROP TABLE documents; --") is None
+        assert source.page("\ud800") is None
 
 
 def test_what_is_built_is_read_back(tmp_path: Path) -> None:
@@ -43,12 +45,12 @@ def test_what_is_built_is_read_back(tmp_path: Path) -> None:
     )
     db = tmp_path / "new" / "own.db"
     assert build_knowledge(pages, db) == 2
-    with Knowledge(db) as knowledge:
-        first = knowledge.page("Ada Lund")
+    with Knowledge(db) as source:
+        first = source.page("Ada Lund")
         assert first is not None and len(first) == 2
         assert " ".join(first).split() == ["She", "painted."] * 100
-        assert knowledge.page("Łukasz") == ["One paragraph. Another one ?."]
-        assert knowledge.page("Nobody") is None
+        assert source.page("Łukasz") == ["One paragraph. Another one ?."]
+        assert source.page("Nobody") is None
 
 
 def test_building_twice_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -100,6 +102,32 @@ def test_what_is_no_source_is_refused(tmp_path: Path) -> None:
             Knowledge(path)
 
 
+def test_a_source_is_identified_by_its_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = lines(tmp_path / "pages.jsonl", {"title": "A", "text": "b c. " * 5_000})
+    other = lines(tmp_path / "other.jsonl", {"title": "A", "text": "b d. " * 5_000})
+    build_knowledge(pages, tmp_path / "one.db")
+    build_knowledge(other, tmp_path / "two.db")
+
+    def digests() -> list[str]:
+        found = []
+        for name in ("one.db", "two.db"):
+            with Knowledge(tmp_path / name) as source:
+                found.append(source.digest)
+        return found
+
+    whole = digests()
+    assert whole[0] == hashlib.sha256((tmp_path / "one.db").read_bytes()).hexdigest()
+    assert whole[0] != whole[1]
+    monkeypatch.setattr(knowledge, "WHOLE", 1_000)
+    monkeypatch.setattr(knowledge, "BLOCK", 64)
+    sampled = digests()
+    assert sampled[0] != sampled[1]
+    assert sampled == digests()
+    assert not set(sampled) & set(whole)
+
+
 def test_passages_are_whole_sentences_and_long_ones_are_cut() -> None:
     assert passages_of("One two. Three four. Five six.", words=4) == [
         "One two. Three four.",
@@ -111,16 +139,16 @@ def test_passages_are_whole_sentences_and_long_ones_are_cut() -> None:
 
 
 def test_real_pages_are_held_whole(tmp_path: Path, shared_data: Path) -> None:
-    source = shared_data / "factscore" / "knowledge" / "kb_wikipedia_157.jsonl"
-    rows = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines()]
+    real = shared_data / "factscore" / "knowledge" / "kb_wikipedia_157.jsonl"
+    rows = [json.loads(line) for line in real.read_text(encoding="utf-8").splitlines()]
     pages = lines(
         tmp_path / "pages.jsonl",
         *({"title": row["title"], "text": " ".join(row["passages"])} for row in rows),
     )
     assert build_knowledge(pages, tmp_path / "wiki.db") == len(rows) == 157
-    with Knowledge(tmp_path / "wiki.db") as knowledge:
+    with Knowledge(tmp_path / "wiki.db") as source:
         for row in rows:
-            page = knowledge.page(row["title"])
+            page = source.page(row["title"])
             assert page is not None
             words = " ".join(row["passages"]).replace("<s>", " ").replace("</s>", " ").split()
             assert " ".join(page).split() == words

@@ -1,4 +1,4 @@
-"""Sentences and atomic facts, as text gives them."""
+"""Sentences, clauses and atomic facts, as text gives them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.factscore.clauses import clauses
 from tasks.factscore.decompose import MAX_REPLY, clean_facts, parse_facts
 from tasks.factscore.sentences import split
+from tasks.factscore.words import stems
 
 
 @pytest.mark.parametrize(
@@ -100,6 +102,51 @@ def test_facts_are_cleaned(facts: list[str], kept: list[str] | None) -> None:
 def test_facts_come_back_as_they_were_where_cleaning_loses_a_number() -> None:
     facts = ["She was born in 1975 in 12 Elm Street.", "She was born.", "She led."]
     assert clean_facts(SENTENCE, facts) == facts
+
+
+def test_facts_come_back_as_they_were_where_cleaning_loses_a_name() -> None:
+    facts = ["She led the Guild of 1300 members.", "She was born in May 1975."]
+    assert clean_facts(SENTENCE, facts) == facts
+    assert clean_facts(SENTENCE, [*facts, "The Guild has a head."]) == [
+        "She was born in May 1975.",
+        "The Guild has a head.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sentence", "found"),
+    [
+        (
+            "Ada Lund (born 4 May 1931, in Oslo) was a painter and, with Bo Ek, won a medal.",
+            [
+                "Ada Lund born 4 May 1931",
+                "Ada Lund in Oslo",
+                "Ada Lund was a painter",
+                "Ada Lund with Bo Ek",
+                "Ada Lund won a medal.",
+            ],
+        ),
+        (
+            "He died on May 3, 1994; his wife survived him.",
+            ["He died on May 3, 1994", "his wife survived him."],
+        ),
+        ("She painted, and Lund sang.", ["She painted", "Lund sang."]),
+        ("It begins at 10:30 with 1,200 guests.", ["It begins at 10:30 with 1,200 guests."]),
+        ("Ada Lund.", ["Ada Lund."]),
+        ("and and", ["and and"]),
+        ("", [""]),
+    ],
+)
+def test_sentences_are_cut_into_clauses_that_name_the_entity(
+    sentence: str, found: list[str]
+) -> None:
+    assert clauses("Ada Lund", sentence) == found
+
+
+@given(st.text(alphabet="Ab ,;()and", max_size=60))
+def test_clauses_lose_no_word_but_joints_and_the_name(sentence: str) -> None:
+    told = {stem for clause in clauses("Ada Lund", sentence) for stem in stems(clause)}
+    assert set(stems(sentence)) <= told | {"ada", "lund"}
 
 
 @given(st.lists(st.text(alphabet="ab 197503.,", max_size=12), max_size=6))

@@ -14,13 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import UserError
-from harness.schema import Reply
+from harness.schema import Item, Reply, Sample
 from tasks.factscore import fit_lexical
+from tasks.factscore.decomposers import Clauses
 from tasks.factscore.judge_verifier import prompt, verdict
 from tasks.factscore.lexical import Lexical, shipped
 from tasks.factscore.lexical_features import NAMES, features, nearest
 from tasks.factscore.nli import Nli
 from tasks.factscore.parts import Claim
+from tasks.factscore.pipeline import Pipeline
 from tasks.factscore.retrievers import Bm25, Dense
 from tasks.factscore.words import words
 
@@ -205,6 +207,55 @@ def test_on_unseen_entities_it_beats_the_lexical_floor(shared_data: Path, tmp_pa
     assert again.intercept == pytest.approx(shipped().intercept, abs=1e-3)
     for name, weight in again.weights.items():
         assert weight == pytest.approx(shipped().weights[name], abs=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["ChatGPT", "InstructGPT"])
+def test_without_any_model_scores_follow_those_of_people(shared_data: Path, model: str) -> None:
+    """Clauses, BM25 and the lexical verifier, fitted without the entities that are scored."""
+    folder = shared_data / "factscore"
+    source = folder / "knowledge" / "kb_wikipedia_157.jsonl"
+    data = fit_lexical.read_labelled(
+        folder / "knowledge" / "chatgpt_facts_with_bm25_passage_ids.jsonl", source
+    )
+    pages = fit_lexical.read_pages(source)
+    fold = {entity: number % 5 for number, entity in enumerate(pages)}
+    people, ours = [], []
+    lines = (folder / "labeled" / f"{model}.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [row for row in map(json.loads, lines) if row["annotations"] and row["topic"] in pages]
+    for held_out in range(5):
+        seen = np.array([fold[entity] != held_out for entity in data.entity])
+        pipeline = Pipeline(
+            lambda items: [pages[item.reference["entity"]] for item in items],
+            Clauses(),
+            Bm25(5),
+            Lexical(fit_lexical.fit(data.only(seen), "a fold")),
+            gamma=10,
+            at_k=30,
+        )
+        scored = [row for row in rows if fold[row["topic"]] == held_out]
+        for row in scored:
+            item = Item(
+                task="factscore",
+                split="test",
+                index=0,
+                prompt="",
+                reference={"entity": row["topic"]},
+            )
+            sample = Sample(
+                task="factscore", item=item.digest, index=0, prompt="", response=row["output"]
+            )
+            (score,) = pipeline.score([(item, sample)])
+            ours.append(score.values["precision"])
+            labels = [
+                fact.get("label") == "S"
+                for part in row["annotations"]
+                for fact in part[f"{'human' if part['is-relevant'] else 'model'}-atomic-facts"]
+            ]
+            people.append(sum(labels) / len(labels) if labels else 0.0)
+    assert len(ours) > 150
+    assert np.corrcoef(people, ours)[0, 1] > 0.83
+    assert np.mean(ours) == pytest.approx(np.mean(people), abs=0.05)
 
 
 def test_a_model_finds_again_what_made_the_labels() -> None:
