@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from harness.errors import UserError
 from harness.evidence import Scored, gather
@@ -46,6 +46,12 @@ class Settings(Record):
     slices: int = Field(default=4, gt=0, description="into which 'rotating' divides the items")
     loops: int = Field(default=10_000, gt=1)
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _slices_hold_items(self) -> Settings:
+        if self.items < 2 * self.slices:
+            raise ValueError(f"{self.slices} slices need at least two items each")
+        return self
 
 
 class PolicyOutcome(Record):

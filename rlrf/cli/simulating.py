@@ -126,7 +126,7 @@ def certify(
         print(f"{'certified' if found.certified else 'not certified'}: {found.reason}")
         print(
             f"{found.inconclusive} were inconclusive, so at most {found.inconclusive_bound:.1%}; "
-            f"{found.runs} runs, gated by {found.by}, seed {found.seed}"
+            f"{found.runs} run{'s' * (found.runs > 1)}, gated by {found.by}, seed {found.seed}"
         )
     return EXIT["pass" if found.certified else "fail"]
 

@@ -13,10 +13,13 @@ from click.testing import CliRunner, Result
 
 import tasks
 from harness import evaluation
+from harness.engines import Sampling
+from harness.engines.hf import HFEngine
 from harness.errors import UserError
-from harness.schema import ModelRef, Sample
+from harness.schema import Message, ModelRef, Sample
 from rlrf.cli.simulating import certify, simulate
 
+ROOT = Path(__file__).parents[2]
 ITEMS = 80
 
 
@@ -74,6 +77,7 @@ def test_two_evaluations_set_what_is_simulated(runs: list[Path]) -> None:
     [
         (["--loops", "1"], "loops"),
         (["--margin", "2"], "margin"),
+        (["--items", "6"], "4 slices need at least two items each"),
         (["only_one"], "two are needed"),
     ],
 )
@@ -96,6 +100,31 @@ def test_a_gate_is_certified(runs: list[Path]) -> None:
     spoken = type_(certify, *folders, "--by", "runs")
     assert spoken.return_value == 1
     assert spoken.stdout.startswith("not certified: 0 false alarms in 6 gates")
+
+
+def test_the_gate_is_certified_on_m0s_own_samples(tmp_path: Path) -> None:
+    """From the model to the certificate: two sampled answers an item, dealt to two sides."""
+    task = tasks.load("mini_gsm8k")
+    split, items, _ = evaluation.choose(task, "gate", None, limit=60)
+    engine = HFEngine(str(ROOT / "rlrf" / "quickstart" / "m0"), device="cpu")
+    prompts = [engine.render([Message(role="user", content=item.prompt)]) for item in items]
+    answers = engine.generate(prompts, Sampling(temperature=0.8, max_tokens=80, n=2, seed=1))
+    samples = [
+        Sample(
+            task=task.name, item=item.digest, index=item.index, repeat=repeat, prompt=prompt,
+            response=one.text, finish_reason=one.finish_reason,
+        )
+        for item, prompt, both in zip(items, prompts, answers, strict=True)
+        for repeat, one in enumerate(both)
+    ]  # fmt: skip
+    scored = evaluation.build(
+        task, items, samples, model=ModelRef(id=engine.model_id, digest=engine.model_digest),
+        engine=engine.name, decoding={"temperature": 0.8, "n": 2}, split=split, prompt_digest="p",
+    )  # fmt: skip
+    evaluation.save(scored, tmp_path / task.name)
+    found = type_(certify, str(tmp_path), "--gates", "60")
+    assert found.return_value == 0, found.output
+    assert "1 run, gated by answers" in found.stdout
 
 
 def test_one_run_with_one_answer_an_item_is_refused(runs: list[Path]) -> None:
