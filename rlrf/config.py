@@ -103,6 +103,12 @@ class Gate(Record):
     policy: Policy | None = Field(default=None, description="default: `default_policy`")
     slice: int = Field(default=200, ge=1, description="gate items a task, fresh each iteration")
     sealed: int = Field(default=400, ge=1, description="sealed items a task, opened at the end")
+    overlap: int = Field(
+        default=50,
+        ge=8,
+        description="words in a row that no training text may share with a gate or sealed item; "
+        "50 asks for whole items, as those of one template share much; 13 suits free text",
+    )
 
 
 class Device(Record):

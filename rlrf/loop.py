@@ -27,6 +27,7 @@ from rlrf.checkpoint import Checkpoint, Engines
 from rlrf.config import Config
 from rlrf.explore import explore, pick
 from rlrf.feedback import Judged, give_feedback
+from rlrf.leaks import leaks
 from rlrf.pairs import PairReport, make_pairs
 from rlrf.reflect import Refinement, choose_drafts, reflect
 from rlrf.result import GateVerdict, Iteration, RunResult, Sealed
@@ -67,6 +68,15 @@ class Lab:
             for task in self.config.tasks
         }
 
+    def held_out(self) -> list[Item]:
+        """All that may be asked at the gate or under seal."""
+        return [
+            item
+            for task in self.config.tasks
+            for split in ("gate", "sealed")
+            for item in self.tasks[task.name].items(split, Path(task.data) if task.data else None)
+        ]
+
 
 def train(config: Config, out: Path, *, fresh: bool = False) -> RunResult:
     """Improve `config.model` for `config.iterations` turns; `out` is the run's folder.
@@ -81,7 +91,7 @@ def train(config: Config, out: Path, *, fresh: bool = False) -> RunResult:
         incumbent = lab.anchor
         iterations, made = [], [lab.anchor]
         for turn in range(1, config.iterations + 1):
-            candidate, pairs = improve(lab, incumbent, turn)
+            candidate, pairs, blocked = improve(lab, incumbent, turn)
             verdict = None
             if candidate is not None:
                 verdict = meet_gate(lab, turn, candidate, incumbent)
@@ -92,6 +102,7 @@ def train(config: Config, out: Path, *, fresh: bool = False) -> RunResult:
                     explored_by=incumbent.name,
                     candidate=f"M{turn}",
                     pairs=pairs,
+                    blocked=blocked,
                     seconds=lab.run.seconds(f"iter_{turn}"),
                     gate=verdict,
                 )
@@ -143,8 +154,11 @@ def open_lab(config: Config, out: Path, fresh: bool) -> Iterator[Lab]:
             )
 
 
-def improve(lab: Lab, policy: Checkpoint, turn: int) -> tuple[Checkpoint | None, PairReport]:
-    """A candidate M`turn` from `policy`, or None where no pair was usable."""
+def improve(lab: Lab, policy: Checkpoint, turn: int) -> tuple[Checkpoint | None, PairReport, str]:
+    """A candidate M`turn` from `policy`, with the report on its pairs.
+
+    None where no pair was usable, or where the pairs must not be used: the last value says why.
+    """
     config, run, at = lab.config, lab.run, f"iter_{turn}"
     asked = lab.pick("train", None, turn - 1)
     items = {item.digest: item for found in asked.values() for item in found}
@@ -202,8 +216,11 @@ def improve(lab: Lab, policy: Checkpoint, turn: int) -> tuple[Checkpoint | None,
 
     paired = run.stage(f"{at}/pairs", [judged, rejudged, config.pairs], keep_pairs)
     _say(f"iteration {turn}: {report.sentence()}")
-    if not pairs:
-        return None, report
+    blocked = leaks(pairs, items, lab.held_out(), config.gate.overlap)
+    if blocked:
+        _say(f"iteration {turn} is blocked: {blocked}")
+    if not pairs or blocked:
+        return None, report, blocked
 
     def fit(folder: Path) -> None:
         lab.engines.release()
@@ -218,7 +235,7 @@ def improve(lab: Lab, policy: Checkpoint, turn: int) -> tuple[Checkpoint | None,
         )
 
     trained = run.stage(f"{at}/train", [policy, paired, config.train, config.adapter], fit)
-    return checkpoint(trained.folder, f"M{turn}", policy), report
+    return checkpoint(trained.folder, f"M{turn}", policy), report, ""
 
 
 def meet_gate(lab: Lab, turn: int, candidate: Checkpoint, incumbent: Checkpoint) -> GateVerdict:

@@ -26,12 +26,13 @@ class Iteration(Record):
     candidate: str
     pairs: PairReport
     seconds: float
-    gate: GateVerdict | None = Field(description="None where no pair was usable: no candidate")
+    blocked: str = Field(default="", description="why nothing was trained on the pairs")
+    gate: GateVerdict | None = Field(description="None where there is no candidate")
 
     @property
     def outcome(self) -> str:
         if self.gate is None:
-            return "no pairs"
+            return "blocked" if self.blocked else "no pairs"
         return "promoted" if self.gate.promotion.promoted else "rolled back"
 
 

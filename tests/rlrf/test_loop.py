@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -137,6 +138,27 @@ def test_an_iteration_without_pairs_is_skipped_with_its_causes(tiny_model, tmp_p
     assert sum(turn.pairs.skipped.values()) == 16
     assert [model.name for model in result.sealed] == ["M0"]
     assert "no pairs" in markdown(result)
+
+
+def test_pairs_that_repeat_a_sealed_item_block_the_iteration(
+    tiny_model, tmp_path, toy_letters, monkeypatch, capsys
+):
+    def leaky(split, data=None):
+        items = toy.LETTERS.items("train", data)
+        own = toy.LETTERS.items(split, data)
+        return [*own[1:], items[3].model_copy(update={"split": split, "index": 99})]
+
+    task = dataclasses.replace(
+        toy.LETTERS, items=lambda s, d=None: (leaky if s == "sealed" else toy.LETTERS.items)(s, d)
+    )
+    monkeypatch.setattr(tasks, "_all", lambda: {"toy_letters": task})
+    everything = [{"name": "toy_letters", "prompts": 40}]
+    result = train(config(tiny_model, tasks=everything), tmp_path / "run")
+    (turn,) = result.iterations
+    assert turn.outcome == "blocked" and result.incumbent == "M0"
+    assert turn.blocked == "training texts repeat 1 of the held-out items: toy_letters sealed 99"
+    assert turn.blocked in capsys.readouterr().err
+    assert not (tmp_path / "run" / "iter_1" / "train").exists()
 
 
 def test_lora_candidates_are_measured_as_what_they_are(tiny_model, tmp_path, toy_letters):
