@@ -66,7 +66,7 @@ def _rated(table: Numbers) -> _Rated:
     unit = np.repeat(np.arange(len(table)), size)
     cells, times = np.unique(unit * len(values) + place, return_counts=True)
     alike = np.bincount(cells // max(len(values), 1), np.square(times), len(table))
-    return _Rated(values, place, unit, size.astype(np.float64), alike)
+    return _Rated(values, place, unit, size.astype(np.float64), alike.astype(np.float64))
 
 
 def _alpha(rated: _Rated, level: Level, counts: Numbers) -> float | None:
