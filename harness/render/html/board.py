@@ -28,7 +28,7 @@ class Place:
     name: str
     result: MetricResult
     verdicts: list[tuple[str, str]]  # verdict, against whom
-    promoted: str
+    outcome: str
     bar: bars.Bar | None
 
 
@@ -39,6 +39,29 @@ class Ranking:
     evaluation: Evaluation  # the first of them: how all of them were made
     metric: Metric
     places: list[Place]
+
+
+class _Said:
+    """What the gate said of each evaluation of a run, and of each model that was to be promoted."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._verdicts: dict[tuple[str, str], list[tuple[str, str]]] = {}
+        self._promoted: dict[Name, str] = {}
+        for row in rows:
+            if isinstance(row.entry, DecisionEntry):
+                said = (row.entry.decision.verdict, row.entry.against)
+                for identity in row.entry.decision.candidate.values():
+                    self._verdicts.setdefault((row.run, identity), []).append(said)
+            elif isinstance(row.entry, PromotionEntry):
+                outcome = "promoted" if row.entry.promotion.promoted else "rolled back"
+                self._promoted[row.run, row.entry.candidate] = outcome
+
+    def verdicts(self, run: str, evaluation: Evaluation) -> list[tuple[str, str]]:
+        """(verdict, against whom), each once, in the order of the ledger."""
+        return list(dict.fromkeys(self._verdicts.get((run, evaluation.identity), [])))
+
+    def outcome(self, name: Name) -> str:
+        return self._promoted.get(name, "")
 
 
 def board(rows: Sequence[Row]) -> str:
@@ -66,12 +89,13 @@ def board(rows: Sequence[Row]) -> str:
 
 def _rankings(rows: Sequence[Row]) -> list[Ranking]:
     columns = [column for table in tables(rows) for column in table.columns.values()]
-    found = [_ranking(column, column.metric, rows) for column in columns if column.metric]
+    said = _Said(rows)
+    found = [_ranking(column, column.metric, said) for column in columns if column.metric]
     # What a gate saw was chosen by it: the splits that nobody chose on come first.
     return sorted(found, key=lambda ranking: ranking.evaluation.split == "gate")
 
 
-def _ranking(column: Column, metric: Metric, rows: Sequence[Row]) -> Ranking:
+def _ranking(column: Column, metric: Metric, said: _Said) -> Ranking:
     results, ranks = column.results(), column.ranks()
     sign = -1 if metric.higher_is_better else 1
     names = sorted(
@@ -86,8 +110,8 @@ def _ranking(column: Column, metric: Metric, rows: Sequence[Row]) -> Ranking:
                 run=name[0],
                 name=name[1],
                 result=results[name],
-                verdicts=_verdicts(name[0], column.evaluations[name], rows),
-                promoted=_promoted(*name, rows),
+                verdicts=said.verdicts(name[0], column.evaluations[name]),
+                outcome=said.outcome(name),
                 bar=bar,
             )
             for name, bar in zip(
@@ -103,26 +127,6 @@ def _rank(name: Name, ranks: Mapping[Name, int]) -> str:
         return ""
     shared = sum(rank == ranks[name] for rank in ranks.values()) > 1
     return f"={ranks[name]}" if shared else str(ranks[name])
-
-
-def _verdicts(run: str, evaluation: Evaluation, rows: Sequence[Row]) -> list[tuple[str, str]]:
-    said = [
-        (row.entry.decision.verdict, row.entry.against)
-        for row in rows
-        if isinstance(row.entry, DecisionEntry)
-        and row.run == run
-        and evaluation.identity in row.entry.decision.candidate.values()
-    ]
-    return list(dict.fromkeys(said))
-
-
-def _promoted(run: str, name: str, rows: Sequence[Row]) -> str:
-    said = [
-        "promoted" if row.entry.promotion.promoted else "rolled back"
-        for row in rows
-        if isinstance(row.entry, PromotionEntry) and (row.run, row.entry.candidate) == (run, name)
-    ]
-    return said[-1] if said else ""
 
 
 def _what(found: Withdrawn) -> str:
