@@ -181,7 +181,7 @@ def test_any_changed_byte_is_found(loop: Loop) -> None:
     assert len(good) == 4
     for name, data in good.items():
         with open(folder / name, "r+b", buffering=0) as file:
-            for _ in range(150):
+            for _ in range(80):
                 at = rng.randrange(len(data))
                 os.pwrite(file.fileno(), bytes([data[at] ^ rng.randrange(1, 256)]), at)
                 assert loop.board.verify(), (name, at)

@@ -212,6 +212,7 @@ def test_an_append_killed_while_it_joins_branches_is_mended(tmp_path: Path) -> N
         assert contents(board.folder) == whole
 
 
+@pytest.mark.slow
 def test_long_lived_branches_merge_again_and_again_in_both_directions(tmp_path: Path) -> None:
     repository = Repository(tmp_path / "r", driver=True)
     rng = random.Random(4)
