@@ -26,9 +26,8 @@ from harness.judge.budget import Meter, Tokens
 from harness.judge.pace import Pace, retry_after
 from harness.judge.settings import JudgeSettings
 from harness.judge.wire import (
-    LOGPROBS,
-    SCHEMA,
     NotACompletionError,
+    Wish,
     error_message,
     read,
     request,
@@ -107,13 +106,13 @@ class ChatServer:
         self._tokens = Pace(settings.tokens_per_minute)
         self._resume = 0.0  # no request before, by the monotonic clock
         self._is_met = False  # has ever answered anything
-        self._served: set[str] = set()
-        self._refused: set[str] = set()
+        self._served: set[Wish] = set()
+        self._refused: set[Wish] = set()
 
     @property
     def description(self) -> str:
         """The model, its address, and what the server was found to refuse."""
-        refused = [what for what in (SCHEMA, LOGPROBS) if what in self._refused]
+        refused = sorted({wish.kind for wish in self._refused})
         said = f"{self.id} at {self._base}"
         return f"{said}, which refuses {' and '.join(refused)}" if refused else said
 
@@ -157,28 +156,27 @@ class ChatServer:
         """
         if batch.gone:
             return Reply(failure=batch.gone)
-        wanted = [what for what in wishes(call) if what not in self._refused]
-        unsure = [what for what in wanted if what not in self._served]
+        wanted = [wish for wish in wishes(call) if not self._is_vain(wish)]
+        unsure = [wish for wish in wanted if wish not in self._served]
         failure = ""
-        for count in range(len(unsure) + 1):
-            for dropped in itertools.combinations(unsure, count):
-                granted = [what for what in wanted if what not in dropped]
-                try:
-                    reply = await self._persist(batch, call, granted)
-                except _FailedError as error:
-                    failure = str(error)
-                    if error.status not in BAD_REQUEST:
-                        return Reply(failure=failure)
-                except _PassingError as error:
-                    failure = f"{error}; given up after {self._settings.max_attempts}"
-                    self._count_failure(batch, failure)
-                    return Reply(failure=failure)
-                except _GoneError as error:
-                    self._give_up(batch, str(error))
-                    return Reply(failure=batch.gone)
-                else:
-                    self._learn(granted, dropped)
-                    return reply
+        for dropped in _smallest_first(unsure):
+            granted = [wish for wish in wanted if wish not in dropped]
+            try:
+                reply = await self._persist(batch, call, granted)
+            except _FailedError as error:
+                failure = str(error)
+                if error.status not in BAD_REQUEST:
+                    break
+            except _PassingError as error:
+                failure = f"{error}; given up after {self._settings.max_attempts}"
+                self._count_failure(batch, failure)
+                break
+            except _GoneError as error:
+                self._give_up(batch, str(error))
+                return Reply(failure=batch.gone)
+            else:
+                self._learn(granted, dropped)
+                return reply
         return Reply(failure=failure)
 
     def _count_failure(self, batch: _Batch, failure: str) -> None:
@@ -197,14 +195,21 @@ class ChatServer:
                 "What was judged before is kept; start again when the server is well."
             )
 
-    def _learn(self, granted: Sequence[str], refused: Sequence[str]) -> None:
-        self._served |= set(granted)
-        for what in refused:
-            if what not in self._refused:
-                self._refused.add(what)
-                log.warning("%s refuses %s; it is no longer asked for.", self._base, what)
+    def _is_vain(self, wish: Wish) -> bool:
+        """Refused before; a server that never granted one of the kind is not asked for another."""
+        if wish in self._refused:
+            return True
+        kind = {known for known in self._served | self._refused if known.kind == wish.kind}
+        return bool(kind) and kind <= self._refused
 
-    async def _persist(self, batch: _Batch, call: Call, granted: Sequence[str]) -> Reply:
+    def _learn(self, granted: Sequence[Wish], refused: Sequence[Wish]) -> None:
+        self._served |= set(granted)
+        for wish in refused:
+            if wish not in self._refused:
+                self._refused.add(wish)
+                log.warning("%s refuses %s; it is no longer sent.", self._base, wish.kind)
+
+    async def _persist(self, batch: _Batch, call: Call, granted: Sequence[Wish]) -> Reply:
         """Try until there is a reply, or no sense in trying again.
 
         The pauses are random, up to a power of two (M. Brooker, "Exponential backoff and jitter",
@@ -224,7 +229,7 @@ class ChatServer:
         batch.failed_in_a_row = 0
         return answer.reply
 
-    async def _try(self, batch: _Batch, call: Call, granted: Sequence[str]) -> Answer:
+    async def _try(self, batch: _Batch, call: Call, granted: Sequence[Wish]) -> Answer:
         """One request, from budget to answer."""
         if batch.gone:
             raise _GoneError(batch.gone)
@@ -326,6 +331,12 @@ class ChatServer:
         if self._key and len(self._key) >= SECRET:
             return text.replace(self._key, "[key]")
         return text
+
+
+def _smallest_first(wishes: Sequence[Wish]) -> Iterator[tuple[Wish, ...]]:
+    """Every selection of `wishes`, from none to all."""
+    for count in range(len(wishes) + 1):
+        yield from itertools.combinations(wishes, count)
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

@@ -8,14 +8,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Sequence
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 from harness.judge.backend import Answer, failure_of
 from harness.judge.budget import Tokens, tokens_of
 from harness.judge.settings import JudgeSettings
-from harness.schema import Call, Reply
+from harness.schema import Call, Reply, digest
 
-# What a server may be unable to do; asked for until it is refused.
 SCHEMA, LOGPROBS = "a JSON schema", "log-probabilities"
 
 TOP_LOGPROBS = 20  # the most that servers give
@@ -27,12 +26,23 @@ class NotACompletionError(Exception):
     """The body is no chat completion; the message says what is wrong with it."""
 
 
-def wishes(call: Call) -> list[str]:
-    """What `call` would like, of what a server may be unable to do."""
-    return [SCHEMA] * (call.reply_schema is not None) + [LOGPROBS] * bool(call.choices)
+class Wish(NamedTuple):
+    """What a call would like, and a server may be unable to give."""
+
+    kind: str
+    what: str = ""  # which schema: a server may take one and not another
 
 
-def request(settings: JudgeSettings, call: Call, granted: Collection[str]) -> bytes:
+def wishes(call: Call) -> list[Wish]:
+    found = []
+    if call.reply_schema is not None:
+        found.append(Wish(SCHEMA, digest(call.reply_schema)))
+    if call.choices:
+        found.append(Wish(LOGPROBS))
+    return found
+
+
+def request(settings: JudgeSettings, call: Call, granted: Collection[Wish]) -> bytes:
     """The body that asks `call`, with those of its wishes that are `granted`."""
     system = [{"role": "system", "content": call.system}] if call.system else []
     body: dict[str, Any] = {
@@ -43,10 +53,11 @@ def request(settings: JudgeSettings, call: Call, granted: Collection[str]) -> by
     for name in ("temperature", "top_p", "seed"):
         if (value := getattr(settings, name)) is not None:
             body[name] = value
-    if SCHEMA in granted:
+    kinds = {wish.kind for wish in granted}
+    if SCHEMA in kinds:
         schema = {"name": "reply", "schema": call.reply_schema, "strict": True}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
-    if LOGPROBS in granted:
+    if LOGPROBS in kinds:
         body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
     # ASCII, since a lone surrogate in what a model wrote has no UTF-8.
     return json.dumps(body | settings.extra_body).encode()

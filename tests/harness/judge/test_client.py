@@ -408,6 +408,20 @@ def test_a_schema_once_served_is_not_doubted_later(serve, judge_of):
     assert "refuses" not in judge.description
 
 
+def test_one_schema_may_be_served_and_another_refused(serve, judge_of):
+    def script(number: int, asked: Asked) -> Act:
+        return Act(status=400) if "odd" in json.dumps(asked.body.get("response_format")) else OK
+
+    server = serve(script)
+    judge = judge_of(server, max_concurrency=1)
+    plain = [Call(prompt=f"plain {i}", reply_schema=SCHEMA) for i in range(2)]
+    odd = [Call(prompt=f"odd {i}", reply_schema=SCHEMA | {"title": "odd"}) for i in range(3)]
+    replies = judge.ask([*plain, *odd, Call(prompt="plain again", reply_schema=SCHEMA)])
+    assert {r.text for r in replies} == {"fine"}
+    held = ["response_format" in asked.body for asked in server.asked]
+    assert held == [True, True, True, False, False, False, True]
+
+
 def tops(*pairs: tuple[str, float]) -> dict:
     return {"token": pairs[0][0], "top_logprobs": [{"token": t, "logprob": p} for t, p in pairs]}
 
