@@ -13,14 +13,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import evaluation, gate, models
+from harness import alarms, evaluation, gate, models
 from harness.errors import UserError
 from harness.evaluate import evaluate
 from harness.evaluation import Scored
 from harness.judge.config import load_judging
 from harness.leaderboard import Board
 from harness.render import markdown
-from harness.schema import Item, Policy, Sample, digest
+from harness.schema import Decision, Item, Policy, Sample, digest
 from harness.settings import default_policy
 from harness.store import write_json, write_jsonl, write_text
 from rlrf.checkpoint import Checkpoint, Engines
@@ -247,8 +247,8 @@ def meet_gate(lab: Lab, turn: int, candidate: Checkpoint, incumbent: Checkpoint)
         name: measure(lab, f"{at}/evaluate_{name}", model, "gate", asked)
         for name, model in contestants.items()
     }
-    vs_incumbent = gate.decide(lab.policy, scored[incumbent.name], scored[candidate.name])
-    vs_anchor = gate.decide(lab.policy, scored[lab.anchor.name], scored[candidate.name])
+    vs_incumbent = decide(lab, scored[incumbent.name], scored[candidate.name])
+    vs_anchor = decide(lab, scored[lab.anchor.name], scored[candidate.name])
     promotion = gate.promote(vs_incumbent, vs_anchor)
     verdict = GateVerdict(vs_incumbent=vs_incumbent, vs_anchor=vs_anchor, promotion=promotion)
     write_json(lab.run.folder / at / "gate.json", verdict)
@@ -259,6 +259,12 @@ def meet_gate(lab: Lab, turn: int, candidate: Checkpoint, incumbent: Checkpoint)
     outcome = "is promoted" if promotion.promoted else f"is rolled back, {incumbent.name} stays"
     _say(f"iteration {turn}: {candidate.name} {outcome} ({'; '.join(promotion.reasons)})")
     return verdict
+
+
+def decide(lab: Lab, baseline: Mapping[str, Scored], candidate: Mapping[str, Scored]) -> Decision:
+    """The gate's decision, with the alarms that the answers raise."""
+    decision = gate.decide(lab.policy, baseline, candidate)
+    return gate.raise_alarms(decision, alarms.examine(baseline, candidate))
 
 
 def measure(
@@ -296,7 +302,7 @@ def open_sealed(lab: Lab, models: list[Checkpoint]) -> list[Sealed]:
     for model, evaluations in zip(models, scored, strict=True):
         decision = None
         if model is not models[0]:
-            decision = gate.decide(lab.policy, scored[0], evaluations)
+            decision = decide(lab, scored[0], evaluations)
             lab.board.add_decision(decision, lab.name, "sealed")
         metrics = {
             f"{task} {name}": value
