@@ -7,9 +7,9 @@ from xml.etree.ElementTree import Element, fromstring
 import pytest
 from quiz import make
 
-from harness.gate import decide
+from harness.gate import decide, raise_alarms
 from harness.render import junit
-from harness.schema import Check, Decision, Policy, Rule, Tier
+from harness.schema import Alarm, Check, Decision, Policy, Rule, Tier
 
 
 def parsed(decision: Decision) -> Element:
@@ -88,3 +88,10 @@ def test_nothing_breaks_the_xml() -> None:
     suite = parsed(changed)
     shown = suite[0].get("name")
     assert shown == 'a"b<c>&d]]>\ufffd\ufffd\ufffd\ufffd\n\U0001f600'
+
+
+def test_an_alarm_is_told_and_turns_nothing_red() -> None:
+    alarm = Alarm(kind="length", task="quiz", message="longer\x00", baseline=1, candidate=2)
+    suite = parsed(raise_alarms(gate("critical", 100), [alarm]))
+    assert outcomes(suite)[2:] == [["skipped"], []]
+    assert (suite[2].get("name"), suite[2][0].get("message")) == ("alarm: length", "longer\ufffd")
