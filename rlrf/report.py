@@ -200,7 +200,7 @@ def _training(run: Path, result: RunResult) -> Table:
     rows = []
     for turn in result.iterations:
         pairs = turn.pairs
-        seconds = _seconds(run / f"iter_{turn.number}")
+        seconds = stage_seconds(run / f"iter_{turn.number}")
         skipped = ", ".join(f"{count} {why}" for why, count in sorted(pairs.skipped.items()))
         similar = pairs.median_similarity
         rows.append(
@@ -229,7 +229,7 @@ def _training(run: Path, result: RunResult) -> Table:
     return Table(heads, rows)
 
 
-def _seconds(iteration: Path) -> dict[str, float]:
+def stage_seconds(iteration: Path) -> dict[str, float]:
     """Stage -> what it took; the feedback on refinements counts as feedback."""
     taken = dict.fromkeys(STAGES, 0.0)
     for path in sorted(iteration.glob(f"*/{MANIFEST}")):

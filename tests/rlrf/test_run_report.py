@@ -17,8 +17,10 @@ from harness.evaluation import Scored
 from harness.gate import decide, promote
 from harness.schema import ModelRef, Policy, Rule, Sample
 from harness.store import write_json
+from rlrf.config import Config
+from rlrf.loop import train
 from rlrf.pairs import PairReport
-from rlrf.report import report
+from rlrf.report import STAGES, report, stage_seconds
 from rlrf.result import GateVerdict, Iteration, RunResult, Sealed
 from rlrf.run import MANIFEST, Manifest
 
@@ -136,7 +138,7 @@ def shown(page: str) -> str:
                                          page, flags=re.DOTALL)).split())  # fmt: skip
 
 
-def test_the_run_is_told_from_the_verdict_to_the_seconds(run: Path) -> None:
+def test_the_run_is_told_from_the_verdict_to_thestage_seconds(run: Path) -> None:
     told = shown(report(run))
     assert "M4 passed the gate and is the incumbent" in told
     assert "2 of 4 candidates were promoted" in told
@@ -211,3 +213,31 @@ def test_the_command_writes_the_page_into_the_run(run: Path) -> None:
     assert done.output.strip() == str(run / "report.html")
     assert (run / "report.html").read_text() == report(run)
     (run / "report.html").unlink()
+
+
+@pytest.mark.slow
+def test_a_real_run_has_a_page_with_every_stage_timed(
+    tiny_model: Path, toy_letters: None, tmp_path: Path
+) -> None:
+    config = Config.model_validate(
+        {
+            "model": str(tiny_model),
+            "iterations": 1,
+            "tasks": [{"name": "toy_letters", "prompts": 16}],
+            "explore": {"n": 4},
+            "reflect": {"m": 1},
+            "pairs": {"threshold": 0.05},
+            "train": {"learning_rate": 2e-2, "batch_size": 8, "max_length": 200, "epochs": 6},
+            "gate": {"slice": 30, "sealed": 20},
+            "engine": {"device": "cpu"},
+        }
+    )
+    result = train(config, tmp_path / "run")
+    page = report(tmp_path / "run")
+    assert f"{result.incumbent} passed the gate" in shown(page)
+    (block,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page)
+    answers = [item["answers"] for item in json.loads(block)["items"]]
+    assert len(answers) == 20 and all(one["feedback"] for pair in answers for one in pair)
+    taken = stage_seconds(tmp_path / "run" / "iter_1")
+    assert taken.keys() == set(STAGES) and taken["train"] > 0 and taken["evaluate"] > 0
+    assert sum(taken.values()) == pytest.approx(result.iterations[0].seconds, rel=0.1)
