@@ -138,7 +138,7 @@ def shown(page: str) -> str:
                                          page, flags=re.DOTALL)).split())  # fmt: skip
 
 
-def test_the_run_is_told_from_the_verdict_to_thestage_seconds(run: Path) -> None:
+def test_the_run_is_told_from_the_verdict_to_the_seconds(run: Path) -> None:
     told = shown(report(run))
     assert "M4 passed the gate and is the incumbent" in told
     assert "2 of 4 candidates were promoted" in told
