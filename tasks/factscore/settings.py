@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from harness.schema import Item, Record
-from tasks.factscore import decomposers, demonstrations, judge_verifier
+from tasks.factscore import decomposers, demonstrations, judge_decomposer, judge_verifier
 from tasks.factscore.abstention import Rules
 from tasks.factscore.knowledge import Knowledge
 from tasks.factscore.lexical import Lexical
@@ -89,7 +89,7 @@ def _decomposer(settings: FactScoreSettings) -> Decomposer:
         return decomposers.Sentences()
     if settings.decomposer == "clauses":
         return decomposers.Clauses()
-    return decomposers.ByJudge(demonstrations.load(settings.demonstrations))
+    return judge_decomposer.ByJudge(demonstrations.load(settings.demonstrations))
 
 
 def _retriever(settings: FactScoreSettings) -> Retriever:

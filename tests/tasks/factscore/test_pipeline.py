@@ -15,9 +15,9 @@ from harness import replay
 from harness.errors import UserError
 from harness.schema import Call, Item, Reply, Sample, Score
 from tasks.factscore import FactScoreSettings, configure, retrievers
-from tasks.factscore.decomposers import MAX_SENTENCES
 from tasks.factscore.feedback import feedback
 from tasks.factscore.knowledge import build_knowledge
+from tasks.factscore.reading import MAX_SENTENCES
 from tasks.plugin import Judge, Task
 
 PAGES = {
@@ -153,6 +153,15 @@ def test_what_chat_models_say_around_an_answer_is_no_fact(db: Path) -> None:
     assert not any("Let me know" in fact["text"] for fact in found.details["facts"])
 
 
+def test_markup_is_no_part_of_a_fact(db: Path) -> None:
+    text = "# Ada Lund\n\n## Life\n- **Ada Lund** was a Swedish painter.\n- She studied in Uppsala."
+    (found,) = scored(offline(db), ("Ada Lund", text))
+    assert [fact["text"] for fact in found.details["facts"]] == [
+        "Ada Lund was a Swedish painter.",
+        "She studied in Uppsala.",
+    ]
+
+
 @pytest.mark.parametrize(
     "response",
     ["Ada Lund paints. " * 60_000, "x" * 10**6, "1 " * 500_000, "A. " * 300_000, "\n-" * 500_000],
@@ -256,10 +265,11 @@ def test_a_response_is_not_scored_on_some_of_its_findings(db: Path) -> None:
     assert found.unscored["precision"] == "1 of 3 facts not verified: refused"
 
 
-def test_a_sentence_may_state_no_fact(db: Path) -> None:
+@pytest.mark.parametrize("none", ["NONE", "- NONE", "None."])
+def test_a_sentence_may_state_no_fact(db: Path, none: str) -> None:
     def rule(call: Call) -> Reply:
-        none = not call.choices and "studied" in sentence_of(call)
-        return Reply(text="NONE.") if none else careful(call)
+        empty = not call.choices and "studied" in sentence_of(call)
+        return Reply(text=none) if empty else careful(call)
 
     (found,) = scored(task(db), ("Ada Lund", TRUE), judge=FakeJudge(rule))
     assert found.values["facts"] == 2
