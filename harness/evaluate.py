@@ -35,6 +35,8 @@ def evaluate(
     data: Path | None = None,
     num_fewshot: int | None = None,
     max_tokens: int | None = None,
+    temperature: float | None = None,
+    repeats: int | None = None,
     judge: Judge | None = None,
     out: Path | None = None,
     seed: int = 0,
@@ -43,9 +45,9 @@ def evaluate(
 
     Without a `split` it is a task's test split, else its gate split. `indices` maps tasks to
     the `Item.index` of the items to ask; `limit` keeps the first so many of a task. `data` is
-    where the benchmarks' data lie; `num_fewshot` and `max_tokens` override the task's own, and
-    `judge` grades what needs a judge. A task is given by name, or as a `Task` with its own way
-    of scoring.
+    where the benchmarks' data lie; `num_fewshot`, `max_tokens`, `temperature` and `repeats`
+    (answers an item) override the task's own, and `judge` grades what needs a judge. A task is
+    given by name, or as a `Task` with its own way of scoring.
 
     Nothing is judged before all is generated, and what is generated is kept in `out` at once: the
     same call again generates nothing twice, even if a judge failed, or another is to judge.
@@ -77,7 +79,8 @@ def evaluate(
         )
         built = {}
         for name, (used, _, positions) in chosen.items():
-            built[name] = _task(manager, name, used, num_fewshot, max_tokens)
+            built[name] = _task(manager, name, used, num_fewshot)
+            _decode(built[name], max_tokens, temperature, repeats)
             built[name].build_all_requests(
                 samples=positions,
                 apply_chat_template=chat,
@@ -135,9 +138,7 @@ def evaluate(
     return results
 
 
-def _task(
-    manager: Any, name: str, split: str, num_fewshot: int | None, max_tokens: int | None
-) -> Any:
+def _task(manager: Any, name: str, split: str, num_fewshot: int | None) -> Any:
     """The lm-eval task `name`, set to ask `split`."""
     if name not in manager.all_subtasks:
         raise UserError(
@@ -153,10 +154,28 @@ def _task(
         if num_fewshot and not (task.fewshot_cfg.split or task.fewshot_cfg.samples):
             raise UserError(f"{name} has no examples to show; leave num_fewshot at 0.")
         task.set_config("num_fewshot", num_fewshot)
-    if max_tokens is not None:
-        task.set_config("generation_kwargs", {"max_gen_toks": max_tokens}, update=True)
     task.set_fewshot_seed(FEWSHOT_SEED)
     return task
+
+
+def _decode(
+    task: Any, max_tokens: int | None, temperature: float | None, repeats: int | None
+) -> None:
+    """Set how `task` is answered, where that is given."""
+    options: dict[str, Any] = {}
+    if max_tokens is not None:
+        options["max_gen_toks"] = max_tokens
+    if temperature is not None:
+        options |= {"temperature": temperature, "do_sample": temperature > 0}
+    if options:
+        task.set_config("generation_kwargs", options, update=True)
+    if repeats is not None:
+        task.config.repeats = repeats
+    if task.config.repeats > 1 and not task.config.generation_kwargs.get("do_sample", True):
+        raise UserError(
+            f"{task.config.task} is answered greedily: {task.config.repeats} answers to an item "
+            "would be equal. Set a temperature above 0."
+        )
 
 
 def _samples(

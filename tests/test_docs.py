@@ -17,12 +17,20 @@ from rlrf.cli import cli
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page: Path, *languages: str) -> list[str]:
+    """The fenced blocks of a page that are in one of `languages`."""
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    return [block for language, block in fenced if language in languages]
+
+
 COMMANDS = sorted(
     {
         line.strip()
         for page in PAGES
-        for block in re.findall(r"```(?:bash)?\n(.*?)```", page.read_text(), re.DOTALL)
-        for line in block.splitlines()
+        for block in blocks(page, "", "bash")
+        for line in block.replace("\\\n", " ").splitlines()
         if line.startswith("rlrf ")
     }
 )
@@ -53,12 +61,12 @@ def test_the_example_configurations_are_valid(path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize(
-    "page", [p for p in PAGES if "```bash" in p.read_text()], ids=lambda p: p.stem
+    "page", [page for page in PAGES if blocks(page, "bash")], ids=lambda p: p.stem
 )
 def test_the_bash_blocks_run(page: Path, tmp_path: Path) -> None:
     (tmp_path / "rlrf").symlink_to(ROOT / "rlrf")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    script = "\n".join(re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL))
+    script = "\n".join(blocks(page, "bash"))
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=tmp_path,

@@ -20,6 +20,9 @@ from rlrf.cli.common import FILE, FOLDER, as_json, print_json, say
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first items.")
 @click.option("--data", type=FOLDER, help="Where the benchmark's data lies.")
 @click.option("--num-fewshot", type=click.IntRange(min=0), help="Solved examples in the prompt.")
+@click.option("--max-tokens", type=click.IntRange(min=1), help="Longest answer.")
+@click.option("--temperature", type=click.FloatRange(min=0), help="0 is greedy.")
+@click.option("--repeats", type=click.IntRange(min=1), help="Answers an item.")
 @click.option("--device", default="auto", show_default=True)
 @click.option("--dtype", default="auto", show_default=True)
 @click.option("--max-batch", type=click.IntRange(min=1), default=256, show_default=True)
@@ -37,6 +40,9 @@ def eval_(
     limit: int | None,
     data: Path | None,
     num_fewshot: int | None,
+    max_tokens: int | None,
+    temperature: float | None,
+    repeats: int | None,
     device: str,
     dtype: str,
     max_batch: int,
@@ -69,6 +75,9 @@ def eval_(
             limit=limit,
             data=data,
             num_fewshot=num_fewshot,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            repeats=repeats,
             judge=judge,
             out=out,
             seed=seed,

@@ -208,6 +208,20 @@ def test_the_stock_command_line_comes_to_the_same_numbers(
     assert "What is" in found["gsm8k"].samples[0].prompt
 
 
+def test_repeats_are_sampled_and_averaged_by_item(engine: Any) -> None:
+    found = evaluate(engine, MINI[:1], limit=4, temperature=1.0, repeats=3, max_tokens=9)
+    scored = found[MINI[0]]
+    assert [(s.index, s.repeat) for s in scored.samples] == [
+        (i, r) for i in range(4) for r in range(3)
+    ]
+    assert len({s.response for s in scored.samples}) > 4
+    assert scored.evaluation.metrics["accuracy"].n == 4
+    wanted = {"temperature": 1.0, "n": 3, "max_tokens": 9}
+    assert wanted.items() <= scored.evaluation.decoding.items()
+    with pytest.raises(UserError, match="Set a temperature above 0"):
+        evaluate(engine, MINI[:1], limit=4, repeats=3)
+
+
 # Two phases ---------------------------------------------------------------------------------------
 
 
