@@ -115,11 +115,12 @@ def _load_task(results: dict[str, Any], task: str, path: Path, source: Path) -> 
     for number, row in enumerate(rows, 1):
         _check_row(row, f"{path}, line {number}")
         documents.setdefault(row["doc_id"], []).append(row)
+    # lm-eval counts the documents of its fullest metric: those without any metric are not in it.
     asked = _effective(results, task, source)
-    if len(documents) != asked:
+    if len(documents) < asked:
         raise UserError(
             f"{path} has samples of {len(documents)} documents, but {source.name} says that "
-            f"{asked} were evaluated: the file was cut short or added to. Run lm-eval again."
+            f"{asked} were evaluated: the file was cut short. Run lm-eval again."
         )
     ordered = sorted(documents.items())
     items = [_item(task, index, found[0]) for index, found in ordered]
@@ -154,7 +155,7 @@ def _load_task(results: dict[str, Any], task: str, path: Path, source: Path) -> 
             dataset_digest=digest(digests),
             prompt_digest=_prompt_digest(results, config, [found[0] for _, found in ordered]),
             code_version=str(results.get("lm_eval_version")),
-            items=asked,
+            items=len(documents),
             definitions=_definitions(results, task, scores, numbers),
             metrics=aggregate(scores),
             samples_digest=file_digest(path),

@@ -227,6 +227,37 @@ def test_another_prompt_is_seen(written: Path, copy: Path) -> None:
         decide(rule("exact_match"), *sides.load_both(written, change(copy, other)))
 
 
+def test_a_chat_template_is_a_part_of_the_model(written: Path, tmp_path: Path) -> None:
+    folders = [Path(shutil.copytree(written, tmp_path / name)) for name in ("old", "new")]
+    for folder in folders:
+        (path,) = folder.glob("*/results_*.json")
+        results = json.loads(path.read_text()) | {"chat_template": f"<{folder.name}>"}
+        path.write_text(json.dumps(results))
+
+        def through_template(row: dict[str, Any], name: str = folder.name) -> None:
+            row["prompt_hash"] = f"{name} {row['prompt_hash']}"
+
+        change(folder, through_template)
+    assert decide(rule("exact_match"), *sides.load_both(*folders)).verdict == "pass"
+    with pytest.raises(UserError, match="prompt_digest"):
+        decide(rule("exact_match"), *sides.load_both(written, folders[1]))
+
+
+def test_a_document_without_any_metric_counts_as_asked(written: Path, copy: Path) -> None:
+    def abstained(row: dict[str, Any]) -> None:
+        if row["doc_id"] >= ASKED - 6:
+            row["metrics"] = []
+
+    change(copy, abstained)
+    (path,) = copy.glob("*/results_*.json")
+    results = json.loads(path.read_text())
+    results["n-samples"]["sums"]["effective"] = ASKED - 6
+    path.write_text(json.dumps(results))
+    decision = decide(rule("exact_match"), *sides.load_both(written, copy))
+    assert decision.verdict == "inconclusive"
+    assert f"applies to 6 of {ASKED} items on one side only" in decision.reasons[0]
+
+
 def test_a_metric_that_is_not_there_names_what_is(written: Path) -> None:
     both = sides.load_both(written, written)
     with pytest.raises(UserError, match="Did you mean 'exact_match'"):
