@@ -1,10 +1,11 @@
 """How much faster a judge is than a client that asks one call after the other.
 
-    python bench/judge.py --out judge.json
+    python bench/judge.py --out judge.json [--base-url http://localhost:8000/v1 --model NAME]
 
 Both ask the same server the same calls, turn by turn, and have to get the same replies; the judge
 also writes each to a new cache. Servers: `transformers serve` with a tiny model, which computes one
-reply at a time, and one that takes a fixed time for each, however many are under way. A row has the
+reply at a time; one that takes a fixed time for each, however many are under way; and one of yours,
+if you name it, such as vLLM with the model of `tests/harness/judge/tiny_judge.py`. A row has the
 ratio of the times, geometric mean over the rounds, and its 95 % interval (Student's t of the logs).
 """
 
@@ -26,7 +27,7 @@ from scipy.stats import t as student
 
 from harness.judge.config import open_judge
 from harness.judge.settings import JudgeSettings
-from harness.judge.wire import request
+from harness.judge.wire import request, wishes
 from harness.schema import Call
 from harness.store import write_json
 
@@ -57,12 +58,15 @@ def sequential(settings: JudgeSettings, calls: Sequence[Call]) -> list[str]:
     replies = []
     with httpx2.Client(timeout=300, headers={"Content-Type": "application/json"}) as http:
         for call in calls:
-            response = http.post(url, content=request(settings, call, ())).raise_for_status()
+            response = http.post(
+                url, content=request(settings, call, wishes(call))
+            ).raise_for_status()
             replies.append(response.json()["choices"][0]["message"]["content"])
     return replies
 
 
-def judged(settings: JudgeSettings, calls: Sequence[Call]) -> list[str]:
+def in_parallel(settings: JudgeSettings, calls: Sequence[Call]) -> list[str]:
+    """The judge."""
     with open_judge(settings) as judge:
         return [reply.text for reply in judge.ask(calls)]
 
@@ -76,7 +80,7 @@ def compare(name: str, settings: JudgeSettings, calls: Sequence[Call], rounds: i
             started = time.perf_counter()
             plain = sequential(settings, calls)
             between = time.perf_counter()
-            fast = judged(kept, calls)
+            fast = in_parallel(kept, calls)
             ended = time.perf_counter()
         if plain != fast:
             raise SystemExit(f"{name}: the replies differ")
@@ -105,6 +109,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--calls", type=int, default=96)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--base-url", help="of a server of yours, judged beside the others")
+    parser.add_argument("--model", help="as that server calls it")
     given = parser.parse_args()
     rows = []
     with fixed_latency() as base_url:
@@ -112,12 +118,17 @@ def main() -> None:
         calls = [Call(prompt=f"call {i}") for i in range(given.calls)]
         name = f"{LATENCY * 1000:.0f} ms a reply, whatever the load"
         rows.append(compare(name, settings, calls, given.rounds))
+    verdicts = [tiny_judge.call(*one) for one in tiny_judge.answered(given.calls)]
+    if given.base_url:
+        settings = JudgeSettings(
+            base_url=given.base_url, model=given.model, max_concurrency=AT_ONCE
+        )
+        rows.append(compare(f"{given.model} at {given.base_url}", settings, verdicts, given.rounds))
     with tempfile.TemporaryDirectory() as folder:
         model = tiny_judge.save(Path(folder) / "judge")
         with transformers_serve(model, Path(folder) / "log") as base_url:
             settings = JudgeSettings(base_url=base_url, model=str(model), max_concurrency=AT_ONCE)
-            calls = [tiny_judge.call(*one) for one in tiny_judge.answered(given.calls)]
-            rows.append(compare("transformers serve", settings, calls, given.rounds))
+            rows.append(compare("transformers serve", settings, verdicts, given.rounds))
     write_json(given.out, rows)
     print(json.dumps(rows, indent=2))
 
