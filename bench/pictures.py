@@ -13,40 +13,21 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 from scipy.special import stdtrit
 from scipy.stats import binom
 
-from harness.simulate import Settings, picture, simulate
+from harness.render.simulation import picture
+from harness.render.style import BLUE, GREY, RED, TEXT, styled, svg
+from harness.simulate import Settings, simulate
 from harness.stats.noninferiority import tango_statistic
 from harness.stats.reuse import ladder
 from harness.stats.sequential import log_evidence
 
 Numbers = npt.NDArray[np.float64]
 
-GREY, BLUE, RED, TEXT = "#94a3b8", "#2563eb", "#dc2626", "#64748b"
-STYLE: dict[Any, Any] = {
-    "svg.hashsalt": "rlrf",  # the same picture from the same numbers
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "text.color": TEXT,
-    "axes.labelcolor": TEXT,
-    "axes.edgecolor": "#cbd5e1",
-    "axes.titlesize": 10,
-    "xtick.color": TEXT,
-    "ytick.color": TEXT,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": GREY,
-    "grid.linewidth": 0.5,
-    "grid.alpha": 0.3,
-    "legend.frameon": False,
-}
 ALPHA, MARGIN, GSM8K = 0.05, 0.02, 1319
 Z = NormalDist().inv_cdf(1 - ALPHA)
 
@@ -54,11 +35,13 @@ Z = NormalDist().inv_cdf(1 - ALPHA)
 @contextmanager
 def chart(file: Path, panels: int = 1) -> Iterator[Any]:
     """A row of axes, saved as SVG when done."""
-    with mpl.rc_context(STYLE):
+    with styled():
         figure = Figure(figsize=(4.2 * panels if panels > 1 else 6, 3.1))
-        yield figure.subplots(1, panels, squeeze=False)[0]
-        figure.tight_layout()
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+        axes = figure.subplots(1, panels, squeeze=False)[0]
+        for axis in axes:
+            axis.grid(True)
+        yield axes
+        file.write_bytes(svg(figure))
 
 
 def flips(

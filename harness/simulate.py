@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from statistics import NormalDist
 from typing import Any
 
@@ -267,75 +266,3 @@ def like(baseline: Scored, candidate: Scored, settings: Settings, metric: str = 
         )
     found = {"items": len(before), "discordance": discordance, "accuracy": accuracy}
     return Settings.model_validate(settings.model_dump() | found)
-
-
-def table(settings: Settings, outcomes: Sequence[PolicyOutcome]) -> str:
-    """The outcomes as a Markdown table: means over loops, gains in percentage points."""
-    lines = [
-        f"{settings.iterations} iterations, {settings.items:,} items of which two models differ on "
-        f"{settings.discordance:.1%}, true gains Normal({100 * settings.effect_mean:+.2g}, "
-        f"{100 * settings.effect_sd:.2g}) points; {settings.loops:,} loops, seed {settings.seed}.",
-        f"Margin {100 * settings.margin:g} points, alpha {settings.alpha:g}.",
-        "",
-        "| policy | promotions | of these harmful | true gain | seen gain | ends below -margin |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
-    for one in outcomes:
-        true, seen = (_pm(gain, 100, "+.2f") for gain in (one.true_gain, one.seen_gain))
-        lines.append(
-            f"| {one.policy} | {_pm(one.promotions, 1, '.2f')} | {_pm(one.harmful, 1, '.3f')} | "
-            f"{true} | {seen} | {one.regressed.mean:.2%} |"
-        )
-    return "\n".join(lines)
-
-
-def _pm(found: MetricResult, scale: float, how: str) -> str:
-    """Mean and half of its 95 % interval."""
-    half = ((found.high or 0.0) - (found.low or 0.0)) / 2
-    return f"{scale * (found.mean or 0.0):{how}} ± {scale * half:{how.lstrip('+')}}"
-
-
-def picture(outcomes: Sequence[PolicyOutcome]) -> bytes:
-    """True and seen gains, and promotions with the harmful among them, as SVG.
-
-    The colours are readable on light and dark pages.
-    """
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    grey, blue, red, text = "#94a3b8", "#2563eb", "#dc2626", "#64748b"
-    style: dict[Any, Any] = {
-        "svg.hashsalt": "rlrf",  # the same picture from the same numbers
-        "svg.fonttype": "none",
-        "font.family": "sans-serif",
-        "font.size": 9,
-        "text.color": text,
-        "axes.labelcolor": text,
-        "axes.edgecolor": "#cbd5e1",
-        "xtick.color": text,
-        "ytick.color": text,
-    }
-    with mpl.rc_context(style):
-        figure = Figure(figsize=(9, 0.9 + 0.32 * len(outcomes)))
-        gains, counts = figure.subplots(1, 2, sharey=True, width_ratios=[3, 2])
-        for y, one in enumerate(reversed(outcomes)):
-            true, seen = (100 * (m.mean or 0.0) for m in (one.true_gain, one.seen_gain))
-            gains.plot([true, seen], [y, y], color=grey, lw=2, alpha=0.5, zorder=1)
-            gains.plot(seen, y, "o", mfc="none", mec=grey, mew=1.6, label="" if y else "seen")
-            gains.plot(true, y, "o", color=blue, label="" if y else "true")
-            promoted, harmful = (m.mean or 0.0 for m in (one.promotions, one.harmful))
-            counts.barh(y, promoted, 0.55, color=grey, alpha=0.6, label="" if y else "promoted")
-            counts.barh(y, harmful, 0.55, color=red, alpha=0.8, label="" if y else "truly worse")
-        gains.set_yticks(range(len(outcomes)), [one.policy for one in reversed(outcomes)])
-        gains.axvline(0, color=grey, lw=0.8)
-        gains.set_xlabel("gain over M0, percentage points")
-        counts.set_xlabel("promotions a loop")
-        for axis in (gains, counts):
-            axis.tick_params(length=0)
-            axis.spines[["top", "right", "left"]].set_visible(False)
-            axis.grid(axis="x", color=grey, lw=0.5, alpha=0.3)
-            axis.legend(frameon=False, fontsize=8, loc="best")
-        figure.tight_layout()
-        drawn = BytesIO()
-        figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None})
-    return drawn.getvalue()

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from io import BytesIO
-from typing import Any
 
 from harness.errors import UserError
 from harness.ranking import divide
+from harness.render.style import BLUE, GREY, styled, svg
 from harness.schema import EvaluationEntry, MetricResult, Row
-
-BLUE, GREY = "#2563eb", "#94a3b8"
 
 
 def board(rows: Sequence[Row], split: str = "sealed") -> bytes:
@@ -21,7 +18,6 @@ def board(rows: Sequence[Row], split: str = "sealed") -> bytes:
     Raises:
         UserError: nothing that counts was evaluated on `split`.
     """
-    import matplotlib as mpl
     from matplotlib.figure import Figure
 
     standing, _ = divide(rows)
@@ -29,16 +25,7 @@ def board(rows: Sequence[Row], split: str = "sealed") -> bytes:
     if not panels:
         raise UserError(f"The board has no evaluation on the {split} split to draw.")
     names = list(dict.fromkeys(name for models in panels for name in models))
-    style: dict[Any, Any] = {
-        "svg.hashsalt": "rlrf",  # the same picture from the same numbers
-        "svg.fonttype": "none",
-        "font.family": "sans-serif",
-        "text.color": "#64748b",
-        "axes.labelcolor": "#64748b",
-        "xtick.color": "#64748b",
-        "ytick.color": "#64748b",
-    }
-    with mpl.rc_context(style):
+    with styled():
         figure = Figure(figsize=(3.2 * len(panels), 0.9 + 0.42 * len(names)))
         axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         for axis, models in zip(axes, panels, strict=True):
@@ -63,14 +50,9 @@ def board(rows: Sequence[Row], split: str = "sealed") -> bytes:
             axis.set_ylim(-0.6, len(names) - 0.2)
             axis.margins(x=0.15)
             axis.tick_params(length=0, labelsize=8)
-            for side in ("top", "right", "left"):
-                axis.spines[side].set_visible(False)
-            axis.spines["bottom"].set_color("#cbd5e1")
-            axis.grid(axis="x", color="#cbd5e1", lw=0.5, alpha=0.6)
-        figure.tight_layout()
-        drawn = BytesIO()
-        figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None})
-    return drawn.getvalue()
+            axis.spines["left"].set_visible(False)
+            axis.grid(axis="x")
+        return svg(figure)
 
 
 def _panels(rows: Sequence[Row], split: str) -> list[dict[str, EvaluationEntry]]:

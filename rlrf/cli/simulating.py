@@ -48,6 +48,7 @@ def simulate(
     from harness import evaluation
     from harness import simulate as simulation
     from harness.errors import UserError
+    from harness.render import simulation as render
     from harness.settings import explain
     from harness.store import write_bytes
 
@@ -67,7 +68,7 @@ def simulate(
         settings = found.model_copy(update=given)
     outcomes = simulation.simulate(settings)
     if svg_file:
-        write_bytes(svg_file, simulation.picture(outcomes))
+        write_bytes(svg_file, render.picture(outcomes))
     if json_:
         print_json(
             {
@@ -76,7 +77,7 @@ def simulate(
             }
         )
     else:
-        print(simulation.table(settings, outcomes))
+        print(render.table(settings, outcomes))
 
 
 @click.command()
