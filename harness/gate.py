@@ -232,6 +232,10 @@ def _watch(evidence: Evidence, alpha: float, order: Sequence[str]) -> _Finding:
     gains, rows = gains[:used], rows[:used]
     seen = replace(evidence, baseline=evidence.baseline[rows], candidate=evidence.candidate[rows])
     low, high = bounds(gains, alpha=alpha, span=span, population=population)
+    if found.verdict == "pass":  # the bounds are rounded outwards, the verdict is not
+        low = max(low, -margin)
+    elif found.verdict == "fail":
+        high = min(high, -margin)
     estimate = Estimate(
         test="sequential test by betting",
         delta=float(gains.mean()),
@@ -245,7 +249,11 @@ def _watch(evidence: Evidence, alpha: float, order: Sequence[str]) -> _Finding:
     if metric.kind == "binary" and np.isin(gains, [-1, 0, 1]).all():
         flips = int((gains > 0).sum()), int((gains < 0).sum())
     verdict: Verdict = found.verdict or "inconclusive"
-    reason = f"gain between {low:+.4g} and {high:+.4g} after {used:,} of {len(order):,} items"
+    reason = {
+        "pass": f"a loss of {margin:g} is excluded",
+        "fail": f"a loss of less than {margin:g} is excluded",
+        "inconclusive": f"between {low:+.4g} and {high:+.4g}, which {-margin:+.4g} divides,",
+    }[verdict] + f" after {used:,} of {len(order):,} items"
     gap = evidence.gap
     if one_sided := len(evidence.items) - int(both.sum()):
         gap = gap or f"it applies to {one_sided} items on one side only: plan a fixed test for it"

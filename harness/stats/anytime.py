@@ -17,7 +17,7 @@ def bounds(
 
     `gains`, shape (items,), are candidate - baseline in the committed order, within `span`. The
     interval holds every mean that the bets do not refuse here (as in a confidence sequence:
-    I. Waudby-Smith, A. Ramdas, arXiv 2010.09686, section 4.1), to a thousandth of the span.
+    I. Waudby-Smith, A. Ramdas, arXiv 2010.09686, section 4.1), to 10^-5 of the span.
     """
     x = np.clip(np.asarray(gains, dtype=np.float64) / span, -1, 1)
     low = _lower(x, alpha, population)
@@ -37,7 +37,7 @@ def p_of_no_change(
 def _lower(x: npt.NDArray[np.float64], alpha: float, population: int | None) -> float:
     """The largest mean that the bets on "above it" refuse; -1 where they refuse none."""
     low, high = -1.0, 1.0
-    while high - low > 5e-4:
+    while high - low > 1e-5:
         middle = (low + high) / 2
         refused = float(log_evidence(x, middle, population)[-1]) >= -math.log(alpha)
         low, high = (middle, high) if refused else (low, middle)

@@ -23,7 +23,7 @@ from harness.schema import ModelRef, Policy, Rule
 from harness.watch import evaluate_like, watch
 
 TASK = "mini_gsm8k"
-ITEMS = 400
+ITEMS = 256
 POLICY = Policy(rules=[Rule(task=TASK, metric="accuracy", margin=0.1)])
 
 
