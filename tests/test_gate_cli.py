@@ -238,7 +238,7 @@ def test_a_model_is_evaluated_and_gated_in_one_command(
     tmp_path: Path, policy: Path, capsys: Capture
 ) -> None:
     first, plan = tmp_path / "first", tmp_path / "plan.json"
-    evaluate = ["--model", M0, "--tasks", "mini_gsm8k", "--limit", 200, "--out", first]
+    evaluate = ["--model", M0, "--tasks", "mini_gsm8k", "--limit", 96, "--out", first]
     assert rlrf("eval", *evaluate) == 0
     assert rlrf("gate", first, "--model", M0, "--policy", policy, "--out", tmp_path / "out") == 0
     assert evaluation.load(tmp_path / "out").keys() == {"mini_gsm8k"}
@@ -247,7 +247,7 @@ def test_a_model_is_evaluated_and_gated_in_one_command(
     capsys.readouterr()
     assert rlrf("gate", "--plan", plan, first, "--model", M0, "--json") == 0
     (check,) = json.loads(capsys.readouterr().out)["checks"]
-    assert check["n"] < check["planned"] == 200
+    assert check["n"] < check["planned"] == 96
 
 
 # ---- bad input ------------------------------------------------------------------------------
