@@ -1,4 +1,4 @@
-"""`transformers serve`, as a user would start it."""
+"""Real chat servers, as a user would start them."""
 
 from __future__ import annotations
 
@@ -7,26 +7,47 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
-PATIENCE = 120.0  # seconds until it has to be there
+PATIENCE = 240.0  # seconds until it has to be there
+VLLM = Path(__file__).parents[3] / ".venv-vllm" / "bin" / "python"  # made by `make vllm`
 
 
 @contextmanager
 def transformers_serve(model: Path, log: Path) -> Iterator[str]:
-    """Serve `model` on the CPU; yields the base_url."""
+    """Serve `model` by `transformers serve` on the CPU; yields the base_url."""
+    command = [str(Path(sys.executable).parent / "transformers"), "serve", str(model)]
+    with _serving([*command, "--device", "cpu"], {}, log) as url:
+        yield url
+
+
+@contextmanager
+def vllm_serve(model: Path, log: Path, name: str, context: int) -> Iterator[str]:
+    """Serve `model` as `name` by vLLM's CPU build; yields the base_url."""
+    command = [VLLM, "-m", "vllm.entrypoints.openai.api_server", "--model", model]
+    command += ["--served-model-name", name, "--max-model-len", context, "--dtype", "float32"]
+    command += ["--enforce-eager"]  # compiling takes longer than the tests
+    env = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    with _serving([str(word) for word in command], env, log) as url:
+        yield url
+
+
+@contextmanager
+def _serving(command: Sequence[str], env: Mapping[str, str], log: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [str(Path(sys.executable).parent / "transformers"), "serve", str(model)]
-    command += ["--device", "cpu", "--host", "127.0.0.1", "--port", str(port)]
+    place = ["--host", "127.0.0.1", "--port", str(port)]
     with log.open("w") as file:
         server = subprocess.Popen(
-            command, stdout=file, stderr=file, env=os.environ | {"HF_HUB_OFFLINE": "1"}
+            [*command, *place],
+            stdout=file,
+            stderr=file,
+            env=os.environ | {"HF_HUB_OFFLINE": "1"} | env,
         )
         try:
             _await(f"http://127.0.0.1:{port}/health", server, log)
@@ -48,4 +69,4 @@ def _await(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
                 return
         except (URLError, OSError):
             time.sleep(0.1)
-    raise RuntimeError(f"transformers serve is not there: {log.read_text()[-2000:]}")
+    raise RuntimeError(f"the server is not there: {log.read_text()[-2000:]}")
