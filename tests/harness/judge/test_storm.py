@@ -20,7 +20,6 @@ from harness.schema import Call
 FAILING = 0.3  # of the requests
 AT_ONCE = 32
 ATTEMPTS = 3
-TIMEOUT = 1.0  # seconds; long beside a busy machine's delays, so that only faults run into it
 
 ASK = """
 import sys
@@ -45,8 +44,9 @@ def said_to(prompt: str) -> str:
 class Storm:
     """What the server does to each request, drawn by seed, call and try; and what it did."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, timeout: float) -> None:
         self.seed = seed
+        self.timeout = timeout
         self.calm = False
         self.tries: Counter[str] = Counter()
         self.answered: Counter[str] = Counter()  # whole and right, as far as the server can tell
@@ -71,8 +71,8 @@ class Storm:
                 "500": Act(status=500, body=b'{"error": {"message": "worker died"}}'),
                 "503": Act(status=503, body=b"<html>busy</html>"),
                 # The right replies, but too late: they must not be taken for another call's.
-                "hang": Act(body=right, delay=TIMEOUT + 0.5),
-                "drip": Act(body=right, drip=TIMEOUT / 50),
+                "hang": Act(body=right, delay=self.timeout + 0.5),
+                "drip": Act(body=right, drip=self.timeout / 50),
                 "cut": Act(body=right[:-9], cut=True),
                 "garbage": Act(body=draw.randbytes(200)),
                 "half of the JSON": Act(body=right[: len(right) // 2]),
@@ -93,19 +93,24 @@ class Storm:
             return acts[fault]
 
 
+# The timeout is long beside a busy machine's delays, so that only faults run into it.
 @pytest.mark.parametrize(
-    "count", [500, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
+    ("count", "timeout"),
+    [
+        (500, 1.0),
+        pytest.param(10_000, 3.0, marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
+    ],
 )
 def test_in_a_storm_every_call_is_scored_once_by_its_own_reply_or_has_a_reason(
-    serve, judge_of, tmp_path, count
+    serve, judge_of, tmp_path, count, timeout
 ):
-    storm = Storm(seed=0)
+    storm = Storm(0, timeout)
     server = serve(storm)
     calls = [Call(prompt=f"call {i}") for i in range(count)]
-    options = {"max_concurrency": AT_ONCE, "max_attempts": ATTEMPTS, "timeout": TIMEOUT}
+    options = {"max_concurrency": AT_ONCE, "max_attempts": ATTEMPTS, "timeout": timeout}
 
     # A process that is killed midway ...
-    arguments = [server.base_url, str(tmp_path / "judge.sqlite"), count, AT_ONCE, ATTEMPTS, TIMEOUT]
+    arguments = [server.base_url, str(tmp_path / "judge.sqlite"), count, AT_ONCE, ATTEMPTS, timeout]
     killed = subprocess.Popen(
         [sys.executable, "-c", ASK, *map(str, arguments)],
         stdout=subprocess.DEVNULL,
@@ -138,9 +143,10 @@ def test_in_a_storm_every_call_is_scored_once_by_its_own_reply_or_has_a_reason(
     assert all(reason.endswith(f"given up after {ATTEMPTS}") for reason in failures)
     assert len(storm.faults) == 15  # all at once
 
-    # What was answered was kept: only the calls that were under way at the kill were repeated.
-    assert sum(storm.answered.values()) - len(storm.answered) <= AT_ONCE
-    assert len(storm.answered) == count - len(failures)
+    # What was answered was kept, but for the calls that were under way at the kill.
+    scored = count - len(failures)
+    assert scored <= len(storm.answered)
+    assert sum(storm.answered.values()) - scored <= AT_ONCE
 
     # When the storm is over, the calls without a reply are asked, and no other.
     storm.calm, before = True, len(server.asked)
