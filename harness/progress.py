@@ -30,14 +30,15 @@ def track(stage: str, total: int, unit: str = "items") -> Iterator[Advance]:
             last = now
             rate = done / (now - started)
             left = (total - done) / rate if rate else 0.0
-            _say(f"{stage}: {done}/{total} {unit}, {rate:.1f}/s, {left:.0f} s left")
+            say(f"{stage}: {done}/{total} {unit}, {rate:.1f}/s, {left:.0f} s left")
 
     yield advance_log
     seconds = time.monotonic() - started
-    _say(f"{stage}: {done} {unit} in {seconds:.1f} s ({done / max(seconds, 1e-9):.1f}/s)")
+    say(f"{stage}: {done} {unit} in {seconds:.1f} s ({done / max(seconds, 1e-9):.1f}/s)")
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """Progress and findings, for people: a line on stderr."""
     print(line, file=sys.stderr, flush=True)
 
 

@@ -6,12 +6,11 @@ on the three aspects that matter for its instruction.
 
 from __future__ import annotations
 
-import sys
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.progress import track
+from harness.progress import say, track
 from harness.schema import Feedback, Item, Metric, Record, Sample, Score
 from tasks.plugin import Answered, Judge, Task
 
@@ -97,11 +96,7 @@ def _critiques(answered: Sequence[Answered], judge: Judge) -> list[Feedback]:
 
     found = critique(answered, judge)
     if failed := [one.reason for one in found if one.feedback is None]:
-        print(
-            f"{len(failed)} of {len(found)} responses have no critique ({failed[0]})",
-            file=sys.stderr,
-            flush=True,
-        )
+        say(f"{len(failed)} of {len(found)} responses have no critique ({failed[0]})")
     return [
         one.feedback or Feedback(task=item.task, item=item.digest, aspects=[])
         for (item, _), one in zip(answered, found, strict=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from harness.evaluate import evaluate
 from harness.evaluation import Scored
 from harness.judge.config import load_judging
 from harness.leaderboard import Board
+from harness.progress import say
 from harness.render import markdown
 from harness.schema import Decision, Item, Policy, Sample, digest
 from harness.settings import default_policy
@@ -215,10 +215,10 @@ def improve(lab: Lab, policy: Checkpoint, turn: int) -> tuple[Checkpoint | None,
         write_json(folder / "report.json", report)
 
     paired = run.stage(f"{at}/pairs", [judged, rejudged, config.pairs], keep_pairs)
-    _say(f"iteration {turn}: {report.sentence()}")
+    say(f"iteration {turn}: {report.sentence()}")
     blocked = leaks(pairs, items, lab.held_out(), config.gate.overlap)
     if blocked:
-        _say(f"iteration {turn} is blocked: {blocked}")
+        say(f"iteration {turn} is blocked: {blocked}")
     if not pairs or blocked:
         return None, report, blocked
 
@@ -257,7 +257,7 @@ def meet_gate(lab: Lab, turn: int, candidate: Checkpoint, incumbent: Checkpoint)
     lab.board.add_decision(vs_anchor, lab.name, "anchor")
     lab.board.add_promotion(promotion, candidate.name, incumbent.name, lab.name)
     outcome = "is promoted" if promotion.promoted else f"is rolled back, {incumbent.name} stays"
-    _say(f"iteration {turn}: {candidate.name} {outcome} ({'; '.join(promotion.reasons)})")
+    say(f"iteration {turn}: {candidate.name} {outcome} ({'; '.join(promotion.reasons)})")
     return verdict
 
 
@@ -324,7 +324,3 @@ def _check_rules(policy: Policy, plugins: Mapping[str, Task]) -> None:
                 f"gate.policy has a rule on {rule.metric}, which {rule.task} does not measure. "
                 + hint
             )
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from harness.errors import UserError
+from harness.progress import say
 from harness.schema import Record, digest
 from harness.store import (
     file_digest,
@@ -84,7 +84,7 @@ class Run:
                 found = Manifest(inputs=inputs, outputs=_outputs(new), seconds=seconds)
                 write_json(new / MANIFEST, found)
         else:
-            print(f"{name}: done before", file=sys.stderr, flush=True)
+            say(f"{name}: done before")
         return Stage(folder, digest(found.outputs))
 
     def records(

@@ -33,6 +33,19 @@ class Spend(Record):
     dollars: float | None = Field(default=None, description="None: no price is known")
     failures: dict[str, int] = Field(default_factory=dict, description="reason -> calls")
 
+    def sentence(self) -> str:
+        """What a person wants to know, in one line."""
+        said = (
+            f"{self.calls:,} calls, {self.cached:,} cached, {self.requests:,} requests; "
+            f"{self.prompt_tokens:,} tokens read, {self.completion_tokens:,} written"
+        )
+        if self.dollars is not None:
+            said += f", ${self.dollars:,.2f}"
+        if self.failures:
+            reason, most = max(self.failures.items(), key=lambda item: item[1])
+            said += f"; {sum(self.failures.values()):,} calls failed, {most:,} as {reason}"
+        return said
+
 
 @dataclass(frozen=True)
 class Tokens:

@@ -28,6 +28,7 @@ from harness.judge.budget import Meter
 from harness.judge.cache import Cache, default_path
 from harness.judge.llm import LLMJudge
 from harness.judge.settings import JudgeSettings
+from harness.progress import say
 from harness.schema import Record
 from tasks.factscore import FactScoreSettings
 from tasks.just_eval import JustEvalSettings
@@ -62,7 +63,11 @@ class Judging(Record):
             yield None
             return
         with open_judge(self.judge, fresh=fresh) as judge:
-            yield judge
+            try:
+                yield judge
+            finally:
+                if judge.spend.calls:
+                    say(f"judge {judge.description}: {judge.spend.sentence()}")
 
 
 def load_judging(path: Path | None) -> Judging:

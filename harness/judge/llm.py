@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Sequence
 
 from harness.judge.backend import Backend
 from harness.judge.budget import Meter, Spend
 from harness.judge.cache import Cache
-from harness.progress import track
+from harness.progress import say, track
 from harness.schema import Call, Reply, digest
 
 
@@ -58,7 +57,7 @@ class LLMJudge:
         todo = {key: call for key, call in zip(keys, calls, strict=True) if key not in replies}
         order = list(todo)
         if todo:
-            _say(
+            say(
                 f"judge {self.id}: {len(calls):,} calls, {cached:,} cached, {len(todo):,} to ask: "
                 f"{self._meter.estimate(todo.values())}"
             )
@@ -77,7 +76,3 @@ class LLMJudge:
         self._cached += cached
         self._failures.update(reply.failure for reply in asked if reply.failure)
         return asked
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

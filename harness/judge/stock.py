@@ -9,11 +9,11 @@ at once, concurrently and through its cache. What it leaves unscored is counted,
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from harness.judge.config import load_judging
+from harness.progress import say
 from harness.schema import mean
 from tasks.hooks import JUDGE, Answer, Pending
 
@@ -34,11 +34,7 @@ def judged(values: Sequence[float | Pending]) -> float:
             pending["value"] = score.values.get(pending.metric)
             reasons += [score.unscored[pending.metric]] if pending.metric in score.unscored else []
     if reasons:
-        print(
-            f"{waiting[0].metric}: {len(reasons)} of {len(values)} unscored ({reasons[0]})",
-            file=sys.stderr,
-            flush=True,
-        )
+        say(f"{waiting[0].metric}: {len(reasons)} of {len(values)} unscored ({reasons[0]})")
     found = [value["value"] if isinstance(value, Pending) else value for value in values]
     scored = [value for value in found if value is not None]
     return mean(scored) if scored else float("nan")

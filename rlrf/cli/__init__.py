@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import click
 
 from harness.errors import UserError
+from harness.progress import say
 from rlrf.cli import (
     boards,
     doctoring,
@@ -25,7 +26,7 @@ from rlrf.cli import (
     simulating,
     training,
 )
-from rlrf.cli.common import ERROR, INTERRUPTED, say
+from rlrf.cli.common import ERROR, INTERRUPTED
 
 
 def main() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,3 @@ as_json = click.option("--json", "json_", is_flag=True, help="Print JSON for pro
 def print_json(value: Any) -> None:
     """A result, for programs: JSON that any parser takes, on stdout."""
     print(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=True, allow_nan=False))
-
-
-def say(line: str) -> None:
-    """Progress and errors, for people: on stderr."""
-    print(line, file=sys.stderr, flush=True)

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from rlrf.cli.common import FILE, FOLDER, as_json, print_json, say
+from harness.progress import say
+from rlrf.cli.common import FILE, FOLDER, as_json, print_json
 
 
 @click.command("eval")

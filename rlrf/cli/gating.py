@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.errors import UserError
-from rlrf.cli.common import EXIT, FILE, FOLDER, as_json, print_json, say
+from harness.progress import say
+from rlrf.cli.common import EXIT, FILE, FOLDER, as_json, print_json
 
 if TYPE_CHECKING:
     from harness.plan import Plan

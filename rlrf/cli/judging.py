@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.errors import UserError
-from rlrf.cli.common import EXIT, FILE, FOLDER, as_json, print_json, say
+from harness.progress import say
+from rlrf.cli.common import EXIT, FILE, FOLDER, as_json, print_json
 
 if TYPE_CHECKING:
     from harness.evaluation import Scored
@@ -378,15 +379,11 @@ def _one(folder: Path) -> Scored:
 def _opened(
     judge_file: Path | None, *, fresh: bool = False
 ) -> Iterator[tuple[Judging, Judge | None]]:
-    from harness.judge.config import load_judging, open_judge
+    from harness.judge.config import load_judging
 
     judging = load_judging(judge_file)
-    with contextlib.ExitStack() as stack:
-        settings = judging.judge
-        yield (
-            judging,
-            stack.enter_context(open_judge(settings, fresh=fresh)) if settings else None,
-        )
+    with judging.open(fresh=fresh) as judge:
+        yield judging, judge
 
 
 def _show(found: Any, title: str, rows: list[list[str]], json_: bool) -> None:
