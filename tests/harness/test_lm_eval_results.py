@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -21,8 +22,7 @@ from harness.settings import default_policy
 ASKED = 60
 GENERATE = """
 task: sums
-dataset_path: json
-dataset_kwargs: {data_files: {test: DATA}}
+custom_dataset: !function documents.splits
 test_split: test
 output_type: generate_until
 doc_to_text: "Question: {{question}} Answer:"
@@ -37,10 +37,24 @@ filter_list:
   - {name: none, filter: [{function: take_first}]}
 metadata: {version: 2}
 """
+DOCUMENTS = """
+import datasets
+
+def splits(**_):
+    rows = [
+        {
+            "question": f"What is {i} plus 2?",
+            "answer": "lol" if i % 3 == 0 else str(i + 2),
+            "choices": [str(i + 2), "many"],
+            "gold": 0,
+        }
+        for i in range(80)
+    ]
+    return {"test": datasets.Dataset.from_list(rows)}
+"""
 CHOOSE = """
 task: choose
-dataset_path: json
-dataset_kwargs: {data_files: {test: DATA}}
+custom_dataset: !function documents.splits
 test_split: test
 output_type: multiple_choice
 doc_to_text: "Question: {{question}} Answer:"
@@ -56,39 +70,32 @@ metric_list:
 def stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with tasks for lm-eval. Its own dummy model answers "lol" and draws likelihoods."""
     folder = tmp_path_factory.mktemp("stock")
-    data = folder / "data.jsonl"
-    rows = [
-        {
-            "question": f"What is {i} plus 2?",
-            "answer": "lol" if i % 3 == 0 else str(i + 2),
-            "choices": [str(i + 2), "many"],
-            "gold": 0,
-        }
-        for i in range(ASKED + 20)
-    ]
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "sums.yaml").write_text(GENERATE.replace("DATA", str(data)))
-    (folder / "choose.yaml").write_text(CHOOSE.replace("DATA", str(data)))
+    (folder / "documents.py").write_text(DOCUMENTS)
+    (folder / "sums.yaml").write_text(GENERATE)
+    (folder / "choose.yaml").write_text(CHOOSE)
     return folder
 
 
 @pytest.fixture(scope="module")
 def written(stock: Path) -> Path:
     """What lm-eval's own tracker writes of a run, as its command does."""
+    import huggingface_hub.constants
     from lm_eval import simple_evaluate
     from lm_eval.loggers import EvaluationTracker
     from lm_eval.tasks import TaskManager
 
     tracker = EvaluationTracker(output_path=str(stock / "out"))
-    results = simple_evaluate(
-        model="dummy",
-        tasks=["sums", "choose"],
-        task_manager=TaskManager(include_path=str(stock), include_defaults=False),
-        limit=ASKED,
-        bootstrap_iters=0,
-        log_samples=True,
-        evaluation_tracker=tracker,
-    )
+    with pytest.MonkeyPatch.context() as patch:  # it looks for newer metrics on the hub
+        patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+        results = simple_evaluate(
+            model="dummy",
+            tasks=["sums", "choose"],
+            task_manager=TaskManager(include_path=str(stock), include_defaults=False),
+            limit=ASKED,
+            bootstrap_iters=0,
+            log_samples=True,
+            evaluation_tracker=tracker,
+        )
     answered = results.pop("samples")
     tracker.save_results_aggregated(results=results, samples=answered)
     for task in results["configs"]:
@@ -101,7 +108,8 @@ def test_the_stock_command_writes_what_is_read(stock: Path, tmp_path: Path) -> N
     command = [str(Path(sys.executable).parent / "lm_eval"), "run", "--model", "dummy"]
     command += ["--tasks", "choose", "--include_path", str(stock), "--limit", str(ASKED)]
     command += ["--log_samples", "--output_path", str(tmp_path)]
-    subprocess.run(command, check=True, capture_output=True)
+    offline = os.environ | {"HF_HUB_OFFLINE": "1"}
+    subprocess.run(command, check=True, capture_output=True, env=offline)
     found = lm_eval_results.load(tmp_path)["choose"].evaluation
     assert (found.items, found.metrics["acc"].n) == (ASKED, ASKED)
     assert decide(rule("acc", "choose"), *sides.load_both(tmp_path, tmp_path)).verdict == "pass"
