@@ -25,6 +25,8 @@ from harness.store import file_digest, jsonl_bytes, read_json, read_jsonl
 from tasks.plugin import aggregate
 
 RESULTS, SAMPLES = "results_", "samples_"
+# What documents call the question; one that calls it otherwise is shown whole.
+QUESTIONS = ("question", "prompt", "instruction", "query", "problem", "goal", "sentence")
 ENGINE = "lm-eval"
 MAX_BYTES = 4 * 1024**3  # of one file; the samples of a task are held in memory
 _ADDRESS = re.compile(r"0x[0-9a-f]+")  # Python's functions print where they lie
@@ -230,11 +232,13 @@ def _definitions(
 
 def _item(task: str, index: int, row: dict[str, Any]) -> Item:
     """The document: what was asked, before a model's template made a prompt of it."""
+    doc = row.get("doc")
+    fields = (doc.get(name) for name in QUESTIONS) if isinstance(doc, dict) else ()
     return Item(
         task=task,
         split="lm-eval",
         index=index,
-        prompt=canonical_json(row.get("doc")),
+        prompt=next((f for f in fields if isinstance(f, str) and f), canonical_json(doc)),
         reference={"doc_hash": row["doc_hash"], "target_hash": row["target_hash"]},
     )
 
