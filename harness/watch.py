@@ -58,7 +58,7 @@ def evaluate_like(
 ) -> dict[str, Scored]:
     """Task -> evaluation of the engine's model on the items that the baseline was asked.
 
-    Written to `out`/TASK if `out` is given.
+    It answers as the baseline did: as often, at the same temperature and length limit. Written to `out`/TASK if `out` is given.
 
     Raises:
         UserError: as `harness.evaluate.evaluate`.
@@ -148,12 +148,16 @@ def _ask(
     judge: Judge | None,
     out: Path | None,
 ) -> dict[str, Scored]:
+    decoding = before.evaluation.decoding
     return evaluate(
         engine,
         [task],
         split=before.evaluation.split,
         indices={task.name: indices},
         data=data,
+        max_tokens=decoding.get("max_tokens"),
+        temperature=decoding.get("temperature"),
+        repeats=decoding.get("n"),
         judge=judge,
         out=out,
         seed=before.evaluation.seed,

@@ -147,3 +147,12 @@ def test_another_baseline_is_refused_before_anything_is_asked(
     with pytest.raises(UserError, match="another baseline"):
         watch(engine, planned(own), better, plugins(), out=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_candidate_answers_as_the_baseline_did(engine: Any) -> None:
+    sampled = evaluate(
+        engine, [TASK], split="gate", limit=40, temperature=0.7, repeats=2, max_tokens=7, seed=3
+    )
+    found = evaluate_like(engine, sampled, [tasks.load(TASK)])
+    assert found[TASK].evaluation.decoding == sampled[TASK].evaluation.decoding
+    assert found[TASK].samples == sampled[TASK].samples
