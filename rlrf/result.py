@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pydantic import Field
 
@@ -175,6 +175,16 @@ def evaluations(found: Sequence[Evaluation]) -> str:
             known = one.definitions.get(name)
             shown = f"**{name}**" if known and known.primary else name
             rows.append([one.task, shown, _number(result), str(result.n), str(result.unscored)])
+    return table(rows)
+
+
+def sliced(found: Mapping[str, Mapping[str, MetricResult]], names: Sequence[str]) -> str:
+    """A table of slices: tag -> metric -> result, of the metrics in `names` that a slice has."""
+    rows = [["slice", "metric", "mean [95 % interval]", "n", "unscored"]]
+    for tag, results in found.items():
+        for name in names:
+            if (result := results.get(name)) is not None:
+                rows.append([tag, name, _number(result), str(result.n), str(result.unscored)])
     return table(rows)
 
 

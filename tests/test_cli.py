@@ -124,6 +124,22 @@ def test_a_board_is_added_to_verified_and_rendered(
     assert run(["board", "verify", board]) == 3
 
 
+def test_slices_of_an_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluation = scored(tmp_path, 10)
+    capsys.readouterr()
+    assert run(["slices", str(evaluation)]) == 0
+    assert capsys.readouterr().out.splitlines() == ["steps"]
+    assert run(["slices", str(evaluation), "--by", "steps", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert sum(one["accuracy"]["n"] for one in found.values()) == 1000
+    assert run(["slices", str(evaluation), "--by", "steps", "--metrics", "all"]) == 0
+    assert "strict_match" in capsys.readouterr().out
+    assert "they have steps" in refused(capsys, "slices", evaluation, "--by", "topic")
+    assert "no metric 'acc'" in refused(
+        capsys, "slices", evaluation, "--by", "steps", "--metrics", "acc"
+    )
+
+
 # ---- bad input ------------------------------------------------------------------------------
 
 

@@ -86,6 +86,7 @@ for command in (
     training.train,
     evaluating.eval_,
     evaluating.score,
+    evaluating.slices,
     judging.judge,
     gating.plan,
     gating.gate,

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from harness.errors import UserError
 from harness.progress import say
 from rlrf.cli.common import FILE, FOLDER, as_json, print_json
 
@@ -137,6 +138,55 @@ def score(
             out=out,
         )
     _show_evaluations({scored.evaluation.task: scored}, out, json_)
+
+
+@click.command("slices")
+@click.argument("evaluation", type=FOLDER)
+@click.option("--by", help="The kind of tag.  [default: list the kinds]")
+@click.option("--metrics", help="By comma, or 'all'.  [default: the primary one]")
+@as_json
+def slices(evaluation: Path, by: str | None, metrics: str | None, json_: bool) -> None:
+    """Show the metrics of one EVALUATION by topic, rarity, or whatever its items are tagged with.
+
+    Every tag of an item counts.
+
+    \b
+    rlrf slices evaluations/mine/just_eval
+    rlrf slices evaluations/mine/just_eval --by topic --metrics overall,depth
+    """
+    from harness import evaluation as evaluations
+    from rlrf.result import sliced
+    from tasks.plugin import slices as by_tag
+
+    found = evaluations.load(evaluation)
+    if len(found) > 1:
+        raise UserError(f"{evaluation} holds evaluations of {', '.join(found)}: name one of them.")
+    (scored,) = found.values()
+    kinds = sorted({kind for item in scored.items for kind in item.tags})
+    if by is None:
+        print_json(kinds) if json_ else print("\n".join(kinds) or "The items carry no tags.")
+        return
+    if by not in kinds:
+        raise UserError(f"The items carry no tag '{by}'; they have {', '.join(kinds) or 'none'}.")
+    known = scored.evaluation.definitions
+    if metrics == "all":
+        names = list(known)
+    elif metrics:
+        names = [name.strip() for name in metrics.split(",")]
+    else:
+        names = [name for name, metric in known.items() if metric.primary]
+    if strangers := [name for name in names if name not in known]:
+        raise UserError(f"There is no metric '{strangers[0]}'; there are {', '.join(known)}.")
+    results = by_tag(scored.items, scored.scores, by)
+    if json_:
+        print_json(
+            {
+                tag: {name: one[name].model_dump(mode="json") for name in names if name in one}
+                for tag, one in results.items()
+            }
+        )
+    else:
+        print(sliced(results, names))
 
 
 @click.command("tasks")
