@@ -18,7 +18,7 @@ from harness import evaluation
 from harness.engines import Engine
 from harness.errors import UserError
 from harness.evaluation import Generation, Scored
-from harness.progress import track
+from harness.progress import say, track
 from harness.schema import Item, ModelRef, Sample, digest
 from tasks.plugin import Judge, Task
 
@@ -108,6 +108,8 @@ def evaluate(
         for name, generation in generations.items()
         if out and (known := evaluation.find_generated(generation, out / name)) is not None
     }
+    for name in answers:
+        say(f"evaluate {name}: answered before")
     asked = [name for name in plugins if name not in answers]
     requests = [
         request for name in asked for request in built[name].instances * built[name].config.repeats
