@@ -18,23 +18,32 @@ R = TypeVar("R", bound=Record)
 
 POLICIES = Path(__file__).parent / "policies"
 RESPONDED = "responded"  # what a task calls the metric that says whether a model answered
+MAX_BYTES = 128 * 1024  # of a file
+MAX_DEPTH = 50  # of brackets
+MAX_VALUES = 10_000  # in a file, aliases counted as often as they stand for something
 
 
 def load(path: Path, model: type[R]) -> R:
     """Read `path` as a `model`.
 
     Raises:
-        UserError: missing, not YAML, a key given twice, a value that does not fit; names the file
-            and the key, and for an unknown key the nearest known one.
+        UserError: missing, too large, not YAML, a key given twice, a value that does not fit; names
+            the file and the key, and for an unknown key the nearest known one.
     """
     try:
-        value = yaml.load(path.read_bytes(), _Loader)  # noqa: S506 (a SafeLoader)
+        with open(path, "rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise UserError(f"{path} is larger than {MAX_BYTES:,} bytes; settings are expected.")
+        value = yaml.load(content, _Loader)  # noqa: S506 (a SafeLoader)
     except FileNotFoundError as error:
         raise UserError(f"There is no file {path}.") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error}).") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
+    except (AttributeError, LookupError, TypeError) as error:  # !!bool maybe, !!timestamp soon
+        raise UserError(f"{path} is not YAML: a value does not fit its tag '!!'.") from error
     if not isinstance(value, dict):
         raise UserError(f"{path}: keys and values are expected, such as 'alpha: 0.05'.")
     try:
@@ -88,17 +97,52 @@ def default_policy(metrics: Mapping[str, Iterable[Metric]]) -> Policy:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML where a key cannot silently replace the one of the same name before it."""
+    """YAML where a key cannot silently replace the one of the same name before it.
+
+    Values are counted: by aliases of aliases a few lines may stand for more than memory holds.
+    """
+
+    _nodes = 0
+
+    def fetch_flow_collection_start(self, token: type[yaml.Token]) -> None:
+        if self.flow_level >= MAX_DEPTH:
+            raise yaml.YAMLError(f"its brackets are nested deeper than {MAX_DEPTH}")
+        super().fetch_flow_collection_start(token)
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self._nodes += 1
+        if self._nodes > MAX_VALUES:
+            raise yaml.YAMLError(f"it has more than {MAX_VALUES:,} values")
+        node: yaml.Node | None = super().compose_node(parent, index)
+        return node
+
+    def construct_document(self, node: yaml.Node) -> Any:
+        if _values(node, {}) > MAX_VALUES:
+            raise yaml.YAMLError(f"its aliases stand for more than {MAX_VALUES:,} values")
+        return super().construct_document(node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.MarkedYAMLError(
-                    problem=f"the key '{key.value}' is there twice", problem_mark=key.start_mark
-                )
-            seen.add(str(key.value))
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(
+                        problem=f"the key '{key.value}' is there twice", problem_mark=key.start_mark
+                    )
+                seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+def _values(node: yaml.Node, known: dict[yaml.Node, int]) -> int:
+    """The values that `node` holds, those of an alias each time it is used; itself, without end."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if node not in known:
+        known[node] = MAX_VALUES + 1  # what holds itself has no end
+        pairs = isinstance(node, yaml.MappingNode)
+        inner = [one for pair in node.value for one in pair] if pairs else node.value
+        known[node] = 1 + sum(_values(one, known) for one in inner)
+    return known[node]
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,16 @@ def test_a_policy_is_read(tmp_path: Path) -> None:
         ("a: [", "is not YAML"),
         (b"\xff\xfe\xff", "is not YAML"),
         ("a: 2000-99-99", "is not YAML"),
+        ("a: !!timestamp soon", "a value does not fit its tag"),
+        ("a: !!bool maybe", "a value does not fit its tag"),
+        ("a: !!int ''", "a value does not fit its tag"),
+        ("a: !!set [1]", "a value does not fit its tag"),
+        ("a: !!python/name:os.system", "is not YAML"),
+        ("a: " + "9" * 5000, "is not YAML"),
+        ("[" * 100_000, "its brackets are nested deeper than 50"),
+        ("a: &a [*a]", "its aliases stand for more than 10,000 values"),
+        (f"{list(range(10_001))}: 1\n", "it has more than 10,000 values"),
+        ("a: " + "b" * 200_000, "is larger than 131,072 bytes"),
     ],
 )
 def test_what_is_wrong_is_told(tmp_path: Path, text: str | bytes, told: str) -> None:
@@ -62,6 +73,27 @@ def test_what_is_wrong_is_told(tmp_path: Path, text: str | bytes, told: str) -> 
         load_policy(written(tmp_path, text))
     assert told in str(caught.value)
     assert str(tmp_path / "policy.yaml") in str(caught.value)
+
+
+LAUGHS = "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 60))
+MERGES = "".join(f"a{i}: &a{i} {{<<: [*a{i - 1}, *a{i - 1}]}}\n" for i in range(1, 60))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a0: &a0 [x, x]\n" + LAUGHS, "a0: &a0 {x: 1}\n" + MERGES, f"a0: &a0 [x]\n{LAUGHS}? *a59\n: 1"],
+)
+def test_a_few_lines_cannot_stand_for_more_than_memory_holds(tmp_path: Path, text: str) -> None:
+    started = time.process_time()
+    with pytest.raises(UserError, match="aliases stand for more than 10,000 values"):
+        load_policy(written(tmp_path, text))
+    assert time.process_time() - started < 1
+
+
+def test_aliases_and_merges_may_be_used(tmp_path: Path) -> None:
+    rules = "rules: [&r {task: a, metric: m, margin: 0.1}, {<<: *r, task: b}]"
+    policy = load_policy(written(tmp_path, rules))
+    assert [(rule.task, rule.metric) for rule in policy.rules] == [("a", "m"), ("b", "m")]
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
