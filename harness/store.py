@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -121,7 +122,7 @@ def read_json(path: Path) -> Any:
         raise UserError(
             f"{path}, line {error.lineno}, column {error.colno}: not JSON ({error.msg})."
         ) from error
-    except (UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # no UTF-8, a number without end, too deep
         raise UserError(f"{path} is not JSON text ({error}).") from error
 
 
@@ -135,11 +136,12 @@ def read_jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:
     try:
         opener: Callable[..., Any] = gzip.open if path.suffix == ".gz" else open
         with opener(path, "rb") as file:
-            for number, line in enumerate(file, 1):
-                if not line.strip():
-                    continue
+            # Bounded while it is read: a small gzip file may unpack to a line without end.
+            for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), 1):
                 if len(line) > MAX_LINE_BYTES:
                     raise UserError(f"{path}, line {number}: longer than {MAX_LINE_BYTES} bytes.")
+                if not line.strip():
+                    continue
                 try:
                     value = json.loads(line)
                 except (ValueError, RecursionError) as error:
@@ -154,7 +156,7 @@ def read_jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:
         raise UserError(f"There is no file {path}.") from error
     except IsADirectoryError as error:
         raise UserError(f"{path} is a folder, where a JSONL file is expected.") from error
-    except (gzip.BadGzipFile, EOFError) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UserError(f"{path} is not a whole gzip file ({error}).") from error
     return rows
 
