@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.schema import Call, Reply
+from harness.schema import Call, Reply, digest
 from tasks.plugin import Judge
 
 NO_JUDGE = "no judge was named"
@@ -14,8 +14,7 @@ def ask(judge: Judge | None, calls: Sequence[Call]) -> list[Reply]:
     """A reply per call, in order; equal calls share one. Without a judge every call fails."""
     if judge is None:
         return [Reply(failure=NO_JUDGE) for _ in calls]
-    # A call holds a dictionary only for its schema, which is not used here, so its JSON is a key.
-    keys = [call.model_dump_json() for call in calls]
+    keys = [digest(call) for call in calls]
     different = dict(zip(keys, calls, strict=True))
     replies = dict(zip(different, judge.ask(list(different.values())), strict=True))
     return [replies[key] for key in keys]

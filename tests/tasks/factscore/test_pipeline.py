@@ -223,6 +223,13 @@ def test_equal_calls_are_made_once(db: Path) -> None:
     assert {score.values["precision"] for score in found} == {1}
 
 
+def test_half_a_surrogate_pair_in_a_biography_reaches_the_judge(db: Path) -> None:
+    judge = FakeJudge(careful)
+    [found] = scored(task(db), ("Ada Lund", "She studied in Uppsala \ud83d."), judge=judge)
+    assert found.values["facts"] == 1
+    assert any("\ud83d" in call.prompt for call in judge.asked)
+
+
 def test_without_the_judge_that_the_settings_need_all_is_unscored(db: Path) -> None:
     for settings in ({}, {"decomposer": "sentences"}, {"verifier": "lexical"}):
         (found,) = scored(task(db, **settings), ("Ada Lund", TRUE))
