@@ -153,7 +153,8 @@ class Cache:
                 f"The judge's cache {self.path} cannot be used ({error}). What it holds is kept: "
                 "free some space or name another file as 'cache', and start again."
             ) from error
-        except sqlite3.DatabaseError as error:
+        # Names in a damaged file may be no text, and then SQLite's own messages are none either.
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             raise UserError(_damaged(self.path)) from error
 
 

@@ -44,7 +44,7 @@ class Knowledge:
         self._connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
         try:
             self._connection.execute("SELECT title, text FROM documents LIMIT 1").fetchone()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             self._connection.close()
             raise UserError(
                 f"{path} is not a knowledge source ({error}): a SQLite file with a table "
@@ -61,7 +61,7 @@ class Knowledge:
             row = self._connection.execute(
                 "SELECT text FROM documents WHERE title = ?", (_utf8(title),)
             ).fetchone()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise UserError(f"Cannot read {self.path} ({error}).") from error
         if row is None:
             return None

@@ -122,6 +122,16 @@ def test_a_damaged_file_is_an_error_not_a_reply(cache):
         Cache(cache.path).get([f"{i:064}" for i in range(200)])
 
 
+def test_a_damaged_schema_is_an_error_though_its_names_are_no_text(cache):
+    cache.put(KEY, Reply(text="yes"))
+    cache.close()
+    content = cache.path.read_bytes()
+    assert b"CREATE TABLE replies" in content
+    cache.path.write_bytes(content.replace(b"CREATE TABLE replies", b"CREATE TABLE repli\x98s"))
+    with pytest.raises(UserError, match=r"damaged|cannot be used"):
+        Cache(cache.path).get([KEY])
+
+
 def test_a_reply_that_was_tampered_with_is_an_error(cache):
     cache.put(KEY, Reply(text="score 1"))
     cache.close()
