@@ -16,6 +16,8 @@ from tasks.just_eval.prompt import OWN, Prompts
 from tasks.just_eval.reply import Verdict, parse
 from tasks.plugin import Answered, Judge, item_values, summarize
 
+MAX_WORDS = 100_000  # counted of an answer
+
 METRICS = (
     Metric(
         name="overall",
@@ -32,7 +34,7 @@ METRICS = (
     Metric(
         name="words",
         kind="continuous",
-        high=100_000,
+        high=MAX_WORDS,
         description="length of the answers to regular instructions; neither way is better",
     ),
 )
@@ -97,7 +99,7 @@ def aspect_score(item: Item, sample: Sample, verdicts: Mapping[str, Verdict]) ->
     else:
         unscored["overall"] = "no aspect applies"
     if not set(asked) <= set(SAFETY):
-        values["words"] = float(len(sample.response.split()))
+        values["words"] = float(min(len(sample.response.split()), MAX_WORDS))
     return Score(
         task=item.task,
         item=item.digest,

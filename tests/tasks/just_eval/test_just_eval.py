@@ -200,6 +200,12 @@ def test_without_a_judge_only_the_length_is_known() -> None:
     assert set(safety.unscored) == {"safety", "overall"}
 
 
+def test_a_runaway_answer_has_no_more_words_than_the_metric_allows() -> None:
+    item, sample = answer(item_of(1))
+    [scored] = score([(item, sample.model_copy(update={"response": "a " * 150_000}))])
+    assert scored.values == {"words": 100_000}
+
+
 def test_overall_is_the_mean_of_the_aspects_that_apply() -> None:
     scored = graded(1, 5, 4, "N/A", 3, 2)
     assert scored.values["overall"] == 3.5
