@@ -12,6 +12,7 @@ BLEU) cannot be compared item by item and are left out.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
-from harness.schema import Evaluation, Item, Metric, ModelRef, Sample, Score, canonical_json, digest
+from harness.schema import Evaluation, Item, Metric, ModelRef, Sample, Score, digest
 from harness.store import file_digest, jsonl_bytes, read_json, read_jsonl
 from tasks.plugin import aggregate
 
@@ -71,10 +72,18 @@ def load(folder: Path) -> dict[str, Logged]:
     tasks = sorted(_part(results, "n-samples", path))
     if not tasks:
         raise UserError(f"{path} has results of no task.")
-    return {
-        task: _load_task(results, task, path.with_name(f"{SAMPLES}{task}_{time}.jsonl"), path)
-        for task in tasks
-    }
+    found = {}
+    for task in tasks:
+        try:
+            samples = path.with_name(f"{SAMPLES}{task}_{time}.jsonl")
+            found[task] = _load_task(results, task, samples, path)
+            _ = found[task].evaluation.identity  # what cannot be identified cannot be compared
+        except (ValueError, OverflowError, OSError) as error:
+            raise UserError(
+                f"What {path} or its samples say of {task[:100]!r} is nothing that lm-eval writes "
+                f"({type(error).__name__}). Evaluate again."
+            ) from error
+    return found
 
 
 def alike(before: Evaluation, after: Evaluation) -> tuple[Evaluation, Evaluation]:
@@ -178,6 +187,8 @@ def _check_row(row: dict[str, Any], where: str) -> None:
                 f"{where}: '{key}' is missing or not {kind.__name__}. This is no sample of "
                 "lm-eval 0.4.4 or newer; evaluate again with a newer one."
             )
+    if not all(isinstance(metric, str) for metric in row["metrics"]):
+        raise UserError(f"{where}: 'metrics' are not names. Evaluate again with lm-eval.")
 
 
 def _values(found: Sequence[dict[str, Any]], where: str) -> dict[str, Any]:
@@ -234,11 +245,13 @@ def _item(task: str, index: int, row: dict[str, Any]) -> Item:
     """The document: what was asked, before a model's template made a prompt of it."""
     doc = row.get("doc")
     fields = (doc.get(name) for name in QUESTIONS) if isinstance(doc, dict) else ()
+    # As canonical JSON, but that data sets may hold NaN.
+    whole = json.dumps(doc, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return Item(
         task=task,
         split="lm-eval",
         index=index,
-        prompt=next((f for f in fields if isinstance(f, str) and f), canonical_json(doc)),
+        prompt=next((f for f in fields if isinstance(f, str) and f), whole),
         reference={"doc_hash": row["doc_hash"], "target_hash": row["target_hash"]},
     )
 

@@ -280,9 +280,27 @@ def hashless(row: dict[str, Any]) -> None:
     del row["doc_hash"]
 
 
+def nameless(row: dict[str, Any]) -> None:
+    row["metrics"] = [{}]
+
+
+def negative(row: dict[str, Any]) -> None:
+    row["doc_id"] = -1 - row["doc_id"]
+
+
+def huge(row: dict[str, Any]) -> None:
+    row["exact_match"] = 10**400
+
+
 @pytest.mark.parametrize(
     ("edit", "said"),
-    [(nan, "document 0: 'exact_match,strict-match' is nan"), (hashless, "'doc_hash' is missing")],
+    [
+        (nan, "document 0: 'exact_match,strict-match' is nan"),
+        (hashless, "'doc_hash' is missing"),
+        (nameless, "'metrics' are not names"),
+        (negative, "is nothing that lm-eval writes"),
+        (huge, "is nothing that lm-eval writes"),
+    ],
 )
 def test_malformed_samples_are_named(
     copy: Path, edit: Callable[[dict[str, Any]], None], said: str
@@ -315,6 +333,21 @@ def test_a_run_without_samples_says_how_to_log_them(copy: Path) -> None:
     samples(copy).unlink()
     with pytest.raises(UserError, match="again with --log_samples"):
         lm_eval_results.load(copy)
+
+
+@pytest.mark.parametrize("name", ["a/b", "x" * 300, "a\0b"])
+def test_a_task_that_cannot_be_the_name_of_a_file_is_told(tmp_path: Path, name: str) -> None:
+    (tmp_path / "results_2026.json").write_text(json.dumps({"n-samples": {name: {"effective": 1}}}))
+    with pytest.raises(UserError, match=r"kept no samples|nothing that lm-eval writes"):
+        lm_eval_results.load(tmp_path)
+
+
+def test_documents_may_hold_what_json_has_no_word_for(written: Path, copy: Path) -> None:
+    def nan_in_document(row: dict[str, Any]) -> None:
+        row["doc"] = {"weight": float("nan")}
+
+    found = lm_eval_results.load(change(copy, nan_in_document))
+    assert found["sums"].items[0].prompt == '{"weight":NaN}'
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"n-samples": 3}', '{"n-samples": {"a": {}}}'])
