@@ -322,7 +322,11 @@ def _load_one(folder: Path) -> Scored:
     scores = read_records(folder / SCORES, Score)
     _require_unchanged(folder / SAMPLES, evaluation.samples_digest, EVALUATION)
     _require_unchanged(folder / SCORES, evaluation.scores_digest, EVALUATION)
-    if dataset_digest(items) != evaluation.dataset_digest:
+    try:
+        unchanged = dataset_digest(items) == evaluation.dataset_digest
+    except ValueError:  # a NaN has no digest, and was never written
+        unchanged = False
+    if not unchanged:
         raise _changed(folder / ITEMS, EVALUATION)
     return Scored(evaluation, samples, scores, items)
 
