@@ -1,0 +1,27 @@
+"""How a reward model reads a response: the same tokens in training and in scoring."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def encode(prompt: str, response: str, tokenizer: Any) -> list[int]:
+    """Token ids of a prompt and its response, encoded apart as they were when it was sampled.
+
+    A response ends with the end token, also where a length limit cut it off: a reward is of a text.
+    """
+    # As `HFEngine.encode`: a rendered prompt that starts with BOS gets no other.
+    bare = bool(tokenizer.bos_token) and prompt.startswith(tokenizer.bos_token)
+    asked = tokenizer.encode(prompt, add_special_tokens=not bare)
+    if asked and asked[-1] == tokenizer.eos_token_id and not prompt.endswith(tokenizer.eos_token):
+        asked = asked[:-1]  # encoders such as BERT's close what is not yet at its end
+    answered = tokenizer.encode(response, add_special_tokens=False)
+    return [*asked, *answered, tokenizer.eos_token_id]
+
+
+def render(prompt: str, tokenizer: Any) -> str:
+    """A user's turn as the chat template shows it; as it is where there is none."""
+    if tokenizer.chat_template is None:
+        return prompt
+    turn = [{"role": "user", "content": prompt}]
+    return str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))

@@ -1,0 +1,82 @@
+"""Reward models are loaded as safetensors only, and no Python of theirs is run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import safetensors
+
+from harness.errors import UserError
+from harness.models import check
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The folder's tokenizer, which pads with its end token where it has no padding.
+
+    Raises:
+        UserError: it cannot be read, or has no end token.
+    """
+    import transformers
+
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:
+        raise UserError(
+            f"The tokenizer in {folder} cannot be loaded ({type(error).__name__}: {error})."
+        ) from error
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"The tokenizer in {folder} has no end token, which ends every response.")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def check_tokenizer(tokenizer: Any, model: Any, folder: Path) -> None:
+    """See that every token has an embedding.
+
+    Raises:
+        UserError: it is another model's tokenizer.
+    """
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise UserError(
+            f"The tokenizer in {folder} has {len(tokenizer)} tokens and the model only {rows}: it "
+            "is another model's tokenizer. Use the one it was trained with."
+        )
+
+
+def context(model: Any, tokenizer: Any, wanted: int | None = None) -> int:
+    """The most tokens that `model` reads, and no more than `wanted`."""
+    limits = (getattr(model.config, "max_position_embeddings", None), tokenizer.model_max_length)
+    known = [limit for limit in (*limits, wanted) if limit is not None and limit < 10**9]
+    return min(known, default=2048)
+
+
+def load_model(folder: Path, dtype: str, *, new_head: bool) -> Any:
+    """The folder's model, with a head of one number; with `new_head`, one that may be made anew.
+
+    Raises:
+        UserError: it cannot be loaded, has no such head, or its head gives several numbers.
+    """
+    import transformers
+
+    check(folder)
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        has_head = any("SequenceClassification" in name for name in config.architectures or [])
+        if has_head and config.num_labels != 1:
+            raise UserError(
+                f"The model in {folder} gives {config.num_labels} numbers a text; a reward is one."
+            )
+        if not has_head and not new_head:
+            raise UserError(
+                f"{folder} holds no reward model: its head gives words, not a number. Train one "
+                "from it with `rlrf reward-model train`."
+            )
+        return transformers.AutoModelForSequenceClassification.from_pretrained(
+            folder, num_labels=1, dtype=dtype, use_safetensors=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, safetensors.SafetensorError) as error:
+        said = (str(error).strip().splitlines() or ["no message"])[0][:300]
+        raise UserError(f"The model in {folder} cannot be loaded ({said}).") from error
