@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from harness.errors import UserError
@@ -38,9 +39,9 @@ def items(split: str, data: Path | None = None) -> list[Item]:
     entities = [line.strip() for line in lines if line.strip()]
     if not entities:
         raise UserError(f"{path} names no entity.")
-    if len(set(entities)) < len(entities):
-        twice = next(entity for entity in entities if entities.count(entity) > 1)
-        raise UserError(f"{path} names '{twice}' twice; each entity is asked for once.")
+    most, times = Counter(entities).most_common(1)[0]
+    if times > 1:
+        raise UserError(f"{path} names '{most}' twice; each entity is asked for once.")
     tags = _tags(path.parent)
     return [
         Item(
