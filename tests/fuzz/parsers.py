@@ -1,0 +1,649 @@
+"""Every parser that meets what others wrote, as a function of bytes.
+
+Each holds what it promises for any bytes at all: the documented result, or a `UserError`. Whatever
+else is raised is a fault. Texts may hold lone surrogates, which stand for the bytes that are no
+UTF-8; where a parser takes several texts or files, a `SPLIT` lies between them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import json
+import math
+import re
+import shutil
+import tempfile
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Iterator, Sequence
+from csv import reader as read_csv
+from pathlib import Path
+from typing import Any
+
+import tasks
+from harness import evaluation, lm_eval_results, reliability, replay, settings, store
+from harness.errors import UserError
+from harness.judge import pairwise, wire
+from harness.judge.budget import Tokens
+from harness.judge.cache import Cache
+from harness.judge.calibrate import read_labels
+from harness.judge.config import load_judging
+from harness.judge.pace import retry_after
+from harness.judge.saved import Saved
+from harness.leaderboard import Board
+from harness.leaderboard import merge as merging
+from harness.plan import Plan
+from harness.render import csv, latex, markdown
+from harness.render.badge import Badge
+from harness.render.github import commands, summary
+from harness.render.html.board import board as board_page
+from harness.render.html.page import embed
+from harness.render.html.text import visible
+from harness.render.junit import decision as junit
+from harness.schema import (
+    Alarm,
+    Call,
+    Decision,
+    Evaluation,
+    Item,
+    ModelRef,
+    Policy,
+    Reply,
+    Rule,
+    Sample,
+    digest,
+)
+from harness.store import jsonl_bytes
+from rlrf import config
+from tasks.factscore import demonstrations as demos
+from tasks.factscore.abstention import abstains
+from tasks.factscore.clauses import clauses
+from tasks.factscore.decompose import clean_facts, parse_facts
+from tasks.factscore.decomposers import Clauses
+from tasks.factscore.items import items as entities
+from tasks.factscore.judge_decomposer import ByJudge as DecomposerByJudge
+from tasks.factscore.judge_verifier import verdict
+from tasks.factscore.knowledge import Knowledge, build_knowledge, passages_of
+from tasks.factscore.lexical import Lexical
+from tasks.factscore.parts import Biography, Claim
+from tasks.factscore.reading import MAX_SENTENCE, MAX_SENTENCES, sentences
+from tasks.factscore.retrievers import Bm25
+from tasks.factscore.sentences import split
+from tasks.gsm8k import items as problems
+from tasks.gsm8k.answer import extract, matches, readings
+from tasks.gsm8k.arithmetic import evaluate, plain, show
+from tasks.gsm8k.steps import check_steps
+from tasks.just_eval import prompt as prompts
+from tasks.just_eval.aspects import ASPECTS, HIGHEST, LOWEST
+from tasks.just_eval.critique import critique
+from tasks.just_eval.items import items as instructions
+from tasks.just_eval.judgements import UnreadableError, judgements
+from tasks.just_eval.lenient_json import MalformedError, read_object
+from tasks.just_eval.reply import parse as parse_reply
+
+SPLIT = b"\x1e"  # between the texts or files of one input
+
+Parser = Callable[[bytes], None]
+PARSERS: dict[str, Parser] = {}
+
+
+def parser(function: Parser) -> Parser:
+    PARSERS[function.__name__] = function
+    return function
+
+
+def text(data: bytes) -> str:
+    try:
+        return data.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return data.decode("utf-8", "surrogateescape")
+
+
+def texts(data: bytes, count: int) -> list[str]:
+    return [text(part) for part in parts(data, count)]
+
+
+def parts(data: bytes, count: int) -> list[bytes]:
+    found = data.split(SPLIT, count - 1)
+    return found + [b""] * (count - len(found))
+
+
+@functools.cache
+def room() -> Path:
+    """A folder in memory, where there is such a thing."""
+    memory = Path("/dev/shm")
+    return Path(tempfile.mkdtemp(prefix="fuzz-", dir=memory if memory.is_dir() else None))
+
+
+@contextlib.contextmanager
+def files(**content: bytes) -> Iterator[Path]:
+    """A folder with these files; `a__b_json` is `a/b.json`."""
+    folder = room() / "case"
+    shutil.rmtree(folder, ignore_errors=True)
+    for name, data in content.items():
+        stem, _, suffix = name.replace("__", "/").rpartition("_")
+        path = folder / f"{stem}.{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    with contextlib.suppress(UserError):
+        yield folder
+
+
+class Says:
+    """A judge that gives the same reply to every call."""
+
+    id, digest = "says", "0"
+
+    def __init__(self, reply: Reply) -> None:
+        self.reply = reply
+
+    def ask(self, calls: Sequence[Call]) -> list[Reply]:
+        for call in calls:
+            json.dumps(call.model_dump(), allow_nan=False)
+        return [self.reply] * len(calls)
+
+
+def storable(record: Any) -> None:
+    """A record can be written and is the same when it is read."""
+    line = jsonl_bytes([record])
+    assert digest(type(record).model_validate(json.loads(line))) == digest(record)
+
+
+# Models' answers ----------------------------------------------------------------------------------
+
+
+@parser
+def gsm8k_answer(data: bytes) -> None:
+    said = text(data)
+    answer = extract(said)
+    for gold in ("18", "None", "0.5", said[:50]):
+        matches(answer, gold, rel_tol=1e-4)
+    for value in readings(said):
+        show(value, places=20)
+        float(value)
+    assert answer is None or len(str(answer)) < 1000
+
+
+@parser
+def gsm8k_arithmetic(data: bytes) -> None:
+    said = text(data)
+    for expression in (said, plain(said)):
+        value = evaluate(expression)
+        assert value is None or len(show(value)) < 1000
+
+
+@parser
+def gsm8k_steps(data: bytes) -> None:
+    for step in check_steps(text(data)):
+        assert step.line > 0 and len(str(step)) < 10_000
+
+
+def scored(name: str, item: Item, response: str, reply: Reply | None = None) -> None:
+    """An answer is scored and spoken of, by whatever the judge may say."""
+    task = tasks.load(name)
+    sample = Sample(
+        task=name,
+        item=item.digest,
+        index=item.index,
+        prompt=item.prompt,
+        response=response,
+        finish_reason="stop",
+    )
+    storable(sample)
+    judge = Says(reply) if reply else None
+    [score] = task.score([(item, sample)], judge)
+    storable(score)
+    known = {metric.name: metric for metric in task.metrics}
+    assert known.keys() >= score.values.keys() | score.unscored.keys()
+    for metric, value in score.values.items():
+        assert known[metric].low <= value <= known[metric].high, (metric, value)
+    for result in task.aggregate([score]).values():
+        assert result.mean is None or math.isfinite(result.mean)
+    storable(task.feedback(item, sample, score))
+
+
+@functools.cache
+def mini(name: str) -> Item:
+    return tasks.load(name).items("sealed")[0]
+
+
+@parser
+def gsm8k_score(data: bytes) -> None:
+    item = Item(
+        task="gsm8k", split="test", index=0, prompt="?", reference={"answer": "3 * 6\n#### 18"}
+    )
+    scored("gsm8k", item, text(data))
+
+
+@parser
+def mini_gsm8k_score(data: bytes) -> None:
+    scored("mini_gsm8k", mini("mini_gsm8k"), text(data))
+
+
+@parser
+def mini_just_eval_score(data: bytes) -> None:
+    scored("mini_just_eval", mini("mini_just_eval"), text(data))
+
+
+@parser
+def mini_factscore_score(data: bytes) -> None:
+    scored("mini_factscore", mini("mini_factscore"), text(data))
+
+
+@parser
+def factscore_sentences(data: bytes) -> None:
+    said = text(data)
+    assert "".join("".join(split(said)).split()) == "".join(said.split())
+    kept, _ = sentences(said)
+    assert len(kept) <= MAX_SENTENCES and all(len(one) <= MAX_SENTENCE for one in kept)
+    for one in kept:
+        assert clauses("Ada Lund", one)
+    assert all(len(passage.split()) <= 180 for passage in passages_of(said))
+
+
+@parser
+def factscore_offline(data: bytes) -> None:
+    """Clauses, BM25 and the lexical verifier, of an answer and the page of its entity."""
+    said, page, entity = texts(data, 3)
+    passages = tuple(passages_of(page[:20_000]))
+    [facts] = Clauses().decompose([Biography(entity, said[:20_000], passages)], None)
+    best = Bm25(5)
+    claims = [Claim(entity, fact, best.retrieve(passages, fact)) for fact in facts.texts[:50]]
+    [findings] = Lexical().verify([claims], None)
+    assert all(finding.supported is not None for finding in findings)
+
+
+@parser
+def factscore_abstention(data: bytes) -> None:
+    said = text(data)
+    assert abstains(said) in (True, False) and abstains(said, "search") in (True, False)
+
+
+# Judges' replies ----------------------------------------------------------------------------------
+
+
+@parser
+def just_eval_reply(data: bytes) -> None:
+    reply, answer = texts(data, 2)
+    found = parse_reply(reply, ASPECTS, answer)
+    assert found.keys() == set(ASPECTS)
+    for one in found.values():
+        assert one.score in (None, "N/A") or LOWEST <= one.score <= HIGHEST
+        assert one.score is not None or one.reason
+
+
+@parser
+def just_eval_judgements(data: bytes) -> None:
+    reply, answer = texts(data, 2)
+    with contextlib.suppress(UnreadableError):
+        assert judgements(reply, ("better", "safety"), answer)
+    with contextlib.suppress(MalformedError):
+        value, end = read_object(reply, 0)
+        assert 0 < end <= len(reply)
+        assert all(key == key.lower() for key in value)
+
+
+@functools.cache
+def instruction() -> Item:
+    return Item(
+        task="just_eval",
+        split="test",
+        index=0,
+        prompt="Name a river.",
+        reference={"id": 0, "aspects": list(ASPECTS[:5]), "answer": "The Rhine."},
+    )
+
+
+@parser
+def just_eval_score(data: bytes) -> None:
+    reply, answer = texts(data, 2)
+    scored("just_eval", instruction(), answer, Reply(text=reply))
+
+
+@parser
+def just_eval_critique(data: bytes) -> None:
+    chosen, graded, answer = texts(data, 3)
+    item = instruction()
+    sample = Sample(task=item.task, item=item.digest, index=0, prompt=item.prompt, response=answer)
+    replies = iter([Reply(text=chosen), Reply(text=graded)])
+
+    class Twice(Says):
+        def ask(self, calls: Sequence[Call]) -> list[Reply]:
+            return [next(replies) for _ in calls]
+
+    [found] = critique([(item, sample)], Twice(Reply()))
+    assert (found.feedback is None) == bool(found.reason)
+    storable(found)
+
+
+@parser
+def factscore_facts(data: bytes) -> None:
+    sentence, reply = texts(data, 2)
+    for fact in clean_facts(sentence[:2000], parse_facts(reply)):
+        assert fact.strip()
+
+
+@functools.cache
+def decomposer() -> DecomposerByJudge:
+    return DecomposerByJudge(demos.load(None))
+
+
+@parser
+def factscore_decomposer(data: bytes) -> None:
+    said, reply = texts(data, 2)
+    biography = Biography("Ada Lund", said[:5000], ())
+    [facts] = decomposer().decompose([biography], Says(Reply(text=reply[:2000])))
+    assert not (facts.failure and facts.texts)
+
+
+@parser
+def factscore_verdict(data: bytes) -> None:
+    said, failure = texts(data, 2)
+    found = verdict(Reply(text=said, failure=failure))
+    assert (found.supported is None) == bool(found.failure)
+
+
+@parser
+def pairwise_verdict(data: bytes) -> None:
+    reply, one, other = texts(data, 3)
+    found, why = pairwise.read(Reply(text=reply), (one, other))
+    assert (found is None) == bool(why)
+    pairwise.prompt("?", one, other)
+
+
+@parser
+def wire_completion(data: bytes) -> None:
+    with contextlib.suppress(wire.NotACompletionError):
+        answer = wire.read(data, ("True", "False"), Tokens(10, 100))
+        assert answer.reply.failure or answer.reply.text.strip()
+        assert answer.used.prompt >= 0 and answer.used.completion >= 0
+        storable(answer.reply)
+    message = wire.error_message(data)
+    assert len(message) <= wire.MAX_MESSAGE and message.isprintable()
+
+
+@parser
+def wire_retry_after(data: bytes) -> None:
+    wait = retry_after(text(data))
+    assert wait is None or 0 <= wait < math.inf
+
+
+# Files that people write --------------------------------------------------------------------------
+
+
+@parser
+def yaml_policy(data: bytes) -> None:
+    with files(policy_yaml=data) as folder:
+        storable(settings.load_policy(folder / "policy.yaml"))
+
+
+@parser
+def yaml_run(data: bytes) -> None:
+    with files(run_yaml=data) as folder:
+        assert config.load(folder / "run.yaml").identity
+
+
+@parser
+def yaml_judging(data: bytes) -> None:
+    with files(judge_yaml=data) as folder:
+        judging = load_judging(folder / "judge.yaml")
+        if judging.judge is not None:
+            wire.request(judging.judge, Call(prompt="p"), ())
+
+
+@parser
+def yaml_prompts(data: bytes) -> None:
+    with files(prompts_yaml=data) as folder:
+        loaded = prompts.load(folder / "prompts.yaml")
+        assert loaded.digest
+        loaded.call("{{answer}}", "{{instruction}}", ASPECTS[:5])
+
+
+# Data that people download ------------------------------------------------------------------------
+
+
+@parser
+def gsm8k_items(data: bytes) -> None:
+    with files(train_jsonl=data, test_jsonl=data) as folder:
+        assert len(problems.gsm8k("train", folder)) + len(problems.gsm8k("gate", folder)) == len(
+            problems.gsm8k("test", folder)
+        )
+
+
+@parser
+def gsm8k_variants(data: bytes) -> None:
+    with files(SVAMP_json=data) as folder:
+        problems.svamp("test", folder)
+    with files(gsmhardv2_jsonl=data) as folder:
+        problems.gsm_hard("test", folder)
+    with files(gsmplus_testmini_jsonl=data) as folder:
+        problems.gsm_plus("test", folder)
+
+
+@parser
+def just_eval_items(data: bytes) -> None:
+    rows, lines = parts(data, 2)
+    with files(rows_json=rows, lines_jsonl=lines) as folder:
+        for item in instructions("test", folder):
+            storable(item)
+
+
+@parser
+def factscore_items(data: bytes) -> None:
+    names, labels = parts(data, 2)
+    with files(prompt_entities_txt=names, ChatGPT_jsonl=labels) as folder:
+        for item in entities("test", folder):
+            storable(item)
+
+
+@parser
+def factscore_demonstrations(data: bytes) -> None:
+    with files(demons_json=data) as folder:
+        DecomposerByJudge(demos.load(folder / "demons.json")).prompt("Ada Lund painted.")
+
+
+@parser
+def factscore_pages(data: bytes) -> None:
+    with files(pages_jsonl=data) as folder:
+        count = build_knowledge(folder / "pages.jsonl", folder / "pages.db")
+        with Knowledge(folder / "pages.db") as knowledge:
+            assert count > 0 and knowledge.page("\ud800") is None
+
+
+@parser
+def factscore_database(data: bytes) -> None:
+    with files(pages_db=data) as folder, Knowledge(folder / "pages.db") as knowledge:
+        knowledge.page("Ada Lund")
+
+
+@parser
+def recorded_responses(data: bytes) -> None:
+    with files(responses_jsonl=data) as folder:
+        replay.score(tasks.load("mini_gsm8k"), folder / "responses.jsonl", split="sealed")
+
+
+@parser
+def recorded_judgments(data: bytes) -> None:
+    rows, answers, judged = parts(data, 3)
+    with files(rows_json=rows, answers_jsonl=answers, judged_jsonl=judged) as folder:
+        replay.score(
+            "just_eval",
+            folder / "answers.jsonl",
+            data=folder / "rows.json",
+            judgments=folder / "judged.jsonl",
+            out=folder / "out",
+        )
+        evaluation.load(folder / "out")
+
+
+@parser
+def recorded_facts(data: bytes) -> None:
+    answers, facts = parts(data, 2)
+    with files(names_txt=b"Ada Lund\nBo Ek\n", answers_jsonl=answers, facts_jsonl=facts) as folder:
+        replay.score(
+            "factscore",
+            folder / "answers.jsonl",
+            data=folder / "names.txt",
+            facts=folder / "facts.jsonl",
+            out=folder / "out",
+        )
+        evaluation.load(folder / "out")
+
+
+@parser
+def lm_eval_output(data: bytes) -> None:
+    results, samples = parts(data, 2)
+    with files(results_t_json=results, samples_sums_t_jsonl=samples) as folder:
+        for found in lm_eval_results.load(folder).values():
+            assert found.evaluation.identity
+            lm_eval_results.alike(found.evaluation, found.evaluation)
+
+
+# What this program wrote, and somebody may have changed -------------------------------------------
+
+
+@parser
+def store_json(data: bytes) -> None:
+    with files(value_json=data) as folder:
+        store.read_json(folder / "value.json")
+
+
+@parser
+def store_jsonl(data: bytes) -> None:
+    with files(lines_jsonl=data) as folder:
+        store.read_jsonl(folder / "lines.jsonl")
+    with files(lines_jsonl_gz=data) as folder:
+        path = folder / "lines.jsonl.gz"
+        (folder / "lines_jsonl.gz").rename(path)
+        store.read_jsonl(path)
+
+
+@parser
+def evaluation_folder(data: bytes) -> None:
+    about, items, samples, scores = parts(data, 4)
+    with files(
+        evaluation_json=about, items_jsonl=items, samples_jsonl=samples, scores_jsonl=scores
+    ) as folder:
+        evaluation.load(folder)
+
+
+@parser
+def plan(data: bytes) -> None:
+    with files(plan_json=data) as folder:
+        store.parse(Plan, store.read_json(folder / "plan.json"), "plan.json")
+
+
+@parser
+def judge_finding(data: bytes) -> None:
+    with files(finding_json=data) as folder:
+        reliability.read(folder / "finding.json")
+
+
+@parser
+def judge_labels(data: bytes) -> None:
+    with files(labels_jsonl=data) as folder:
+        read_labels(folder / "labels.jsonl", labelled())
+
+
+@functools.cache
+def labelled() -> Saved:
+    item = mini("mini_gsm8k")
+    sample = Sample(task=item.task, item=item.digest, index=0, prompt="", response="#### 1")
+    task = tasks.load("mini_gsm8k")
+    return evaluation.build(
+        task,
+        [item],
+        [sample],
+        model=ModelRef(id="m"),
+        engine="recorded",
+        decoding={},
+        split="sealed",
+        prompt_digest="p",
+    )
+
+
+@parser
+def judge_cache(data: bytes) -> None:
+    with (
+        files(judge_sqlite=data) as folder,
+        contextlib.closing(Cache(folder / "judge.sqlite")) as cache,
+    ):
+        cache.get(["a" * 64, "key"])
+        assert cache.put("new", Reply(text="\ud800 yes")).text
+
+
+@parser
+def ledger(data: bytes) -> None:
+    rows, head = parts(data, 2)
+    with files(ledger_jsonl=rows) as folder:
+        (folder / "HEAD").write_bytes(head)
+        board = Board(folder)
+        if not board.verify():
+            page = board.rows()
+            markdown.board(page)
+    with files(ledger_jsonl=rows, base_jsonl=b"") as folder:
+        merging.merge(
+            folder / "base.jsonl", folder / "ledger.jsonl", folder / "ledger.jsonl", "ledger.jsonl"
+        )
+        assert (folder / "ledger.jsonl").read_bytes() == rows
+
+
+# What is shown ------------------------------------------------------------------------------------
+
+_SPECIAL = re.compile(r"(?<!\\)(?:\\\\)*([`*\[\]|~#$])")
+
+
+@parser
+def shown_text(data: bytes) -> None:
+    said = text(data)
+    seen = visible(said)
+    seen.encode()
+    assert json.loads(embed([said, {said: 1}])) == [seen, {seen: 1}]
+    assert not set(embed(said)) & set("<>&\u2028\u2029")
+    escaped = markdown.escape(said)
+    assert escaped.isprintable() and not set("<>") & set(escaped)
+    assert not _SPECIAL.search(escaped)
+    assert latex.escape(said).isprintable()
+    ET.fromstring(Badge(said, said[::-1]).svg())
+    assert len(summary(said, room=500).encode()) <= 500
+
+
+def rows_of(said: str) -> tuple[list[Any], Decision]:
+    from harness.leaderboard.board import _row
+    from harness.schema import EvaluationEntry
+
+    made: Evaluation = labelled().evaluation
+    named = made.model_copy(update={"task": said, "split": said, "model": ModelRef(id=said)})
+    entry = EvaluationEntry(name=said or "m", evaluation=named, samples="0" * 64)
+    alarm = Alarm(kind="length", task=said, message=said, candidate=1.0)
+    decision = Decision(
+        verdict="inconclusive",
+        checks=[],
+        reasons=[said],
+        policy=Policy(rules=[Rule(task=said, metric=said, margin=0.1)]),
+        policy_digest="0" * 64,
+        baseline={},
+        candidate={},
+        alarms=[alarm],
+    )
+    return [_row(said, entry, "0" * 64)], decision
+
+
+@parser
+def shown_board(data: bytes) -> None:
+    said = data[:2000].decode("utf-8", "replace")  # a name has no surrogates
+    rows, decision = rows_of(said)
+    for shown in (markdown.board(rows), latex.board(rows), markdown.decision(decision)):
+        assert "<script" not in shown
+    assert len(list(read_csv(io.StringIO(csv.board(rows), newline="")))) > 1
+    ET.fromstring(junit(decision))
+    assert all("\n" not in command and "\r" not in command for command in commands(decision))
+    page = board_page(rows)
+    page.encode()
+    assert page.count("<script") == page.count("</script>") == blank_page().count("<script")
+
+
+@functools.cache
+def blank_page() -> str:
+    return board_page(rows_of("")[0])
