@@ -10,6 +10,7 @@ def encode(prompt: str, response: str, tokenizer: Any) -> list[int]:
 
     A response ends with the end token, also where a length limit cut it off: a reward is of a text.
     """
+    prompt, response = _sayable(prompt), _sayable(response)
     # As `HFEngine.encode`: a rendered prompt that starts with BOS gets no other.
     bare = bool(tokenizer.bos_token) and prompt.startswith(tokenizer.bos_token)
     asked = tokenizer.encode(prompt, add_special_tokens=not bare)
@@ -25,3 +26,8 @@ def render(prompt: str, tokenizer: Any) -> str:
         return prompt
     turn = [{"role": "user", "content": prompt}]
     return str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
+
+
+def _sayable(text: str) -> str:
+    """Lone surrogates, which models do emit and tokenizers refuse, as '?'."""
+    return text.encode("utf-8", "replace").decode()

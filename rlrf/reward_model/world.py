@@ -30,7 +30,7 @@ def sample_preferences(
 ) -> list[Preference]:
     """Preferences between `n` sampled answers to `prompts` items of each mini benchmark.
 
-    At most one a prompt; prompts whose answers are all equally good give none.
+    At most one a prompt and domain; prompts whose answers are all equally good give none.
     """
     tasks = {task.name: task for task in TASKS}
     asked = {name: pick(task, split, prompts, turn=0, seed=seed) for name, task in tasks.items()}
@@ -42,27 +42,27 @@ def sample_preferences(
 def preferences_of(
     samples: Sequence[Sample], items: Mapping[str, Item], tasks: Mapping[str, Task], seed: int
 ) -> list[Preference]:
-    """At most one preference an item, between two of its `samples` that were not cut off.
+    """At most one preference an item and domain, of two of its `samples` that were not cut off.
 
     The better one has the higher primary metric, by `LEAST_GAP` of its range; of the pairs that
     do, `seed` chooses, so that not only the widest are there.
     """
     values = _values([s for s in samples if s.finish_reason != "length"], items, tasks)
+    prompts = {sample.item: sample.prompt for sample in samples}
     found = []
     for name, responses in values.items():
         primary = tasks[items[name].task].primary
         gap = LEAST_GAP * (primary.high - primary.low)
         sign = 1 if primary.higher_is_better else -1
-        candidates = [
-            (better, worse)
-            for better, high in responses.items()
-            for worse, low in responses.items()
-            if sign * (high - low) >= gap
-        ]
-        if candidates:
-            better, worse = min(candidates, key=lambda pair: digest([seed, name, *pair]))
-            prompt = next(s.prompt for s in samples if s.item == name)
-            domain = DOMAINS.get(items[name].task) or _arithmetic(better, worse)
+        candidates: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        for better, high in responses.items():
+            for worse, low in responses.items():
+                if sign * (high - low) >= gap:
+                    domain = DOMAINS.get(items[name].task) or _arithmetic(better, worse)
+                    candidates[domain].append((better, worse))
+        for domain, ordered in sorted(candidates.items()):
+            better, worse = min(ordered, key=lambda pair: digest([seed, name, *pair]))
+            prompt = prompts[name]
             found.append(Preference(prompt=prompt, chosen=better, rejected=worse, domain=domain))
     return found
 

@@ -6,7 +6,7 @@ import pytest
 import toy
 
 from harness.errors import UserError
-from harness.schema import Item
+from harness.schema import Item, Sample
 from rlrf.reward_model.preferences import (
     Preference,
     check_columns,
@@ -14,8 +14,10 @@ from rlrf.reward_model.preferences import (
     read_preferences,
     split,
 )
-from rlrf.reward_model.world import preferences_of
+from rlrf.reward_model.world import FORM, RESULT, preferences_of, sample_preferences
+from tasks.mini import TASKS
 
+ARITHMETIC = TASKS[0]
 ROW = {"prompt": "p", "chosen": "good", "rejected": "bad"}
 
 
@@ -96,3 +98,27 @@ def test_preferences_of_samples_follow_the_tasks_own_score():
     ]
     found = preferences_of(samples, items, {"toy": toy.TASK}, seed=0)
     assert [(one.chosen, one.rejected) for one in found] == [("4", "9")]
+
+
+def test_arithmetic_is_compared_by_form_and_by_result():
+    item = ARITHMETIC.items("train")[0]
+    worked = item.reference["answer"]
+    texts = [worked, worked.replace("####", "#### 1"), "#### 3"]
+    samples = [
+        Sample(task=item.task, item=item.digest, index=0, repeat=i, prompt="<p>", response=text)
+        for i, text in enumerate(texts)
+    ]
+    found = preferences_of(samples, {item.digest: item}, {item.task: ARITHMETIC}, seed=0)
+    assert found == [
+        Preference(prompt="<p>", chosen=worked, rejected=texts[2], domain=FORM),
+        Preference(prompt="<p>", chosen=worked, rejected=texts[1], domain=RESULT),
+    ]
+
+
+def test_a_policy_gives_preferences_of_all_three_benchmarks():
+    from harness.engines.hf import HFEngine
+    from rlrf.quickstart import seed_policy
+
+    found = sample_preferences(HFEngine(seed_policy(), device="cpu"), 12, n=4)
+    assert {one.domain for one in found} >= {"biography", "instructions"}
+    assert all(one.prompt.startswith("<|user|>") for one in found)

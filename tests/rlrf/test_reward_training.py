@@ -75,7 +75,7 @@ def test_centred_rewards_have_zero_between_good_and_bad(tiny_model, tmp_path):
 def test_a_reward_does_not_depend_on_its_batch_and_long_texts_are_bounded(trained):
     model = RewardModel(trained, device=CPU)
     prompts = [one.prompt for one in PAIRS[:6]] + ["word " * 5000]
-    responses = ["short", "x" * 40, "The answer is 7.", "", "7", "8" * 90, "The end."]
+    responses = ["short", "x" * 40, "The answer is 7.", "", "7", "8" * 90, "The \ud800 end."]
     together = model.score(prompts, responses)
     alone = [model.score([p], [r])[0] for p, r in zip(prompts, responses, strict=True)]
     assert together == pytest.approx(np.array(alone), abs=1e-5)
