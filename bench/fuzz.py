@@ -3,14 +3,15 @@
     python bench/fuzz.py --seconds 900 --data ../shared/data --out fuzz.json
 
 The parsers, what they promise, and the ways to spoil an input are those of `tests/fuzz`; with
-`--data`, real replies and data sets are spoiled too. First every bomb is thrown at every parser at
-100 KB and at 1 MB, then spoiled inputs until each parser has had its share of the seconds. An input
+`--data`, real replies and data sets are spoiled too. First every bomb of 100 KB is thrown at every
+parser, then spoiled inputs, and now and then a bomb of 1 MB, for its share of the seconds. An input
 that crashes a parser, or takes more than a second of CPU although it is no longer than 100 KB, is
 kept in the folder `faults` beside the report. Exit status 1 where there is one.
 
     python bench/fuzz.py --guided 100000 --only gsm8k_answer
 
-lets Atheris choose the inputs by the code that they reach; it has to be installed.
+lets Atheris choose the inputs by the code that they reach. It has to be installed, or lie in an
+environment of its own that sees this one's packages by PYTHONPATH.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 from harness.store import write_json
@@ -41,6 +43,7 @@ from parsers import PARSERS
 
 SLOW = 1.0  # seconds of CPU, for what is no longer than MODERATE
 MODERATE, LARGE = 100_000, 1_000_000  # bytes
+OFTEN = 0.002  # chance of a bomb of LARGE size
 HANGING = 20.0  # seconds of CPU
 MEMORY = 8 * 1024**3  # bytes of address space
 
@@ -114,25 +117,38 @@ def bounded() -> Iterator[None]:
 
 
 @functools.cache
-def bombs() -> list[bytes]:
-    """Every bomb in both sizes; made once, as making one may take more memory than reading it."""
-    return [make(size)[:size] for size in (MODERATE, LARGE) for make in material.BOMBS.values()]
+def bombs(size: int) -> list[bytes]:
+    """Every bomb of `size`; made once, as making one may take more memory than reading it."""
+    return [make(size)[:size] for make in material.BOMBS.values()]
 
 
 def storm(name: str, inputs: list[bytes], seconds: float, seed: int, keep: Path) -> Found:
-    """All bombs, and then spoiled `inputs` for `seconds` of wall clock."""
+    """All bombs of `MODERATE` size; then, for `seconds` of wall clock, spoiled `inputs`."""
     parser, found, rng = PARSERS[name], Found(), random.Random(f"{seed} {name}")
     parser(inputs[0])  # what is imported late is no part of an input's time
-    bombs()
+    rare = bombs(LARGE)
+    frequent = bombs(MODERATE)
     forget()
     before = resident("VmRSS")
-    for bomb in bombs():
+    for bomb in frequent:
         feed(parser, bomb, found, keep)
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        feed(parser, material.spoiled(rng, inputs), found, keep)
+        large = rng.random() < OFTEN
+        feed(parser, rng.choice(rare) if large else material.spoiled(rng, inputs), found, keep)
     found.memory = resident("VmHWM") - before
     return found
+
+
+def functions() -> Iterator[FunctionType]:
+    """The functions and methods of this project that are loaded, each once."""
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] in ("harness", "tasks", "rlrf"):
+            here = [one for one in vars(module).values() if getattr(one, "__module__", "") == name]
+            classes = [vars(one).values() for one in here if isinstance(one, type)]
+            for one in [*here, *(method for methods in classes for method in methods)]:
+                if isinstance(one, FunctionType):
+                    yield one
 
 
 def guided(name: str, inputs: list[bytes], runs: int, folder: Path) -> None:
@@ -142,7 +158,8 @@ def guided(name: str, inputs: list[bytes], runs: int, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for data in inputs:
         (folder / hashlib.sha256(data).hexdigest()[:12]).write_bytes(data)
-    atheris.instrument_all()
+    for function in functions():
+        atheris.instrument_func(function)
     options = [f"-runs={runs}", "-timeout=20", "-max_len=20000", "-rss_limit_mb=4096", str(folder)]
     atheris.Setup([sys.argv[0], *options], PARSERS[name])
     atheris.Fuzz()
@@ -170,15 +187,15 @@ def main() -> None:
         for name in given.only:
             found = storm(name, inputs[name], given.seconds / len(given.only), given.seed, keep)
             report[name] = vars(found)
+            total = sum(found["executions"] for found in report.values())
+            write_json(given.out, {"seed": given.seed, "executions": total, "parsers": report})
             print(
                 f"{name:26} {found.executions:9,} executions, slowest {found.slowest:6.3f} s, "
                 f"{found.memory / 2**20:5.0f} MiB  {found.faults or ''}",
                 flush=True,
             )
-    total = sum(found["executions"] for found in report.values())
     faults = sum(len(found["faults"]) for found in report.values())
     print(f"{total:,} executions, {faults} kinds of faults")
-    write_json(given.out, {"seed": given.seed, "executions": total, "parsers": report})
     sys.exit(bool(faults))
 
 
