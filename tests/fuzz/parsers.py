@@ -448,7 +448,7 @@ def factscore_pages(data: bytes) -> None:
     with files(pages_jsonl=data) as folder:
         count = build_knowledge(folder / "pages.jsonl", folder / "pages.db")
         with Knowledge(folder / "pages.db") as knowledge:
-            assert count > 0 and knowledge.page("\ud800") is None
+            assert count > 0 and knowledge.page("nobody \ud800") is None
 
 
 @parser

@@ -240,6 +240,9 @@ def test_what_a_folder_says_itself_is_not_said_again(tmp_path: Path) -> None:
         score("mini_gsm8k", tmp_path / "e", split="gate")
     with pytest.raises(UserError, match="holds no evaluation of gsm8k, but of mini_gsm8k"):
         score("gsm8k", tmp_path / "e")
-    (tmp_path / "e" / evaluation.ITEMS).write_text("")
-    with pytest.raises(UserError, match=r"items\.jsonl is not what evaluation\.json was made from"):
-        score("mini_gsm8k", tmp_path / "e")
+    items = tmp_path / "e" / evaluation.ITEMS
+    with_nan = items.read_text().replace('"reference":{', '"reference":{"a":NaN,', 1)
+    for changed in ("", with_nan):
+        items.write_text(changed)
+        with pytest.raises(UserError, match=r"items\.jsonl is not what evaluation\.json was made"):
+            score("mini_gsm8k", tmp_path / "e")
