@@ -22,7 +22,7 @@ from rlrf.reward_model.training import MANIFEST, Manifest
 
 Rewards = npt.NDArray[np.float64]
 
-BATCH_TOKENS = 16_384  # of a forward pass, padding included
+BATCH_TOKENS = 4_096  # of a forward pass, padding included
 
 
 class Scorer(Protocol):
@@ -92,7 +92,9 @@ class RewardModel:
                     ids[place, : len(rows[i])] = torch.tensor(rows[i])
                     mask[place, : len(rows[i])] = 1
                 device = self.model.device
-                found = self.model(input_ids=ids.to(device), attention_mask=mask.to(device))
+                found = self.model(
+                    input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False
+                )
                 rewards[batch] = found.logits[:, 0].double().cpu().numpy()
                 advance(len(batch))
         if not np.isfinite(rewards).all():
