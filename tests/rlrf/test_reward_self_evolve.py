@@ -42,7 +42,7 @@ def preference(i: int) -> Preference:
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ser")
     tiny.save(folder / "model")
-    write_jsonl(folder / "pairs.jsonl", [preference(i) for i in range(56)])
+    write_jsonl(folder / "pairs.jsonl", [preference(i) for i in range(80)])
     (folder / "ser.yaml").write_text(YAML.format(minimum=5))
     return folder
 
@@ -56,7 +56,7 @@ def test_every_seed_and_threshold_has_loops_beside_its_baselines(result, place):
     assert [(e.thresholds, e.seed) for e in result.evolutions] == [
         ("own", 0), ("own", 1), ("strict", 0), ("strict", 1),
     ]  # fmt: skip
-    assert result.held_out + result.pairs == 56
+    assert result.held_out + result.pairs == 80
     for one in result.evolutions:
         assert one.labelled + one.unlabelled == result.pairs
         assert one.plain.labels.pairs == one.unlabelled
@@ -129,7 +129,7 @@ def test_the_command_line_trains_and_measures_one_model_or_several(place, capsys
         "evaluate", place / "rm0", place / "rm1", "--beta", "1", "--json",
         "--pairs", place / "pairs.jsonl",
     )  # fmt: skip
-    assert json.loads(capsys.readouterr().out)["accuracy"]["n"] == 56
+    assert json.loads(capsys.readouterr().out)["accuracy"]["n"] == 80
 
 
 def test_the_command_line_shows_the_tables_of_a_run(result, place, capsys):
