@@ -16,7 +16,8 @@ from typing import Any
 from parsers import SPLIT
 
 import tasks
-from harness import evaluation, plan
+from harness import evaluation
+from harness.gate import plan
 from harness.judge.cache import Cache
 from harness.leaderboard import Board
 from harness.schema import ModelRef, Policy, Reply, Rule, Sample

@@ -24,6 +24,7 @@ from typing import Any
 import tasks
 from harness import evaluation, lm_eval_results, reliability, replay, settings, store
 from harness.errors import UserError
+from harness.gate.plan import Plan
 from harness.judge import pairwise, wire
 from harness.judge.budget import Tokens
 from harness.judge.cache import Cache
@@ -33,7 +34,6 @@ from harness.judge.pace import retry_after
 from harness.judge.saved import Saved
 from harness.leaderboard import Board
 from harness.leaderboard import merge as merging
-from harness.plan import Plan
 from harness.render import csv, latex, markdown
 from harness.render.badge import Badge
 from harness.render.github import commands, summary
@@ -95,9 +95,11 @@ def parser(function: Parser) -> Parser:
 
 def text(data: bytes) -> str:
     try:
-        return data.decode("utf-8", "surrogatepass")
+        found = data.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:
-        return data.decode("utf-8", "surrogateescape")
+        found = data.decode("utf-8", "surrogateescape")
+    # JSON and tokenizers give halves that meet as one character.
+    return found.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
 
 
 def texts(data: bytes, count: int) -> list[str]:
