@@ -19,9 +19,9 @@ from matplotlib.figure import Figure
 from scipy.special import stdtrit
 from scipy.stats import binom
 
+from harness.gate.simulate import Settings, simulate
 from harness.render.simulation import picture
 from harness.render.style import BLUE, GREY, RED, TEXT, styled, svg
-from harness.simulate import Settings, simulate
 from harness.stats.noninferiority import tango_statistic
 from harness.stats.reuse import ladder
 from harness.stats.sequential import log_evidence

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from harness import alarms, evaluation, sides
-from harness.gate import decide, raise_alarms
+from harness import evaluation, sides
+from harness.gate import alarms, decide, raise_alarms
 from harness.render import markdown
 from harness.schema import Decision, Policy
 from harness.settings import default_policy, load_policy

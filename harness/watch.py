@@ -20,7 +20,7 @@ from harness.errors import UserError
 from harness.evaluate import evaluate
 from harness.evaluation import Scored
 from harness.gate import decide
-from harness.plan import Plan, orders
+from harness.gate.plan import Plan, orders
 from harness.schema import Decision, Evaluation, Sample, Score, digest
 from harness.store import jsonl_bytes
 from tasks.plugin import Judge, Task
@@ -58,7 +58,8 @@ def evaluate_like(
 ) -> dict[str, Scored]:
     """Task -> evaluation of the engine's model on the items that the baseline was asked.
 
-    It answers as the baseline did: as often, at the same temperature and length limit. Written to `out`/TASK if `out` is given.
+    It answers as the baseline did: as often, at the same temperature and length limit. Written to
+    `out`/TASK if `out` is given.
 
     Raises:
         UserError: as `harness.evaluate.evaluate`.

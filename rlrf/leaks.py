@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from harness.alarms import overlap
+from harness.gate.alarms import overlap
 from harness.schema import Item
 from rlrf.pairs import Pair
 

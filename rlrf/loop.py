@@ -12,10 +12,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import alarms, evaluation, gate, models
+from harness import evaluation, gate, models
 from harness.errors import UserError
 from harness.evaluate import evaluate
 from harness.evaluation import Scored
+from harness.gate import alarms
 from harness.judge.config import load_judging
 from harness.leaderboard import Board
 from harness.progress import say

@@ -6,8 +6,8 @@ import random
 from collections.abc import Sequence
 from typing import Protocol
 
-from harness import evidence
 from harness.errors import UserError
+from harness.gate import evidence
 from harness.schema import Item, JudgeRef, Metric, MetricResult, Sample
 from tasks.plugin import Answered, Judge, Task
 

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Literal
 
 from harness.errors import UserError
-from harness.evidence import Scored
+from harness.gate.evidence import Scored
 from harness.leaderboard import ledger
 from harness.leaderboard.audit import Audit, lean, metric_problems
 from harness.leaderboard.ledger import FIRST, Line, Reading

@@ -1,12 +1,12 @@
-"""The outcomes of `harness.simulate` as a table and as a picture."""
+"""The outcomes of `harness.gate.simulate` as a table and as a picture."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from harness.gate.simulate import PolicyOutcome, Settings
 from harness.render.style import BLUE, GREY, RED, styled, svg
 from harness.schema import MetricResult
-from harness.simulate import PolicyOutcome, Settings
 
 
 def table(settings: Settings, outcomes: Sequence[PolicyOutcome]) -> str:

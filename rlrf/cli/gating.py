@@ -14,7 +14,7 @@ from harness.progress import say
 from rlrf.cli.common import EXIT, FILE, FOLDER, as_json, print_json
 
 if TYPE_CHECKING:
-    from harness.plan import Plan
+    from harness.gate.plan import Plan
     from harness.schema import Decision, Policy
     from harness.sides import Side
 
@@ -54,8 +54,8 @@ def plan(
     rlrf plan policy.yaml --baseline evaluations/m0 --second evaluations/m0_again --out plan.json
     rlrf gate --plan plan.json evaluations/m0 evaluations/m1
     """
-    from harness import plan as planning
     from harness import sides
+    from harness.gate import plan as planning
     from harness.settings import load_policy
     from harness.store import write_json
     from rlrf.result import table
@@ -154,9 +154,9 @@ def gate(
     rlrf gate --plan plan.json evaluations/m0 --model runs/first/iter_1/train/model
     rlrf gate leaderboards/mine --name M1 evaluations/m2
     """
-    from harness import alarms, sides
-    from harness import plan as planning
-    from harness.gate import decide, raise_alarms
+    from harness import sides
+    from harness.gate import alarms, decide, raise_alarms
+    from harness.gate import plan as planning
 
     if (candidate is None) == (model is None):
         raise UserError("Name either the folder CANDIDATE, or a model to evaluate with --model.")
@@ -208,7 +208,7 @@ def gate(
 
 
 def _read_plan(path: Path) -> Plan:
-    from harness.plan import Plan
+    from harness.gate.plan import Plan
     from harness.store import parse, read_json
 
     return parse(Plan, read_json(path), str(path))

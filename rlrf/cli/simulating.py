@@ -46,8 +46,8 @@ def simulate(
     from pydantic import ValidationError
 
     from harness import evaluation
-    from harness import simulate as simulation
     from harness.errors import UserError
+    from harness.gate import simulate as simulation
     from harness.render import simulation as render
     from harness.settings import explain
     from harness.store import write_bytes
@@ -108,19 +108,22 @@ def certify(
     """
     from typing import cast
 
-    from harness import certify as certification
     from harness import evaluation
+    from harness.gate import certify as certification
+    from harness.progress import track
     from harness.settings import default_policy, load_policy
 
     loaded = [evaluation.load(folder) for folder in runs]
     metrics = {task: one.evaluation.definitions.values() for task, one in loaded[0].items()}
-    found = certification.certify(
-        load_policy(policy) if policy else default_policy(metrics),
-        loaded,
-        by=cast(certification.By, by),
-        gates=gates,
-        seed=seed,
-    )
+    with track("certify", gates, "gates") as advance:
+        found = certification.certify(
+            load_policy(policy) if policy else default_policy(metrics),
+            loaded,
+            by=cast(certification.By, by),
+            gates=gates,
+            seed=seed,
+            on_done=advance,
+        )
     if json_:
         print_json(found.model_dump(mode="json"))
     else:

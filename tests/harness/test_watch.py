@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 
 import tasks
-from harness import evaluation, plan
+from harness import evaluation
 from harness.errors import UserError
 from harness.evaluate import evaluate
 from harness.evaluation import Scored
-from harness.plan import Plan
+from harness.gate import plan
+from harness.gate.plan import Plan
 from harness.schema import ModelRef, Policy, Rule
 from harness.watch import evaluate_like, watch
 

@@ -13,10 +13,10 @@ from scipy.stats import binom
 
 from harness.errors import UserError
 from harness.gate import decide, promote
+from harness.gate.simulate import CONTENDERS, PolicyOutcome, Seen, Settings, like, simulate
 from harness.render.simulation import picture
 from harness.replay import score
 from harness.schema import Policy, Rule
-from harness.simulate import CONTENDERS, PolicyOutcome, Seen, Settings, like, simulate
 from harness.stats.sequential import watch
 
 

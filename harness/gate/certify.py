@@ -16,9 +16,8 @@ import numpy as np
 from pydantic import Field
 
 from harness.errors import UserError
-from harness.evidence import Scored
 from harness.gate import decide
-from harness.progress import track
+from harness.gate.evidence import Scored
 from harness.schema import Evaluation, Policy, Record, Score, Verdict, digest
 
 Run = Mapping[str, Scored]
@@ -63,8 +62,11 @@ def certify(
     gates: int = 400,
     seed: int = 0,
     confidence: float = 0.95,
+    on_done: Callable[[int], None] | None = None,
 ) -> Certificate:
     """Gate a model against itself: `runs` are its evaluations, each task -> evaluation.
+
+    `on_done(k)` is called after k more of the `gates`.
 
     `by="answers"`: each gate draws, item by item, different answers for its two sides out of all
     that the runs hold: as many as a run has, or half of them where there is one run. Given the
@@ -97,24 +99,20 @@ def certify(
         pairs = list(permutations(range(len(runs)), 2))
         if len(pairs) > gates:
             pairs = [pairs[i] for i in sorted(rng.choice(len(pairs), gates, replace=False))]
-        verdicts = _all(len(pairs), lambda k: decide(policy, *(runs[i] for i in pairs[k])).verdict)
+        gate = (decide(policy, *(runs[i] for i in pair)).verdict for pair in pairs)
         independent = len(runs) // 2
     else:
         pools = {task: _Pool(policy, task, [run[task] for run in runs]) for task in tasks}
-        verdicts = _all(gates, lambda _: _shuffled(policy, pools, rng))
+        gate = (_shuffled(policy, pools, rng) for _ in range(gates))
         independent = gates
+    verdicts = []
+    for verdict in gate:
+        verdicts.append(verdict)
+        if on_done:
+            on_done(1)
     return _certificate(
         policy, runs, verdicts, by=by, independent=independent, seed=seed, confidence=confidence
     )
-
-
-def _all(gates: int, gate: Callable[[int], Verdict]) -> list[Verdict]:
-    verdicts = []
-    with track("certify", gates, "gates") as advance:
-        for k in range(gates):
-            verdicts.append(gate(k))
-            advance(1)
-    return verdicts
 
 
 def _require_one_model(runs: Sequence[Run], tasks: Sequence[str]) -> None:

@@ -32,7 +32,7 @@ from typing import Literal
 import numpy as np
 
 from harness.errors import UserError
-from harness.evidence import Evidence, Scored, gather
+from harness.gate.evidence import Evidence, Scored, gather
 from harness.schema import Alarm, Check, Decision, Metric, Policy, Promotion, Verdict, digest
 from harness.stats import Estimate
 from harness.stats.anytime import bounds, p_of_no_change

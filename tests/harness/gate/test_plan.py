@@ -11,8 +11,8 @@ from quiz import Made, make
 
 from harness.errors import UserError
 from harness.gate import decide
-from harness.plan import Plan, PlannedRule, decide_by, order, orders
-from harness.plan import make as plan
+from harness.gate.plan import Plan, PlannedRule, decide_by, order, orders
+from harness.gate.plan import make as plan
 from harness.schema import Policy, Rule, digest
 from harness.store import parse, read_json, write_json
 

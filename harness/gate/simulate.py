@@ -20,7 +20,7 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from harness.errors import UserError
-from harness.evidence import Scored, gather
+from harness.gate.evidence import Scored, gather
 from harness.schema import MetricResult, Policy, Record, Rule
 from harness.stats.noninferiority import mcnemar, tango_statistic
 

@@ -18,8 +18,8 @@ import numpy as np
 from pydantic import Field
 
 from harness.errors import UserError
-from harness.evidence import Scored, gather
 from harness.gate import decide
+from harness.gate.evidence import Scored, gather
 from harness.schema import (
     SCHEMA_VERSION,
     Decision,

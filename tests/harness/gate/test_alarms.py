@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import pytest
 from quiz import make
 
-from harness.alarms import examine, overlap, reward_hacking
 from harness.gate import decide, raise_alarms
+from harness.gate.alarms import examine, overlap, reward_hacking
 from harness.schema import Alarm, FinishReason, Policy, Rule, Sample
 
 WORDS = [f"word{i}" for i in range(400)]

@@ -7,8 +7,8 @@ import pytest
 from quiz import Made, make
 from scipy.stats import binomtest
 
-from harness.certify import certify, upper_bound
 from harness.errors import UserError
+from harness.gate.certify import certify, upper_bound
 from harness.schema import Policy, Rule
 
 
