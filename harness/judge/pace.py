@@ -38,7 +38,7 @@ def retry_after(value: str | None) -> float | None:
     """
     if value is None:
         return None
-    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", value.strip()):
+    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", value := value.strip()):
         return float(value)
     try:
         until = parsedate_to_datetime(value)

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from harness.judge.pace import retry_after
 
 
-@pytest.mark.parametrize(("value", "seconds"), [("0", 0), ("17", 17), (" 2.5 ", 2.5), (None, None)])
+@pytest.mark.parametrize(
+    ("value", "seconds"), [("0", 0), ("17", 17), (" 2.5 ", 2.5), ("\x1e3", 3), (None, None)]
+)
 def test_seconds_are_read(value, seconds):
     assert retry_after(value) == seconds
 
