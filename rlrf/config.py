@@ -11,6 +11,7 @@ found in neither is a Hugging Face hub id. `board` is a folder of the working di
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -192,6 +193,7 @@ def load(path: Path) -> Config:
 
 def _beside(path: Path, place: str | None) -> str | None:
     """`place` as it lies beside the file, where it does."""
-    if place is None or not (path.parent / place).exists():
+    # Not `Path.exists`, which raises where a name is too long for a file.
+    if place is None or not os.path.exists(path.parent / place):
         return place
     return str((path.parent / place).resolve())

@@ -80,7 +80,7 @@ def load_judging(path: Path | None) -> Judging:
         return Judging()
     judging = _rooted(files.load(path, Judging), path.parent)
     judge = judging.judge
-    if judge is not None and judge.engine and (path.parent / judge.model).is_dir():
+    if judge is not None and judge.engine and os.path.isdir(path.parent / judge.model):
         judge = judge.model_copy(update={"model": str(path.parent / judge.model)})
     return judging.model_copy(update={"judge": judge})
 

@@ -81,3 +81,8 @@ def test_identity_is_what_is_done_and_not_where(tmp_path):
 @pytest.mark.parametrize("path", sorted(Path("configs").glob("*.yaml")), ids=lambda p: p.stem)
 def test_the_examples_are_valid(path):
     assert load(path).tasks
+
+
+def test_a_model_whose_name_is_too_long_for_a_file_is_a_hub_name(tmp_path):
+    (tmp_path / "run.yaml").write_text(f"model: {'m' * 5000}\ntasks: [{{name: mini_gsm8k}}]\n")
+    assert load(tmp_path / "run.yaml").model == "m" * 5000
