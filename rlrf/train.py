@@ -7,12 +7,9 @@ generated, prompt and response apart, so that training sees the tokens that samp
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
 import tempfile
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ from harness.store import read_json, write_json, write_jsonl
 from rlrf.checkpoint import Checkpoint
 from rlrf.config import Adapter, Device, Training
 from rlrf.pairs import Pair
+from rlrf.quiet import quiet
 
 METRICS = {
     "loss": "loss",
@@ -36,27 +34,7 @@ METRICS = {
 }
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No bars or notices of the libraries: progress is ours to show, on stderr."""
-    import datasets
-    import transformers
-
-    before = os.environ.get("TQDM_DISABLE")
-    os.environ["TQDM_DISABLE"] = "1"
-    datasets.disable_progress_bars()
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            yield
-        finally:
-            if before is None:
-                del os.environ["TQDM_DISABLE"]
-
-
-@_quiet()
+@quiet()
 def dpo(
     pairs: Sequence[Pair],
     start: Checkpoint,

@@ -23,6 +23,7 @@ from rlrf.cli import (
     judging,
     knowledge,
     reporting,
+    rewarding,
     simulating,
     training,
 )
@@ -94,6 +95,7 @@ for command in (
     simulating.simulate,
     boards.board,
     reporting.report,
+    rewarding.reward_model,
     knowledge.knowledge,
     evaluating.tasks_,
     doctoring.doctor,

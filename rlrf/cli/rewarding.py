@@ -24,6 +24,10 @@ def reward_model() -> None:
 
     PAIRS are JSON lines of {"prompt", "chosen", "rejected"} and, if wanted, "domain"; or a run's
     pairs.jsonl; or the name of a data set on the Hugging Face hub, with its --column names.
+
+    \b
+    rlrf reward-model train runs/quickstart/iter_1/pairs/pairs.jsonl --base MODEL --out reward
+    rlrf reward-model evaluate reward --pairs held_out.jsonl
     """
 
 

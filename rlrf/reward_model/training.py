@@ -5,12 +5,9 @@ The loss is -log sigmoid(r_chosen - r_rejected) (R. A. Bradley and M. E. Terry, 
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
 import tempfile
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ from harness.progress import Advance, track
 from harness.schema import Record
 from harness.store import file_digest, new_folder, write_json, write_jsonl
 from rlrf.config import Device
+from rlrf.quiet import quiet
 from rlrf.reward_model.config import RewardTraining
 from rlrf.reward_model.encoding import encode
 from rlrf.reward_model.loading import check_tokenizer, context, load_model, load_tokenizer
@@ -72,7 +70,7 @@ def train(
     Raises:
         UserError: `base` cannot be used, no pair fits, or the loss is not a number.
     """
-    with _quiet(), new_folder(out) as folder:
+    with quiet(), new_folder(out) as folder:
         kept = _fit(preferences, base, training, device=device, seed=seed, folder=folder)
         manifest = Manifest(
             base=model_digest(base),
@@ -213,23 +211,3 @@ def _watch(advance: Advance) -> Any:
             self.rows.append({"step": state.global_step, **row})
 
     return Watch()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No bars or notices of the libraries: progress is ours to show, on stderr."""
-    import datasets
-    import transformers
-
-    before = os.environ.get("TQDM_DISABLE")
-    os.environ["TQDM_DISABLE"] = "1"
-    datasets.disable_progress_bars()
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            yield
-        finally:
-            if before is None:
-                del os.environ["TQDM_DISABLE"]
