@@ -9,6 +9,7 @@ import safetensors
 
 from harness.errors import UserError
 from harness.models import check
+from rlrf.quiet import quiet
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -53,6 +54,7 @@ def context(model: Any, tokenizer: Any, wanted: int | None = None) -> int:
     return min(known, default=2048)
 
 
+@quiet()
 def load_model(folder: Path, dtype: str, *, new_head: bool) -> Any:
     """The folder's model, with a head of one number; with `new_head`, one that may be made anew.
 
