@@ -160,6 +160,7 @@ def _look_next(result: RunResult) -> str:
     return "\n".join(
         [
             "Look next:",
+            f"- both answers to every item that changed: rlrf report {result.folder}",
             f"- the incumbent {result.incumbent}: {where}",
             f"- what it learned from: {result.folder}/iter_1/pairs/pairs.jsonl and report.json",
             f"- the record: rlrf board render {result.board}; rlrf board verify {result.board}",
