@@ -140,6 +140,14 @@ def test_slices_of_an_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture[s
     )
 
 
+def test_data_may_be_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "names.txt").write_text("Ada Vale\n")
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text(json.dumps({"id": 0, "response": "Ada Vale was born in Oster."}))
+    assert run(["score", "factscore", str(answers), "--data", str(tmp_path / "names.txt")]) == 0
+    assert "responded" in capsys.readouterr().out
+
+
 # ---- bad input ------------------------------------------------------------------------------
 
 

@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rlrf.cli.common import ERROR, FILE, FOLDER, as_json, print_json
+from rlrf.cli.common import ERROR, FILE, FOLDER, PATH, as_json, print_json
 
 if TYPE_CHECKING:
     from harness.leaderboard.diff import Change, Difference
     from harness.schema import MetricResult, Row
-
-PATH = click.Path(path_type=Path)
 
 
 @click.group()

@@ -13,6 +13,7 @@ EXIT = {"pass": 0, "fail": 1, "inconclusive": 2}
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
+PATH = click.Path(path_type=Path)
 as_json = click.option("--json", "json_", is_flag=True, help="Print JSON for programs.")
 
 

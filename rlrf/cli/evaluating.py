@@ -9,7 +9,7 @@ import click
 
 from harness.errors import UserError
 from harness.progress import say
-from rlrf.cli.common import FILE, FOLDER, as_json, print_json
+from rlrf.cli.common import FILE, FOLDER, PATH, as_json, print_json
 
 
 @click.command("eval")
@@ -20,7 +20,7 @@ from rlrf.cli.common import FILE, FOLDER, as_json, print_json
 @click.option("--adapter", type=FOLDER, help="LoRA adapter on the model.")
 @click.option("--split", help="Split of the tasks.  [default: the task's own]")
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first items.")
-@click.option("--data", type=FOLDER, help="Where the benchmark's data lies.")
+@click.option("--data", type=PATH, help="Folder or file of the benchmark's data.")
 @click.option("--num-fewshot", type=click.IntRange(min=0), help="Solved examples in the prompt.")
 @click.option("--max-tokens", type=click.IntRange(min=1), help="Longest answer.")
 @click.option("--temperature", type=click.FloatRange(min=0), help="0 is greedy.")
@@ -89,9 +89,9 @@ def eval_(
 
 @click.command()
 @click.argument("task")
-@click.argument("responses", type=click.Path(path_type=Path))
+@click.argument("responses", type=PATH)
 @click.option("--split", help="Split of the task.  [default: the task's own]")
-@click.option("--data", type=FOLDER, help="Where the benchmark's data lies.")
+@click.option("--data", type=PATH, help="Folder or file of the benchmark's data.")
 @click.option("--judge", "judge_file", type=FILE, help="YAML that says how answers are judged.")
 @click.option("--judgments", type=FILE, help='Recorded judge replies: {"id", "reply"} a line.')
 @click.option("--facts", type=FILE, help='Verified facts: {"id", "response", "facts"} a line.')

@@ -11,7 +11,7 @@ import click
 
 from harness.errors import UserError
 from harness.progress import say
-from rlrf.cli.common import EXIT, FILE, FOLDER, as_json, print_json
+from rlrf.cli.common import EXIT, FILE, FOLDER, PATH, as_json, print_json
 
 if TYPE_CHECKING:
     from harness.gate.plan import Plan
@@ -110,7 +110,7 @@ def plan(
 @click.option("--dtype", default="auto", show_default=True)
 @click.option("--max-batch", type=click.IntRange(min=1), default=256, show_default=True)
 @click.option("--judge", "judge_file", type=FILE, help="YAML that says how answers are judged.")
-@click.option("--data", type=FOLDER, help="Where the benchmark's data lies.")
+@click.option("--data", type=PATH, help="Folder or file of the benchmark's data.")
 @click.option("--out", type=FOLDER, help="Keep the evaluations of --model here.")
 @click.option("--markdown", "markdown_file", type=FILE, help="Write the decision as Markdown.")
 @click.option("--junit", "junit_file", type=FILE, help="Write the decision as JUnit XML.")
