@@ -13,16 +13,8 @@ from harness import evaluation, lm_eval_results
 from harness.errors import UserError
 from harness.leaderboard import Board
 from harness.lm_eval_results import Logged
-from harness.schema import (
-    Evaluation,
-    EvaluationEntry,
-    InvalidateEntry,
-    Item,
-    Sample,
-    Score,
-    SupersedeEntry,
-    digest,
-)
+from harness.ranking import divide
+from harness.schema import Evaluation, EvaluationEntry, Item, Sample, Score
 
 MAX_BYTES = 8 * 1024**3  # of an evaluation folder; it is held in memory
 LEDGER = "ledger.jsonl"
@@ -101,14 +93,8 @@ def load_both(
 
 def _from_board(folder: Path, name: str | None) -> dict[str, Side]:
     board = Board(folder)
-    found = [row.entry for row in board.rows()]
-    withdrawn = {entry.old for entry in found if isinstance(entry, SupersedeEntry)}
-    withdrawn |= {entry.entry for entry in found if isinstance(entry, InvalidateEntry)}
-    entries = [
-        entry
-        for entry in found
-        if isinstance(entry, EvaluationEntry) and digest(entry) not in withdrawn
-    ]
+    standing, _ = divide(board.rows())
+    entries = [row.entry for row in standing if isinstance(row.entry, EvaluationEntry)]
     names = list(dict.fromkeys(entry.name for entry in entries))
     if name not in names:
         said = f"has no model '{name}'" if name else "is a leaderboard: say which model is meant"

@@ -174,6 +174,8 @@ def test_a_withdrawn_evaluation_is_no_baseline(tmp_path: Path, capsys: Capture) 
     assert rlrf("gate", board.folder, candidate, "--name", "M0") == 0
     board.invalidate(board.rows()[-1].digest, "answers of another model", "run")
     assert rlrf("gate", board.folder, candidate, "--name", "M0") == 1
+    board.invalidate(board.rows()[-1].digest, "they were its own after all", "run")
+    assert rlrf("gate", board.folder, candidate, "--name", "M0") == 0
 
 
 def test_alarms_are_shown_and_block_where_the_policy_says_so(
