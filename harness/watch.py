@@ -12,14 +12,13 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from harness import evaluation
 from harness.engines import Engine
 from harness.errors import UserError
 from harness.evaluate import evaluate
 from harness.evaluation import Scored
-from harness.gate import decide
+from harness.gate import decide, evidence
 from harness.gate.plan import Plan, orders
 from harness.schema import Decision, Evaluation, Sample, Score, digest
 from harness.store import jsonl_bytes
@@ -27,16 +26,6 @@ from tasks.plugin import Judge, Task
 
 LEAST_BATCH = 32  # items: fewer leave an engine idle
 BATCHES = 20  # of the planned items, at most
-
-
-class Known(Protocol):
-    """A side that was evaluated before."""
-
-    @property
-    def evaluation(self) -> Evaluation: ...
-
-    @property
-    def scores(self) -> Sequence[Score]: ...
 
 
 @dataclass(frozen=True)
@@ -49,7 +38,7 @@ class _Part:
 
 def evaluate_like(
     engine: Engine,
-    baseline: Mapping[str, Known],
+    baseline: Mapping[str, evidence.Scored],
     tasks: Sequence[Task],
     *,
     data: Path | None = None,
@@ -75,7 +64,7 @@ def evaluate_like(
 def watch(
     engine: Engine,
     plan: Plan,
-    baseline: Mapping[str, Known],
+    baseline: Mapping[str, evidence.Scored],
     tasks: Sequence[Task],
     *,
     data: Path | None = None,
@@ -142,7 +131,7 @@ def _undecided(decision: Decision, task: str) -> bool:
 def _ask(
     engine: Engine,
     task: Task,
-    before: Known,
+    before: evidence.Scored,
     indices: Sequence[int],
     *,
     data: Path | None,
@@ -191,7 +180,7 @@ def _place(one: Sample | Score) -> tuple[int, int]:
     return one.index, one.repeat
 
 
-def _first(side: Known, items: Sequence[str]) -> _Part:
+def _first(side: evidence.Scored, items: Sequence[str]) -> _Part:
     """What the side says on `items`, as if it had been asked no others."""
     kept = set(items)
     scores = [score for score in side.scores if score.item in kept]
