@@ -4,22 +4,23 @@
     tasks:
       - name: gsm8k
 
-is a whole configuration; everything else has a default, described beside its field. `model`,
-`data` and `judge` are looked for beside the file first, then in the working directory; a `model`
-found in neither is a Hugging Face hub id. `board` is a folder of the working directory.
+is a whole configuration; everything else has a default, described beside its field. Models, `data`,
+`judge` and `demonstrations` are looked for beside the file first, then in the working directory; a
+model found in neither is a Hugging Face hub id. `board` is a folder of the working directory.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from harness import settings
 from harness.schema import Policy, Record, digest
 
+Method = Literal["rlrf", "rejection_sampling", "reward_only", "rrhf", "rlmec"]
 Loss = Literal["sigmoid", "hinge", "ipo", "sigmoid_norm", "apo_zero", "apo_down", "sft"]
 
 
@@ -40,8 +41,10 @@ class TaskConfig(Record):
     name: str = Field(description="one of `rlrf tasks`")
     prompts: int = Field(default=200, gt=0, description="train items explored an iteration")
     data: str | None = Field(default=None, description="folder of the benchmark's data")
-    feedback: Literal["task", "critique"] = Field(
-        default="task", description="whose: the benchmark's own, or a critique by the judge"
+    feedback: Literal["task", "critique", "score"] = Field(
+        default="task",
+        description="whose: the benchmark's own, or a critique by the judge; score: none, so that "
+        "a rewrite is asked for without a word on what is wrong",
     )
 
 
@@ -57,6 +60,12 @@ class Explore(Decoding):
     """How the policy answers each train prompt."""
 
     n: int = Field(default=8, ge=1, description="responses a prompt")
+    keep: int | None = Field(
+        default=None,
+        ge=1,
+        description="the responses a prompt that the reward model finds best go on to feedback, "
+        "this many; default: all",
+    )
 
 
 class Reflect(Decoding):
@@ -76,20 +85,13 @@ class Pairing(Record):
     max_total: int | None = Field(default=None, ge=1, description="pairs an iteration at most")
 
 
-class Training(Record):
-    """Direct preference optimisation."""
+class Optimisation(Record):
+    """How weights are fitted, whatever the objective."""
 
-    beta: float = Field(default=0.1, gt=0, description="higher stays closer to the reference")
     learning_rate: float = Field(default=1e-6, gt=0)
     epochs: float = Field(default=1, gt=0)
-    batch_size: int = Field(default=16, ge=1, description="pairs a forward pass")
+    batch_size: int = Field(default=16, ge=1, description="examples a forward pass")
     gradient_accumulation: int = Field(default=1, ge=1, description="forward passes a step")
-    loss: dict[Loss, float] = Field(
-        default={"sigmoid": 1.0},
-        min_length=1,
-        description="TRL loss -> weight. `sft` is a mean over tokens, which rewards brevity where "
-        "short answers are wrong ones; `sigmoid_norm` compares means and resists displacement",
-    )
     max_length: int = Field(default=1024, gt=0, description="tokens of prompt and response")
     max_grad_norm: float = Field(default=1.0, gt=0)
     warmup_ratio: float = Field(default=0.1, ge=0, lt=1, description="share of the steps")
@@ -98,12 +100,47 @@ class Training(Record):
     gradient_checkpointing: bool = Field(default=False, description="slower, less memory")
 
 
+class Training(Optimisation):
+    """How the policy learns; `beta` and `loss` are those of direct preference optimisation."""
+
+    beta: float = Field(default=0.1, gt=0, description="higher stays closer to the reference")
+    loss: dict[Loss, float] = Field(
+        default={"sigmoid": 1.0},
+        min_length=1,
+        description="TRL loss -> weight. `sft` is a mean over tokens, which rewards brevity where "
+        "short answers are wrong ones; `sigmoid_norm` compares means and resists displacement; "
+        "`hinge` with some `sft` is SLiC-HF (arXiv 2305.10425)",
+    )
+    report_to: list[Literal["tensorboard", "wandb", "trackio"]] = Field(
+        default=[], description="where each step's metrics go beside RUN/**/metrics.jsonl"
+    )
+
+
+class RewardSource(Record):
+    """Reward models, for the methods that learn from rewards and for RLRF's cheap filter."""
+
+    models: list[str] = Field(min_length=1, description="folders or hub ids; several: an ensemble")
+    beta: float = Field(
+        default=0.0,
+        ge=0,
+        description="of an ensemble: mean - beta * standard deviation (arXiv 2310.02743)",
+    )
+    demonstrations: str | None = Field(
+        default=None,
+        description='JSON lines of {"prompt", "response"}: rewards count by how near they come to '
+        "that of the demonstration, -(r - r_demonstration)^2 (arXiv 2404.19409)",
+    )
+
+
 class Gate(Record):
     """What a candidate must show before it becomes the incumbent."""
 
     policy: Policy | None = Field(default=None, description="default: `default_policy`")
     slice: int = Field(default=200, ge=1, description="gate items a task, fresh each iteration")
     sealed: int = Field(default=400, ge=1, description="sealed items a task, opened at the end")
+    enforce: bool = Field(
+        default=True, description="false: every candidate is promoted, whatever the verdict"
+    )
     overlap: int = Field(
         default=50,
         ge=8,
@@ -123,6 +160,7 @@ class Device(Record):
 class Config(Record):
     """A whole run: explore, feedback, reflect, pairs, train, evaluate, gate, and again."""
 
+    method: Method = Field(default="rlrf", description="how an iteration learns; see rlrf.methods")
     model: str = Field(description="folder or hub id of M0")
     revision: str | None = Field(default=None, description="of the hub model")
     adapter: Adapter | None = Field(default=None, description="train by LoRA")
@@ -133,6 +171,7 @@ class Config(Record):
     reflect: Reflect = Reflect()
     pairs: Pairing = Pairing()
     train: Training = Training()
+    reward: RewardSource | None = Field(default=None, description="reward models, if any")
     gate: Gate = Gate()
     engine: Device = Device()
     judge: str | None = Field(
@@ -164,6 +203,14 @@ class Config(Record):
             raise ValueError("feedback: critique needs a judge; name its file as 'judge'")
         return self
 
+    @model_validator(mode="after")
+    def _rewards_have_a_model(self) -> Config:
+        if self.reward is None and self.method == "reward_only":
+            raise ValueError("method: reward_only needs reward.models, which say what is better")
+        if self.reward is None and self.explore.keep is not None:
+            raise ValueError("explore.keep needs reward.models, which say what to keep")
+        return self
+
     @property
     def critiqued(self) -> list[str]:
         """The tasks whose feedback is the judge's critique."""
@@ -171,8 +218,10 @@ class Config(Record):
 
     @property
     def identity(self) -> str:
-        """What makes two runs the same: all of it but the places of model, data, judge, board."""
+        """What makes two runs the same: all of it but the places of models, data, judge, board."""
         kept = self.model_dump(mode="json", exclude={"model", "revision", "judge", "board"})
+        if kept["reward"] is not None:
+            del kept["reward"]["models"], kept["reward"]["demonstrations"]
         for task in kept["tasks"]:
             del task["data"]
         return digest(kept)
@@ -187,7 +236,16 @@ def load(path: Path) -> Config:
     """
     config = settings.load(path, Config)
     tasks = [task.model_copy(update={"data": _beside(path, task.data)}) for task in config.tasks]
-    places = {"model": _beside(path, config.model), "judge": _beside(path, config.judge)}
+    places: dict[str, Any] = {
+        "model": _beside(path, config.model),
+        "judge": _beside(path, config.judge),
+    }
+    if config.reward is not None:
+        found = {
+            "models": [_beside(path, model) for model in config.reward.models],
+            "demonstrations": _beside(path, config.reward.demonstrations),
+        }
+        places["reward"] = config.reward.model_copy(update=found)
     return config.model_copy(update=places | {"tasks": tasks})
 
 

@@ -1,18 +1,21 @@
 """Fine-grained feedback: what each response is worth, and what is wrong with it.
 
-A benchmark says so itself, from what it scores by; or a language model criticises each response
-on the three aspects that matter for its instruction.
+A benchmark says so itself, from what it scores by; or a critic does: a language model that
+criticises each response on the three aspects that matter for its instruction, or nobody, so that
+the score alone is known.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 
 from harness.progress import say, track
-from harness.schema import Feedback, Item, Metric, Record, Sample, Score
+from harness.schema import AspectFeedback, Feedback, Item, Record, Sample, Score
 from tasks.plugin import Answered, Judge, Task
+
+# What says what is wrong with scored answers, in order; no aspects where it cannot.
+Critic = Callable[[Sequence[Answered], Sequence[Score]], list[Feedback]]
 
 _Answer = tuple[str, str, str | None]
 
@@ -26,43 +29,19 @@ class Judged(Record):
     draft: int | None = None
 
 
-@dataclass(frozen=True)
-class Reward:
-    """A response's worth for training: the primary metric in [0, 1], ties broken by feedback.
-
-    `value` is the task's primary metric, scaled so that 1 is best; `grade` is the mean grade of
-    the feedback's aspects.
-    """
-
-    value: float
-    grade: float
-
-    def over(self, other: Reward) -> float:
-        """By how much this one is better: in value, or where that is equal, in grade."""
-        return self.value - other.value or self.grade - other.grade
-
-
-def reward(metric: Metric, score: Score, feedback: Feedback) -> Reward | None:
-    """The reward under the task's primary `metric`; None where that or the feedback is missing."""
-    if metric.name not in score.values or not feedback.aspects:
-        return None
-    share = (score.values[metric.name] - metric.low) / (metric.high - metric.low)
-    return Reward(share if metric.higher_is_better else 1 - share, feedback.grade)
-
-
 def give_feedback(
     samples: Sequence[Sample],
     items: Mapping[str, Item],
     tasks: Mapping[str, Task],
     *,
     judge: Judge | None = None,
-    critiqued: Collection[str] = (),
+    critics: Mapping[str, Critic] | None = None,
     drafts: Sequence[int | None] | None = None,
 ) -> list[Judged]:
     """Score every sample and say what is wrong with it; equal responses are scored once.
 
-    `items` maps digests to items, `tasks` names to tasks; `judge` grades what needs a judge, and
-    criticises the responses to the tasks in `critiqued`; `drafts` says, sample by sample, which
+    `items` maps digests to items, `tasks` names to tasks; `judge` grades what needs a judge;
+    `critics` take the place of a task's own feedback; `drafts` says, sample by sample, which
     repeat it rewrites.
     """
     distinct: dict[str, dict[_Answer, Sample]] = defaultdict(dict)
@@ -71,14 +50,11 @@ def give_feedback(
     known: dict[_Answer, tuple[Score, Feedback]] = {}
     for name, responses in distinct.items():
         task = tasks[name]
+        critic = (critics or {}).get(name) or by_task(task)
         with track(f"feedback {name}", len(responses), "responses") as advance:
             answered = [(items[sample.item], sample) for sample in responses.values()]
             scores = task.score(answered, judge)
-            said = (
-                _critiques(answered, judge)
-                if judge is not None and name in critiqued
-                else [task.feedback(*a, s) for a, s in zip(answered, scores, strict=True)]
-            )
+            said = critic(answered, scores)
             for (_, sample), score, feedback in zip(answered, scores, said, strict=True):
                 known[_answer(sample)] = score, feedback
             advance(len(responses))
@@ -90,17 +66,55 @@ def give_feedback(
     return judged
 
 
-def _critiques(answered: Sequence[Answered], judge: Judge) -> list[Feedback]:
-    """The judge's critiques; of what it said nothing usable, no aspects, and how often is told."""
-    from tasks.just_eval.critique import critique
+def by_task(task: Task) -> Critic:
+    """The benchmark's own feedback, from what it scores by."""
 
-    found = critique(answered, judge)
-    if failed := [one.reason for one in found if one.feedback is None]:
-        say(f"{len(failed)} of {len(found)} responses have no critique ({failed[0]})")
-    return [
-        one.feedback or Feedback(task=item.task, item=item.digest, aspects=[])
-        for (item, _), one in zip(answered, found, strict=True)
-    ]
+    def critic(answered: Sequence[Answered], scores: Sequence[Score]) -> list[Feedback]:
+        return [task.feedback(*a, s) for a, s in zip(answered, scores, strict=True)]
+
+    return critic
+
+
+def by_judge(judge: Judge) -> Critic:
+    """The judge's critiques; how often it said nothing usable is told."""
+
+    def critic(answered: Sequence[Answered], scores: Sequence[Score]) -> list[Feedback]:
+        from tasks.just_eval.critique import critique
+
+        found = critique(answered, judge)
+        if failed := [one.reason for one in found if one.feedback is None]:
+            say(f"{len(failed)} of {len(found)} responses have no critique ({failed[0]})")
+        return [
+            one.feedback or Feedback(task=item.task, item=item.digest, aspects=[])
+            for (item, _), one in zip(answered, found, strict=True)
+        ]
+
+    return critic
+
+
+def by_score(task: Task) -> Critic:
+    """What the score alone says: how good an answer is, and not why."""
+    metric = task.primary
+
+    def aspects(score: Score) -> list[AspectFeedback]:
+        if metric.name not in score.values:
+            return []
+        share = (score.values[metric.name] - metric.low) / (metric.high - metric.low)
+        level = round(2 * (share if metric.higher_is_better else 1 - share))
+        words = "The answer is good." if level == 2 else "The answer can be better."
+        return [
+            AspectFeedback.model_validate(
+                {"aspect": metric.name, "justification": words, "grade": level}
+            )
+        ]
+
+    def critic(answered: Sequence[Answered], scores: Sequence[Score]) -> list[Feedback]:
+        return [
+            Feedback(task=item.task, item=item.digest, aspects=aspects(score))
+            for (item, _), score in zip(answered, scores, strict=True)
+        ]
+
+    return critic
 
 
 def _answer(sample: Sample) -> _Answer:

@@ -10,7 +10,8 @@ from harness.progress import track
 from harness.schema import Feedback, Item, Message, Record, Sample, digest
 from rlrf.config import Reflect
 from rlrf.explore import sample_of, sampling_for
-from rlrf.feedback import Judged, Reward, reward
+from rlrf.feedback import Judged
+from rlrf.reward import Reward, of_feedback
 from tasks.plugin import Task
 
 
@@ -45,7 +46,7 @@ def choose_drafts(
     """
     by_item: dict[str, dict[str, tuple[Reward, Judged]]] = defaultdict(dict)
     for one in judged:
-        worth = reward(tasks[one.sample.task].primary, one.score, one.feedback)
+        worth = of_feedback(tasks[one.sample.task].primary, one.score, one.feedback)
         if worth is not None and one.feedback.text():
             by_item[one.sample.item].setdefault(one.sample.response, (worth, one))
 

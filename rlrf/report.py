@@ -136,7 +136,7 @@ def _gates(result: RunResult) -> list[Gate]:
         Gate(
             title=f"Iteration {turn.number}: {turn.candidate}, made from {turn.explored_by}",
             outcome=turn.outcome,
-            reasons=turn.gate.promotion.reasons if turn.gate else [turn.pairs.sentence()],
+            reasons=turn.reasons,
             decisions=_decisions(turn, turn.gate, anchor) if turn.gate else [],
         )
         for turn in result.iterations
@@ -198,18 +198,19 @@ def _optimism(
 
 def _training(run: Path, result: RunResult) -> Table:
     rows = []
+    kind = result.iterations[0].lessons.kind
     for turn in result.iterations:
-        pairs = turn.pairs
+        learned = turn.lessons
         seconds = stage_seconds(run / f"iter_{turn.number}")
-        skipped = ", ".join(f"{count} {why}" for why, count in sorted(pairs.skipped.items()))
-        similar = pairs.median_similarity
+        skipped = ", ".join(f"{count} {why}" for why, count in sorted(learned.skipped.items()))
+        similar = learned.median_similarity
         rows.append(
             [
                 turn.candidate,
-                f"{pairs.prompts:,}",
-                f"{pairs.pairs:,} ({pairs.chosen_refined:,} with a refinement chosen)",
-                f"{pairs.refinements_better:,} / {pairs.refinements_worse:,} "
-                f"of {pairs.refinements:,}",
+                f"{learned.prompts:,}",
+                f"{learned.lessons:,} ({learned.chosen_refined:,} with a refinement chosen)",
+                f"{learned.refinements_better:,} / {learned.refinements_worse:,} "
+                f"of {learned.refinements:,}",
                 numbers.NOTHING if similar is None else f"{similar:.2f}",
                 skipped or numbers.NOTHING,
                 *[f"{seconds[stage]:,.0f}" for stage in STAGES],
@@ -219,10 +220,10 @@ def _training(run: Path, result: RunResult) -> Table:
     heads = [
         "candidate",
         "prompts",
-        "pairs",
+        kind,
         "refinements better / worse",
         "median similarity",
-        "prompts without a pair",
+        f"prompts without {kind}",
         *(f"{stage} s" for stage in STAGES),
         "total s",
     ]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pydantic import Field
 
 from harness.schema import Decision, Evaluation, MetricResult, Promotion, Record
-from rlrf.pairs import PairReport
+from rlrf.lessons import LessonReport
 
 
 class GateVerdict(Record):
@@ -24,16 +24,31 @@ class Iteration(Record):
     number: int
     explored_by: str = Field(description="the incumbent that it started from")
     candidate: str
-    pairs: PairReport
+    lessons: LessonReport
     seconds: float
-    blocked: str = Field(default="", description="why nothing was trained on the pairs")
+    stopped: str = Field(default="", description="why there is no candidate, but for no lessons")
     gate: GateVerdict | None = Field(description="None where there is no candidate")
+    enforced: bool = Field(default=True, description="whether the gate's verdict was binding")
+
+    @property
+    def takes_over(self) -> bool:
+        """Whether the candidate is the incumbent of the next turn."""
+        return self.gate is not None and (self.gate.promotion.promoted or not self.enforced)
 
     @property
     def outcome(self) -> str:
         if self.gate is None:
-            return "blocked" if self.blocked else "no pairs"
-        return "promoted" if self.gate.promotion.promoted else "rolled back"
+            return "stopped" if self.stopped else f"no {self.lessons.kind}"
+        if self.gate.promotion.promoted:
+            return "promoted"
+        return "rolled back" if self.enforced else "not enforced"
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why it came out so."""
+        if self.gate is not None:
+            return self.gate.promotion.reasons
+        return [self.stopped or self.lessons.sentence()]
 
 
 class Sealed(Record):
@@ -106,14 +121,15 @@ def _models(result: RunResult) -> list[list[str]]:
 
 
 def _iterations(result: RunResult) -> list[list[str]]:
-    rows = [["", "from", "pairs", "refined", "incumbent", "anchor", "Ladder", "outcome", "seconds"]]
+    head = ["", "from", result.iterations[0].lessons.kind, "refined", "incumbent", "anchor"]
+    rows = [[*head, "Ladder", "outcome", "seconds"]]
     for turn in result.iterations:
         rows.append(
             [
                 turn.candidate,
                 turn.explored_by,
-                str(turn.pairs.pairs),
-                str(turn.pairs.chosen_refined),
+                str(turn.lessons.lessons),
+                str(turn.lessons.chosen_refined),
                 turn.gate.vs_incumbent.verdict if turn.gate else "-",
                 turn.gate.vs_anchor.verdict if turn.gate else "-",
                 f"{turn.gate.promotion.ladder_z:.1f}" if turn.gate else "-",
@@ -150,19 +166,21 @@ def _not_promoted(result: RunResult) -> list[str]:
         f"- {turn.candidate} was not promoted: {reason}"
         for turn in result.iterations
         if turn.outcome != "promoted"
-        for reason in (turn.gate.promotion.reasons if turn.gate else [turn.pairs.sentence()])
+        for reason in turn.reasons
     ]
     return ["\n".join(reasons)] if reasons else []
 
 
 def _look_next(result: RunResult) -> str:
+    kind = result.iterations[0].lessons.kind
+    learned = f"{result.folder}/iter_1/{kind}/{kind}"
     where = result.weights if result.adapter is None else f"{result.adapter} on {result.weights}"
     return "\n".join(
         [
             "Look next:",
             f"- both answers to every item that changed: rlrf report {result.folder}",
             f"- the incumbent {result.incumbent}: {where}",
-            f"- what it learned from: {result.folder}/iter_1/pairs/pairs.jsonl and report.json",
+            f"- what it learned from: {learned}.jsonl and report.json",
             f"- the record: rlrf board render {result.board}; rlrf board verify {result.board}",
         ]
     )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, field_validator
 
 from harness import settings
 from harness.schema import Record, digest
-from rlrf.config import Adapter, Device
+from rlrf.config import Adapter, Device, Optimisation
 from rlrf.reward_model.self_labels import Thresholds
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -18,17 +18,17 @@ Name = Annotated[str, Field(pattern=r"^[\w-]{1,40}$")]
 LORA = Adapter(r=8, alpha=32, dropout=0.1)
 
 
-class RewardTraining(Record):
+class RewardTraining(Optimisation):
     """Training of a reward model; the defaults are those of SER (arXiv 2411.00418)."""
 
     adapter: Adapter | None = Field(default=LORA, description="LoRA; null: train all weights")
     learning_rate: float = Field(default=2e-5, gt=0)
     epochs: float = Field(default=2, gt=0)
     batch_size: int = Field(default=40, ge=1, description="pairs a forward pass")
-    gradient_accumulation: int = Field(default=1, ge=1, description="forward passes a step")
     max_length: int = Field(
         default=512, gt=0, description="tokens of prompt and response; longer pairs are left out"
     )
+    warmup_ratio: float = Field(default=0.0, ge=0, lt=1, description="share of the steps")
     center: float = Field(
         default=0.0,
         ge=0,
@@ -36,11 +36,6 @@ class RewardTraining(Record):
         "(arXiv 2312.09244, .01): a preference says nothing of their offset, on which sigmoid(r) "
         "and the spread of an ensemble depend",
     )
-    max_grad_norm: float = Field(default=1.0, gt=0)
-    warmup_ratio: float = Field(default=0.0, ge=0, lt=1, description="share of the steps")
-    scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
-    bf16: bool | None = Field(default=None, description="default: on a GPU that has it")
-    gradient_checkpointing: bool = Field(default=False, description="slower, less memory")
 
 
 class SelfEvolution(Record):

@@ -5,7 +5,6 @@ The loss is -log sigmoid(r_chosen - r_rejected) (R. A. Bradley and M. E. Terry, 
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from pydantic import Field
 
 from harness.errors import UserError
 from harness.models import model_digest
-from harness.progress import Advance, track
+from harness.progress import track
 from harness.schema import Record
 from harness.store import file_digest, new_folder, write_json, write_jsonl
 from rlrf.config import Device
@@ -24,6 +23,7 @@ from rlrf.reward_model.config import RewardTraining
 from rlrf.reward_model.encoding import encode
 from rlrf.reward_model.loading import check_tokenizer, context, load_model, load_tokenizer
 from rlrf.reward_model.preferences import Preference, preferences_digest
+from rlrf.training import fitting
 
 MANIFEST = "reward_model.json"
 METRICS = "metrics.jsonl"
@@ -96,7 +96,6 @@ def _fit(
 ) -> int:
     """Train, and save model, tokenizer and metrics in `folder`; the pairs that were used."""
     import datasets
-    import torch
     import transformers
     from trl import RewardConfig, RewardTrainer
 
@@ -112,45 +111,26 @@ def _fit(
             f"None of the {len(preferences)} pairs fits into {training.max_length} tokens; raise "
             "max_length, or shorten the pairs."
         )
-    on_cpu = device.device == "cpu" or not torch.cuda.is_available()
-    bf16 = not on_cpu and torch.cuda.is_bf16_supported() if training.bf16 is None else training.bf16
-    passes = math.ceil(len(rows) / training.batch_size)
-    steps = math.ceil(math.ceil(passes / training.gradient_accumulation) * training.epochs)
+    steps = fitting.steps(len(rows), training)
     with (
         tempfile.TemporaryDirectory() as scratch,
         track("train reward model", steps, "steps") as advance,
     ):
-        watch = _watch(advance)
+        watch = fitting.watch(advance, LOGGED)
         trainer = RewardTrainer(
             model=model,
             args=RewardConfig(
-                output_dir=scratch,
-                learning_rate=training.learning_rate,
-                num_train_epochs=training.epochs,
-                per_device_train_batch_size=training.batch_size,
-                gradient_accumulation_steps=training.gradient_accumulation,
+                **fitting.arguments(training, device, seed, scratch),
                 max_length=None,  # rows are token ids that fit
                 center_rewards_coefficient=training.center or None,
-                max_grad_norm=training.max_grad_norm,
-                warmup_steps=training.warmup_ratio,
-                lr_scheduler_type=training.scheduler,
                 disable_dropout=training.adapter is None or training.adapter.dropout == 0,
-                bf16=bf16,
-                gradient_checkpointing=training.gradient_checkpointing,
-                use_cpu=on_cpu,
-                seed=seed,
-                save_strategy="no",
-                report_to="none",
-                logging_steps=1,
-                disable_tqdm=True,
             ),
             train_dataset=datasets.Dataset.from_list(rows),
             processing_class=tokenizer,
             callbacks=[watch],
-            peft_config=_lora(training),
+            peft_config=training.adapter and fitting.lora(training.adapter, "SEQ_CLS"),
         )
-        trainer.remove_callback(transformers.PrinterCallback)
-        trainer.train()
+        fitting.run(trainer)
     trained = trainer.model
     if training.adapter is not None:
         trained = trained.merge_and_unload()
@@ -171,43 +151,3 @@ def _tokenize(
         if max(len(chosen), len(rejected)) <= max_length:
             rows.append({"chosen_ids": chosen, "rejected_ids": rejected})
     return rows
-
-
-def _lora(training: RewardTraining) -> Any:
-    """The adapter as PEFT takes it, which trains the head in full beside it; None without one."""
-    import peft
-
-    if training.adapter is None:
-        return None
-    return peft.LoraConfig(
-        r=training.adapter.r,
-        lora_alpha=training.adapter.alpha,
-        lora_dropout=training.adapter.dropout,
-        target_modules=training.adapter.target_modules,
-        task_type="SEQ_CLS",
-    )
-
-
-def _watch(advance: Advance) -> Any:
-    """A callback that keeps the metrics of every step and stops at the first that is no number."""
-    from transformers import TrainerCallback
-
-    class Watch(TrainerCallback):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.rows: list[dict[str, float]] = []
-
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            advance(1)
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-            if "loss" not in logs:
-                return
-            row = {name: float(logs[key]) for key, name in LOGGED.items() if key in logs}
-            if not all(math.isfinite(value) for value in row.values()):
-                raise UserError(
-                    f"Training diverged at step {state.global_step}: {row}. What was there before "
-                    "stays. Lower learning_rate."
-                )
-            self.rows.append({"step": state.global_step, **row})
-
-    return Watch()

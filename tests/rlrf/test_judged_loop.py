@@ -62,7 +62,7 @@ def test_a_language_model_criticises_the_responses(tmp_path, tiny_model, server,
     assert {"readability", "completeness", "factuality"} in aspects
     for one in judged:
         assert bool(one.feedback.aspects) == (len(one.sample.response) % 5 != 0)
-    assert result.iterations[0].pairs.prompts == 8
+    assert result.iterations[0].lessons.prompts == 8
     asked = len(server.asked)
     assert train(config, tmp_path / "run") == result
     assert len(server.asked) == asked

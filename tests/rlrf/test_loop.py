@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import toy
 
-import rlrf.loop
 import tasks
 from harness.errors import UserError
 from harness.leaderboard import Board
@@ -56,7 +55,7 @@ def finished(tiny_model, tmp_path_factory):
 def test_a_run_improves_gates_and_records(finished):
     result, out = finished
     (turn,) = result.iterations
-    assert turn.pairs.pairs > 0
+    assert turn.lessons.lessons > 0
     assert turn.gate.vs_incumbent == turn.gate.vs_anchor
     assert turn.outcome == "promoted"
     assert result.incumbent == "M1"
@@ -98,7 +97,9 @@ def test_a_finished_run_loads_no_model_again(finished, tiny_model, monkeypatch, 
     assert len(Board(out / "board").rows()) == rows
 
 
-@pytest.mark.parametrize("stage", ["give_feedback", "dpo", "evaluate"])
+@pytest.mark.parametrize(
+    "stage", ["rlrf.stages.give_feedback", "rlrf.methods.rlrf.dpo", "rlrf.loop.evaluate"]
+)
 def test_a_run_killed_in_any_stage_ends_with_the_same_artefacts(
     finished, tiny_model, tmp_path, toy_letters, stage
 ):
@@ -108,7 +109,7 @@ def test_a_run_killed_in_any_stage_ends_with_the_same_artefacts(
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rlrf.loop, stage, killed)
+        patch.setattr(stage, killed)
         with pytest.raises(KeyboardInterrupt):
             train(config(tiny_model), tmp_path / "run")
     train(config(tiny_model), tmp_path / "run")
@@ -135,7 +136,7 @@ def test_an_iteration_without_pairs_is_skipped_with_its_causes(tiny_model, tmp_p
     result = train(config(tiny_model, pairs={"threshold": 1.0}), tmp_path / "run")
     (turn,) = result.iterations
     assert turn.outcome == "no pairs"
-    assert sum(turn.pairs.skipped.values()) == 16
+    assert sum(turn.lessons.skipped.values()) == 16
     assert [model.name for model in result.sealed] == ["M0"]
     assert "no pairs" in markdown(result)
 
@@ -155,9 +156,9 @@ def test_pairs_that_repeat_a_sealed_item_block_the_iteration(
     everything = [{"name": "toy_letters", "prompts": 40}]
     result = train(config(tiny_model, tasks=everything), tmp_path / "run")
     (turn,) = result.iterations
-    assert turn.outcome == "blocked" and result.incumbent == "M0"
-    assert turn.blocked == "training texts repeat 1 of the held-out items: toy_letters sealed 99"
-    assert turn.blocked in capsys.readouterr().err
+    assert turn.outcome == "stopped" and result.incumbent == "M0"
+    assert turn.stopped == "training texts repeat 1 of the held-out items: toy_letters sealed 99"
+    assert turn.stopped in capsys.readouterr().err
     assert not (tmp_path / "run" / "iter_1" / "train").exists()
 
 

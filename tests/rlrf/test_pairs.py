@@ -4,20 +4,22 @@ import pytest
 import toy
 
 from rlrf.config import Pairing
-from rlrf.pairs import make_pairs, similarity
+from rlrf.lessons import similarity
+from rlrf.pairs import make_pairs
+from rlrf.reward import by_feedback
 
 TASKS = {"toy": toy.TASK}
 
 
 def pairs_of(*judged, seed=0, **settings):
-    return make_pairs(judged, TASKS, Pairing(**settings), seed)
+    return make_pairs(by_feedback(judged, TASKS), Pairing(**settings), seed)
 
 
 def test_the_better_is_chosen_and_the_prompt_is_the_explored_one():
     pairs, report = pairs_of(toy.judged("four", 0.0), toy.judged("4", 1.0, repeat=1))
     assert [(p.chosen, p.rejected, p.gap) for p in pairs] == [("4", "four", 1.0)]
     assert pairs[0].prompt == "<What is 0 plus 4?>"
-    assert (report.prompts, report.pairs, report.chosen_refined) == (1, 1, 0)
+    assert (report.prompts, report.lessons, report.chosen_refined) == (1, 1, 0)
 
 
 def test_equal_rewards_never_make_a_pair():
@@ -100,7 +102,7 @@ def test_the_same_seed_gives_the_same_pairs_and_max_total_holds():
         for r, word in enumerate(["right", "wrong", "right", "wrong"])
     ]
     few, report = pairs_of(*judged, max_total=7)
-    assert len(few) == report.pairs == 7
+    assert len(few) == report.lessons == 7
     assert few == pairs_of(*judged, max_total=7)[0]
     assert few != pairs_of(*judged, max_total=7, seed=1)[0]
     every, _ = pairs_of(*judged)

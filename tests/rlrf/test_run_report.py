@@ -18,8 +18,8 @@ from harness.gate import decide, promote
 from harness.schema import ModelRef, Policy, Rule, Sample
 from harness.store import write_json
 from rlrf.config import Config
+from rlrf.lessons import LessonReport
 from rlrf.loop import train
-from rlrf.pairs import PairReport
 from rlrf.report import STAGES, report, stage_seconds
 from rlrf.result import GateVerdict, Iteration, RunResult, Sealed
 from rlrf.run import MANIFEST, Manifest
@@ -55,16 +55,20 @@ def scored(split: str, right: int, model: str) -> dict[str, Scored]:
     return {"toy": built}
 
 
-def pairs(count: int) -> PairReport:
-    return PairReport(
+def pairs(count: int) -> LessonReport:
+    return LessonReport(
+        kind="pairs",
         prompts=40,
-        pairs=count,
+        sampled=180,
+        lessons=count,
+        trained=2 * count,
         by_task={"toy": count},
         chosen_refined=count // 2,
         rejected_refined=0,
         skipped={"equal rewards": 40 - count},
         median_similarity=0.5 if count else None,
         mean_reward={"toy": 0.3},
+        mean_tokens={"toy": 12.0},
         refinements=20,
         refinements_better=11,
         refinements_worse=3,
@@ -85,7 +89,7 @@ def iteration(number: int, incumbent: str, candidate: str) -> Iteration:
         number=number,
         explored_by=incumbent,
         candidate=candidate,
-        pairs=pairs(12 if gate else 0),
+        lessons=pairs(12 if gate else 0),
         seconds=75.5,
         gate=gate,
     )

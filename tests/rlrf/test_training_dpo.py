@@ -10,7 +10,8 @@ from harness.errors import UserError
 from rlrf.checkpoint import Checkpoint, Engines
 from rlrf.config import Adapter, Device, Training
 from rlrf.pairs import Pair
-from rlrf.train import checkpoint, dpo, tokenize
+from rlrf.training.dpo import dpo, tokenize
+from rlrf.training.fitting import DivergedError, checkpoint
 
 CPU = Device(device="cpu")
 
@@ -84,7 +85,7 @@ def test_losses_are_weighted_and_displacement_can_be_seen(start, tmp_path):
 
 
 def test_a_loss_that_is_no_number_stops_with_a_sentence(start, tmp_path):
-    with pytest.raises(UserError, match=r"diverged.*The incumbent stays.*learning_rate"):
+    with pytest.raises(DivergedError, match=r"diverged at step.*learning_rate"):
         fit(start, tmp_path / "a", learning_rate=1e30, epochs=3, max_grad_norm=1e30)
     assert not (tmp_path / "a" / "model").exists()
 

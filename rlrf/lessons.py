@@ -1,0 +1,161 @@
+"""What an iteration learns from, whatever the method calls it, and the report on that."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Literal, Protocol, TypeVar
+
+from pydantic import Field
+
+from harness.schema import Record, digest, mean
+from rlrf.reward import Rewarded
+
+Kind = Literal["pairs", "responses", "rankings", "rewrites"]
+Skipped = Literal[
+    "unscored", "one response", "equal rewards", "below threshold", "none choosable", "no rewrite"
+]
+
+
+class Lesson(Protocol):
+    """One thing to learn from: it is about an item and holds texts of the policy or a teacher."""
+
+    @property
+    def task(self) -> str: ...
+    @property
+    def item(self) -> str: ...
+    @property
+    def texts(self) -> tuple[str, ...]: ...
+
+
+L = TypeVar("L", bound=Lesson)
+
+
+class LessonReport(Record):
+    """Where the lessons of an iteration came from, and why some prompts gave none."""
+
+    kind: Kind
+    prompts: int
+    sampled: int = Field(description="responses that the policy wrote for them, refinements too")
+    lessons: int
+    trained: int = Field(description="responses in the lessons: what training reads in an epoch")
+    by_task: dict[str, int]
+    chosen_refined: int = Field(default=0, description="whose better response is a refinement")
+    rejected_refined: int = 0
+    skipped: dict[Skipped, int] = Field(description="prompts without a lesson, by cause")
+    median_similarity: float | None = None
+    mean_reward: dict[str, float] = Field(
+        description="task -> mean over explored responses, in the unit of what rewards them"
+    )
+    mean_tokens: dict[str, float] = Field(description="task -> mean length of explored responses")
+    refinements: int = 0
+    refinements_better: int = Field(
+        default=0, description="rewarded more than the draft they rewrite"
+    )
+    refinements_worse: int = 0
+
+    def sentence(self) -> str:
+        """What a person wants to know, in one line."""
+        causes = ", ".join(f"{cause} {count}" for cause, count in sorted(self.skipped.items()))
+        said = [f"{self.lessons} {self.kind} from {self.prompts} prompts"]
+        if self.refinements:
+            said[0] += f", {self.chosen_refined} chosen from refinements"
+            said.append(
+                f"{self.refinements_better} of {self.refinements} refinements are better than "
+                f"their draft, {self.refinements_worse} worse"
+            )
+        return "; ".join([*said, f"prompts without one: {causes or 'none'}"])
+
+
+def collect(
+    responses: Sequence[Rewarded],
+    of_prompt: Callable[[list[Rewarded]], list[L] | Skipped],
+    *,
+    kind: Kind,
+    most: int | None,
+    seed: int,
+) -> tuple[list[L], LessonReport]:
+    """The lessons that `of_prompt` finds in the responses to each prompt, or why there are none.
+
+    Of more than `most`, `seed` decides which stay.
+    """
+    lessons: list[L] = []
+    skipped: Counter[Skipped] = Counter()
+    by_item: dict[str, list[Rewarded]] = defaultdict(list)
+    for one in responses:
+        by_item[one.sample.item].append(one)
+    for found in map(of_prompt, by_item.values()):
+        if isinstance(found, str):
+            skipped[found] += 1
+        else:
+            lessons += found
+    if most is not None and len(lessons) > most:
+        order = sorted(
+            range(len(lessons)), key=lambda i: digest([seed, lessons[i].item, *lessons[i].texts])
+        )
+        lessons = [lessons[i] for i in sorted(order[:most])]
+    gains = [gain for found in by_item.values() for gain in _gains(found)]
+    explored = [one for one in responses if one.draft is None]
+    return lessons, LessonReport(
+        kind=kind,
+        prompts=len(by_item),
+        sampled=len(responses),
+        lessons=len(lessons),
+        trained=sum(len(lesson.texts) for lesson in lessons),
+        by_task=dict(Counter(lesson.task for lesson in lessons)),
+        skipped=dict(skipped),
+        mean_reward=_means((one.sample.task, _shown(one)) for one in explored),
+        mean_tokens=_means((one.sample.task, one.sample.completion_tokens) for one in explored),
+        refinements=len(responses) - len(explored),
+        refinements_better=sum(gain > 0 for gain in gains),
+        refinements_worse=sum(gain < 0 for gain in gains),
+    )
+
+
+def distinct(responses: Iterable[Rewarded]) -> list[Rewarded]:
+    """The rewarded responses, each text once."""
+    texts: dict[str, Rewarded] = {}
+    for one in responses:
+        if one.reward is not None:
+            texts.setdefault(one.sample.response, one)
+    return list(texts.values())
+
+
+def similarity(left: str, right: str) -> float:
+    """Words in common over the words of the longer text, counted with repeats, in [0, 1].
+
+    Pairs that are nearly equal lower the likelihood of both (likelihood displacement).
+    """
+    a, b = Counter(left.split()), Counter(right.split())
+    return (a & b).total() / max(a.total(), b.total(), 1)
+
+
+def median(values: Iterable[float]) -> float | None:
+    """The middle one, None of nothing."""
+    found = list(values)
+    return statistics.median(found) if found else None
+
+
+def _shown(one: Rewarded) -> float | None:
+    """A reward as its source gave it."""
+    return one.raw if one.raw is not None or one.reward is None else one.reward.value
+
+
+def _means(values: Iterable[tuple[str, float | None]]) -> dict[str, float]:
+    found: Mapping[str, list[float]] = defaultdict(list)
+    for task, value in values:
+        if value is not None:
+            found[task].append(float(value))
+    return {task: mean(of_task) for task, of_task in found.items()}
+
+
+def _gains(responses: Iterable[Rewarded]) -> list[float]:
+    """By how much each rewarded refinement is better than its rewarded draft."""
+    rewards = {one.sample.repeat: one.reward for one in responses}
+    both = [
+        (rewards[one.sample.repeat], rewards.get(one.draft))
+        for one in responses
+        if one.draft is not None
+    ]
+    return [after.over(before) for after, before in both if after and before]

@@ -1,0 +1,24 @@
+"""How an iteration learns: one file a method, each from the same prompts to the same gate.
+
+`rlrf` is reinforcement learning from reflective feedback; `rejection_sampling`, `reward_only` and
+`rrhf` are what it is compared with.
+"""
+
+from __future__ import annotations
+
+from rlrf.config import Method
+from rlrf.lab import Turn
+from rlrf.methods import rejection_sampling, reward_only, rlrf, rrhf
+from rlrf.stages import Attempt
+
+METHODS = {
+    "rlrf": rlrf.improve,
+    "rejection_sampling": rejection_sampling.improve,
+    "reward_only": reward_only.improve,
+    "rrhf": rrhf.improve,
+}
+
+
+def improve(method: Method, turn: Turn) -> Attempt:
+    """A candidate from the turn's policy by `method`, or the reason why there is none."""
+    return METHODS[method](turn)

@@ -1,0 +1,83 @@
+"""Rejection sampling: supervised fine-tuning on the best of the policy's own responses.
+
+Best by the reward model where the run has one (H. Dong et al., arXiv 2304.06767), else by the
+benchmark's score, which for mathematics keeps what is right (Z. Yuan et al., arXiv 2308.01825).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlrf import stages
+from rlrf.config import Pairing
+from rlrf.lab import Turn
+from rlrf.lessons import LessonReport, Skipped, collect, distinct
+from rlrf.reward import Reward, Rewarded
+from rlrf.stages import Attempt
+from rlrf.training.fitting import Example
+from rlrf.training.sft import sft
+
+
+def improve(turn: Turn) -> Attempt:
+    """Explore, keep the best responses, and learn them."""
+    explored = stages.explored(turn)
+    responses = stages.ranked(turn, explored)
+    examples, report = best_responses(responses, turn.lab.config.pairs, turn.seed("pairs"))
+    return stages.learn(turn, examples, report, fit)
+
+
+def best_responses(
+    responses: Sequence[Rewarded], config: Pairing, seed: int
+) -> tuple[list[Example], LessonReport]:
+    """The `config.per_prompt` best responses to each prompt, of at least `config.min_chosen`.
+
+    Not of prompts whose responses are all equally good, nor what the length limit cut off.
+    """
+
+    def of_prompt(found: list[Rewarded]) -> list[Example] | Skipped:
+        texts = [(one.reward, one.sample) for one in distinct(found) if one.reward is not None]
+        if not texts:
+            return "unscored"
+        if len(texts) == 1:
+            return "one response"
+        rewards = [reward for reward, _ in texts]
+        if all(reward.over(rewards[0]) == 0 for reward in rewards):
+            return "equal rewards"
+        whole = [
+            (reward, sample)
+            for reward, sample in texts
+            if sample.finish_reason != "length" and reward.value >= config.min_chosen
+        ]
+        if not whole:
+            return "none choosable"
+
+        def worst_last(entry: tuple[Reward, object]) -> tuple[float, float]:
+            return -entry[0].value, -entry[0].grade
+
+        return [
+            Example(
+                task=sample.task,
+                item=sample.item,
+                index=sample.index,
+                prompt=sample.prompt,
+                response=sample.response,
+            )
+            for _, sample in sorted(whole, key=worst_last)[: config.per_prompt]
+        ]
+
+    return collect(responses, of_prompt, kind="responses", most=config.max_total, seed=seed)
+
+
+def fit(turn: Turn, examples: Sequence[Example], out: Path) -> None:
+    """Supervised fine-tuning from the turn's policy."""
+    config = turn.lab.config
+    sft(
+        examples,
+        turn.policy,
+        config.train,
+        adapter=config.adapter,
+        device=config.engine,
+        seed=turn.seed("train"),
+        out=out,
+    )

@@ -1,0 +1,39 @@
+"""Reinforcement learning from reflective feedback: the paper's figure (arXiv 2403.14238)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlrf import stages
+from rlrf.lab import Turn
+from rlrf.pairs import Pair, make_pairs
+from rlrf.reward import by_feedback
+from rlrf.stages import Attempt
+from rlrf.training.dpo import dpo
+
+
+def improve(turn: Turn) -> Attempt:
+    """Explore, give feedback on what is promising, reflect, pair, and optimise preferences."""
+    explored = stages.explored(turn)
+    promising = stages.promising(turn, explored)
+    judged = stages.judged(turn, promising)
+    refined = stages.refined(turn, judged)
+    rejudged = stages.rejudged(turn, refined)
+    responses = by_feedback(judged.records + rejudged.records, turn.lab.tasks)
+    pairs, report = make_pairs(responses, turn.lab.config.pairs, turn.seed("pairs"))
+    return stages.learn(turn, pairs, report, optimise)
+
+
+def optimise(turn: Turn, pairs: Sequence[Pair], out: Path) -> None:
+    """Direct preference optimisation from the turn's policy, which is the reference too."""
+    config = turn.lab.config
+    dpo(
+        pairs,
+        turn.policy,
+        config.train,
+        adapter=config.adapter,
+        device=config.engine,
+        seed=turn.seed("train"),
+        out=out,
+    )

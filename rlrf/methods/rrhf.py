@@ -1,0 +1,74 @@
+"""RRHF: rank responses to align language models with human feedback (arXiv 2304.05302)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlrf import stages
+from rlrf.config import Pairing
+from rlrf.lab import Turn
+from rlrf.lessons import LessonReport, Skipped, collect, distinct
+from rlrf.reward import Rewarded
+from rlrf.stages import Attempt
+from rlrf.training.rrhf import Ranking, rrhf
+
+
+def improve(turn: Turn) -> Attempt:
+    """Explore, rank the responses to each prompt, and learn the order and the best."""
+    explored = stages.explored(turn)
+    responses = stages.ranked(turn, explored)
+    rankings, report = make_rankings(responses, turn.lab.config.pairs, turn.seed("pairs"))
+    return stages.learn(turn, rankings, report, fit)
+
+
+def make_rankings(
+    responses: Sequence[Rewarded], config: Pairing, seed: int
+) -> tuple[list[Ranking], LessonReport]:
+    """The distinct responses to each prompt with their rewards, best first.
+
+    Not of prompts whose best and worst are nearer than `config.threshold`, or whose best is cut
+    off or below `config.min_chosen`.
+    """
+
+    def of_prompt(found: list[Rewarded]) -> list[Ranking] | Skipped:
+        texts = [(one.sample, one.reward) for one in distinct(found) if one.reward is not None]
+        if not texts:
+            return "unscored"
+        if len(texts) == 1:
+            return "one response"
+        texts.sort(key=lambda entry: (-entry[1].value, -entry[1].grade, entry[0].repeat))
+        (first, best), (_, worst) = texts[0], texts[-1]
+        if best.over(worst) == 0:
+            return "equal rewards"
+        if best.over(worst) < config.threshold:
+            return "below threshold"
+        if first.finish_reason == "length" or best.value < config.min_chosen:
+            return "none choosable"
+        return [
+            Ranking(
+                task=first.task,
+                item=first.item,
+                index=first.index,
+                prompt=first.prompt,
+                responses=[sample.response for sample, _ in texts],
+                rewards=[reward.value for _, reward in texts],
+                cut=[sample.finish_reason == "length" for sample, _ in texts],
+            )
+        ]
+
+    return collect(responses, of_prompt, kind="rankings", most=config.max_total, seed=seed)
+
+
+def fit(turn: Turn, rankings: Sequence[Ranking], out: Path) -> None:
+    """Training by the ranking loss from the turn's policy."""
+    config = turn.lab.config
+    rrhf(
+        rankings,
+        turn.policy,
+        config.train,
+        adapter=config.adapter,
+        device=config.engine,
+        seed=turn.seed("train"),
+        out=out,
+    )

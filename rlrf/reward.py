@@ -1,0 +1,78 @@
+"""What a response is worth for training, by its score and feedback or by a reward model."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.schema import Feedback, Metric, Sample, Score
+from rlrf.feedback import Judged
+from rlrf.reward_model.self_labels import sigmoid
+from tasks.plugin import Task
+
+
+@dataclass(frozen=True)
+class Reward:
+    """`value` is in [0, 1], 1 best; of equal values the `grade` of the feedback decides."""
+
+    value: float
+    grade: float = 0.0
+
+    def over(self, other: Reward) -> float:
+        """By how much this one is better: in value, or where that is equal, in grade."""
+        return self.value - other.value or self.grade - other.grade
+
+
+@dataclass(frozen=True)
+class Rewarded:
+    """A response with its reward, None where it has none.
+
+    `draft` is the repeat that it rewrites, `raw` a reward model's own number.
+    """
+
+    sample: Sample
+    reward: Reward | None
+    draft: int | None = None
+    raw: float | None = None
+
+
+def of_feedback(metric: Metric, score: Score, feedback: Feedback) -> Reward | None:
+    """The primary `metric` scaled to [0, 1], and the mean grade of the feedback's aspects.
+
+    None where the score or the feedback is missing.
+    """
+    if metric.name not in score.values or not feedback.aspects:
+        return None
+    share = (score.values[metric.name] - metric.low) / (metric.high - metric.low)
+    return Reward(share if metric.higher_is_better else 1 - share, feedback.grade)
+
+
+def by_feedback(judged: Sequence[Judged], tasks: Mapping[str, Task]) -> list[Rewarded]:
+    """The judged responses with the reward of their feedback, in order."""
+    return [
+        Rewarded(
+            one.sample,
+            of_feedback(tasks[one.sample.task].primary, one.score, one.feedback),
+            one.draft,
+        )
+        for one in judged
+    ]
+
+
+def by_model(samples: Sequence[Sample], rewards: Sequence[float]) -> list[Rewarded]:
+    """The samples with what a reward model gives to them, in order.
+
+    The value is the probability that a response is better than the middling one of its prompt:
+    sigmoid(r - median r) (R. A. Bradley and M. E. Terry, Biometrika 1952). Preferences fix only
+    differences of reward within a prompt, so nothing else of it can be compared.
+    """
+    of_item: dict[str, list[float]] = defaultdict(list)
+    for sample, reward in zip(samples, rewards, strict=True):
+        of_item[sample.item].append(reward)
+    middle = {item: statistics.median(found) for item, found in of_item.items()}
+    return [
+        Rewarded(sample, Reward(float(sigmoid(reward - middle[sample.item]))), raw=reward)
+        for sample, reward in zip(samples, rewards, strict=True)
+    ]

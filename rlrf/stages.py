@@ -1,0 +1,197 @@
+"""The stages of an iteration as a run keeps them: each on disk, and skipped when it is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.progress import say
+from harness.schema import Record, Sample
+from harness.store import read_json, write_json, write_jsonl
+from rlrf.checkpoint import Checkpoint
+from rlrf.explore import explore
+from rlrf.feedback import Judged, give_feedback
+from rlrf.lab import Turn
+from rlrf.leaks import leaks
+from rlrf.lessons import L, LessonReport
+from rlrf.reflect import Refinement, choose_drafts, reflect
+from rlrf.reward import Rewarded, by_feedback, by_model
+from rlrf.run import Records
+from rlrf.training.fitting import DivergedError, checkpoint
+
+DIVERGED = "diverged.json"
+
+# Trains the turn's policy on lessons and saves it in the folder.
+Fit = Callable[[Turn, Sequence[L], Path], None]
+
+
+class ModelReward(Record):
+    """What a reward model gives to a response."""
+
+    item: str
+    repeat: int
+    reward: float
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What an iteration came to: a candidate, or the reason why there is none."""
+
+    candidate: Checkpoint | None
+    report: LessonReport
+    stopped: str = ""
+
+
+def explored(turn: Turn) -> Records[Sample]:
+    """The policy's responses to the turn's prompts."""
+    lab, config = turn.lab, turn.lab.config.explore
+    return lab.run.records(
+        f"{turn.place}/explore",
+        Sample,
+        [turn.policy, config, list(turn.items)],
+        lambda: explore(
+            lab.engines.load(turn.policy), turn.asked, lab.tasks, config, turn.seed("explore")
+        ),
+    )
+
+
+def rewarded(turn: Turn, samples: Records[Sample]) -> Records[ModelReward]:
+    """What the reward model gives to each of `samples`, in order."""
+    lab, rewarder = turn.lab, turn.lab.rewarder
+    assert rewarder is not None  # noqa: S101 (the configuration was checked)
+
+    def make() -> list[ModelReward]:
+        lab.engines.release()
+        found = rewarder.score(samples.records, turn.items)
+        return [
+            ModelReward(item=sample.item, repeat=sample.repeat, reward=float(reward))
+            for sample, reward in zip(samples.records, found, strict=True)
+        ]
+
+    return lab.run.records(f"{turn.place}/reward", ModelReward, [samples], make)
+
+
+def promising(turn: Turn, samples: Records[Sample]) -> Records[Sample]:
+    """Of each prompt the `explore.keep` responses that the reward model finds best: a cheap filter
+    before costly feedback."""
+    keep = turn.lab.config.explore.keep
+    if keep is None:
+        return samples
+    found = rewarded(turn, samples)
+    ranked: dict[str, list[tuple[float, int]]] = {}
+    for place, one in enumerate(found.records):
+        ranked.setdefault(one.item, []).append((-one.reward, place))
+    best = sorted(place for of_item in ranked.values() for _, place in sorted(of_item)[:keep])
+    return Records([samples.records[place] for place in best], f"{found.digest} best {keep}")
+
+
+def judged(turn: Turn, samples: Records[Sample]) -> Records[Judged]:
+    """Score and feedback of explored responses."""
+    return _judged(turn, "feedback", samples, samples.records)
+
+
+def rejudged(turn: Turn, refined: Records[Refinement]) -> Records[Judged]:
+    """Score and feedback of refinements, by the same feedback."""
+    samples = [one.sample for one in refined.records]
+    return _judged(
+        turn, "reflect_feedback", refined, samples, [one.draft for one in refined.records]
+    )
+
+
+def _judged(
+    turn: Turn,
+    place: str,
+    read: Records[Any],
+    samples: Sequence[Sample],
+    drafts: Sequence[int | None] | None = None,
+) -> Records[Judged]:
+    lab = turn.lab
+    return lab.run.records(
+        f"{turn.place}/{place}",
+        Judged,
+        [read],
+        lambda: give_feedback(
+            samples, turn.items, lab.tasks, judge=lab.judge, critics=lab.critics, drafts=drafts
+        ),
+    )
+
+
+def refined(turn: Turn, found: Records[Judged]) -> Records[Refinement]:
+    """The policy's rewrites of its most promising responses, given the feedback on them."""
+    lab, config = turn.lab, turn.lab.config
+    drafts = choose_drafts(found.records, lab.tasks, config.reflect.m, turn.seed("drafts"))
+    return lab.run.records(
+        f"{turn.place}/reflect",
+        Refinement,
+        [turn.policy, config.reflect, found],
+        lambda: reflect(
+            lab.engines.load(turn.policy),
+            drafts,
+            turn.items,
+            lab.tasks,
+            config.reflect,
+            first_repeat=config.explore.n,
+            seed=turn.seed("reflect"),
+        ),
+    )
+
+
+def ranked(turn: Turn, samples: Records[Sample]) -> list[Rewarded]:
+    """The explored responses with their rewards, for the methods that ask for no more than that.
+
+    By the reward model where the run has one, else by the benchmark's score.
+    """
+    if turn.lab.rewarder is None:
+        return by_feedback(judged(turn, samples).records, turn.lab.tasks)
+    return by_model(samples.records, [one.reward for one in rewarded(turn, samples).records])
+
+
+def learn(
+    turn: Turn,
+    lessons: Sequence[L],
+    report: LessonReport,
+    fit: Fit[L],
+    reads: Sequence[Any] = (),
+) -> Attempt:
+    """Keep the lessons, see that they hold nothing that is to be held out, and train on them.
+
+    `reads` is what the training depends on beside lessons, policy and `train`.
+    """
+    lab, place, kind = turn.lab, turn.place, report.kind
+
+    def keep(folder: Path) -> None:
+        write_jsonl(folder / f"{kind}.jsonl", lessons)
+        write_json(folder / "report.json", report)
+
+    kept = lab.run.stage(f"{place}/{kind}", [report, [_texts(one) for one in lessons]], keep)
+    say(f"iteration {turn.number}: {report.sentence()}")
+    prompts = {turn.items[lesson.item].prompt for lesson in lessons}
+    texts = {text for lesson in lessons for text in lesson.texts}
+    stopped = leaks(prompts | texts, lab.held_out, lab.config.gate.overlap)
+    if stopped:
+        say(f"iteration {turn.number} is blocked: {stopped}")
+    if not lessons or stopped:
+        return Attempt(None, report, stopped)
+
+    def train(folder: Path) -> None:
+        lab.engines.release()
+        try:
+            fit(turn, lessons, folder)
+        except DivergedError as error:
+            # What was there of a model is gone; the steps before stay as evidence.
+            write_jsonl(folder / "metrics.jsonl", error.rows)
+            write_json(folder / DIVERGED, {"reason": str(error)})
+
+    reads = [turn.policy, kept, lab.config.train, lab.config.adapter, *reads]
+    trained = lab.run.stage(f"{place}/train", reads, train)
+    if (trained.folder / DIVERGED).is_file():
+        reason = str(read_json(trained.folder / DIVERGED)["reason"])
+        say(f"iteration {turn.number} is rolled back, {turn.policy.name} stays: {reason}")
+        return Attempt(None, report, reason)
+    return Attempt(checkpoint(trained.folder, turn.candidate, turn.policy), report)
+
+
+def _texts(lesson: Any) -> list[str]:
+    return [lesson.item, *lesson.texts]

@@ -1,0 +1,208 @@
+"""What every training shares: weights in, arguments for the trainer, a watch on it, weights out.
+
+Prompts and responses are tokenized apart, as they were generated, so that training sees the
+tokens that sampling saw.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UserError
+from harness.progress import Advance
+from harness.schema import Record
+from harness.store import read_json, write_json
+from rlrf.checkpoint import Checkpoint
+from rlrf.config import Adapter, Device, Optimisation
+
+
+class Example(Record):
+    """A response to learn as an answer to `prompt`, which is text as the policy saw it."""
+
+    task: str
+    item: str
+    index: int
+    prompt: str
+    response: str
+    cut: bool = False  # the length limit ended it, so no end is learned
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return (self.response,)
+
+
+class DivergedError(UserError):
+    """A loss or gradient that is no number; `rows` are the metrics of the steps before."""
+
+    def __init__(self, step: int, row: Mapping[str, float], rows: Sequence[Mapping[str, float]]):
+        super().__init__(f"training diverged at step {step}: {dict(row)}; lower learning_rate")
+        self.rows = list(rows)
+
+
+def load_tokenizer(start: Checkpoint) -> Any:
+    """The tokenizer of `start`; it pads with its end token where it has no padding."""
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(start.model)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(start: Checkpoint, adapter: Adapter | None, device: Device) -> tuple[Any, Any]:
+    """The model to train, and the configuration of a LoRA adapter that is yet to be made.
+
+    Full training holds float32 weights (autocast does the rest); LoRA leaves the base as it is.
+    """
+    import peft
+    import transformers
+
+    dtype = "float32" if adapter is None else device.dtype
+    model = transformers.AutoModelForCausalLM.from_pretrained(start.model, dtype=dtype)
+    if start.adapter is not None:
+        return peft.PeftModel.from_pretrained(model, start.adapter, is_trainable=True), None
+    if adapter is None:
+        return model, None
+    return model, lora(adapter, "CAUSAL_LM")
+
+
+def lora(adapter: Adapter, task_type: str) -> Any:
+    """The adapter as PEFT takes it."""
+    import peft
+
+    return peft.LoraConfig(
+        r=adapter.r,
+        lora_alpha=adapter.alpha,
+        lora_dropout=adapter.dropout,
+        target_modules=adapter.target_modules,
+        task_type=task_type,
+    )
+
+
+def encode_prompt(prompt: str, tokenizer: Any) -> list[int]:
+    """Token ids of a rendered prompt, as `HFEngine.encode`: one with a BOS gets no other."""
+    bare = bool(tokenizer.bos_token) and prompt.startswith(tokenizer.bos_token)
+    ids: list[int] = tokenizer.encode(prompt, add_special_tokens=not bare)
+    return ids
+
+
+def encode_response(response: str, tokenizer: Any, *, cut: bool = False) -> list[int]:
+    """Token ids of a response, with the end token unless the length limit cut it off."""
+    ids: list[int] = tokenizer.encode(response, add_special_tokens=False)
+    return ids if cut else [*ids, tokenizer.eos_token_id]
+
+
+def room(model: Any, config: Optimisation) -> int:
+    """The most tokens of an example: `config.max_length`, or the model's context if shorter."""
+    context = getattr(model.config, "max_position_embeddings", None) or config.max_length
+    return int(min(config.max_length, context))
+
+
+def none_fits(what: str, count: int, most: int) -> UserError:
+    """Every example is too long."""
+    return UserError(
+        f"None of the {count} {what} fits into {most} tokens; raise train.max_length, or lower "
+        "explore.max_tokens."
+    )
+
+
+def steps(examples: int, config: Optimisation) -> int:
+    """Optimiser steps of a training."""
+    passes = math.ceil(examples / config.batch_size)
+    return math.ceil(math.ceil(passes / config.gradient_accumulation) * config.epochs)
+
+
+def arguments(config: Optimisation, device: Device, seed: int, scratch: str) -> dict[str, Any]:
+    """The arguments that every trainer of `transformers` and TRL takes."""
+    import torch
+
+    on_cpu = device.device == "cpu" or not torch.cuda.is_available()
+    bf16 = not on_cpu and torch.cuda.is_bf16_supported() if config.bf16 is None else config.bf16
+    return {
+        "output_dir": scratch,
+        "learning_rate": config.learning_rate,
+        "num_train_epochs": config.epochs,
+        "per_device_train_batch_size": config.batch_size,
+        "gradient_accumulation_steps": config.gradient_accumulation,
+        "max_grad_norm": config.max_grad_norm,
+        "warmup_steps": config.warmup_ratio,
+        "lr_scheduler_type": config.scheduler,
+        "bf16": bf16,
+        "gradient_checkpointing": config.gradient_checkpointing,
+        "use_cpu": on_cpu,
+        "seed": seed,
+        "save_strategy": "no",
+        "report_to": "none",
+        "logging_steps": 1,
+        "disable_tqdm": True,
+    }
+
+
+def watch(advance: Advance, metrics: Mapping[str, str]) -> Any:
+    """A callback that keeps `metrics` (the trainer's name -> ours) of every step, in `rows`.
+
+    Raises, from the trainer:
+        DivergedError: at the first value that is no number.
+    """
+    from transformers import TrainerCallback
+
+    class Watch(TrainerCallback):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.rows: list[dict[str, float]] = []
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            advance(1)
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            if "loss" not in logs:
+                return
+            row = {name: float(logs[key]) for key, name in metrics.items() if key in logs}
+            if not all(math.isfinite(value) for value in row.values()):
+                raise DivergedError(state.global_step, row, self.rows)
+            self.rows.append({"step": state.global_step, **row})
+
+    return Watch()
+
+
+def run(trainer: Any, *, means: bool = False) -> None:
+    """Train, without the notices of the trainer's own.
+
+    `means`: the loss is a mean over a batch of its own, not over the tokens of a whole step, so
+    that accumulated gradients have to be divided.
+    """
+    import transformers
+
+    if means:
+        trainer.model_accepts_loss_kwargs = False
+
+    trainer.remove_callback(transformers.PrinterCallback)
+    trainer.train()
+
+
+def save(model: Any, tokenizer: Any, start: Checkpoint, adapter: Adapter | None, out: Path) -> None:
+    """Write `out/model`, a plain `transformers` folder, or `out/adapter` (PEFT)."""
+    import transformers
+
+    if adapter is not None:
+        folder = out / "adapter"
+        model.save_pretrained(folder, selected_adapters=["default"])
+        (folder / "README.md").unlink(missing_ok=True)
+        saved = read_json(folder / "adapter_config.json")
+        # PEFT keeps a set there, whose order changes from process to process.
+        saved["target_modules"] = sorted(saved["target_modules"])
+        saved["base_model_name_or_path"] = None  # a place on this machine
+        write_json(folder / "adapter_config.json", saved)
+        return
+    dtype = transformers.AutoConfig.from_pretrained(start.model).dtype
+    model.to(dtype or model.dtype).save_pretrained(out / "model")
+    tokenizer.save_pretrained(out / "model")
+
+
+def checkpoint(out: Path, name: str, start: Checkpoint) -> Checkpoint:
+    """What a training saved under `out` when it began from `start`."""
+    if (out / "adapter").is_dir():
+        return Checkpoint(name, start.model, out / "adapter")
+    return Checkpoint(name, out / "model")

@@ -1,0 +1,202 @@
+"""Training by rank: responses to a prompt are to be as likely as they are good.
+
+Of responses with rewards r and length-normalised log-probabilities p of a prompt, the loss is
+
+    sum over r_i < r_j of max(0, p_i - p_j)  -  log-probability of the best one a token
+
+(Z. Yuan et al., RRHF, arXiv 2304.05302; the likelihood of the best one counts a token, as in the
+authors' program). TRL has nothing like it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, model_validator
+
+from harness.progress import track
+from harness.schema import Record
+from harness.store import write_jsonl
+from rlrf.checkpoint import Checkpoint
+from rlrf.config import Adapter, Device, Training
+from rlrf.quiet import quiet
+from rlrf.training import fitting
+
+if TYPE_CHECKING:
+    import torch
+
+METRICS = {
+    "loss": "loss",
+    "rank_loss": "rank_loss",
+    "logp_best": "logp_best",
+    "grad_norm": "grad_norm",
+    "learning_rate": "learning_rate",
+}
+
+
+class Ranking(Record):
+    """Responses to a prompt with their rewards, best first."""
+
+    task: str
+    item: str
+    index: int
+    prompt: str = Field(description="as the policy saw it when it explored")
+    responses: list[str] = Field(min_length=2)
+    rewards: list[float]
+    cut: list[bool] = Field(description="the length limit ended it, so no end is learned")
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return tuple(self.responses)
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> Ranking:
+        if not len(self.responses) == len(self.rewards) == len(self.cut):
+            raise ValueError("a ranking has one reward and one cut a response")
+        return self
+
+
+@quiet()
+def rrhf(
+    rankings: Sequence[Ranking],
+    start: Checkpoint,
+    config: Training,
+    *,
+    adapter: Adapter | None,
+    device: Device,
+    seed: int,
+    out: Path,
+) -> None:
+    """Train `start` on `rankings` and save it under `out`, as `dpo` does.
+
+    A batch is `config.batch_size` prompts with all their responses. `metrics.jsonl` has the loss,
+    the part of it that ranks, and the mean log-probability a token of the best responses.
+
+    Raises:
+        DivergedError: the loss is not a number.
+        UserError: every prompt is longer than `config.max_length`.
+    """
+    import datasets
+    import torch
+    import transformers
+
+    class Trainer(transformers.Trainer):  # type: ignore[misc]
+        def compute_loss(
+            self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **_: Any
+        ) -> Any:
+            group, reward = inputs.pop("group"), inputs.pop("reward")
+            means = mean_logps(model, inputs)
+            ranked, best = loss_terms(means, reward, group)
+            terms["rank_loss"], terms["logp_best"] = ranked.item(), -best.item()
+            return ranked + best
+
+        def log(self, logs: dict[str, float], *args: Any) -> None:
+            super().log({**logs, **terms} if "loss" in logs else logs, *args)
+
+    terms: dict[str, float] = {}
+    tokenizer = fitting.load_tokenizer(start)
+    model, lora = fitting.load_model(start, adapter, device)
+    if lora is not None:
+        import peft
+
+        model = peft.get_peft_model(model, lora)
+    max_length = fitting.room(model, config)
+    rows = tokenize(rankings, tokenizer, max_length)
+    if not rows:
+        raise fitting.none_fits("rankings", len(rankings), max_length)
+
+    def collate(batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        texts = [ids for row in batch for ids in row["ids"]]
+        starts = [row["start"] for row in batch for _ in row["ids"]]
+        longest = max(map(len, texts))
+        ids = torch.full((len(texts), longest), tokenizer.pad_token_id)
+        mask, learned = torch.zeros_like(ids), torch.zeros_like(ids)
+        for place, (text, first) in enumerate(zip(texts, starts, strict=True)):
+            ids[place, : len(text)] = torch.tensor(text)
+            mask[place, : len(text)] = 1
+            learned[place, first : len(text)] = 1
+        return {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "learned": learned,
+            "group": torch.tensor([g for g, row in enumerate(batch) for _ in row["ids"]]),
+            "reward": torch.tensor([reward for row in batch for reward in row["rewards"]]),
+        }
+
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        track(f"train from {start.name}", fitting.steps(len(rows), config), "steps") as advance,
+    ):
+        watch = fitting.watch(advance, METRICS)
+        trainer = Trainer(
+            model=model,
+            args=transformers.TrainingArguments(
+                **fitting.arguments(config, device, seed, scratch), remove_unused_columns=False
+            ),
+            train_dataset=datasets.Dataset.from_list(rows),
+            data_collator=collate,
+            callbacks=[watch],
+        )
+        fitting.run(trainer, means=True)
+    write_jsonl(out / "metrics.jsonl", watch.rows)
+    fitting.save(trainer.model, tokenizer, start, adapter, out)
+
+
+def tokenize(rankings: Sequence[Ranking], tokenizer: Any, max_length: int) -> list[dict[str, Any]]:
+    """Token ids of the rankings whose best response fits; longer ones of a ranking are left out."""
+    rows = []
+    for one in rankings:
+        prompt = fitting.encode_prompt(one.prompt, tokenizer)
+        texts = [
+            prompt + fitting.encode_response(text, tokenizer, cut=cut)
+            for text, cut in zip(one.responses, one.cut, strict=True)
+        ]
+        fits = [place for place, ids in enumerate(texts) if len(ids) <= max_length]
+        if 0 in fits and len(fits) > 1:
+            rows.append(
+                {
+                    "ids": [texts[place] for place in fits],
+                    "rewards": [one.rewards[place] for place in fits],
+                    "start": len(prompt),
+                }
+            )
+    return rows
+
+
+def mean_logps(model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+    """Mean log-probability a token of each response, shape (responses,).
+
+    `inputs` are `input_ids`, `attention_mask` and `learned`, 1 where there is a response, all of
+    shape (responses, longest).
+    """
+    learned = inputs["learned"][:, 1:].float()
+    logits = model(
+        input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
+    ).logits[:, :-1]
+    # The log-softmax of the tokens alone: a whole one is as large as the logits again.
+    chosen = logits.gather(-1, inputs["input_ids"][:, 1:, None])[..., 0].float()
+    logps = chosen - logits.float().logsumexp(-1)
+    found: torch.Tensor = (logps * learned).sum(-1) / learned.sum(-1)
+    return found
+
+
+def loss_terms(
+    means: torch.Tensor, rewards: torch.Tensor, groups: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The ranking loss and the negative log-likelihood of the best, means over prompts.
+
+    `means`, `rewards` and `groups` (which prompt a response belongs to, from 0) have shape
+    (responses,); the first response of a prompt is its best.
+    """
+    import torch
+
+    same = groups[:, None] == groups[None, :]
+    worse = same & (rewards[:, None] < rewards[None, :])  # i is worse than j
+    prompts = groups.max() + 1
+    ranked = (torch.relu(means[:, None] - means[None, :]) * worse).sum() / prompts
+    first = torch.ones_like(groups, dtype=torch.bool)
+    first[1:] = groups[1:] != groups[:-1]
+    return ranked, -means[first].mean()

@@ -1,0 +1,92 @@
+"""Supervised fine-tuning on responses, by TRL: what rejection sampling does with the best ones."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.progress import track
+from harness.store import write_jsonl
+from rlrf.checkpoint import Checkpoint
+from rlrf.config import Adapter, Device, Optimisation
+from rlrf.quiet import quiet
+from rlrf.training import fitting
+from rlrf.training.fitting import Example
+
+METRICS = {
+    "loss": "loss",
+    "mean_token_accuracy": "token_accuracy",
+    "grad_norm": "grad_norm",
+    "learning_rate": "learning_rate",
+}
+
+
+@quiet()
+def sft(
+    examples: Sequence[Example],
+    start: Checkpoint,
+    config: Optimisation,
+    *,
+    adapter: Adapter | None,
+    device: Device,
+    seed: int,
+    out: Path,
+) -> None:
+    """Train `start` on the responses of `examples` (not on their prompts) and save it under `out`.
+
+    Writes what `dpo` writes; `metrics.jsonl` has `loss`, the mean over the tokens of a batch, and
+    the share of tokens that the policy would have chosen itself.
+
+    Raises:
+        DivergedError: the loss is not a number.
+        UserError: every example is longer than `config.max_length`.
+    """
+    import datasets
+    from trl import SFTConfig, SFTTrainer
+
+    class Trainer(SFTTrainer):  # type: ignore[misc]
+        def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
+            """The rows are token ids already: TRL would tokenize prompt and response as one."""
+            return dataset
+
+    tokenizer = fitting.load_tokenizer(start)
+    model, lora = fitting.load_model(start, adapter, device)
+    max_length = fitting.room(model, config)
+    rows = tokenize(examples, tokenizer, max_length)
+    if not rows:
+        raise fitting.none_fits("responses", len(examples), max_length)
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        track(f"train from {start.name}", fitting.steps(len(rows), config), "steps") as advance,
+    ):
+        watch = fitting.watch(advance, METRICS)
+        trainer = Trainer(
+            model=model,
+            args=SFTConfig(
+                **fitting.arguments(config, device, seed, scratch),
+                max_length=None,  # rows are token ids that fit
+            ),
+            train_dataset=datasets.Dataset.from_list(rows),
+            processing_class=tokenizer,
+            callbacks=[watch],
+            peft_config=lora,
+        )
+        fitting.run(trainer)
+    write_jsonl(out / "metrics.jsonl", watch.rows)
+    fitting.save(trainer.model, tokenizer, start, adapter, out)
+
+
+def tokenize(
+    examples: Sequence[Example], tokenizer: Any, max_length: int
+) -> list[dict[str, list[int]]]:
+    """Token ids, and labels that leave the prompt out, of the examples that fit."""
+    rows = []
+    for one in examples:
+        prompt = fitting.encode_prompt(one.prompt, tokenizer)
+        response = fitting.encode_response(one.response, tokenizer, cut=one.cut)
+        if len(prompt) + len(response) <= max_length:
+            labels = [-100] * len(prompt) + response
+            rows.append({"input_ids": prompt + response, "labels": labels})
+    return rows
