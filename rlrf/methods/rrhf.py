@@ -27,6 +27,7 @@ def make_rankings(
 ) -> tuple[list[Ranking], LessonReport]:
     """The distinct responses to each prompt with their rewards, best first.
 
+    Of many, the `config.per_prompt` best and as many of the worst: what as many pairs would hold.
     Not of prompts whose best and worst are nearer than `config.threshold`, or whose best is cut
     off or below `config.min_chosen`.
     """
@@ -45,6 +46,8 @@ def make_rankings(
             return "below threshold"
         if first.finish_reason == "length" or best.value < config.min_chosen:
             return "none choosable"
+        if len(texts) > 2 * config.per_prompt:
+            texts = texts[: config.per_prompt] + texts[-config.per_prompt :]
         return [
             Ranking(
                 task=first.task,
