@@ -17,7 +17,7 @@ from harness.store import parse, read_json
 from rlrf.result import GateVerdict, Iteration, RunResult
 from rlrf.run import MANIFEST, Manifest
 
-STAGES = ("explore", "feedback", "reflect", "train", "evaluate")
+STAGES = ("explore", "reward", "feedback", "reflect", "train", "evaluate")
 SAID = {"pass": "passes", "fail": "fails", "inconclusive": "is inconclusive"}
 
 
@@ -70,6 +70,9 @@ def report(run: Path, judge: Sequence[JudgeFinding] = ()) -> str:
 def _title(result: RunResult) -> str:
     if result.incumbent == result.sealed[0].name:
         return f"{result.incumbent} stays the incumbent: no candidate passed the gate"
+    (outcome,) = {turn.outcome for turn in result.iterations if turn.candidate == result.incumbent}
+    if outcome != "promoted":
+        return f"{result.incumbent} is the incumbent without having passed the gate"
     return f"{result.incumbent} passed the gate and is the incumbent"
 
 

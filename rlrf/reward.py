@@ -15,7 +15,7 @@ from tasks.plugin import Task
 
 @dataclass(frozen=True)
 class Reward:
-    """`value` is in [0, 1], 1 best; of equal values the `grade` of the feedback decides."""
+    """`value` is in [0, 1], 1 best; of equal values the `grade` decides."""
 
     value: float
     grade: float = 0.0
@@ -66,13 +66,17 @@ def by_model(samples: Sequence[Sample], rewards: Sequence[float]) -> list[Reward
 
     The value is the probability that a response is better than the middling one of its prompt:
     sigmoid(r - median r) (R. A. Bradley and M. E. Terry, Biometrika 1952). Preferences fix only
-    differences of reward within a prompt, so nothing else of it can be compared.
+    differences of reward within a prompt, so nothing else of it can be compared. Where floats are
+    too coarse for a probability near 0 or 1, r - median r as the grade keeps the order.
     """
     of_item: dict[str, list[float]] = defaultdict(list)
     for sample, reward in zip(samples, rewards, strict=True):
         of_item[sample.item].append(reward)
     middle = {item: statistics.median(found) for item, found in of_item.items()}
+    over = [
+        float(reward - middle[sample.item]) for sample, reward in zip(samples, rewards, strict=True)
+    ]
     return [
-        Rewarded(sample, Reward(float(sigmoid(reward - middle[sample.item]))), raw=reward)
-        for sample, reward in zip(samples, rewards, strict=True)
+        Rewarded(sample, Reward(float(sigmoid(above)), grade=above), raw=float(reward))
+        for sample, reward, above in zip(samples, rewards, over, strict=True)
     ]

@@ -22,6 +22,8 @@ def improve(turn: Turn) -> Attempt:
     rejudged = stages.rejudged(turn, refined)
     responses = by_feedback(judged.records + rejudged.records, turn.lab.tasks)
     pairs, report = make_pairs(responses, turn.lab.config.pairs, turn.seed("pairs"))
+    sampled = len(explored.records) + len(refined.records)  # with those that were not promising
+    report = report.model_copy(update={"sampled": sampled})
     return stages.learn(turn, pairs, report, optimise)
 
 

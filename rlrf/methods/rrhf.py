@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from rlrf import stages
@@ -25,7 +26,7 @@ def improve(turn: Turn) -> Attempt:
 def make_rankings(
     responses: Sequence[Rewarded], config: Pairing, seed: int
 ) -> tuple[list[Ranking], LessonReport]:
-    """The distinct responses to each prompt with their rewards, best first.
+    """The distinct responses to each prompt, best first.
 
     Of many, the `config.per_prompt` best and as many of the worst: what as many pairs would hold.
     Not of prompts whose best and worst are nearer than `config.threshold`, or whose best is cut
@@ -48,6 +49,9 @@ def make_rankings(
             return "none choosable"
         if len(texts) > 2 * config.per_prompt:
             texts = texts[: config.per_prompt] + texts[-config.per_prompt :]
+        ranks = [0]
+        for (_, better), (_, worse) in pairwise(texts):
+            ranks.append(ranks[-1] + (better.over(worse) > 0))
         return [
             Ranking(
                 task=first.task,
@@ -55,7 +59,7 @@ def make_rankings(
                 index=first.index,
                 prompt=first.prompt,
                 responses=[sample.response for sample, _ in texts],
-                rewards=[reward.value for _, reward in texts],
+                ranks=ranks,
                 cut=[sample.finish_reason == "length" for sample, _ in texts],
             )
         ]

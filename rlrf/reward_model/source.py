@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from harness.models import find, model_digest
 from harness.schema import Item, Record, Sample, digest
 from harness.store import parse, read_jsonl
 from rlrf.config import Device, RewardSource
-from rlrf.reward_model.model import Ensemble, RewardModel, Rewards, Scorer
+from rlrf.reward_model.model import RewardModel, Rewards, lower_bound
 
 
 class Demonstration(Record):
@@ -26,7 +25,7 @@ class Demonstration(Record):
 
 @dataclass(frozen=True)
 class Rewarder:
-    """Gives rewards to samples; the models are loaded for each call and released after it."""
+    """Gives rewards to samples; the models are loaded for each call, one after the other."""
 
     folders: tuple[Path, ...]
     device: Device
@@ -40,46 +39,49 @@ class Rewarder:
         Raises:
             UserError: a model cannot be loaded, gives no number, or an item has no demonstration.
         """
-        models = [RewardModel(folder, device=self.device) for folder in self.folders]
-        scorer: Scorer = models[0] if len(models) == 1 else Ensemble(models, self.beta)
-        # Each model sees prompts as it was taught to, whatever the policy's chat template.
-        asked = [items[sample.item].prompt for sample in samples]
-        prompts = [models[0].render(prompt) for prompt in asked]
+        prompts = [items[sample.item].prompt for sample in samples]
+        responses = [sample.response for sample in samples]
         if self.demonstrations is None:
-            rewards = scorer.score(prompts, [sample.response for sample in samples])
-        else:
-            rewards = self._anchored(scorer, asked, prompts, [s.response for s in samples])
-        del models, scorer
-        gc.collect()
-        return rewards
+            return self._rewards(prompts, responses)
+        return self._anchored(prompts, responses, self.demonstrations)
+
+    def _rewards(self, prompts: Sequence[str], responses: Sequence[str]) -> Rewards:
+        """The reward of each response, of several models the lower bound on it."""
+        found = []
+        for folder in self.folders:
+            model = RewardModel(folder, device=self.device)
+            # Each sees prompts as it was taught to, whatever the policy's chat template.
+            found.append(model.score([model.render(prompt) for prompt in prompts], responses))
+        return found[0] if len(found) == 1 else lower_bound(found, self.beta)
 
     def _anchored(
-        self, scorer: Scorer, asked: Sequence[str], prompts: Sequence[str], responses: Sequence[str]
+        self,
+        prompts: Sequence[str],
+        responses: Sequence[str],
+        demonstrations: Mapping[str, str],
     ) -> Rewards:
         """-(r - r_demonstration)^2: as good as the demonstration, and no better than that."""
-        assert self.demonstrations is not None  # noqa: S101
-        if absent := sorted({prompt for prompt in asked if prompt not in self.demonstrations}):
+        asked = sorted(set(prompts))
+        if absent := [prompt for prompt in asked if prompt not in demonstrations]:
             raise UserError(
                 f"{len(absent)} of the prompts have no demonstration, such as {absent[0][:80]!r}; "
                 "add them to the file of reward.demonstrations."
             )
-        shown = [self.demonstrations[prompt] for prompt in asked]
-        rewards, wanted = np.split(scorer.score([*prompts, *prompts], [*responses, *shown]), 2)
-        return -np.square(rewards - wanted)
+        shown = [demonstrations[prompt] for prompt in asked]
+        found = self._rewards([*prompts, *asked], [*responses, *shown])
+        wanted = dict(zip(asked, found[len(prompts) :], strict=True))
+        apart = found[: len(prompts)] - np.array([wanted[prompt] for prompt in prompts])
+        return np.asarray(-np.square(apart))
 
 
 def open_rewarder(source: RewardSource, device: Device) -> Rewarder:
     """Find the models and read the demonstrations that a configuration names.
 
     Raises:
-        UserError: there is no such model or file, or a line is no demonstration.
+        UserError: there is no such model or file, a line is no demonstration, or two differ.
     """
     folders = tuple(find(model, None) for model in source.models)
-    shown = None
-    if source.demonstrations is not None:
-        path = Path(source.demonstrations)
-        rows = [parse(Demonstration, row, f"{path}, line {n}") for n, row in read_jsonl(path)]
-        shown = {one.prompt: one.response for one in rows}
+    shown = _read(Path(source.demonstrations)) if source.demonstrations is not None else None
     return Rewarder(
         folders=folders,
         device=device,
@@ -87,3 +89,16 @@ def open_rewarder(source: RewardSource, device: Device) -> Rewarder:
         demonstrations=shown,
         digest=digest([[model_digest(folder) for folder in folders], source.beta, shown]),
     )
+
+
+def _read(path: Path) -> dict[str, str]:
+    """Prompt -> demonstration."""
+    shown: dict[str, str] = {}
+    for number, row in read_jsonl(path):
+        one = parse(Demonstration, row, f"{path}, line {number}")
+        if shown.setdefault(one.prompt, one.response) != one.response:
+            raise UserError(
+                f"{path}, line {number} demonstrates {one.prompt[:80]!r} otherwise than a line "
+                "before; keep one of them."
+            )
+    return shown

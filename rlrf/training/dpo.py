@@ -90,7 +90,6 @@ def dpo(
                 max_length=max_length,
                 precompute_ref_log_probs=True,
                 disable_dropout=adapter is None or adapter.dropout == 0,
-                use_cache=True,
             ),
             train_dataset=datasets.Dataset.from_list(rows),
             processing_class=tokenizer,

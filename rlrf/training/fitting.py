@@ -132,6 +132,7 @@ def arguments(config: Optimisation, device: Device, seed: int, scratch: str) -> 
         "lr_scheduler_type": config.scheduler,
         "bf16": bf16,
         "gradient_checkpointing": config.gradient_checkpointing,
+        "use_cache": True,  # what it is set to is saved with the model
         "use_cpu": on_cpu,
         "seed": seed,
         "save_strategy": "no",

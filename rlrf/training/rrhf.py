@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, model_validator
 
 from harness.progress import track
-from harness.schema import Record
+from harness.schema import Record, mean
 from harness.store import write_jsonl
 from rlrf.checkpoint import Checkpoint
 from rlrf.config import Adapter, Device, Training
@@ -38,14 +38,14 @@ METRICS = {
 
 
 class Ranking(Record):
-    """Responses to a prompt with their rewards, best first."""
+    """Responses to a prompt, best first."""
 
     task: str
     item: str
     index: int
     prompt: str = Field(description="as the policy saw it when it explored")
     responses: list[str] = Field(min_length=2)
-    rewards: list[float]
+    ranks: list[int] = Field(description="0 the best; equally good ones have equal ranks")
     cut: list[bool] = Field(description="the length limit ended it, so no end is learned")
 
     @property
@@ -54,8 +54,8 @@ class Ranking(Record):
 
     @model_validator(mode="after")
     def _one_of_each(self) -> Ranking:
-        if not len(self.responses) == len(self.rewards) == len(self.cut):
-            raise ValueError("a ranking has one reward and one cut a response")
+        if not len(self.responses) == len(self.ranks) == len(self.cut):
+            raise ValueError("a ranking has one rank and one cut a response")
         return self
 
 
@@ -87,16 +87,20 @@ def rrhf(
         def compute_loss(
             self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **_: Any
         ) -> Any:
-            group, reward = inputs.pop("group"), inputs.pop("reward")
+            group, rank = inputs.pop("group"), inputs.pop("rank")
             means = mean_logps(model, inputs)
-            ranked, best = loss_terms(means, reward, group)
-            terms["rank_loss"], terms["logp_best"] = ranked.item(), -best.item()
+            ranked, best = loss_terms(means, rank, group)
+            terms.append((ranked.item(), -best.item()))
             return ranked + best
 
         def log(self, logs: dict[str, float], *args: Any) -> None:
-            super().log({**logs, **terms} if "loss" in logs else logs, *args)
+            if "loss" in logs:
+                ranked, best = (mean(list(of_step)) for of_step in zip(*terms, strict=True))
+                logs = {**logs, "rank_loss": ranked, "logp_best": best}
+                terms.clear()
+            super().log(logs, *args)
 
-    terms: dict[str, float] = {}
+    terms: list[tuple[float, float]] = []  # of the forward passes of a step
     tokenizer = fitting.load_tokenizer(start)
     model, lora = fitting.load_model(start, adapter, device)
     if lora is not None:
@@ -123,7 +127,7 @@ def rrhf(
             "attention_mask": mask,
             "learned": learned,
             "group": torch.tensor([g for g, row in enumerate(batch) for _ in row["ids"]]),
-            "reward": torch.tensor([reward for row in batch for reward in row["rewards"]]),
+            "rank": torch.tensor([rank for row in batch for rank in row["ranks"]]),
         }
 
     with (
@@ -146,7 +150,8 @@ def rrhf(
 
 
 def tokenize(rankings: Sequence[Ranking], tokenizer: Any, max_length: int) -> list[dict[str, Any]]:
-    """Token ids of the rankings whose best response fits; longer ones of a ranking are left out."""
+    """Token ids of the rankings whose best response fits; others of a ranking that are longer, or
+    were cut off before a word, are left out."""
     rows = []
     for one in rankings:
         prompt = fitting.encode_prompt(one.prompt, tokenizer)
@@ -154,12 +159,12 @@ def tokenize(rankings: Sequence[Ranking], tokenizer: Any, max_length: int) -> li
             prompt + fitting.encode_response(text, tokenizer, cut=cut)
             for text, cut in zip(one.responses, one.cut, strict=True)
         ]
-        fits = [place for place, ids in enumerate(texts) if len(ids) <= max_length]
+        fits = [i for i, ids in enumerate(texts) if len(prompt) < len(ids) <= max_length]
         if 0 in fits and len(fits) > 1:
             rows.append(
                 {
                     "ids": [texts[place] for place in fits],
-                    "rewards": [one.rewards[place] for place in fits],
+                    "ranks": [one.ranks[place] for place in fits],
                     "start": len(prompt),
                 }
             )
@@ -184,17 +189,17 @@ def mean_logps(model: Any, inputs: dict[str, Any]) -> torch.Tensor:
 
 
 def loss_terms(
-    means: torch.Tensor, rewards: torch.Tensor, groups: torch.Tensor
+    means: torch.Tensor, ranks: torch.Tensor, groups: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The ranking loss and the negative log-likelihood of the best, means over prompts.
 
-    `means`, `rewards` and `groups` (which prompt a response belongs to, from 0) have shape
-    (responses,); the first response of a prompt is its best.
+    `means`, `ranks` (0 the best) and `groups` (which prompt a response belongs to, from 0) have
+    shape (responses,); the first response of a prompt is its best.
     """
     import torch
 
     same = groups[:, None] == groups[None, :]
-    worse = same & (rewards[:, None] < rewards[None, :])  # i is worse than j
+    worse = same & (ranks[:, None] > ranks[None, :])  # i is worse than j
     prompts = groups.max() + 1
     ranked = (torch.relu(means[:, None] - means[None, :]) * worse).sum() / prompts
     first = torch.ones_like(groups, dtype=torch.bool)
