@@ -17,6 +17,8 @@ from harness.schema import Call, Feedback, Item, Metric, MetricResult, Reply, Sa
 
 Answered = tuple[Item, Sample]
 
+REFERENCES = ("answer", "page")  # the keys of an item's reference that say what is right
+
 
 class Judge(Protocol):
     """Answers calls with text; a call that fails has its reason, and raises nothing.
@@ -44,13 +46,24 @@ class GiveFeedback(Protocol):
     def __call__(self, item: Item, sample: Sample, score: Score) -> Feedback: ...
 
 
+class Ground(Protocol):
+    def __call__(self, item: Item, response: str) -> str: ...
+
+
+def own_reference(item: Item, response: str) -> str:
+    """What the item itself says is right: its worked answer or its page; "" if it has neither."""
+    said = (item.reference.get(key) for key in REFERENCES)
+    return "\n\n".join(text for text in said if isinstance(text, str) and text)
+
+
 @dataclass(frozen=True)
 class Task:
     """A benchmark as the harness and the trainer see it.
 
     `items(split, data)` lists what is asked, `score(answered, judge)` says what each answer is
     worth, in order, and never raises for what a model wrote; `feedback(item, sample, score)` says
-    what is wrong with one answer, for reflection to read.
+    what is wrong with one answer, for reflection to read. `ground(item, response)` is the text
+    that a model which criticises an answer is to compare it with, "" if there is none.
     """
 
     name: str
@@ -67,6 +80,7 @@ class Task:
     estimator: str | None = None
     judge_prompt: str | None = None  # digest of what a judge is asked
     derive: Callable[[Sequence[Score]], dict[str, MetricResult]] | None = None
+    ground: Ground = own_reference
 
     @property
     def primary(self) -> Metric:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from harness.schema import Item, Score, digest
 from tasks.factscore.abstention import Rules, abstains
@@ -17,6 +18,7 @@ from tasks.factscore.parts import (
     Retriever,
     Verifier,
 )
+from tasks.factscore.reading import sentences
 from tasks.factscore.scoring import facts_score, unverified_score
 from tasks.plugin import Answered, Judge
 
@@ -82,6 +84,20 @@ class Pipeline:
             self._score(answer, facts.get(number), findings.get(number), declined[number])
             for number, answer in enumerate(answered)
         ]
+
+    def ground(self, item: Item, response: str) -> str:
+        """The passages that are to the point of what `response` says, each once.
+
+        Those of all its sentences, the best of each first; "" where there is no page.
+        """
+        [page] = self.pages([item])
+        if page is None:
+            return ""
+        said, _ = sentences(response)
+        entity = item.reference["entity"]
+        found = [self.retriever.retrieve(page, f"{entity} {sentence}") for sentence in said]
+        ranks = zip_longest(*found)
+        return "\n\n".join(dict.fromkeys(text for rank in ranks for text in rank if text))
 
     def _claim(self, biography: Biography, fact: str) -> Claim:
         passages = self.retriever.retrieve(biography.page, f"{biography.entity} {fact}")

@@ -70,6 +70,7 @@ def configured(task: Task, settings: FactScoreSettings) -> Task:
     return replace(
         task,
         score=pipeline.score,
+        ground=pipeline.ground,
         judge_prompt=pipeline.judge_prompt,
         estimator=f"knowledge {source[:8]}, {pipeline.name}, abstention {settings.abstention}",
     )

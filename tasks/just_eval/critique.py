@@ -17,10 +17,9 @@ from harness.schema import AspectFeedback, Call, Feedback, Item, Record, Reply, 
 from tasks.just_eval.judgements import UnreadableError, judgements
 from tasks.just_eval.prompt import object_schema
 from tasks.just_eval.rubric import GRADES, RUBRICS
-from tasks.plugin import Answered, Judge
+from tasks.plugin import Answered, Ground, Judge, own_reference
 
 PLACES = ("first", "second", "third")
-REFERENCES = ("answer", "page")  # the keys of an item's reference that say what is right
 MAX_REFERENCE = 20_000  # characters shown
 MAX_QUOTE = 300  # characters kept
 MAX_JUSTIFICATION = 1_000
@@ -33,11 +32,13 @@ class Critique(Record):
     reason: str = ""
 
 
-def critique(answered: Sequence[Answered], judge: Judge) -> list[Critique]:
+def critique(
+    answered: Sequence[Answered], judge: Judge, ground: Ground = own_reference
+) -> list[Critique]:
     """Feedback on each answer, in order: on three aspects, or none and a reason.
 
     `judge` is asked once for each distinct instruction, then once for each answer to those for
-    which it chose aspects.
+    which it chose aspects; `ground` gives it what an answer is to be compared with.
 
     Raises:
         ValueError: the judge does not give one reply a call.
@@ -52,7 +53,7 @@ def critique(answered: Sequence[Answered], judge: Judge) -> list[Critique]:
         except UnreadableError as error:
             failed[name] = Critique(reason=f"no aspects were chosen: {error}")
     calls = [
-        grading_call(item, sample.response, chosen[sample.item])
+        grading_call(item, sample.response, chosen[sample.item], ground(item, sample.response))
         for item, sample in answered
         if sample.item in chosen
     ]
@@ -164,8 +165,11 @@ def selection_call(item: Item) -> Call:
     )
 
 
-def grading_call(item: Item, answer: str, aspects: Sequence[str]) -> Call:
-    """The question what an answer is worth in each of `aspects`, by their rubrics."""
+def grading_call(item: Item, answer: str, aspects: Sequence[str], reference: str = "") -> Call:
+    """The question what an answer is worth in each of `aspects`, by their rubrics.
+
+    `reference` is what is right, "" where nothing is known to be.
+    """
     form = {"sentence": "...", "justification": "...", "grade": " or ".join(GRADES)}
     text = {"type": "string"}
     judgement = {
@@ -180,9 +184,9 @@ def grading_call(item: Item, answer: str, aspects: Sequence[str]) -> Call:
         f"```json\n{json.dumps(dict.fromkeys(aspects, form), indent=2)}\n```\n",
         _marked("asked", item.prompt, [item.prompt]),
         *(
-            _marked("reference", said[:MAX_REFERENCE], [item.prompt, said])
-            for key in REFERENCES
-            if isinstance(said := item.reference.get(key), str) and said
+            [_marked("reference", reference[:MAX_REFERENCE], [item.prompt, reference])]
+            if reference
+            else []
         ),
         _marked("answered", answer, [item.prompt, answer]),
         "Your feedback, as the JSON object described above:",

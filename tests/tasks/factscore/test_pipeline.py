@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+import tasks
 from harness import replay
 from harness.errors import UserError
 from harness.schema import Call, Item, Reply, Sample, Score
@@ -95,6 +96,27 @@ def scored(task: Task, *told: tuple[str, str], judge: Judge | None = None) -> li
         )
         answered.append((item, sample))
     return task.score(answered, judge)
+
+
+# What an answer is compared with ------------------------------------------------------------------
+
+
+def test_an_answer_is_grounded_in_the_passages_on_what_it_says(db: Path, tmp_path: Path) -> None:
+    rows = [{"title": "Ada Lund", "text": "She sailed far. " * 300 + "She won the Oak Medal."}]
+    pages = tmp_path / "long.jsonl"
+    pages.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    build_knowledge(pages, tmp_path / "long.db")
+    item = Item(
+        task="factscore", split="test", index=0, prompt="?", reference={"entity": "Ada Lund"}
+    )
+    grounded = offline(tmp_path / "long.db", k=1)
+    assert grounded.ground(item, "She won a medal.").endswith("She won the Oak Medal.")
+    assert "Medal" not in grounded.ground(item, "She sailed.")
+    both = grounded.ground(item, "She sailed. She won a medal. She sailed far.")
+    assert len(both.split("\n\n")) == 2
+    unknown = item.model_copy(update={"reference": {"entity": "Cy Dahl"}})
+    assert offline(db).ground(unknown, "She sailed.") == ""
+    assert tasks.load("factscore").ground(item, "She sailed.") == ""
 
 
 # Without a model ----------------------------------------------------------------------------------

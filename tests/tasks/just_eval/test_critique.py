@@ -287,12 +287,26 @@ def test_a_grading_shows_the_rubrics_and_wants_the_grade_last() -> None:
 
 
 def test_the_reference_is_shown_where_the_item_has_one() -> None:
-    assert (
-        "12 - 7 = 5\n#### 5"
-        in grading_call(item_of(answer="12 - 7 = 5\n#### 5"), "", CHOSEN).prompt
+    def shown(**reference: Any) -> str:
+        judge = Scripted()
+        critique([answer(item_of(**reference))], judge)
+        return judge.batches[1][0].prompt
+
+    assert "]\n12 - 7 = 5\n#### 5\n[end" in shown(answer="12 - 7 = 5\n#### 5")
+    assert "]\nBorn in 1900.\n[end" in shown(page="Born in 1900.")
+    assert "[reference" not in shown(aspects=["depth"])
+
+
+def test_a_task_may_find_what_each_answer_is_compared_with() -> None:
+    judge, item = Scripted(), item_of(answer="5")
+    critique(
+        [answer(item, "One."), answer(item, "Two.", repeat=1)],
+        judge,
+        lambda item, response: f"Passage on {response}",
     )
-    assert "Born in 1900." in grading_call(item_of(page="Born in 1900."), "", CHOSEN).prompt
-    assert "[reference" not in grading_call(item_of(aspects=["depth"]), "", CHOSEN).prompt
+    one, two = (call.prompt for call in judge.batches[1])
+    assert "Passage on One." in one and "Passage on Two." in two
+    assert "Passage on Two." not in one and "]\n5\n" not in one
 
 
 @pytest.mark.parametrize("name", ["mini_gsm8k", "mini_factscore", "mini_just_eval"])
@@ -306,7 +320,7 @@ def test_any_task_can_be_given_feedback(name: str) -> None:
 
 
 def test_all_answers_to_an_instruction_share_what_comes_first() -> None:
-    one, two = (grading_call(item_of(answer="5"), text, CHOSEN).prompt for text in ("A", "B"))
+    one, two = (grading_call(item_of(), text, CHOSEN, "5").prompt for text in ("A", "B"))
     shared = next(i for i, (a, b) in enumerate(zip(one, two, strict=True)) if a != b)
     assert one[:shared].endswith("[answered ")
 
