@@ -54,6 +54,9 @@ class LessonReport(Record):
         default=0, description="rewarded more than the draft they rewrite"
     )
     refinements_worse: int = 0
+    refinements_equal: int = Field(
+        default=0, description="rewrites that repeat their draft word for word"
+    )
 
     def sentence(self) -> str:
         """What a person wants to know, in one line."""
@@ -64,6 +67,7 @@ class LessonReport(Record):
             said.append(
                 f"{self.refinements_better} of {self.refinements} refinements are better than "
                 f"their draft, {self.refinements_worse} worse"
+                + (f", {self.refinements_equal} repeat it" if self.refinements_equal else "")
             )
         return "; ".join([*said, f"prompts without one: {causes or 'none'}"])
 
@@ -110,6 +114,7 @@ def collect(
         refinements=len(responses) - len(explored),
         refinements_better=sum(gain > 0 for gain in gains),
         refinements_worse=sum(gain < 0 for gain in gains),
+        refinements_equal=sum(_repeats(found) for found in by_item.values()),
     )
 
 
@@ -159,3 +164,11 @@ def _gains(responses: Iterable[Rewarded]) -> list[float]:
         if one.draft is not None
     ]
     return [after.over(before) for after, before in both if after and before]
+
+
+def _repeats(responses: Iterable[Rewarded]) -> int:
+    """How many refinements are the draft that they rewrite."""
+    texts = {one.sample.repeat: one.sample.response for one in responses}
+    return sum(
+        texts.get(one.draft) == one.sample.response for one in responses if one.draft is not None
+    )

@@ -113,3 +113,16 @@ def test_similarity_counts_words_in_common():
     assert similarity("a b b", "b b a") == 1
     assert similarity("a b c d", "a x") == 0.25
     assert similarity("", "") == 0
+
+
+def test_a_refinement_that_repeats_its_draft_is_counted_and_never_paired():
+    draft, other = toy.judged("four", 0.0), toy.judged("4", 1.0, repeat=1)
+    repeated = toy.judged("four", 0.5, repeat=8, draft=0)  # judged otherwise the second time
+    pairs, report = pairs_of(draft, repeated)
+    assert not pairs and report.skipped == {"one response": 1}
+    assert (report.refinements, report.refinements_equal) == (1, 1)
+    assert "1 repeat it" in report.sentence()
+    pairs, _ = pairs_of(draft, other, repeated)
+    assert [(p.chosen, p.rejected) for p in pairs] == [("4", "four")]
+    _, report = pairs_of(draft, toy.judged("4", 1.0, repeat=8, draft=0))
+    assert report.refinements_equal == 0 and "repeat" not in report.sentence()
