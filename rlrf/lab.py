@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 
@@ -25,20 +26,16 @@ from tasks.plugin import Judge, Task
 
 
 @dataclass(frozen=True)
-class Lab:
-    """What every step of a run works with."""
+class Tools:
+    """What every stage of an iteration works with; `run` keeps what it makes."""
 
     config: Config
     tasks: dict[str, Task]
-    policy: Policy
-    anchor: Checkpoint
     run: Run
     engines: Engines
     judge: Judge | None
     critics: Mapping[str, Critic]
     rewarder: Rewarder | None
-    board: Board
-    name: str
 
     def seed(self, *place: str | int) -> int:
         """A seed of its own for each place in the run."""
@@ -70,12 +67,23 @@ class Lab:
 
 
 @dataclass(frozen=True)
+class Lab(Tools):
+    """What a run works with: measured by `policy`, against the `anchor`, recorded on `board`."""
+
+    policy: Policy
+    anchor: Checkpoint
+    board: Board
+    name: str
+
+
+@dataclass(frozen=True)
 class Turn:
     """One iteration, from the policy that it starts from."""
 
-    lab: Lab
+    lab: Tools
     policy: Checkpoint
     number: int
+    limit: int | None = None  # prompts a task, for a dry run
 
     @property
     def place(self) -> str:
@@ -93,7 +101,8 @@ class Turn:
     @cached_property
     def asked(self) -> dict[str, list[Item]]:
         """The train items of this turn, task by task."""
-        return self.lab.pick("train", None, self.number - 1)
+        picked = self.lab.pick("train", None, self.number - 1)
+        return {task: items[: self.limit] for task, items in picked.items()}
 
     @cached_property
     def items(self) -> dict[str, Item]:
@@ -108,35 +117,54 @@ def open_lab(config: Config, out: Path, fresh: bool) -> Iterator[Lab]:
     Raises:
         UserError: the configuration, a model or the folder cannot be used.
     """
-    judging = load_judging(Path(config.judge) if config.judge else None)
-    plugins = {task.name: judging.task(task.name) for task in config.tasks}
-    policy = config.gate.policy or default_policy({n: t.metrics for n, t in plugins.items()})
-    _check_rules(policy, plugins)
-    anchor = Checkpoint("M0", models.find(config.model, config.revision))
-    rewarder = open_rewarder(config.reward, config.engine) if config.reward else None
-    with judging.open() as judge:
+    with open_tools(config) as tools:
+        metrics = {name: task.metrics for name, task in tools.tasks.items()}
+        policy = config.gate.policy or default_policy(metrics)
+        _check_rules(policy, tools.tasks)
+        anchor = Checkpoint("M0", models.find(config.model, config.revision))
+        judge, rewarder = tools.judge, tools.rewarder
         common = {
             "config": config.identity,
             "model": anchor.digest,
-            "tasks": {n: [t.version, t.judge_prompt, t.estimator] for n, t in plugins.items()},
+            "tasks": {n: [t.version, t.judge_prompt, t.estimator] for n, t in tools.tasks.items()},
             "judge": [judge.id, judge.digest] if judge else None,
             "reward": rewarder.digest if rewarder else None,
             "code": evaluation.code_version(),
         }
         with open_run(out, common, fresh=fresh) as run:
             yield Lab(
-                config=config,
-                tasks=plugins,
+                **{field.name: getattr(tools, field.name) for field in fields(Tools)}
+                | {"run": run},
                 policy=policy,
                 anchor=anchor,
-                run=run,
-                engines=Engines(config.engine),
-                judge=judge,
-                critics=critics(config, plugins, judge),
-                rewarder=rewarder,
                 board=Board(Path(config.board) if config.board else out / "board"),
                 name=digest(common)[:12],
             )
+
+
+@contextlib.contextmanager
+def open_tools(config: Config, *, feedback: bool = True) -> Iterator[Tools]:
+    """What stages outside a run work with: what they make is kept until the block ends.
+
+    Without `feedback` neither the judge nor the reward models are opened.
+
+    Raises:
+        UserError: the configuration cannot be used.
+    """
+    judging = load_judging(Path(config.judge) if config.judge else None)
+    plugins = {task.name: judging.task(task.name) for task in config.tasks}
+    with contextlib.ExitStack() as opened:
+        judge = opened.enter_context(judging.open()) if feedback else None
+        rewarded = config.reward if feedback else None
+        yield Tools(
+            config=config,
+            tasks=plugins,
+            run=Run(Path(opened.enter_context(tempfile.TemporaryDirectory())), {}),
+            engines=Engines(config.engine),
+            judge=judge,
+            critics=critics(config, plugins, judge),
+            rewarder=open_rewarder(rewarded, config.engine) if rewarded else None,
+        )
 
 
 def critics(config: Config, plugins: Mapping[str, Task], judge: Judge | None) -> dict[str, Critic]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from harness.errors import UserError
+from harness.memory import OutOfMemoryError
 from harness.progress import say
 from harness.schema import Record, digest
 from harness.store import (
@@ -79,7 +80,10 @@ class Run:
         if found is None or found.inputs != inputs or _outputs(folder) != found.outputs:
             started = time.monotonic()
             with new_folder(folder) as new:
-                make(new)
+                try:
+                    make(new)
+                except OutOfMemoryError as error:
+                    raise UserError(f"{name}: {error} What is finished is kept.") from error
                 seconds = round(time.monotonic() - started, 3)
                 found = Manifest(inputs=inputs, outputs=_outputs(new), seconds=seconds)
                 write_json(new / MANIFEST, found)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,13 +20,13 @@ from transformers.cache_utils import DynamicCache
 
 from harness.engines import Completion, Sampling
 from harness.engines.rows import choose, draws, new_cache
+from harness import memory
 from harness.errors import UserError
 from harness.models import ADAPTER_CONFIG, check, check_weights, find, loaded_digest, model_digest
+from harness.progress import say
 from harness.schema import FinishReason, Message, digest
 
 __all__ = ["HFEngine", "model_digest"]
-
-log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Row = tuple[int, int]  # (prompt, sample): one answer to be made
@@ -78,7 +77,9 @@ class HFEngine:
             self.model_id = str(model)
             self.model_digest: str | None = model_digest(folder)
             self.tokenizer = _load_tokenizer(folder if tokenizer is None else tokenizer)
-            self.model = _load_model(folder, self.device, dtype)
+            lacking = f"{model} does not fit in the memory of {self.device}."
+            with memory.told(f"{lacking} Use a smaller model or dtype bfloat16."):
+                self.model = _load_model(folder, self.device, dtype)
         else:
             if tokenizer is None:
                 raise UserError("A model in memory needs its tokenizer: pass tokenizer=.")
@@ -202,12 +203,9 @@ class HFEngine:
                 known[prompt] = self.encode(prompt) or [self._start]
         cut = sum(len(ids) > room for ids in known.values())
         if cut:
-            log.warning(
-                "%d of %d prompts were longer than the %d tokens that the context leaves them: "
-                "their beginning was cut off.",
-                cut,
-                len(known),
-                room,
+            say(
+                f"{cut} of {len(known)} prompts were longer than the {room} tokens that the "
+                "context leaves them: their beginning was cut off."
             )
         return [known[prompt][-room:] for prompt in prompts]
 
@@ -226,17 +224,17 @@ class HFEngine:
             batch = waiting[:size]
             try:
                 run(batch)
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not _is_out_of_memory(error):
+            except (MemoryError, RuntimeError) as error:
+                if not memory.is_out_of_memory(error):
                     raise
                 if len(batch) == 1:
-                    raise UserError(
+                    raise memory.OutOfMemoryError(
                         f"{self.model_id} does not fit in the memory of {self.device}, not even "
                         "with one answer at a time. Use a smaller model, a shorter max_tokens or "
                         "dtype bfloat16."
                     ) from None
                 size = len(batch) // 2
-                log.warning("Out of memory: going on with batches of %d.", size)
+                say(f"Out of memory: going on with batches of {size}.")
             if self.device.type == "cuda" and size < self.max_batch:
                 torch.cuda.empty_cache()
             waiting = [row for row in waiting if not is_done(row)]
@@ -450,6 +448,8 @@ def _load_model(folder: Path, device: torch.device, dtype: str) -> Any:
                 output_loading_info=True,
             )
         except Exception as error:
+            if memory.is_out_of_memory(error):
+                raise
             raise UserError(f"Cannot load the model in {folder}: {_sentence(error)}") from error
     if info["missing_keys"]:
         names = sorted(info["missing_keys"])
@@ -519,7 +519,3 @@ def _ends(model: Any, tokenizer: Any) -> list[int]:
     named = model.generation_config.eos_token_id if model.generation_config else None
     found = {tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])}
     return sorted(found - {None})
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
