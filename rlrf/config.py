@@ -132,6 +132,58 @@ class RewardSource(Record):
     )
 
 
+class RewriterTraining(Optimisation):
+    """How the rewriter learns; the defaults are RLMEC's where those are published."""
+
+    learning_rate: float = Field(default=2e-5, gt=0)
+    epochs: float = Field(default=3, gt=0)
+    gradient_accumulation: int = Field(
+        default=8, ge=1, description="forward passes of `batch_size` a step: 128 examples"
+    )
+    warmup_ratio: float = Field(default=0.03, ge=0, lt=1, description="share of the steps")
+    scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "cosine"
+
+
+class Rlmec(Record):
+    """RLMEC (arXiv 2401.06081): its rewriter, token rewards and objective, as published.
+
+    The policy of the paper samples with `explore: {n: 5, temperature: 0.7, top_p: 0.95}` and learns
+    with `train: {learning_rate: 5.0e-6, epochs: 3, batch_size: 128, scheduler: cosine,
+    warmup_ratio: 0.03}`.
+    """
+
+    teacher: Literal["task", "judge"] = Field(
+        default="task",
+        description="who puts wrong responses right for the rewriter to learn: the benchmark, or "
+        "where it cannot the judge; judge: the judge everywhere",
+    )
+    base: str | None = Field(
+        default=None, description="what the rewriter is trained from, folder or hub id; default: M0"
+    )
+    rewriter: str | None = Field(
+        default=None, description="a trained rewriter, folder or hub id; none is trained then"
+    )
+    refresh: bool = Field(default=False, description="train it anew in each iteration")
+    held_out: float = Field(
+        default=0.1, ge=0, lt=1, description="share of the items that it is measured on instead"
+    )
+    train: RewriterTraining = RewriterTraining()
+    gold: float = Field(
+        default=1.0, gt=0, le=1, description="least reward of a response that is right"
+    )
+    middle: float = Field(
+        default=0.5, ge=0, le=1, description="probability of a token that earns nothing"
+    )
+    most: float = Field(default=0.5, ge=0, le=1, description="reward of a right one's token")
+    least: float = Field(default=0.1, ge=0, le=1, description="penalty of a wrong one's token")
+    clip: float = Field(
+        default=0.3, ge=0, lt=1, description="how far from 1 the ratio to the reference counts"
+    )
+    imitation: float = Field(default=1.0, ge=0, description="weight of the loss on the rewrites")
+    edited: float = Field(default=1.0, ge=0, description="weight there of an edited token")
+    kept: float = Field(default=0.5, ge=0, description="weight there of any other token")
+
+
 class Gate(Record):
     """What a candidate must show before it becomes the incumbent."""
 
@@ -172,6 +224,7 @@ class Config(Record):
     pairs: Pairing = Pairing()
     train: Training = Training()
     reward: RewardSource | None = Field(default=None, description="reward models, if any")
+    rlmec: Rlmec = Rlmec()
     gate: Gate = Gate()
     engine: Device = Device()
     judge: str | None = Field(
@@ -222,6 +275,7 @@ class Config(Record):
         kept = self.model_dump(mode="json", exclude={"model", "revision", "judge", "board"})
         if kept["reward"] is not None:
             del kept["reward"]["models"], kept["reward"]["demonstrations"]
+        del kept["rlmec"]["base"], kept["rlmec"]["rewriter"]
         for task in kept["tasks"]:
             del task["data"]
         return digest(kept)
@@ -240,6 +294,12 @@ def load(path: Path) -> Config:
         "model": _beside(path, config.model),
         "judge": _beside(path, config.judge),
     }
+    places["rlmec"] = config.rlmec.model_copy(
+        update={
+            "base": _beside(path, config.rlmec.base),
+            "rewriter": _beside(path, config.rlmec.rewriter),
+        }
+    )
     if config.reward is not None:
         found = {
             "models": [_beside(path, model) for model in config.reward.models],
