@@ -107,3 +107,66 @@ def test_what_was_cut_off_learns_no_end(tiny_model):
     assert whole["chosen_ids"][-1] == whole["rejected_ids"][-1] == end
     assert cut["chosen_ids"][-1] == end != cut["rejected_ids"][-1]
     assert tokenizer.decode(whole["prompt_ids"]) == pair(0).prompt
+
+
+def test_slic_is_a_hinge_on_the_difference_with_the_likelihood_of_the_chosen(start, tmp_path):
+    slic = {"hinge": 1.0, "sft": 0.1}
+    fit(start, tmp_path / "a", loss=slic, batch_size=20, epochs=4, beta=0.5, learning_rate=1e-2)
+    for row in rows(tmp_path / "a"):  # all the pairs are one batch
+        # The implicit rewards are beta times what was gained on the reference.
+        assert row["margin"] == pytest.approx(row["reward_chosen"] - row["reward_rejected"])
+    first, *_, last = rows(tmp_path / "a")
+    assert first["reward_chosen"] == pytest.approx(0, abs=1e-5)
+    assert first["loss"] > 1 + 0.1  # the hinge of nothing gained, and a tenth of a likelihood
+    assert last["margin"] > 0
+
+
+def test_the_hinge_is_what_its_formula_says(start, tmp_path, tiny_model):
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    # The longer, the more there is to gain.
+    pairs = [pair(i, rejected="No " * (1 + i % 8)) for i in range(20)]
+    beta = 2.0
+    settings = {"batch_size": 20, "beta": beta, "learning_rate": 3e-4, "scheduler": "constant"}
+    first = fit(start, tmp_path / "a", pairs=pairs, loss={"hinge": 1.0}, warmup_ratio=0, **settings)
+    fit(
+        start,
+        tmp_path / "b",
+        pairs=pairs,
+        loss={"hinge": 1.0},
+        epochs=2,
+        warmup_ratio=0,
+        **settings,
+    )
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+
+    before, after = (
+        AutoModelForCausalLM.from_pretrained(folder).eval() for folder in (start.model, first.model)
+    )
+
+    def logp(model, prompt, response):
+        logps = model(torch.tensor([prompt + response])).logits[0].log_softmax(-1)
+        places = range(len(prompt), len(prompt) + len(response))
+        return sum(logps[at - 1, (prompt + response)[at]].item() for at in places)
+
+    hinges = []
+    for row in tokenize(pairs, tokenizer, 100):
+        gained = [
+            logp(after, row["prompt_ids"], row[f"{which}_ids"])
+            - logp(before, row["prompt_ids"], row[f"{which}_ids"])
+            for which in ("chosen", "rejected")
+        ]
+        hinges.append(max(0.0, 1 - beta * (gained[0] - gained[1])))
+    assert min(hinges) == 0 < max(hinges)  # both sides of the corner
+    one, two = rows(tmp_path / "b")
+    assert one["loss"] == pytest.approx(1.0, abs=1e-4)  # nothing is gained on itself
+    assert 0 < two["loss"] == pytest.approx(sum(hinges) / len(hinges), abs=1e-3)
+
+
+def test_a_loss_on_means_runs_and_logs(start, tmp_path):
+    fit(start, tmp_path / "a", loss={"sigmoid_norm": 1.0}, epochs=2)
+    steps = rows(tmp_path / "a")
+    assert steps[0]["loss"] == pytest.approx(math.log(2), abs=1e-4)
+    assert steps[-1]["margin"] > steps[0]["margin"]
+    assert all(math.isfinite(value) for row in steps for value in row.values())
