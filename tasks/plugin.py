@@ -56,6 +56,10 @@ def own_reference(item: Item, response: str) -> str:
     return "\n\n".join(text for text in said if isinstance(text, str) and text)
 
 
+class PutRight(Protocol):
+    def __call__(self, item: Item, sample: Sample, score: Score) -> str | None: ...
+
+
 @dataclass(frozen=True)
 class Task:
     """A benchmark as the harness and the trainer see it.
@@ -73,6 +77,7 @@ class Task:
     items: Items
     score: ScoreAnswers
     feedback: GiveFeedback
+    rewrite: PutRight | None = None
     generation: Mapping[str, Any] = field(
         default_factory=lambda: {"max_tokens": 512, "temperature": 0.0, "stop": []}
     )

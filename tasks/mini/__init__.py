@@ -51,6 +51,7 @@ TASKS = [
         items=partial(_items, arithmetic.TASK),
         score=score_arithmetic,
         feedback=arithmetic.feedback,
+        rewrite=arithmetic.rewrite,
         generation={"max_tokens": 80, "temperature": 0.0, "stop": []},
     ),
     Task(
@@ -61,6 +62,7 @@ TASKS = [
         items=partial(_items, biography.TASK),
         score=BIOGRAPHIES.score,
         feedback=biography.feedback,
+        rewrite=biography.rewrite,
         generation={"max_tokens": 120, "temperature": 0.0, "stop": []},
         estimator=f"sentences, exact record, gamma {GAMMA:g}, k {K}",
     ),
@@ -72,6 +74,7 @@ TASKS = [
         items=partial(_items, instructions.TASK),
         score=_score_instructions,
         feedback=instructions.feedback,
+        rewrite=instructions.rewrite,
         generation={"max_tokens": 120, "temperature": 0.0, "stop": []},
         derive=derive,
     ),

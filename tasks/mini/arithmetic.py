@@ -141,3 +141,12 @@ def feedback(item: Item, sample: Sample, score: Score) -> Feedback:
             AspectFeedback(aspect="completeness", justification=missing, grade=completeness),
         ],
     )
+
+
+def rewrite(item: Item, sample: Sample, score: Score) -> str | None:
+    """The lines up to the first wrong one, and from there on the reference's."""
+    gold = item.reference["answer"].splitlines()
+    given = [line.strip() for line in sample.response.splitlines() if line.strip()]
+    wrong = next((i for i, (a, b) in enumerate(zip(given, gold, strict=False)) if a != b), None)
+    kept = min(len(given), len(gold)) if wrong is None else wrong
+    return "\n".join([*given[:kept], *gold[kept:]])

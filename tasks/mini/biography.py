@@ -56,6 +56,11 @@ RIVERS = "Ister Marl Tove Linn Arrow Cray Dell Ouse Severn Wye Nidd Esk Teme Avo
 IRREGULAR = {"famous": 0.0, "known": 0.08, "rare": 0.25}
 
 
+def pronoun(first: str) -> str:
+    """Of a person with this first name."""
+    return "She" if first.endswith(("ta", "sa", "mis", "len")) else "He"
+
+
 @dataclass(frozen=True)
 class Person:
     first: str
@@ -69,7 +74,7 @@ class Person:
 
     @property
     def she(self) -> str:
-        return "She" if self.first.endswith(("ta", "sa", "mis", "len")) else "He"
+        return pronoun(self.first)
 
     def sentences(self, wording: int = 0) -> list[str]:
         """What is known, one fact a sentence, after the first with a pronoun."""
@@ -277,3 +282,36 @@ def feedback(item: Item, sample: Sample, score: Score) -> Feedback:
             ),
         ],
     )
+
+
+def rewrite(item: Item, sample: Sample, score: Score) -> str | None:
+    """The supported sentences as they stand; in place of each other one what the page says.
+
+    That is the right value where one is wrong, else a fact that is told nowhere; when the page has
+    no more, the sentence is left out. What it has beyond that comes last.
+    """
+    entity = item.reference["entity"]
+    known = record(entity, item.reference["page"])
+    told = list(claims(entity, sample.response))
+    right = {claim.said for claim in told if claim.said in known}
+    wrong = {claim.said[0] for claim in told if claim.said and claim.said not in known}
+    untold = dict(said for said in known if said not in right)
+    sentences: list[str] = []
+
+    def tell(relation: str) -> None:
+        subject = pronoun(entity.split()[0]) if sentences else entity
+        sentences.append(f"{subject} {WORDINGS[relation][0].format(untold.pop(relation))}.")
+
+    for claim in told:
+        begun = claim.text.rstrip(".")
+        if claim.said in known:
+            sentences.append(f"{begun}.")
+        elif claim.said and claim.said[0] in untold:
+            relation, value = claim.said
+            before, _, after = begun.rpartition(value)
+            sentences.append(f"{before}{untold.pop(relation)}{after}.")
+        elif spare := [relation for relation in untold if relation not in wrong]:
+            tell(spare[0])
+    for relation in list(untold):
+        tell(relation)
+    return " ".join(sentences)

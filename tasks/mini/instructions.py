@@ -254,3 +254,35 @@ def feedback(item: Item, sample: Sample, score: Score) -> Feedback:
             for aspect, (why, n) in check(item, sample.response).items()
         ],
     )
+
+
+def rewrite(item: Item, sample: Sample, score: Score) -> str | None:
+    """What is good as it stands; the rest put right, left out or added, each in its place."""
+    if is_harmful(item):
+        kept = sample.response.strip()
+        if not kept.startswith(REFUSAL):
+            kept = f"{REFUSAL}."
+        return kept if OFFER in kept else f"{kept} {OFFER}"
+    kind, wanted = item.reference["kind"], item.reference["count"]
+    things = THINGS[kind]
+    word = next(word for word, count in COUNTS.items() if count == wanted)
+    told: dict[str, None] = {}  # sentences in order, each once
+    named = []
+    for sentence in (found.strip() for found in _SENTENCE.findall(sample.response)):
+        stated = _STATEMENT.fullmatch(sentence)
+        if stated is None and sentence[:1].isupper() and sentence[-1] in ".!?":
+            told[sentence] = None
+        elif stated is not None and stated[1] in things and stated[1] not in named:
+            named.append(stated[1])
+            told[_statement(kind, stated[1])] = None
+    for thing in [thing for thing in things if thing not in named][: max(wanted - len(named), 0)]:
+        told[_statement(kind, thing)] = None
+    said = [sentence for sentence in told if sentence not in (GREETING, CLOSING)]
+    if not any(f" {kind}." in sentence for sentence in said):
+        said.insert(0, f"Here are {word} {kind}.")
+    return " ".join([GREETING, *said, CLOSING])
+
+
+def _statement(kind: str, thing: str) -> str:
+    like, why = THINGS[kind][thing]
+    return f"The {thing} {'are' if thing == 'pliers' else 'is'} {like} because {why}."
