@@ -160,7 +160,7 @@ def selection_call(item: Item) -> Call:
     """The question which aspects matter for an instruction."""
     name = {"type": "string", "enum": list(RUBRICS)}
     return Call(
-        prompt=f"{_SELECT}\n{_marked('asked', item.prompt, [item.prompt])}\nThe three aspects:",
+        prompt=f"{_SELECT}\n{marked('asked', item.prompt, [item.prompt])}\nThe three aspects:",
         reply_schema=object_schema({"reason": {"type": "string"}} | dict.fromkeys(PLACES, name)),
     )
 
@@ -182,13 +182,13 @@ def grading_call(item: Item, answer: str, aspects: Sequence[str], reference: str
         *(_rubric(aspect) for aspect in aspects),
         "Reply with one JSON object and nothing after it:",
         f"```json\n{json.dumps(dict.fromkeys(aspects, form), indent=2)}\n```\n",
-        _marked("asked", item.prompt, [item.prompt]),
+        marked("asked", item.prompt, [item.prompt]),
         *(
-            [_marked("reference", reference[:MAX_REFERENCE], [item.prompt, reference])]
+            [marked("reference", reference[:MAX_REFERENCE], [item.prompt, reference])]
             if reference
             else []
         ),
-        _marked("answered", answer, [item.prompt, answer]),
+        marked("answered", answer, [item.prompt, answer]),
         "Your feedback, as the JSON object described above:",
     ]
     return Call(
@@ -203,7 +203,7 @@ def _rubric(aspect: str) -> str:
     return "\n".join([f"- {aspect}: {rubric.question}", *levels, ""])
 
 
-def _marked(what: str, text: str, content: Sequence[str]) -> str:
+def marked(what: str, text: str, content: Sequence[str]) -> str:
     """`text` between markers with a digest of `content`, so that it cannot close its own."""
     mark = digest(list(content))[:12]
     return f"[{what} {mark}]\n{text}\n[end of {what} {mark}]\n"
