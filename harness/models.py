@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ IDENTITY = (
     *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt"),
     *("*.model", "*.tiktoken", "chat_template*"),
 )
+
+MANIFESTS = "*_model.json"  # what training leaves beside a reward or a feedback model
 
 
 def model_digest(folder: Path) -> str:
@@ -74,7 +77,7 @@ def find(model: str | Path, revision: str | None = None) -> Path:
             huggingface_hub.snapshot_download(
                 str(model),
                 revision=revision,
-                allow_patterns=[*IDENTITY],
+                allow_patterns=[*IDENTITY, MANIFESTS],
                 ignore_patterns=["*/*"],
             )
         )
@@ -116,6 +119,21 @@ def check(folder: Path) -> None:
             f"The model folder {folder} has no tokenizer. Save it there with "
             "`tokenizer.save_pretrained`."
         )
+
+
+def check_files(folder: Path, manifest: str, files: Mapping[str, str]) -> None:
+    """See that the files of `folder` are those which training wrote, as its `manifest` says.
+
+    Raises:
+        UserError: one of `files` (name -> sha256) is another, or is not there.
+    """
+    for name, expected in sorted(files.items()):
+        file = folder / Path(name).name
+        if not file.is_file() or file_digest(file) != expected:
+            raise UserError(
+                f"{file} is not the file that training wrote ({manifest} says so). Train the "
+                f"model again, or delete {manifest} if the change is yours."
+            )
 
 
 def check_weights(folder: Path) -> None:

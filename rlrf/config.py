@@ -41,10 +41,11 @@ class TaskConfig(Record):
     name: str = Field(description="one of `rlrf tasks`")
     prompts: int = Field(default=200, gt=0, description="train items explored an iteration")
     data: str | None = Field(default=None, description="folder of the benchmark's data")
-    feedback: Literal["task", "critique", "score"] = Field(
+    feedback: Literal["task", "critique", "model", "score"] = Field(
         default="task",
-        description="whose: the benchmark's own, or a critique by the judge; score: none, so that "
-        "a rewrite is asked for without a word on what is wrong",
+        description="whose: the benchmark's own, or a critique by the judge or by the "
+        "feedback_model; score: none, so that a rewrite is asked for without a word on what is "
+        "wrong",
     )
 
 
@@ -230,6 +231,11 @@ class Config(Record):
     judge: str | None = Field(
         default=None, description="file that says how answers are judged, as `rlrf eval --judge`"
     )
+    feedback_model: str | None = Field(
+        default=None,
+        description="folder or hub id of what `rlrf feedback-model train` made, for the tasks "
+        "with feedback: model",
+    )
     board: str | None = Field(default=None, description="leaderboard; default: OUT/board")
 
     @field_validator("tasks")
@@ -254,6 +260,8 @@ class Config(Record):
     def _critiques_have_an_author(self) -> Config:
         if self.judge is None and any(task.feedback == "critique" for task in self.tasks):
             raise ValueError("feedback: critique needs a judge; name its file as 'judge'")
+        if self.feedback_model is None and any(task.feedback == "model" for task in self.tasks):
+            raise ValueError("feedback: model needs one; name its folder as 'feedback_model'")
         return self
 
     @model_validator(mode="after")
@@ -272,7 +280,8 @@ class Config(Record):
     @property
     def identity(self) -> str:
         """What makes two runs the same: all of it but the places of models, data, judge, board."""
-        kept = self.model_dump(mode="json", exclude={"model", "revision", "judge", "board"})
+        places = {"model", "revision", "judge", "feedback_model", "board"}
+        kept = self.model_dump(mode="json", exclude=places)
         if kept["reward"] is not None:
             del kept["reward"]["models"], kept["reward"]["demonstrations"]
         del kept["rlmec"]["base"], kept["rlmec"]["rewriter"]
@@ -293,6 +302,7 @@ def load(path: Path) -> Config:
     places: dict[str, Any] = {
         "model": _beside(path, config.model),
         "judge": _beside(path, config.judge),
+        "feedback_model": _beside(path, config.feedback_model),
     }
     places["rlmec"] = config.rlmec.model_copy(
         update={

@@ -1,18 +1,23 @@
 """Fine-grained feedback: what each response is worth, and what is wrong with it.
 
-A benchmark says so itself, from what it scores by; or a critic does: a language model that
-criticises each response on the three aspects that matter for its instruction, or nobody, so that
-the score alone is known.
+A benchmark says so itself, from what it scores by; or a critic does: a judge or a trained feedback
+model that criticises each response on the aspects that matter for its instruction, or nobody, so
+that the score alone is known.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from harness.progress import say, track
 from harness.schema import AspectFeedback, Feedback, Item, Record, Sample, Score
 from tasks.plugin import Answered, Judge, Task
+
+if TYPE_CHECKING:
+    from rlrf.feedback_model.model import FeedbackModel
+    from tasks.just_eval.critique import Critique
 
 # What says what is wrong with scored answers, in order; no aspects where it cannot.
 Critic = Callable[[Sequence[Answered], Sequence[Score]], list[Feedback]]
@@ -75,15 +80,30 @@ def by_task(task: Task) -> Critic:
     return critic
 
 
-def by_judge(judge: Judge) -> Critic:
-    """The judge's critiques; how often it said nothing usable is told."""
+def by_judge(judge: Judge, task: Task) -> Critic:
+    """The judge's critiques."""
+    from tasks.just_eval.critique import critique
+
+    return _by_critiques(lambda answered: critique(answered, judge, task.ground))
+
+
+def by_model(model: FeedbackModel, task: Task) -> Critic:
+    """The critiques of a trained feedback model."""
+    return _by_critiques(lambda answered: model.critiques(answered, task))
+
+
+def _by_critiques(critiques: Callable[[Sequence[Answered]], list[Critique]]) -> Critic:
+    """Critiques as feedback; how often nothing usable was said is told."""
 
     def critic(answered: Sequence[Answered], scores: Sequence[Score]) -> list[Feedback]:
-        from tasks.just_eval.critique import critique
-
-        found = critique(answered, judge)
+        found = critiques(answered)
         if failed := [one.reason for one in found if one.feedback is None]:
             say(f"{len(failed)} of {len(found)} responses have no critique ({failed[0]})")
+        if 2 * len(failed) > len(found):
+            say(
+                "WARNING: most responses have no critique, so most prompts cannot be learned "
+                "from. What gives the feedback does not work."
+            )
         return [
             one.feedback or Feedback(task=item.task, item=item.digest, aspects=[])
             for (item, _), one in zip(answered, found, strict=True)

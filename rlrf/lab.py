@@ -19,7 +19,8 @@ from harness.settings import default_policy
 from rlrf.checkpoint import Checkpoint, Engines
 from rlrf.config import Config
 from rlrf.explore import pick
-from rlrf.feedback import Critic, by_judge, by_score
+from rlrf.feedback import Critic, by_judge, by_model, by_score
+from rlrf.feedback_model.model import FeedbackModel
 from rlrf.reward_model.source import Rewarder, open_rewarder
 from rlrf.run import Run, open_run
 from tasks.plugin import Judge, Task
@@ -35,6 +36,7 @@ class Tools:
     engines: Engines
     judge: Judge | None
     critics: Mapping[str, Critic]
+    feedback_model: FeedbackModel | None
     rewarder: Rewarder | None
 
     def seed(self, *place: str | int) -> int:
@@ -122,12 +124,13 @@ def open_lab(config: Config, out: Path, fresh: bool) -> Iterator[Lab]:
         policy = config.gate.policy or default_policy(metrics)
         _check_rules(policy, tools.tasks)
         anchor = Checkpoint("M0", models.find(config.model, config.revision))
-        judge, rewarder = tools.judge, tools.rewarder
+        judge, feedback_model, rewarder = tools.judge, tools.feedback_model, tools.rewarder
         common = {
             "config": config.identity,
             "model": anchor.digest,
             "tasks": {n: [t.version, t.judge_prompt, t.estimator] for n, t in tools.tasks.items()},
             "judge": [judge.id, judge.digest] if judge else None,
+            "feedback_model": feedback_model.digest if feedback_model else None,
             "reward": rewarder.digest if rewarder else None,
             "code": evaluation.code_version(),
         }
@@ -146,7 +149,7 @@ def open_lab(config: Config, out: Path, fresh: bool) -> Iterator[Lab]:
 def open_tools(config: Config, *, feedback: bool = True) -> Iterator[Tools]:
     """What stages outside a run work with: what they make is kept until the block ends.
 
-    Without `feedback` neither the judge nor the reward models are opened.
+    Without `feedback` neither the judge nor feedback and reward models are opened.
 
     Raises:
         UserError: the configuration cannot be used.
@@ -156,23 +159,43 @@ def open_tools(config: Config, *, feedback: bool = True) -> Iterator[Tools]:
     with contextlib.ExitStack() as opened:
         judge = opened.enter_context(judging.open()) if feedback else None
         rewarded = config.reward if feedback else None
+        engines = Engines(config.engine)
+        model = open_feedback_model(config, engines) if feedback else None
         yield Tools(
             config=config,
             tasks=plugins,
             run=Run(Path(opened.enter_context(tempfile.TemporaryDirectory())), {}),
-            engines=Engines(config.engine),
+            engines=engines,
             judge=judge,
-            critics=critics(config, plugins, judge),
+            critics=critics(config, plugins, judge, model),
+            feedback_model=model,
             rewarder=open_rewarder(rewarded, config.engine) if rewarded else None,
         )
 
 
-def critics(config: Config, plugins: Mapping[str, Task], judge: Judge | None) -> dict[str, Critic]:
+def open_feedback_model(config: Config, engines: Engines) -> FeedbackModel | None:
+    """The feedback model that a task of the run asks for, loaded by `engines` when it is needed.
+
+    Raises:
+        UserError: there is no such model, or it is no feedback model.
+    """
+    wanted = any(task.feedback == "model" for task in config.tasks)
+    if config.feedback_model is None or not wanted:
+        return None
+    checkpoint = Checkpoint("the feedback model", models.find(config.feedback_model))
+    return FeedbackModel(checkpoint.model, lambda: engines.load(checkpoint))
+
+
+def critics(
+    config: Config, plugins: Mapping[str, Task], judge: Judge | None, model: FeedbackModel | None
+) -> dict[str, Critic]:
     """Who says what is wrong with answers, where that is not the task itself."""
     found: dict[str, Critic] = {}
     for task in config.tasks:
         if task.feedback == "critique" and judge is not None:
-            found[task.name] = by_judge(judge)
+            found[task.name] = by_judge(judge, plugins[task.name])
+        elif task.feedback == "model" and model is not None:
+            found[task.name] = by_model(model, plugins[task.name])
         elif task.feedback == "score":
             found[task.name] = by_score(plugins[task.name])
     return found

@@ -48,7 +48,7 @@ class Iteration(Record):
         """Why it came out so."""
         if self.gate is not None:
             return self.gate.promotion.reasons
-        return [self.stopped or self.lessons.sentence()]
+        return [self.stopped or f"{self.lessons.sentence()}. What helps: {self.lessons.remedy()}"]
 
 
 class Sealed(Record):
@@ -97,8 +97,7 @@ def markdown(result: RunResult) -> str:
             table(_models(result)),
             "Iterations; the Ladder asks for more than 1 standard error over the incumbent",
             table(_iterations(result)),
-            "Gains over M0; optimism: what of a gain at the gate the sealed split does not confirm",
-            table(_gains(result)),
+            *_gains(result),
             *_not_promoted(result),
             _look_next(result),
         ]
@@ -140,9 +139,11 @@ def _iterations(result: RunResult) -> list[list[str]]:
     return rows
 
 
-def _gains(result: RunResult) -> list[list[str]]:
+def _gains(result: RunResult) -> list[str]:
     decided = [model.vs_anchor for model in result.sealed if model.vs_anchor]
-    level = f"{100 - 200 * decided[0].policy.alpha:g} %" if decided else ""
+    if not decided:
+        return []
+    level = f"{100 - 200 * decided[0].policy.alpha:g} %"
     rows = [["", "metric", "at the gate", f"sealed [{level} interval]", "optimism"]]
     for model in result.sealed:
         gaps = result.optimism(model.name)
@@ -158,7 +159,8 @@ def _gains(result: RunResult) -> list[list[str]]:
                         f"{gaps[name]:+.3f}",
                     ]
                 )
-    return rows
+    said = "Gains over M0; optimism: what of a gain at the gate the sealed split does not confirm"
+    return [said, table(rows)]
 
 
 def _not_promoted(result: RunResult) -> list[str]:
@@ -173,6 +175,11 @@ def _not_promoted(result: RunResult) -> list[str]:
 
 def _look_next(result: RunResult) -> str:
     kind = result.iterations[0].lessons.kind
+    if len(result.sealed) == 1:
+        return (
+            f"No iteration made a candidate, so {result.incumbent} stays as it was; what there was "
+            f"to learn from is in {result.folder}/iter_*/{kind}."
+        )
     learned = f"{result.folder}/iter_1/{kind}/{kind}"
     where = result.weights if result.adapter is None else f"{result.adapter} on {result.weights}"
     return "\n".join(
@@ -216,6 +223,16 @@ def table(rows: list[list[str]]) -> str:
     ]
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
     return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def percent(found: MetricResult | None, sign: str = "") -> str:
+    """A mean with its interval in percent, "-" where there is none."""
+    if found is None or found.mean is None:
+        return "-"
+    middle = f"{100 * found.mean:{sign}.1f}"
+    if found.low is None or found.high is None:
+        return middle
+    return f"{middle} [{100 * found.low:{sign}.1f}, {100 * found.high:{sign}.1f}]"
 
 
 def _number(result: MetricResult) -> str:

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.errors import UserError
-from harness.models import find, model_digest
+from harness.models import check_files, find, model_digest
 from harness.progress import track
 from harness.schema import digest
-from harness.store import file_digest, parse, read_json
+from harness.store import parse, read_json
 from rlrf.config import Device
 from rlrf.reward_model.encoding import encode, render
 from rlrf.reward_model.loading import check_tokenizer, context, load_model, load_tokenizer
@@ -161,10 +161,4 @@ def _check_manifest(folder: Path) -> None:
     if not path.is_file():
         return
     manifest = parse(Manifest, read_json(path), str(path))
-    for name, expected in sorted(manifest.files.items()):
-        file = folder / Path(name).name
-        if not file.is_file() or file_digest(file) != expected:
-            raise UserError(
-                f"{file} is not the file that training wrote ({MANIFEST} says so). Train the "
-                f"model again, or delete {MANIFEST} if the change is yours."
-            )
+    check_files(folder, MANIFEST, manifest.files)

@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from pydantic import Field, field_validator
 
@@ -145,10 +145,18 @@ def rendered(found: Sequence[Preference], render: Callable[[str], str]) -> list[
     return [one.model_copy(update={"prompt": render(one.prompt)}) for one in found]
 
 
-def split(
-    found: Sequence[Preference], share: float, seed: int
-) -> tuple[list[Preference], list[Preference]]:
-    """(about `share` of `found`, the rest): all pairs of a prompt are on one side.
+class Prompted(Protocol):
+    """What belongs to a prompt."""
+
+    @property
+    def prompt(self) -> str: ...
+
+
+P = TypeVar("P", bound=Prompted)
+
+
+def split(found: Sequence[P], share: float, seed: int) -> tuple[list[P], list[P]]:
+    """(about `share` of `found`, the rest): all that belongs to a prompt is on one side.
 
     Prompts are taken in an order that `seed` and their text decide, until the share is reached.
     """

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pydantic import Field
 
 from harness.schema import MetricResult, Record, mean
-from rlrf.result import table
+from rlrf.result import percent, table
 from rlrf.reward_model.measure import Measured
 from rlrf.reward_model.self_labels import Status
 from tasks.plugin import summarize
@@ -163,10 +163,10 @@ def _models(found: Sequence[Row]) -> list[list[str]]:
                 row.thresholds,
                 row.model,
                 str(row.seeds),
-                _percent(row.accuracy),
-                _percent(row.gain, sign="+"),
+                percent(row.accuracy),
+                percent(row.gain, sign="+"),
                 "-" if row.label_share is None else f"{row.label_share:.0%}",
-                _percent(row.label_accuracy),
+                percent(row.label_accuracy),
                 f"{row.calibration_error:.1%} ({row.calibration_floor:.1%})",
             ]
             for row in found
@@ -182,17 +182,8 @@ def _domains(found: Sequence[Row], domains: Sequence[str]) -> list[list[str]]:
                 f"{row.seed_fraction:.0%}",
                 row.thresholds,
                 row.model,
-                *(_percent(row.by_domain.get(domain)) for domain in domains),
+                *(percent(row.by_domain.get(domain)) for domain in domains),
             ]
             for row in found
         ),
     ]
-
-
-def _percent(found: MetricResult | None, sign: str = "") -> str:
-    if found is None or found.mean is None:
-        return "-"
-    middle = f"{100 * found.mean:{sign}.1f}"
-    if found.low is None or found.high is None:
-        return middle
-    return f"{middle} [{100 * found.low:{sign}.1f}, {100 * found.high:{sign}.1f}]"
