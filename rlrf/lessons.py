@@ -18,6 +18,17 @@ Skipped = Literal[
 ]
 
 
+REMEDIES: dict[Skipped, str] = {
+    "unscored": "see in feedback/records.jsonl why there is no score or nothing said",
+    "one response": "raise explore.n or explore.temperature, so that responses differ",
+    "equal rewards": "raise explore.n or explore.temperature, so that some are better than others",
+    "below threshold": "lower pairs.threshold",
+    "none choosable": "lower pairs.min_chosen, or raise explore.max_tokens if the better ones are "
+    "cut off",
+    "no rewrite": "see in the replies of the model that rewrites why there is none",
+}
+
+
 class Lesson(Protocol):
     """One thing to learn from: it is about an item and holds texts of the policy or a teacher."""
 
@@ -71,6 +82,11 @@ class LessonReport(Record):
             )
         return "; ".join([*said, f"prompts without one: {causes or 'none'}"])
 
+    def remedy(self) -> str:
+        """What to change so that more prompts give a lesson, the commonest cause first."""
+        causes = sorted(self.skipped.items(), key=lambda entry: (-entry[1], entry[0]))
+        return "; ".join(f"{cause} {count}: {REMEDIES[cause]}" for cause, count in causes)
+
 
 def collect(
     responses: Sequence[Rewarded],
@@ -109,8 +125,10 @@ def collect(
         trained=sum(len(lesson.texts) for lesson in lessons),
         by_task=dict(Counter(lesson.task for lesson in lessons)),
         skipped=dict(skipped),
-        mean_reward=_means((one.sample.task, _shown(one)) for one in explored),
-        mean_tokens=_means((one.sample.task, one.sample.completion_tokens) for one in explored),
+        mean_reward=means_by_task((one.sample.task, _shown(one)) for one in explored),
+        mean_tokens=means_by_task(
+            (one.sample.task, one.sample.completion_tokens) for one in explored
+        ),
         refinements=len(responses) - len(explored),
         refinements_better=sum(gain > 0 for gain in gains),
         refinements_worse=sum(gain < 0 for gain in gains),
@@ -147,7 +165,8 @@ def _shown(one: Rewarded) -> float | None:
     return one.raw if one.raw is not None or one.reward is None else one.reward.value
 
 
-def _means(values: Iterable[tuple[str, float | None]]) -> dict[str, float]:
+def means_by_task(values: Iterable[tuple[str, float | None]]) -> dict[str, float]:
+    """Task -> mean of its values that are known."""
     found: Mapping[str, list[float]] = defaultdict(list)
     for task, value in values:
         if value is not None:

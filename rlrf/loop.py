@@ -6,7 +6,7 @@ rolled back: the next iteration explores again from the incumbent, with other pr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness import evaluation, gate
@@ -15,13 +15,15 @@ from harness.evaluation import Scored
 from harness.gate import alarms
 from harness.progress import say
 from harness.render import markdown
-from harness.schema import Decision, Item
-from harness.store import write_json, write_text
-from rlrf import methods
+from harness.schema import Alarm, Check, Decision, Item, digest
+from harness.store import write_json, write_jsonl, write_text
+from rlrf import methods, metrics, stages
 from rlrf.checkpoint import Checkpoint
 from rlrf.config import Config
 from rlrf.lab import Lab, Turn, open_lab
+from rlrf.lessons import means_by_task
 from rlrf.result import GateVerdict, Iteration, RunResult, Sealed
+from rlrf.run import Records
 
 
 def train(config: Config, out: Path, *, fresh: bool = False) -> RunResult:
@@ -35,7 +37,7 @@ def train(config: Config, out: Path, *, fresh: bool = False) -> RunResult:
     """
     with open_lab(config, out, fresh) as lab:
         incumbent = lab.anchor
-        iterations, made = [], [lab.anchor]
+        iterations, rows, made = [], [], [lab.anchor]
         for turn in range(1, config.iterations + 1):
             attempt = methods.improve(config.method, Turn(lab, incumbent, turn))
             candidate, verdict = attempt.candidate, None
@@ -54,6 +56,8 @@ def train(config: Config, out: Path, *, fresh: bool = False) -> RunResult:
                     enforced=config.gate.enforce,
                 )
             )
+            rows.append(metrics.of_iteration(out, iterations[-1]))
+            write_jsonl(out / metrics.METRICS, rows)
             if candidate is not None and iterations[-1].takes_over:
                 incumbent = candidate
         result = RunResult(
@@ -80,8 +84,14 @@ def meet_gate(lab: Lab, turn: int, candidate: Checkpoint, incumbent: Checkpoint)
         name: measure(lab, f"{at}/evaluate_{name}", model, "gate", asked)
         for name, model in contestants.items()
     }
-    vs_incumbent = decide(lab, scored[incumbent.name], scored[candidate.name])
-    vs_anchor = decide(lab, scored[lab.anchor.name], scored[candidate.name])
+    rewards = {name: mean_rewards(lab, f"{at}/reward_{name}", of) for name, of in scored.items()}
+
+    def against(baseline: Checkpoint) -> Decision:
+        decision = decide(lab, scored[baseline.name], scored[candidate.name])
+        hacked = reward_hacking(rewards[baseline.name], rewards[candidate.name], decision.checks)
+        return gate.raise_alarms(decision, hacked)
+
+    vs_incumbent, vs_anchor = against(incumbent), against(lab.anchor)
     promotion = gate.promote(vs_incumbent, vs_anchor)
     verdict = GateVerdict(vs_incumbent=vs_incumbent, vs_anchor=vs_anchor, promotion=promotion)
     write_json(lab.run.folder / at / "gate.json", verdict)
@@ -100,6 +110,33 @@ def decide(lab: Lab, baseline: Mapping[str, Scored], candidate: Mapping[str, Sco
     """The gate's decision, with the alarms that the answers raise."""
     decision = gate.decide(lab.policy, baseline, candidate)
     return gate.raise_alarms(decision, alarms.examine(baseline, candidate))
+
+
+def mean_rewards(lab: Lab, place: str, scored: Mapping[str, Scored]) -> dict[str, float]:
+    """Task -> mean reward of the answers by the run's reward model, if it has one.
+
+    Not where rewards are by demonstrations, which gate items have none of.
+    """
+    if lab.rewarder is None or lab.rewarder.demonstrations is not None:
+        return {}
+    answers = [sample for one in scored.values() for sample in one.samples]
+    items = {item.digest: item for one in scored.values() for item in one.items}
+    made_of = digest([one.evaluation.samples_digest for one in scored.values()])
+    found = stages.model_rewards(lab, place, Records(answers, made_of), items).records
+    return means_by_task((s.task, one.reward) for s, one in zip(answers, found, strict=True))
+
+
+def reward_hacking(
+    before: Mapping[str, float], after: Mapping[str, float], checks: Sequence[Check]
+) -> list[Alarm]:
+    """The alarms of each task that both sides have a mean reward on."""
+    return [
+        alarm
+        for task in sorted(before.keys() & after.keys())
+        for alarm in alarms.reward_hacking(
+            before[task], after[task], [check for check in checks if check.task == task]
+        )
+    ]
 
 
 def measure(
@@ -139,10 +176,10 @@ def open_sealed(lab: Lab, models: list[Checkpoint]) -> list[Sealed]:
         if model is not models[0]:
             decision = decide(lab, scored[0], evaluations)
             lab.board.add_decision(decision, lab.name, "sealed")
-        metrics = {
+        means = {
             f"{task} {name}": value
             for task, one in evaluations.items()
             for name, value in one.evaluation.metrics.items()
         }
-        found.append(Sealed(name=model.name, metrics=metrics, vs_anchor=decision))
+        found.append(Sealed(name=model.name, metrics=means, vs_anchor=decision))
     return found

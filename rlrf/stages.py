@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.progress import say
-from harness.schema import Record, Sample
+from harness.schema import Item, Record, Sample
 from harness.store import read_json, write_json, write_jsonl
 from rlrf.checkpoint import Checkpoint
 from rlrf.explore import explore
 from rlrf.feedback import Judged, give_feedback
-from rlrf.lab import Turn
+from rlrf.lab import Tools, Turn
 from rlrf.leaks import leaks
 from rlrf.lessons import L, LessonReport
 from rlrf.reflect import Refinement, choose_drafts, reflect
@@ -59,18 +59,25 @@ def explored(turn: Turn) -> Records[Sample]:
 
 def rewarded(turn: Turn, samples: Records[Sample]) -> Records[ModelReward]:
     """What the reward model gives to each of `samples`, in order."""
-    lab, rewarder = turn.lab, turn.lab.rewarder
+    return model_rewards(turn.lab, f"{turn.place}/reward", samples, turn.items)
+
+
+def model_rewards(
+    lab: Tools, place: str, samples: Records[Sample], items: Mapping[str, Item]
+) -> Records[ModelReward]:
+    """What the reward model gives to each of `samples`, kept at `place` in the run."""
+    rewarder = lab.rewarder
     assert rewarder is not None  # noqa: S101 (the configuration was checked)
 
     def make() -> list[ModelReward]:
         lab.engines.release()
-        found = rewarder.score(samples.records, turn.items)
+        found = rewarder.score(samples.records, items)
         return [
             ModelReward(item=sample.item, repeat=sample.repeat, reward=float(reward))
             for sample, reward in zip(samples.records, found, strict=True)
         ]
 
-    return lab.run.records(f"{turn.place}/reward", ModelReward, [samples], make)
+    return lab.run.records(place, ModelReward, [samples], make)
 
 
 def promising(turn: Turn, samples: Records[Sample]) -> Records[Sample]:
@@ -172,6 +179,8 @@ def learn(
     stopped = leaks(prompts | texts, lab.held_out, lab.config.gate.overlap)
     if stopped:
         say(f"iteration {turn.number} is blocked: {stopped}")
+    if not lessons:
+        say(f"iteration {turn.number} has nothing to train on; {report.remedy()}")
     if not lessons or stopped:
         return Attempt(None, report, stopped)
 

@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 import torch
 from transformers.cache_utils import DynamicCache
 
+from harness import memory
 from harness.engines import Completion, Sampling
 from harness.engines.rows import choose, draws, new_cache
-from harness import memory
 from harness.errors import UserError
 from harness.models import ADAPTER_CONFIG, check, check_weights, find, loaded_digest, model_digest
 from harness.progress import say

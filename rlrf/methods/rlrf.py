@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rlrf import stages
+from rlrf.feedback import Judged
 from rlrf.lab import Turn
+from rlrf.lessons import LessonReport
 from rlrf.pairs import Pair, make_pairs
 from rlrf.reward import by_feedback
 from rlrf.stages import Attempt
@@ -20,11 +22,16 @@ def improve(turn: Turn) -> Attempt:
     judged = stages.judged(turn, promising)
     refined = stages.refined(turn, judged)
     rejudged = stages.rejudged(turn, refined)
-    responses = by_feedback(judged.records + rejudged.records, turn.lab.tasks)
-    pairs, report = make_pairs(responses, turn.lab.config.pairs, turn.seed("pairs"))
+    pairs, report = pair(turn, judged.records + rejudged.records)
     sampled = len(explored.records) + len(refined.records)  # with those that were not promising
     report = report.model_copy(update={"sampled": sampled})
     return stages.learn(turn, pairs, report, optimise)
+
+
+def pair(turn: Turn, judged: Sequence[Judged]) -> tuple[list[Pair], LessonReport]:
+    """Preference pairs of judged responses and refinements."""
+    responses = by_feedback(judged, turn.lab.tasks)
+    return make_pairs(responses, turn.lab.config.pairs, turn.seed("pairs"))
 
 
 def optimise(turn: Turn, pairs: Sequence[Pair], out: Path) -> None:

@@ -1,0 +1,154 @@
+"""The stages of an iteration one at a time, from file to file, so that a person can look between.
+
+Of one turn they make what a run keeps in `RUN/iter_K`, byte for byte: the same code, the same
+slice of prompts, the same seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UserError
+from harness.models import ADAPTER_CONFIG, CONFIG, find
+from harness.schema import Record, Sample
+from harness.store import file_digest, new_folder, parse, read_jsonl, write_jsonl
+from rlrf import stages
+from rlrf.checkpoint import Checkpoint
+from rlrf.config import Config
+from rlrf.feedback import Judged
+from rlrf.lab import Turn, open_tools
+from rlrf.leaks import leaks
+from rlrf.lessons import LessonReport
+from rlrf.methods import rlrf
+from rlrf.pairs import Pair
+from rlrf.reflect import Refinement
+from rlrf.run import Records
+from rlrf.training.fitting import checkpoint
+
+KINDS: Mapping[str, type[Record]] = {
+    "samples": Sample,
+    "refinements": Refinement,
+    "judged responses": Judged,
+    "pairs": Pair,
+}
+
+
+def explore(
+    config: Config, out: Path, *, model: str | None = None, turn: int = 1, limit: int | None = None
+) -> list[Sample]:
+    """Write what `model`, or else the configuration's, answers to the prompts of the turn."""
+    with open_tools(config, feedback=False) as tools:
+        found = stages.explored(Turn(tools, start(config, model), turn, limit)).records
+    write_jsonl(out, found)
+    return found
+
+
+def feedback(config: Config, responses: Path, out: Path, *, turn: int = 1) -> list[Judged]:
+    """Write score and feedback of the samples or refinements in a file.
+
+    Of samples, the `explore.keep` best of each prompt alone, where the configuration says so.
+    """
+    read = _read(responses, "samples", "refinements")
+    with open_tools(config) as tools:
+        here = Turn(tools, _unread(config), turn)
+        if all(isinstance(one, Refinement) for one in read.records):
+            _check_asked(responses, here, [one.sample for one in read.records])
+            found = stages.rejudged(here, read).records
+        else:
+            _check_asked(responses, here, read.records)
+            found = stages.judged(here, stages.promising(here, read)).records
+    write_jsonl(out, found)
+    return found
+
+
+def reflect(
+    config: Config, judged: Path, out: Path, *, model: str | None = None, turn: int = 1
+) -> list[Refinement]:
+    """Write how `model`, or else the configuration's, rewrites what was judged in a file."""
+    read = _read(judged, "judged responses")
+    with open_tools(config, feedback=False) as tools:
+        here = Turn(tools, start(config, model), turn)
+        _check_asked(judged, here, [one.sample for one in read.records])
+        found = stages.refined(here, read).records
+    write_jsonl(out, found)
+    return found
+
+
+def pairs(config: Config, judged: Iterable[Path], out: Path, *, turn: int = 1) -> LessonReport:
+    """Write the preference pairs of the judged responses in some files, refinements last."""
+    responses: list[Judged] = []
+    with open_tools(config, feedback=False) as tools:
+        here = Turn(tools, _unread(config), turn)
+        for path in judged:
+            read = _read(path, "judged responses").records
+            _check_asked(path, here, [one.sample for one in read])
+            responses += read
+        found, report = rlrf.pair(here, responses)
+    write_jsonl(out, found)
+    return report
+
+
+def train_step(
+    config: Config, pairs: Path, out: Path, *, model: str | None = None, turn: int = 1
+) -> Checkpoint:
+    """Train `model`, or else the configuration's, by DPO on the pairs in a file.
+
+    Raises:
+        UserError: the folder holds things already, there are no pairs, they repeat what is to be
+            held out, or training fails.
+    """
+    found = _read(pairs, "pairs").records
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise UserError(f"{out} is there already; choose another folder with --out.")
+    if not found:
+        raise UserError(f"{pairs} holds no pairs to train on.")
+    with open_tools(config, feedback=False) as tools:
+        here = Turn(tools, start(config, model), turn)
+        texts = {text for pair in found for text in (pair.prompt, *pair.texts)}
+        if repeated := leaks(texts, tools.held_out, config.gate.overlap):
+            raise UserError(f"{pairs}: {repeated}. Take those pairs out.")
+        with new_folder(out) as new:
+            rlrf.optimise(here, found, new)
+    return checkpoint(out, here.candidate, here.policy)
+
+
+def start(config: Config, model: str | None) -> Checkpoint:
+    """The policy of a stage: `model`, which may be an adapter on the configuration's, or that."""
+    if model is not None:
+        folder = find(model)
+        if (folder / CONFIG).exists() or not (folder / ADAPTER_CONFIG).exists():
+            return Checkpoint(model, folder)
+        return Checkpoint(model, find(config.model, config.revision), folder)
+    return Checkpoint("M0", find(config.model, config.revision))
+
+
+def _unread(config: Config) -> Checkpoint:
+    """A policy for the stages that ask none: nothing is looked for, downloaded or loaded."""
+    return Checkpoint("M0", Path(config.model))
+
+
+def _read(path: Path, *wanted: str) -> Records[Any]:
+    """The records in a file, which are of one of the kinds `wanted`."""
+    rows = read_jsonl(path)
+    held = next((name for name in KINDS if rows and _is(KINDS[name], rows[0][1])), wanted[0])
+    if held not in wanted:
+        raise UserError(f"{path} holds {held}; {' or '.join(wanted)} are expected.")
+    records = [parse(KINDS[held], row, f"{path}, line {number}") for number, row in rows]
+    return Records(records, file_digest(path))
+
+
+def _is(kind: type[Record], row: Mapping[str, Any]) -> bool:
+    fields = kind.model_fields
+    needed = {name for name, field in fields.items() if field.is_required()}
+    return needed <= row.keys() <= fields.keys()
+
+
+def _check_asked(path: Path, turn: Turn, samples: Sequence[Sample]) -> None:
+    """See that the samples answer what the turn asks."""
+    if strangers := {sample.item for sample in samples} - turn.items.keys():
+        raise UserError(
+            f"{path} answers {len(strangers)} prompts that turn {turn.number} of the configuration "
+            "does not ask. Name its turn with --turn, and the configuration that it was made by."
+        )
