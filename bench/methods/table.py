@@ -1,0 +1,204 @@
+"""From finished runs to one board and one table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import rows
+from pydantic import Field
+from rows import HEADLINE
+
+from harness import evaluation
+from harness.leaderboard import Board
+from harness.schema import MetricResult, Record, mean
+from harness.store import parse, read_json
+from rlrf.result import RunResult, Sealed, table
+from tasks.plugin import item_values, summarize
+
+Runs = Mapping[int, RunResult]  # by seed
+Pairs = Mapping[int, tuple[Sealed, Sealed]]  # by seed: `BEST`'s model and another's
+BEST = "RLRF"
+
+
+class Line(Record):
+    """A model of a row, over the seeds: its sealed metrics, and what it took."""
+
+    start: str
+    row: str
+    model: str = Field(description="its name, or 'incumbent': what the gate left in place")
+    seeds: int
+    promoted: int = 0
+    candidates: int = 0
+    sealed_pass: int = Field(default=0, description="runs in which it passes against the start")
+    metrics: dict[str, MetricResult]
+    optimism: dict[str, float] = Field(default={})
+    behind: dict[str, MetricResult] = Field(default={}, description=f"by how much {BEST} is ahead")
+    sampled: float = Field(default=0, description="responses sampled, by run")
+    trained: float = Field(default=0, description="responses trained on, by run and epoch")
+    seconds: float = Field(default=0, description="of the iterations, one thread, by run")
+
+
+def finished(out: Path) -> dict[str, dict[str, dict[int, RunResult]]]:
+    """start -> row -> seed -> result."""
+    found: dict[str, dict[str, dict[int, RunResult]]] = {}
+    for start, named in rows.ROWS.items():
+        for row in named:
+            for path in sorted(out.glob(f"runs/{rows.slug(start, row, 0)[:-1]}*/result.json")):
+                seed = int(path.parent.suffix[1:])
+                result = parse(RunResult, read_json(path), str(path))
+                found.setdefault(start, {}).setdefault(row, {})[seed] = result
+    return found
+
+
+def publish(out: Path, found: Mapping[str, Mapping[str, Runs]]) -> None:
+    """All sealed evaluations and decisions on one board: a run a seed, a model a row."""
+    board = Board(out / "board")
+    for start, named in found.items():
+        for row, results in named.items():
+            for seed, result in results.items():
+                run = f"{start}, seed {seed}"
+                for model in result.sealed:
+                    name = model.name if model.vs_anchor is None else f"{row} {model.name}"
+                    for scored in evaluation.load(sealed(out, start, row, seed, model)).values():
+                        board.add_evaluation(scored, name, run)
+                    if model.vs_anchor is not None:
+                        board.add_decision(model.vs_anchor, run, "sealed")
+
+
+def sealed(out: Path, start: str, row: str, seed: int, model: Sealed) -> Path:
+    return out / "runs" / rows.slug(start, row, seed) / "sealed" / model.name
+
+
+def lines(out: Path, start: str, found: Mapping[str, Runs]) -> list[Line]:
+    """The start itself, then of each method what the gate left; of RLRF both iterations."""
+    most = max(found.values(), key=len)
+    made = [
+        Line(
+            start=start,
+            row="the start",
+            model="M0",
+            seeds=len(most),
+            metrics=over_runs([result.sealed[0] for result in most.values()]),
+        )
+    ]
+    best = found.get(BEST, {})
+    for row, results in found.items():
+        if row == BEST:
+            made.append(line(start, row, results, "M1"))
+        one = line(start, row, results, "incumbent")
+        if row != BEST and best.keys() >= results.keys():
+            pairs = {s: (incumbent(best[s]), incumbent(run)) for s, run in results.items()}
+            gaps = {task: behind(out, start, row, pairs, task) for task in HEADLINE}
+            one = one.model_copy(update={"behind": gaps})
+        made.append(one)
+    return made
+
+
+def line(start: str, row: str, results: Runs, model: str) -> Line:
+    """`model` of each run, or its incumbent."""
+    runs = list(results.values())
+    shown = [incumbent(run) if model == "incumbent" else of(run, model) for run in runs]
+    turns = [
+        turn for run in runs for turn in run.iterations if model in ("incumbent", turn.candidate)
+    ]
+    gaps = [run.optimism(one.name) for run, one in zip(runs, shown, strict=True)]
+    return Line(
+        start=start,
+        row=row,
+        model=model,
+        seeds=len(runs),
+        promoted=sum(turn.takes_over for turn in turns),
+        candidates=len(turns),
+        sealed_pass=sum(
+            one.vs_anchor is not None and one.vs_anchor.verdict == "pass" for one in shown
+        ),
+        metrics=over_runs(shown),
+        optimism={
+            task: mean(known)
+            for task, metric in HEADLINE.items()
+            if (known := [gap[f"{task} {metric}"] for gap in gaps if gap])
+        },
+        sampled=sum(turn.lessons.sampled for turn in turns) / len(runs),
+        trained=sum(turn.lessons.trained for turn in turns) / len(runs),
+        seconds=sum(turn.seconds for turn in turns) / len(runs),
+    )
+
+
+def of(run: RunResult, name: str) -> Sealed:
+    """The model called `name`, or where it was never made, what it would have come from."""
+    by_name = {model.name: model for model in run.sealed}
+    return by_name.get(name, run.sealed[0])
+
+
+def incumbent(run: RunResult) -> Sealed:
+    return of(run, run.incumbent)
+
+
+def over_runs(found: Sequence[Sealed]) -> dict[str, MetricResult]:
+    """Mean over runs with Student's t interval over them; one run keeps that over its items."""
+    of_task = {
+        task: [model.metrics[f"{task} {metric}"] for model in found]
+        for task, metric in HEADLINE.items()
+    }
+    return {
+        task: known[0]
+        if len(known) == 1
+        else summarize([one.mean for one in known if one.mean is not None])
+        for task, known in of_task.items()
+    }
+
+
+def behind(out: Path, start: str, row: str, pairs: Pairs, task: str) -> MetricResult:
+    """How far `BEST`'s incumbents are ahead of a row's, paired by item, seed by seed.
+
+    Student's t interval over items; an item that two seeds picked counts once, by its mean.
+    """
+    gaps: dict[str, list[float]] = {}
+    for seed, models in pairs.items():
+        ahead, own = (
+            item_values(
+                evaluation.load(sealed(out, start, named, seed, model))[task].scores, HEADLINE[task]
+            )
+            for named, model in zip((BEST, row), models, strict=True)
+        )
+        for item, value in own.items():
+            gaps.setdefault(item, []).append(ahead[item] - value)
+    return summarize([mean(of_item) for of_item in gaps.values()])
+
+
+def markdown(made: Sequence[Line]) -> str:
+    head = ["method", "model", *(f"{task} {name}" for task, name in HEADLINE.items())]
+    head += ["promoted", "sealed pass", "optimism", "sampled", "trained on", "seconds"]
+    body = []
+    for one in made:
+        took = [
+            f"{one.promoted} of {one.candidates}",
+            f"{one.sealed_pass} of {one.seeds}",
+            " / ".join(f"{gap:+.2f}" for gap in one.optimism.values()) or "-",
+            f"{one.sampled:,.0f}",
+            f"{one.trained:,.0f}",
+            f"{one.seconds:,.0f}",
+        ]
+        means = [number(one.metrics[task]) for task in HEADLINE]
+        body.append([one.row, one.model, *means, *(took if one.candidates else ["-"] * len(took))])
+    return table([head, *body])
+
+
+def compared(made: Sequence[Line]) -> str:
+    """How far the best row is ahead of the others, paired by item."""
+    body = [
+        [one.row, *(number(one.behind[task], "+") for task in HEADLINE)]
+        for one in made
+        if one.behind
+    ]
+    return table([[f"{BEST} is ahead of", *HEADLINE], *body]) if body else ""
+
+
+def number(found: MetricResult, sign: str = "") -> str:
+    if found.mean is None:
+        return "-"
+    shown = f"{found.mean:{sign}.3f}"
+    if found.low is None or found.high is None:
+        return shown
+    return f"{shown} [{found.low:{sign}.3f}, {found.high:{sign}.3f}]"
