@@ -6,6 +6,7 @@ slice of prompts, the same seeds.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,8 @@ def train_step(
             raise UserError(f"{pairs}: {repeated}. Take those pairs out.")
         with new_folder(out) as new:
             rlrf.optimise(here, found, new)
+            if here.logs.is_dir():
+                shutil.copytree(here.logs, new / "logs")
     return checkpoint(out, here.candidate, here.policy)
 
 

@@ -23,6 +23,7 @@ from rlrf.feedback import Critic, by_judge, by_model, by_score
 from rlrf.feedback_model.model import FeedbackModel
 from rlrf.reward_model.source import Rewarder, open_rewarder
 from rlrf.run import Run, open_run
+from rlrf.training.fitting import check_reporters
 from tasks.plugin import Judge, Task
 
 
@@ -97,6 +98,11 @@ class Turn:
         """The name of what it trains."""
         return f"M{self.number}"
 
+    @property
+    def logs(self) -> Path:
+        """Where what `train.report_to` names writes: not in a stage, as it holds clocks."""
+        return self.lab.run.folder / "logs" / self.place
+
     def seed(self, place: str) -> int:
         return self.lab.seed(self.number, place)
 
@@ -123,6 +129,7 @@ def open_lab(config: Config, out: Path, fresh: bool) -> Iterator[Lab]:
         metrics = {name: task.metrics for name, task in tools.tasks.items()}
         policy = config.gate.policy or default_policy(metrics)
         _check_rules(policy, tools.tasks)
+        check_reporters(config.train)
         anchor = Checkpoint("M0", models.find(config.model, config.revision))
         judge, feedback_model, rewarder = tools.judge, tools.feedback_model, tools.rewarder
         common = {

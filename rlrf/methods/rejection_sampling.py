@@ -80,4 +80,5 @@ def fit(turn: Turn, examples: Sequence[Example], out: Path) -> None:
         device=config.engine,
         seed=turn.seed("train"),
         out=out,
+        logs=turn.logs,
     )

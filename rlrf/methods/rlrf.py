@@ -45,4 +45,5 @@ def optimise(turn: Turn, pairs: Sequence[Pair], out: Path) -> None:
         device=config.engine,
         seed=turn.seed("train"),
         out=out,
+        logs=turn.logs,
     )

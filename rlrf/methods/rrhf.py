@@ -78,4 +78,5 @@ def fit(turn: Turn, rankings: Sequence[Ranking], out: Path) -> None:
         device=config.engine,
         seed=turn.seed("train"),
         out=out,
+        logs=turn.logs,
     )

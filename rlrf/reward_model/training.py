@@ -5,7 +5,6 @@ The loss is -log sigmoid(r_chosen - r_rejected) (R. A. Bradley and M. E. Terry, 
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -113,14 +112,14 @@ def _fit(
         )
     steps = fitting.steps(len(rows), training)
     with (
-        tempfile.TemporaryDirectory() as scratch,
+        fitting.session(training, device, seed) as arguments,
         track("train reward model", steps, "steps") as advance,
     ):
         watch = fitting.watch(advance, LOGGED)
         trainer = RewardTrainer(
             model=model,
             args=RewardConfig(
-                **fitting.arguments(training, device, seed, scratch),
+                **arguments,
                 max_length=None,  # rows are token ids that fit
                 center_rewards_coefficient=training.center or None,
                 disable_dropout=training.adapter is None or training.adapter.dropout == 0,

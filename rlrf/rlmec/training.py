@@ -7,14 +7,13 @@ computed once, before the first step, so that no second model is held.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
-from harness.progress import say, track
+from harness.progress import track
 from harness.schema import Record
 from harness.store import write_jsonl
 from rlrf.checkpoint import Checkpoint
@@ -74,6 +73,7 @@ class Rewrite(Record):
 
 
 @quiet()
+@fitting.in_memory()
 def rlmec(
     rewrites: Sequence[Rewrite],
     start: Checkpoint,
@@ -84,6 +84,7 @@ def rlmec(
     device: Device,
     seed: int,
     out: Path,
+    logs: Path | None = None,
 ) -> None:
     """Train `start` on `rewrites` and save it under `out`, as `dpo` does.
 
@@ -119,24 +120,19 @@ def rlmec(
         model = peft.get_peft_model(model, lora)
     max_length = fitting.room(model, config)
     rows = tokenize(rewrites, tokenizer, settings, max_length)
-    if not rows:
-        raise fitting.none_fits("rewrites", len(rewrites), max_length)
-    if left := len(rewrites) - len(rows):
-        say(f"{left} of {len(rewrites)} rewrites are left out: longer than {max_length} tokens")
+    fitting.check_room("rewrites", len(rows), len(rewrites), max_length)
 
     def collate(batch: Sequence[Row]) -> dict[str, torch.Tensor]:
         return _collate(batch, tokenizer.pad_token_id)
 
     with (
-        tempfile.TemporaryDirectory() as scratch,
+        fitting.session(config, device, seed, logs) as arguments,
         track(f"train from {start.name}", fitting.steps(len(rows), config), "steps") as advance,
     ):
         watch = fitting.watch(advance, METRICS)
         trainer = Trainer(
             model=model,
-            args=transformers.TrainingArguments(
-                **fitting.arguments(config, device, seed, scratch), remove_unused_columns=False
-            ),
+            args=transformers.TrainingArguments(**arguments, remove_unused_columns=False),
             train_dataset=rows,
             data_collator=collate,
             callbacks=[watch],

@@ -7,7 +7,6 @@ before the first step, so that no second model is held.
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ METRICS = {
 
 
 @quiet()
+@fitting.in_memory()
 def dpo(
     pairs: Sequence[Pair],
     start: Checkpoint,
@@ -43,6 +43,7 @@ def dpo(
     device: Device,
     seed: int,
     out: Path,
+    logs: Path | None = None,
 ) -> None:
     """Train `start` on `pairs` and save it under `out`; `fitting.checkpoint(out, ...)` names it.
 
@@ -72,18 +73,17 @@ def dpo(
     model, lora = fitting.load_model(start, adapter, device)
     max_length = fitting.room(model, config)
     rows = tokenize(pairs, tokenizer, max_length)
-    if not rows:
-        raise fitting.none_fits("pairs", len(pairs), max_length)
+    fitting.check_room("pairs", len(rows), len(pairs), max_length)
     total = math.ceil(len(rows) / config.batch_size) + fitting.steps(len(rows), config)
     with (
-        tempfile.TemporaryDirectory() as scratch,
+        fitting.session(config, device, seed, logs) as arguments,
         track(f"train from {start.name}", total, "steps") as advance,
     ):
         watch = fitting.watch(advance, METRICS)
         trainer = Trainer(
             model=model,
             args=DPOConfig(
-                **fitting.arguments(config, device, seed, scratch),
+                **arguments,
                 beta=config.beta,
                 loss_type=list(config.loss),
                 loss_weights=list(config.loss.values()),

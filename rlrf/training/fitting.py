@@ -6,17 +6,26 @@ tokens that sampling saw.
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import math
-from collections.abc import Mapping, Sequence
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness import memory
 from harness.errors import UserError
-from harness.progress import Advance
+from harness.progress import Advance, say
 from harness.schema import Record
 from harness.store import read_json, write_json
 from rlrf.checkpoint import Checkpoint
-from rlrf.config import Adapter, Device, Optimisation
+from rlrf.config import Adapter, Device, Optimisation, Training
+
+# Where tensorboard, wandb and trackio are told to write.
+LOGGING_FOLDERS = ("TENSORBOARD_LOGGING_DIR", "WANDB_DIR", "TRACKIO_DIR")
 
 
 class Example(Record):
@@ -101,12 +110,37 @@ def room(model: Any, config: Optimisation) -> int:
     return int(min(config.max_length, context))
 
 
-def none_fits(what: str, count: int, most: int) -> UserError:
-    """Every example is too long."""
-    return UserError(
-        f"None of the {count} {what} fits into {most} tokens; raise train.max_length, or lower "
-        "explore.max_tokens."
-    )
+def check_room(what: str, kept: int, count: int, most: int) -> None:
+    """Say how many of `count` examples are longer than `most` tokens and so left out.
+
+    Raises:
+        UserError: all of them.
+    """
+    if not kept:
+        raise UserError(
+            f"None of the {count} {what} fits into {most} tokens; raise train.max_length, or lower "
+            "explore.max_tokens."
+        )
+    if kept < count:
+        say(
+            f"{count - kept} of {count} {what} do not fit into {most} tokens and are left out; "
+            "train.max_length says how many."
+        )
+
+
+@contextlib.contextmanager
+def in_memory() -> Iterator[None]:
+    """Say what to lower where memory does not suffice for training.
+
+    Raises:
+        OutOfMemoryError: it does not.
+    """
+    with memory.told(
+        "Training does not fit in memory. Lower train.batch_size, and raise "
+        "train.gradient_accumulation by as much; lower train.max_length; set "
+        "train.gradient_checkpointing: true; or train an adapter."
+    ):
+        yield
 
 
 def steps(examples: int, config: Optimisation) -> int:
@@ -115,31 +149,75 @@ def steps(examples: int, config: Optimisation) -> int:
     return math.ceil(math.ceil(passes / config.gradient_accumulation) * config.epochs)
 
 
-def arguments(config: Optimisation, device: Device, seed: int, scratch: str) -> dict[str, Any]:
-    """The arguments that every trainer of `transformers` and TRL takes."""
+@contextlib.contextmanager
+def session(
+    config: Optimisation, device: Device, seed: int, logs: Path | None = None
+) -> Iterator[dict[str, Any]]:
+    """The arguments that every trainer of `transformers` and TRL takes, for as long as it trains.
+
+    What `config.report_to` names writes into the folder `logs`, which is made anew.
+
+    Raises:
+        UserError: one of them is not installed.
+    """
     import torch
 
     on_cpu = device.device == "cpu" or not torch.cuda.is_available()
     bf16 = not on_cpu and torch.cuda.is_bf16_supported() if config.bf16 is None else config.bf16
-    return {
-        "output_dir": scratch,
-        "learning_rate": config.learning_rate,
-        "num_train_epochs": config.epochs,
-        "per_device_train_batch_size": config.batch_size,
-        "gradient_accumulation_steps": config.gradient_accumulation,
-        "max_grad_norm": config.max_grad_norm,
-        "warmup_steps": config.warmup_ratio,
-        "lr_scheduler_type": config.scheduler,
-        "bf16": bf16,
-        "gradient_checkpointing": config.gradient_checkpointing,
-        "use_cache": True,  # what it is set to is saved with the model
-        "use_cpu": on_cpu,
-        "seed": seed,
-        "save_strategy": "no",
-        "report_to": "none",
-        "logging_steps": 1,
-        "disable_tqdm": True,
-    }
+    with tempfile.TemporaryDirectory() as scratch, _reports(config, logs) as reports:
+        yield {
+            "output_dir": scratch,
+            "learning_rate": config.learning_rate,
+            "num_train_epochs": config.epochs,
+            "per_device_train_batch_size": config.batch_size,
+            "gradient_accumulation_steps": config.gradient_accumulation,
+            "max_grad_norm": config.max_grad_norm,
+            "warmup_steps": config.warmup_ratio,
+            "lr_scheduler_type": config.scheduler,
+            "bf16": bf16,
+            "gradient_checkpointing": config.gradient_checkpointing,
+            "use_cache": True,  # what it is set to is saved with the model
+            "use_cpu": on_cpu,
+            "seed": seed,
+            "save_strategy": "no",
+            "logging_steps": 1,
+            "disable_tqdm": True,
+            **reports,
+        }
+
+
+@contextlib.contextmanager
+def _reports(config: Optimisation, logs: Path | None) -> Iterator[dict[str, Any]]:
+    """Where a trainer reports to: some of its arguments, and the environment that it reads."""
+    if logs is None or not isinstance(config, Training) or not config.report_to:
+        yield {"report_to": "none"}
+        return
+    check_reporters(config)
+    shutil.rmtree(logs, ignore_errors=True)
+    logs.mkdir(parents=True)
+    before = {name: os.environ.get(name) for name in LOGGING_FOLDERS}
+    os.environ.update(dict.fromkeys(LOGGING_FOLDERS, str(logs)))
+    try:
+        run_name = f"{logs.parents[1].name} {logs.name}"
+        yield {"report_to": list(config.report_to), "run_name": run_name, "project": "rlrf"}
+    finally:
+        for name, value in before.items():
+            del os.environ[name]
+            if value is not None:
+                os.environ[name] = value
+
+
+def check_reporters(config: Training) -> None:
+    """See that what `config.report_to` names is installed.
+
+    Raises:
+        UserError: it is not.
+    """
+    for name in config.report_to:
+        if importlib.util.find_spec(name) is None:
+            raise UserError(
+                f"train.report_to names {name}, which is not installed: pip install {name}"
+            )
 
 
 def watch(advance: Advance, metrics: Mapping[str, str]) -> Any:

@@ -10,7 +10,6 @@ authors' program). TRL has nothing like it.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,6 +59,7 @@ class Ranking(Record):
 
 
 @quiet()
+@fitting.in_memory()
 def rrhf(
     rankings: Sequence[Ranking],
     start: Checkpoint,
@@ -69,6 +69,7 @@ def rrhf(
     device: Device,
     seed: int,
     out: Path,
+    logs: Path | None = None,
 ) -> None:
     """Train `start` on `rankings` and save it under `out`, as `dpo` does.
 
@@ -109,8 +110,7 @@ def rrhf(
         model = peft.get_peft_model(model, lora)
     max_length = fitting.room(model, config)
     rows = tokenize(rankings, tokenizer, max_length)
-    if not rows:
-        raise fitting.none_fits("rankings", len(rankings), max_length)
+    fitting.check_room("rankings", len(rows), len(rankings), max_length)
 
     def collate(batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         texts = [ids for row in batch for ids in row["ids"]]
@@ -131,15 +131,13 @@ def rrhf(
         }
 
     with (
-        tempfile.TemporaryDirectory() as scratch,
+        fitting.session(config, device, seed, logs) as arguments,
         track(f"train from {start.name}", fitting.steps(len(rows), config), "steps") as advance,
     ):
         watch = fitting.watch(advance, METRICS)
         trainer = Trainer(
             model=model,
-            args=transformers.TrainingArguments(
-                **fitting.arguments(config, device, seed, scratch), remove_unused_columns=False
-            ),
+            args=transformers.TrainingArguments(**arguments, remove_unused_columns=False),
             train_dataset=datasets.Dataset.from_list(rows),
             data_collator=collate,
             callbacks=[watch],

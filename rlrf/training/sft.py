@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ METRICS = {
 
 
 @quiet()
+@fitting.in_memory()
 def sft(
     examples: Sequence[Example],
     start: Checkpoint,
@@ -33,6 +33,7 @@ def sft(
     device: Device,
     seed: int,
     out: Path,
+    logs: Path | None = None,
 ) -> None:
     """Train `start` on the responses of `examples` (not on their prompts) and save it under `out`.
 
@@ -55,17 +56,16 @@ def sft(
     model, lora = fitting.load_model(start, adapter, device)
     max_length = fitting.room(model, config)
     rows = tokenize(examples, tokenizer, max_length)
-    if not rows:
-        raise fitting.none_fits("responses", len(examples), max_length)
+    fitting.check_room("responses", len(rows), len(examples), max_length)
     with (
-        tempfile.TemporaryDirectory() as scratch,
+        fitting.session(config, device, seed, logs) as arguments,
         track(f"train from {start.name}", fitting.steps(len(rows), config), "steps") as advance,
     ):
         watch = fitting.watch(advance, METRICS)
         trainer = Trainer(
             model=model,
             args=SFTConfig(
-                **fitting.arguments(config, device, seed, scratch),
+                **arguments,
                 max_length=None,  # rows are token ids that fit
             ),
             train_dataset=datasets.Dataset.from_list(rows),
