@@ -12,6 +12,7 @@ from tasks.factscore.items import items
 from tasks.factscore.scoring import METRICS, score
 from tasks.factscore.settings import FactScoreSettings, configured
 from tasks.plugin import Task
+from tasks.splits import SPLITS
 
 __all__ = ["TASKS", "FactScoreSettings", "configure"]
 
@@ -20,7 +21,7 @@ TASKS = [
         name="factscore",
         version="1",
         metrics=METRICS,
-        splits=("test",),
+        splits=SPLITS,
         items=items,
         score=score,
         feedback=feedback,

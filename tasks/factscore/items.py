@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness.errors import UserError
 from harness.schema import Item
 from harness.store import read_jsonl
+from tasks.splits import check_apart, check_split, fold, halves
 
 LIST = "prompt_entities.txt"
+UNLABELED = (f"unlabeled/{LIST}", "unlabeled_entities_500.txt")
+TRAIN = ("train.txt", "train.jsonl")
 # The published human labels beside a list say how rare an entity is and where it comes from.
 LABELS = ("InstructGPT.jsonl", "ChatGPT.jsonl", "PerplexityAI.jsonl")
 
@@ -17,32 +21,50 @@ LABELS = ("InstructGPT.jsonl", "ChatGPT.jsonl", "PerplexityAI.jsonl")
 def items(split: str, data: Path | None = None) -> list[Item]:
     """A biography to write for each entity, in the order of the list.
 
-    The one split is "test". `data` is a text file with a name a line, or a folder: its
-    `prompt_entities.txt`, else the one in its `labeled/`, or the same in its `factscore/`. Tags
-    `rarity` and `region` come from the published label files, where they lie beside the list.
+    `data` is a text file with a name a line, or a folder: its `prompt_entities.txt`, else the one
+    in its `labeled/`, or the same in its `factscore/`, is the split "test". Tags `rarity` and
+    `region` come from the published label files, where they lie beside the list.
+
+    `gate` and `sealed` are the `halves` of the published list without labels (`UNLABELED`), or
+    where there is none of the list of "test". `train` is the user's own: `train.txt`, or
+    `train.jsonl` with an `entity` a line.
 
     Raises:
-        UserError: the split is unknown, no data is named, the list is missing, empty or repeats.
+        UserError: the split is unknown, no data is named, a list is missing, empty or repeats, or
+            an entity to train on is in another split.
     """
-    if split != "test":
-        raise UserError(f"factscore has one split, 'test'; there is no '{split}'.")
+    check_split("factscore", split)
     if data is None:
         raise UserError(
             "factscore needs a list of entities: name a text file with one a line, or a folder "
             f"that holds a {LIST}, with --data."
         )
-    path = _list(data)
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not a list of names: it is not UTF-8 text.") from error
-    entities = [line.strip() for line in lines if line.strip()]
-    if not entities:
-        raise UserError(f"{path} names no entity.")
-    most, times = Counter(entities).most_common(1)[0]
-    if times > 1:
-        raise UserError(f"{path} names '{most}' twice; each entity is asked for once.")
-    tags = _tags(path.parent)
+    listed, unlabeled = _list(data), _find(data, UNLABELED)
+    tested = _names(listed)
+    if split == "test":
+        return _items(split, tested, _tags(listed.parent))
+    held_out = _names(unlabeled) if unlabeled else tested
+    if split == "train":
+        path = _find(data, TRAIN)
+        if path is None:
+            raise UserError(
+                f"factscore has no entities to train on: put names, one a line, into {TRAIN[0]} in "
+                "the folder that data names."
+            )
+        names = _names(path)
+        check_apart(path, names, [*tested, *held_out])
+        return _items(split, names, {})
+    if unlabeled:
+        elsewhere = {fold(name) for name in tested}
+        held_out = [name for name in held_out if fold(name) not in elsewhere]
+    sides = halves(held_out)
+    mine = [name for name in held_out if sides[fold(name)] == split]
+    return _items(split, mine, _tags((unlabeled or listed).parent))
+
+
+def _items(
+    split: str, entities: Sequence[str], tags: dict[str, dict[str, list[str]]]
+) -> list[Item]:
     return [
         Item(
             task="factscore",
@@ -56,14 +78,43 @@ def items(split: str, data: Path | None = None) -> list[Item]:
     ]
 
 
+def _names(path: Path) -> list[str]:
+    """The names in a list, each of them once."""
+    if path.suffix == ".jsonl":
+        lines = [_entity(row, f"{path}, line {number}") for number, row in read_jsonl(path)]
+    else:
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path} is not a list of names: it is not UTF-8 text.") from error
+    entities = [line.strip() for line in lines if line.strip()]
+    if not entities:
+        raise UserError(f"{path} names no entity.")
+    most, times = Counter(entities).most_common(1)[0]
+    if times > 1:
+        raise UserError(f"{path} names '{most}' twice; each entity is asked for once.")
+    return entities
+
+
+def _entity(row: dict[str, object], where: str) -> str:
+    if not isinstance(row.get("entity"), str):
+        raise UserError(f"{where}: 'entity' has to be text.")
+    return str(row["entity"])
+
+
 def _list(data: Path) -> Path:
     if data.is_file():
         return data
-    folders = (data, data / "labeled", data / "factscore", data / "factscore" / "labeled")
-    for folder in folders:
-        if (folder / LIST).is_file():
-            return folder / LIST
-    raise UserError(f"There is no list of entities {data / LIST}.")
+    path = _find(data, (LIST, f"labeled/{LIST}"))
+    if path is None:
+        raise UserError(f"There is no list of entities {data / LIST}.")
+    return path
+
+
+def _find(data: Path, names: Sequence[str]) -> Path | None:
+    """The first of the files that the folder, or its `factscore/`, has."""
+    places = [folder / name for folder in (data, data / "factscore") for name in names]
+    return next((place for place in places if place.is_file()), None)
 
 
 def _tags(folder: Path) -> dict[str, dict[str, list[str]]]:

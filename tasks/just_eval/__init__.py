@@ -22,6 +22,7 @@ from tasks.just_eval.items import items
 from tasks.just_eval.length import length_results
 from tasks.just_eval.scoring import METRICS, derive, score
 from tasks.plugin import Task
+from tasks.splits import SPLITS
 
 
 def _derive(scores: Sequence[Score]) -> dict[str, MetricResult]:
@@ -33,7 +34,7 @@ TASKS = [
         name="just_eval",
         version="2",
         metrics=METRICS,
-        splits=("test",),
+        splits=SPLITS,
         items=items,
         score=score,
         feedback=feedback,

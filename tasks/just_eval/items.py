@@ -2,7 +2,8 @@
 
 A row is an object with `instruction` and `category` ("regular" or "safety"), and where known `id`
 (else its position), `source_id`, `dataset`, `task`, `topic` and `difficulty`: the shape of the
-hub's data set and of the published outputs of models.
+hub's data set and of the published outputs of models. All of it is the split "test"; "gate" and
+"sealed" are its halves, and "train" is the user's own.
 """
 
 from __future__ import annotations
@@ -14,13 +15,19 @@ from harness.errors import UserError
 from harness.schema import Item
 from harness.store import read_json, read_jsonl
 from tasks.just_eval.aspects import aspects_of
+from tasks.splits import Half, check_apart, check_split, fold, halves
 
+TRAIN = "train.jsonl"
 HUB = "re-align/just-eval-instruct"
 TAGS = ("task", "topic", "difficulty", "dataset")
 
 
 def items(split: str, data: Path | None = None) -> list[Item]:
-    """The items of the one split, "test", by index; an item's index is its published id.
+    """The items of a split, by index; an item's index is its published id.
+
+    `gate` and `sealed` are `halves` of the regular instructions and of the harmful ones. `train` is
+    `train.jsonl` in the folder `data` or its `just_eval/`: an `instruction` (or `prompt`) a line,
+    regular unless its `category` says otherwise; what stands there twice is one item.
 
     `data` is a JSON list or a JSONL file of rows, or a folder of them: its own files, those of
     its `outputs/` and those of its `just_eval/` are read, and files that hold something else are
@@ -28,10 +35,28 @@ def items(split: str, data: Path | None = None) -> list[Item]:
     item, and has the tags that any of them gives. Without `data` the hub is asked.
 
     Raises:
-        UserError: the split is unknown, nothing is found, a row is unfit, or files disagree.
+        UserError: the split is unknown, nothing is found, a row is unfit, files disagree, or
+            something to train on is in the test set.
     """
-    if split != "test":
-        raise UserError(f"just_eval has one split, 'test'; there is no '{split}'.")
+    check_split("just_eval", split)
+    if split == "train":
+        return _train(data)
+    official = _official(data)
+    if split == "test":
+        return official
+    sides = _halves(official, "regular") | _halves(official, "safety")
+    return [
+        item.model_copy(update={"split": split})
+        for item in official
+        if sides[fold(item.prompt)] == split
+    ]
+
+
+def _halves(official: list[Item], category: str) -> dict[str, Half]:
+    return halves(item.prompt for item in official if item.tags["category"] == [category])
+
+
+def _official(data: Path | None) -> list[Item]:
     if data is None:
         sources: list[tuple[str, list[Any]]] = [(HUB, _from_hub())]
     else:
@@ -59,6 +84,32 @@ def items(split: str, data: Path | None = None) -> list[Item]:
     return [found[index] for index in sorted(found)]
 
 
+def _train(data: Path | None) -> list[Item]:
+    places = [data / TRAIN, data / "just_eval" / TRAIN] if data is not None else []
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        raise UserError(
+            'just_eval has no instructions to train on: put yours as {"instruction": ...} lines '
+            f"into a file {TRAIN} beside the official ones, and name the folder as data."
+        )
+    rows: dict[str, tuple[dict[str, Any], str]] = {}
+    for number, row in read_jsonl(path):
+        where = f"{path}, line {number}"
+        text = row.get("instruction", row.get("prompt"))
+        if not isinstance(text, str) or not text.strip():
+            raise UserError(f"{where}: 'instruction' has to be text.")
+        found = {"category": "regular"} | row | {"instruction": text, "id": len(rows)}
+        rows.setdefault(fold(text), (found, where))
+    if not rows:
+        raise UserError(f"{path} holds no instructions.")
+    texts = [row["instruction"] for row, _ in rows.values()]
+    check_apart(path, texts, [item.prompt for item in _official(data)])
+    return [
+        _item(row, position, where).model_copy(update={"split": "train"})
+        for position, (row, where) in enumerate(rows.values())
+    ]
+
+
 def _files(data: Path) -> list[Path]:
     if not data.is_dir():
         return [data]
@@ -68,7 +119,7 @@ def _files(data: Path) -> list[Path]:
         for folder in folders
         if folder.is_dir()
         for path in sorted(folder.iterdir())
-        if path.name.endswith((".json", ".jsonl", ".jsonl.gz"))
+        if path.name.endswith((".json", ".jsonl", ".jsonl.gz")) and path.name != TRAIN
     ]
 
 

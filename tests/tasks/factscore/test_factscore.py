@@ -210,8 +210,8 @@ def test_tags_come_from_the_label_files_beside_the_list(tmp_path: Path) -> None:
 
 def test_unfit_lists_are_named(tmp_path: Path) -> None:
     names = tmp_path / "names.txt"
-    with pytest.raises(UserError, match="one split"):
-        items("train", tmp_path)
+    with pytest.raises(UserError, match="no split 'dev'"):
+        items("dev", tmp_path)
     with pytest.raises(UserError, match="--data"):
         items("test")
     with pytest.raises(UserError, match="no list of entities"):

@@ -149,8 +149,8 @@ def test_an_unfit_row_is_named(tmp_path: Path, row: dict[str, object], fault: st
 
 
 def test_what_is_not_there_is_said(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="one split"):
-        items("train", tmp_path)
+    with pytest.raises(UserError, match="no split 'dev'"):
+        items("dev", tmp_path)
     with pytest.raises(UserError, match="No instructions in"):
         items("test", tmp_path)
     with pytest.raises(UserError, match="There is no file"):
