@@ -22,11 +22,11 @@ from rlrf.training.fitting import Example
 from rlrf.training.sft import sft
 from tasks.mini import arithmetic, biography, instructions, world
 
-PREFERENCES, HELD_OUT = 1200, 1000  # pairs for the reward models, and to measure them on
+PREFERENCES, HELD_OUT = 600, 400  # pairs for the reward models, and to measure them on
 SELF_EVOLUTION: dict[str, Any] = {
     "seeds": [0, 1, 2],
     "seed_fractions": [0.15],
-    "thresholds": {"published": {"minimum": 50}},
+    "thresholds": {"published": {"minimum": 30}},
     "train": {"adapter": None, "learning_rate": 3.0e-4, "batch_size": 8, "center": 0.01},
     "engine": {"device": "cpu"},
 }
