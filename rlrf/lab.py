@@ -22,6 +22,7 @@ from rlrf.explore import pick
 from rlrf.feedback import Critic, by_judge, by_model, by_score
 from rlrf.feedback_model.model import FeedbackModel
 from rlrf.reward_model.source import Rewarder, open_rewarder
+from rlrf.rlmec.source import RewriterSource, open_rewriter
 from rlrf.run import Run, open_run
 from rlrf.training.fitting import check_reporters
 from tasks.plugin import Judge, Task
@@ -39,6 +40,7 @@ class Tools:
     critics: Mapping[str, Critic]
     feedback_model: FeedbackModel | None
     rewarder: Rewarder | None
+    rewriter: RewriterSource | None
 
     def seed(self, *place: str | int) -> int:
         """A seed of its own for each place in the run."""
@@ -141,6 +143,8 @@ def open_lab(config: Config, out: Path, fresh: bool) -> Iterator[Lab]:
             "reward": rewarder.digest if rewarder else None,
             "code": evaluation.code_version(),
         }
+        if tools.rewriter is not None:
+            common["rewriter"] = tools.rewriter.digest
         with open_run(out, common, fresh=fresh) as run:
             yield Lab(
                 **{field.name: getattr(tools, field.name) for field in fields(Tools)}
@@ -156,7 +160,7 @@ def open_lab(config: Config, out: Path, fresh: bool) -> Iterator[Lab]:
 def open_tools(config: Config, *, feedback: bool = True) -> Iterator[Tools]:
     """What stages outside a run work with: what they make is kept until the block ends.
 
-    Without `feedback` neither the judge nor feedback and reward models are opened.
+    Without `feedback` neither the judge nor feedback and reward models nor the rewriter are opened.
 
     Raises:
         UserError: the configuration cannot be used.
@@ -177,6 +181,7 @@ def open_tools(config: Config, *, feedback: bool = True) -> Iterator[Tools]:
             critics=critics(config, plugins, judge, model),
             feedback_model=model,
             rewarder=open_rewarder(rewarded, config.engine) if rewarded else None,
+            rewriter=open_rewriter(config, plugins, judge) if feedback else None,
         )
 
 

@@ -55,6 +55,11 @@ class LessonReport(Record):
     chosen_refined: int = Field(default=0, description="whose better response is a refinement")
     rejected_refined: int = 0
     skipped: dict[Skipped, int] = Field(description="prompts without a lesson, by cause")
+    unused: dict[str, int] = Field(
+        default={},
+        exclude_if=lambda unused: not unused,
+        description="responses that no lesson is made of, by cause, where lessons need more",
+    )
     median_similarity: float | None = None
     mean_reward: dict[str, float] = Field(
         description="task -> mean over explored responses, in the unit of what rewards them"
@@ -80,7 +85,11 @@ class LessonReport(Record):
                 f"their draft, {self.refinements_worse} worse"
                 + (f", {self.refinements_equal} repeat it" if self.refinements_equal else "")
             )
-        return "; ".join([*said, f"prompts without one: {causes or 'none'}"])
+        said.append(f"prompts without one: {causes or 'none'}")
+        if self.unused:
+            unused = ", ".join(f"{cause} {n}" for cause, n in sorted(self.unused.items()))
+            said.append(f"responses without one: {unused}")
+        return "; ".join(said)
 
     def remedy(self) -> str:
         """What to change so that more prompts give a lesson, the commonest cause first."""

@@ -1,14 +1,14 @@
 """How an iteration learns: one file a method, each from the same prompts to the same gate.
 
-`rlrf` is reinforcement learning from reflective feedback; `rejection_sampling`, `reward_only` and
-`rrhf` are what it is compared with.
+`rlrf` is reinforcement learning from reflective feedback; `rlmec` learns from token rewards and
+edits; `rejection_sampling`, `reward_only` and `rrhf` are what they are compared with.
 """
 
 from __future__ import annotations
 
 from rlrf.config import Method
 from rlrf.lab import Turn
-from rlrf.methods import rejection_sampling, reward_only, rlrf, rrhf
+from rlrf.methods import rejection_sampling, reward_only, rlmec, rlrf, rrhf
 from rlrf.stages import Attempt
 
 METHODS = {
@@ -16,6 +16,7 @@ METHODS = {
     "rejection_sampling": rejection_sampling.improve,
     "reward_only": reward_only.improve,
     "rrhf": rrhf.improve,
+    "rlmec": rlmec.improve,
 }
 
 

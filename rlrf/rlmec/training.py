@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, model_validator
 
 from harness.progress import track
-from harness.schema import Record
+from harness.schema import Record, mean
 from harness.store import write_jsonl
 from rlrf.checkpoint import Checkpoint
 from rlrf.config import Adapter, Device, Rlmec, Training
@@ -105,13 +105,16 @@ def rlmec(
             self, model: Any, inputs: dict[str, torch.Tensor], *_: Any, **__: Any
         ) -> torch.Tensor:
             loss, found = loss_terms(model, inputs, settings)
-            terms.update(found)
+            terms.append(found)
             return loss
 
         def log(self, logs: dict[str, float], *args: Any) -> None:
-            super().log({**logs, **terms} if "loss" in logs else logs, *args)
+            if "loss" in logs:
+                logs = {**logs, **{name: mean([one[name] for one in terms]) for name in terms[0]}}
+                terms.clear()
+            super().log(logs, *args)
 
-    terms: dict[str, float] = {}
+    terms: list[dict[str, float]] = []  # of the forward passes of a step
     tokenizer = fitting.load_tokenizer(start)
     model, lora = fitting.load_model(start, adapter, device)
     if lora is not None:

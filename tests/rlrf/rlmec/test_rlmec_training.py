@@ -173,7 +173,7 @@ def test_what_does_not_fit_is_left_out_and_told(start, lessons, make, tmp_path, 
     long = make(99, "No", "word " * 150, -0.1)
     fit(start, tmp_path / "b", [*lessons, long], batch_size=20)
     assert len(rows(tmp_path / "b")) == 1
-    assert "1 of 21 rewrites are left out: longer than 120 tokens" in capsys.readouterr().err
+    assert "1 of 21 rewrites do not fit into 120 tokens and are left out" in capsys.readouterr().err
 
 
 def test_a_token_has_one_reward(make):

@@ -1,0 +1,136 @@
+"""RLMEC: reinforcement learning with minimum editing constraint (arXiv 2401.06081).
+
+A rewriter, taught to put wrong responses right with few edits, rewrites every response of the
+policy; how likely it finds the policy's own tokens is what they are worth.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rlrf import stages
+from rlrf.config import Config
+from rlrf.lab import Turn
+from rlrf.lessons import LessonReport, Skipped, collect, distinct
+from rlrf.reward import Rewarded, by_feedback
+from rlrf.rlmec import stages as steps
+from rlrf.rlmec.alignment import edited
+from rlrf.rlmec.rewards import TokenRewards
+from rlrf.rlmec.tokens import pieces
+from rlrf.rlmec.training import Rewrite, rlmec
+from rlrf.stages import Attempt
+from rlrf.training import fitting
+
+
+def improve(turn: Turn) -> Attempt:
+    """Explore, learn to rewrite, rewrite, reward each token, and learn from tokens and edits."""
+    explored = stages.explored(turn)
+    judged = stages.judged(turn, explored)
+    corrections = steps.corrected(turn, judged)
+    rewriter = steps.rewriter(turn, judged, corrections)
+    rewritten = steps.rewritten(turn, rewriter, explored)
+    rejudged = stages.rejudged(turn, rewritten)
+    steps.measured(turn, rewriter, judged, corrections, rejudged)
+    rewards = steps.rewarded(turn, rewriter, judged)
+    responses = by_feedback(judged.records + rejudged.records, turn.lab.tasks)
+    tokenizer = fitting.load_tokenizer(turn.policy)
+    rewrites, report = make_rewrites(
+        responses, rewards.records, tokenizer, turn.lab.config, turn.seed("rewrites")
+    )
+    settings = turn.lab.config.rlmec
+    constants = [settings.clip, settings.imitation, settings.edited, settings.kept]
+    return stages.learn(turn, rewrites, report, fit, reads=[rewards, *constants])
+
+
+def make_rewrites(
+    responses: Sequence[Rewarded],
+    rewards: Sequence[TokenRewards],
+    tokenizer: Any,
+    config: Config,
+    seed: int,
+) -> tuple[list[Rewrite], LessonReport]:
+    """The different responses whose rewrite reaches the gold answer, with their token rewards.
+
+    `responses` are the explored ones and their rewrites. Not what has no reward, nor what the
+    length limit cut off of a rewrite; of a wrong response the rewrite is another text.
+    """
+    worth = {(one.item, one.repeat): one for one in rewards}
+    unused: Counter[str] = Counter()
+
+    def of_prompt(found: list[Rewarded]) -> list[Rewrite] | Skipped:
+        rewrites = {one.draft: one for one in found if one.draft is not None}
+        explored = distinct(one for one in found if one.draft is None)
+        if not explored:
+            return "unscored"
+        made = []
+        for one in explored:
+            given = worth.get((one.sample.item, one.sample.repeat))
+            better = rewrites.get(one.sample.repeat)
+            if cause := _fault(one, given, better, config.rlmec.gold):
+                unused[cause] += 1
+            elif given and better:
+                made.append(_rewrite(one, given, better, tokenizer))
+        return made or "no rewrite"
+
+    lessons, report = collect(
+        responses, of_prompt, kind="rewrites", most=config.pairs.max_total, seed=seed
+    )
+    repaired = sum(not one.right for one in lessons)
+    return lessons, report.model_copy(update={"chosen_refined": repaired, "unused": dict(unused)})
+
+
+def _fault(
+    response: Rewarded, given: TokenRewards | None, better: Rewarded | None, gold: float
+) -> str:
+    """Why nothing can be learned from a response, if that is so."""
+    if better is None:
+        return "not rewritten"
+    if given is None:
+        return "too long for the rewriter"
+    if better.sample.finish_reason == "length":
+        return "the rewrite is cut off"
+    if better.reward is None or better.reward.value < gold:
+        return "the rewrite is wrong"
+    if not given.right and better.sample.response == response.sample.response:
+        return "the rewrite changes nothing"
+    return ""
+
+
+def _rewrite(response: Rewarded, given: TokenRewards, better: Rewarded, tokenizer: Any) -> Rewrite:
+    sample, rewrite = response.sample, better.sample.response
+    cut = sample.finish_reason == "length"
+    before = fitting.encode_response(sample.response, tokenizer, cut=cut)
+    after = fitting.encode_response(rewrite, tokenizer)
+    return Rewrite(
+        task=sample.task,
+        item=sample.item,
+        index=sample.index,
+        prompt=sample.prompt,
+        response=sample.response,
+        cut=cut,
+        right=given.right,
+        tokens=given.tokens,
+        rewards=given.rewards,
+        rewrite=rewrite,
+        rewrite_tokens=pieces(rewrite, tokenizer),
+        edited=edited(before, after),
+    )
+
+
+def fit(turn: Turn, rewrites: Sequence[Rewrite], out: Path) -> None:
+    """Training by token rewards and edits from the turn's policy, which is the reference too."""
+    config = turn.lab.config
+    rlmec(
+        rewrites,
+        turn.policy,
+        config.train,
+        config.rlmec,
+        adapter=config.adapter,
+        device=config.engine,
+        seed=turn.seed("train"),
+        out=out,
+        logs=turn.logs,
+    )

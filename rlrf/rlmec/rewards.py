@@ -1,0 +1,107 @@
+"""Token rewards: how likely the rewriter finds each token of a response that it is to rewrite."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from harness.progress import say, track
+from harness.schema import Item, Record
+from rlrf.config import Rlmec
+from rlrf.feedback import Judged
+from rlrf.rlmec.objective import token_reward
+from rlrf.rlmec.rewriter import REWRITE, conversation
+from rlrf.rlmec.teacher import is_right
+from rlrf.rlmec.tokens import pieces, token_logps
+from rlrf.training import fitting
+from tasks.plugin import Task
+
+if TYPE_CHECKING:
+    from harness.engines.hf import HFEngine
+
+DIGITS = 6  # kept of a probability
+
+
+class TokenRewards(Record):
+    """What each token of a response is worth; `tokens` are their texts."""
+
+    item: str
+    repeat: int
+    right: bool = Field(description="the response reaches the gold answer")
+    tokens: list[str]
+    probabilities: list[float] = Field(description="that the rewriter gives to the tokens")
+    rewards: list[float]
+
+
+def token_rewards(
+    engine: HFEngine,
+    judged: Sequence[Judged],
+    items: Mapping[str, Item],
+    tasks: Mapping[str, Task],
+    config: Rlmec,
+) -> list[TokenRewards]:
+    """The token rewards of every scored response that fits into the rewriter's context.
+
+    `engine` holds the rewriter.
+    """
+    tokenizer = engine.tokenizer
+    rows: list[tuple[Judged, bool, list[int], list[int]]] = []
+    long = 0
+    for one in judged:
+        sample, right = one.sample, is_right(one, tasks, config.gold)
+        if right is None:
+            continue
+        asked = conversation(items[sample.item].prompt, sample.response, REWRITE)
+        prompt = engine.encode(engine.render(asked))
+        response = fitting.encode_response(sample.response, tokenizer, cut=_cut(one))
+        if len(prompt) + len(response) > engine.context:
+            long += 1
+        elif response:
+            rows.append((one, right, prompt, response))
+    if long:
+        say(f"{long} of {len(judged)} responses are too long for the rewriter to reward")
+    probabilities: dict[int, list[float]] = {}
+    order = sorted(range(len(rows)), key=lambda i: -len(rows[i][2]) - len(rows[i][3]))
+    with track("token rewards", len(rows), "responses") as advance:
+        for first in range(0, len(order), config.train.batch_size):
+            batch = order[first : first + config.train.batch_size]
+            found = _probabilities(engine, [(rows[i][2], rows[i][3]) for i in batch])
+            probabilities |= dict(zip(batch, found, strict=True))
+            advance(len(batch))
+    return [
+        TokenRewards(
+            item=one.sample.item,
+            repeat=one.sample.repeat,
+            right=right,
+            tokens=pieces(one.sample.response, tokenizer, cut=_cut(one)),
+            probabilities=probabilities[i],
+            rewards=[round(token_reward(p, right, config), DIGITS) for p in probabilities[i]],
+        )
+        for i, (one, right, _, _) in enumerate(rows)
+    ]
+
+
+def _cut(judged: Judged) -> bool:
+    return judged.sample.finish_reason == "length"
+
+
+def _probabilities(
+    engine: HFEngine, texts: Sequence[tuple[list[int], list[int]]]
+) -> list[list[float]]:
+    """The model's probability of each token of a response after its prompt, teacher-forced."""
+    import torch
+
+    shape = (len(texts), max(len(prompt) + len(response) for prompt, response in texts))
+    ids = torch.zeros(shape, dtype=torch.long)
+    mask, learned = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.bool)
+    for at, (prompt, response) in enumerate(texts):
+        end = len(prompt) + len(response)
+        ids[at, :end] = torch.tensor(prompt + response)
+        mask[at, :end] = 1
+        learned[at, len(prompt) : end] = True
+    with torch.inference_mode():
+        logps = token_logps(engine.model, *(one.to(engine.device) for one in (ids, mask, learned)))
+    found = iter(logps.exp().tolist())
+    return [[round(next(found), DIGITS) for _ in response] for _, response in texts]
