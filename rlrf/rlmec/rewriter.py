@@ -184,7 +184,13 @@ def agree(scores: Sequence[Score]) -> Agreement:
     """Means over items, with their intervals; what was found is told."""
     names = dict.fromkeys(score.task for score in scores)
     found = Agreement(
-        by_task={name: aggregate([s for s in scores if s.task == name]) for name in names}
+        by_task={
+            name: {
+                metric: _share(result)
+                for metric, result in aggregate([s for s in scores if s.task == name]).items()
+            }
+            for name in names
+        }
     )
     say(f"the rewriter on what it did not learn from: {found.sentence() or 'nothing is held out'}")
     return found
@@ -197,6 +203,13 @@ def _prompts(
         engine.render(conversation(items[sample.item].prompt, sample.response, request))
         for sample in samples
     ]
+
+
+def _share(found: MetricResult) -> MetricResult:
+    """With an interval that ends where shares do: Student's knows no such ends."""
+    if found.low is None or found.high is None:
+        return found
+    return found.model_copy(update={"low": max(0.0, found.low), "high": min(1.0, found.high)})
 
 
 def _shown(found: MetricResult) -> str:
