@@ -154,16 +154,19 @@ def agreement(
     """Where the rewriter does as it should, response by response.
 
     `rewritten` are the judged rewrites of `judged`, `located` what it says of their first wrong
-    steps; where no teacher has said anything of a wrong one, `located` is not measured.
+    steps, which is measured where a teacher has corrected responses to the task.
     """
     taught = {(one.item, one.repeat): one.first_wrong for one in corrections if one.rewrite}
+    with_teacher = {one.task for one in corrections if one.rewrite}
     scores = []
     for one, other, number in zip(judged, rewritten, located, strict=True):
         sample, right = one.sample, is_right(one, tasks, gold)
         if right is None:
             continue
+        values = {}
         truth = 0 if right else taught.get((sample.item, sample.repeat))
-        values = {} if truth is None else {"located": float(number == truth)}
+        if truth is not None and sample.task in with_teacher:
+            values["located"] = float(number == truth)
         if right:
             values["copied"] = float(other.sample.response == sample.response)
         else:

@@ -10,5 +10,6 @@ from __future__ import annotations
 
 from harness.render.html.board import board
 from harness.render.html.report import report
+from harness.render.html.rewrites import rewrites
 
-__all__ = ["board", "report"]
+__all__ = ["board", "report", "rewrites"]

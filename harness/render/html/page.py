@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 _ESCAPES = str.maketrans({c: f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"})
 
 
-def render(template: str, *, data: Any = None, **context: Any) -> str:
+def render(template: str, *, data: Any = None, sheet: str = "", **context: Any) -> str:
     """The page that `template` makes of `context`; `data` (JSON) is what its script reads.
 
-    All text in `context` is escaped and made visible.
+    `sheet` is a style sheet beside every page's own. All text in `context` is escaped and made
+    visible.
     """
-    style, script = _asset("page.css"), _asset("page.js")
+    style, script = _asset("page.css") + (_asset(sheet) if sheet else ""), _asset("page.js")
     from markupsafe import Markup
 
     return (

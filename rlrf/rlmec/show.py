@@ -1,0 +1,127 @@
+"""What RLMEC learned from, to look at: each token's reward, and the edits of the rewrite."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.errors import UserError
+from harness.render.html.rewrites import Rewritten, Token
+from harness.render.html.text import visible
+from harness.store import parse, read_json, read_records
+from rlrf.rlmec.rewriter import Agreement
+from rlrf.rlmec.training import Rewrite
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+LESSONS = Path("rewrites", "rewrites.jsonl")
+MEASURED = Path("agreement", "agreement.json")
+
+EARNS, LOSES, EDITED = ("[+", "+]"), ("[-", "-]"), ("{+", "+}")
+COLOURS = {EARNS: "green", LOSES: "red", EDITED: "bold cyan"}
+
+
+def load(place: Path) -> tuple[list[Rewrite], Agreement | None]:
+    """The rewrites of an iteration's folder, `RUN/iter_k`, or of a file; and the rewriter's
+    agreement, where that lies in the folder.
+
+    Raises:
+        UserError: there are none, or the file is none of RLMEC's.
+    """
+    path = place / LESSONS if place.is_dir() else place
+    if not path.is_file():
+        raise UserError(
+            f"{place} has no {LESSONS}: name an iteration of a run of RLMEC, such as RUN/iter_1."
+        )
+    measured = place / MEASURED
+    agreement = parse(Agreement, read_json(measured), str(measured)) if measured.is_file() else None
+    return read_records(path, Rewrite), agreement
+
+
+def choose(
+    rewrites: Sequence[Rewrite], *, task: str | None = None, right: bool | None = None
+) -> list[Rewrite]:
+    """Those of `task`, and of responses that are `right` or not; None: any.
+
+    Raises:
+        UserError: there are none of that task.
+    """
+    tasks = sorted({one.task for one in rewrites})
+    if task is not None and task not in tasks:
+        raise UserError(f"There are no rewrites of '{task}', only of {', '.join(tasks)}.")
+    return [one for one in rewrites if task in (None, one.task) and right in (None, one.right)]
+
+
+def text(one: Rewrite) -> Text:
+    """A response and its rewrite for a terminal: [+what earns+], [-what loses-], {+an edit+}.
+
+    The stronger the reward, the stronger the colour.
+    """
+    from rich.text import Text
+
+    shown = Text()
+    shown.append(f"{one.task} {one.index}, {'right' if one.right else 'wrong'}\n", "bold")
+    shown.append(f"{visible(one.prompt)}\n", "dim")
+    strongest = max([abs(reward) for reward in one.rewards], default=0.0)
+    signs = [EARNS if r > 0 else LOSES if r < 0 else None for r in one.rewards]
+    strong = [2 * abs(reward) > strongest for reward in one.rewards]
+    _append(shown, one.tokens, signs, strong)
+    shown.append("\n")
+    shown.append("rewritten\n", "dim")
+    edits = [EDITED if edited else None for edited in one.edited]
+    _append(shown, one.rewrite_tokens, edits, one.edited)
+    shown.append("\n")
+    return shown
+
+
+def _append(
+    shown: Text,
+    tokens: Sequence[str],
+    marks: Sequence[tuple[str, str] | None],
+    strong: Sequence[bool],
+) -> None:
+    """The tokens, with one pair of marks about those in a row that are marked alike."""
+    rows = zip(tokens, marks, strong, strict=True)
+    for mark, run in itertools.groupby(rows, key=lambda row: row[1]):
+        before, after = mark or ("", "")
+        shown.append(before, "dim")
+        for token, _, is_strong in run:
+            style = COLOURS[mark] if mark else ""
+            shown.append(visible(token), f"{style} reverse" if mark and is_strong else style)
+        shown.append(after, "dim")
+
+
+def page(rewrites: Sequence[Rewrite], count: int, agreement: Agreement | None) -> str:
+    """An HTML page of `rewrites`, which are some of `count`: a file that needs no other."""
+    from harness.render.html import rewrites as render
+
+    return render(
+        [
+            Rewritten(
+                task=one.task,
+                index=one.index,
+                prompt=one.prompt,
+                right=one.right,
+                response=[
+                    Token(text, reward=reward)
+                    for text, reward in zip(one.tokens, one.rewards, strict=True)
+                ],
+                rewrite=[
+                    Token("".join(text for text, _ in run), edited=edited)
+                    for edited, run in itertools.groupby(
+                        zip(one.rewrite_tokens, one.edited, strict=True), key=lambda row: row[1]
+                    )
+                ],
+            )
+            for one in rewrites
+        ],
+        count,
+        [
+            (task, name, found)
+            for task, metrics in (agreement.by_task if agreement else {}).items()
+            for name, found in metrics.items()
+        ],
+    )
