@@ -15,7 +15,7 @@ import tasks
 from harness.errors import UserError
 from harness.leaderboard import Board
 from harness.store import read_json, read_records
-from rlrf.config import Config
+from rlrf.config import Config, load
 from rlrf.feedback import Judged
 from rlrf.loop import train
 from rlrf.result import markdown
@@ -136,6 +136,7 @@ STEPS = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_every_step_ends_with_the_same_artefacts(finished, tiny_model, tmp_path):
     _, whole = finished
 
@@ -186,6 +187,7 @@ def test_a_named_rewriter_is_used_and_the_run_is_its(finished, tiny_model, tmp_p
         train(another, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_an_adapter_may_be_the_rewriter(tiny_model, tmp_path):
     result = train(config(tiny_model, adapter={"r": 4}), tmp_path / "run")
     adapter = tmp_path / "run/iter_1/rewriter/adapter"
@@ -228,6 +230,22 @@ def test_a_rewriter_that_diverges_is_told_with_what_to_lower(tiny_model, tmp_pat
     with pytest.raises(UserError, match=r"The rewriter's training diverged.*rlmec\.train"):
         train(config(tiny_model, rlmec={"train": wild}), tmp_path / "run")
     assert not (tmp_path / "run/iter_1/rewriter").exists()
+
+
+def test_models_are_looked_for_beside_the_configuration(tmp_path):
+    (tmp_path / "small").mkdir()
+    file = tmp_path / "run.yaml"
+    named = {"rewriter": "small", "base": "elsewhere/model"}
+    settings = {"model": "m", "method": "rlmec", "tasks": [{"name": "gsm8k"}], "rlmec": named}
+    file.write_text(json.dumps(settings))
+    found = load(file)
+    assert found.rlmec.rewriter == str(tmp_path / "small")
+    assert found.rlmec.base == "elsewhere/model"
+    # Where they lie is no part of what a run is; what is learned from them is.
+    moved = found.model_copy(update={"rlmec": found.rlmec.model_copy(update={"base": "b"})})
+    assert found.identity == moved.identity
+    other = found.model_copy(update={"rlmec": found.rlmec.model_copy(update={"clip": 0.2})})
+    assert found.identity != other.identity
 
 
 def test_what_cannot_be_a_rewriter_is_refused_at_once(tiny_model, tmp_path, monkeypatch):
