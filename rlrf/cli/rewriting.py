@@ -11,7 +11,11 @@ from rlrf.cli.common import FILE, PATH, as_json, print_json
 
 @click.group()
 def rlmec() -> None:
-    """Look at what RLMEC learns from."""
+    """Look at what RLMEC learns from: token rewards and edits.
+
+    \b
+    rlrf rlmec show runs/rlmec/iter_1 --html rewrites.html
+    """
 
 
 @rlmec.command()
