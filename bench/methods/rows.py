@@ -26,7 +26,7 @@ BASE: dict[str, Any] = {
     "explore": {"n": 8, "temperature": 1.0},
     "reflect": {"m": 0, "temperature": 0.7},
     "pairs": {"threshold": 0.1, "per_prompt": 2, "min_chosen": 0.6},
-    "train": {"beta": 0.1, "learning_rate": 3.0e-4, "batch_size": 8, "max_length": 400},
+    "train": {"beta": 0.1, "learning_rate": 5.0e-4, "batch_size": 8, "max_length": 400},
     "gate": {"slice": 150, "sealed": 400, "policy": {"alpha": 0.05, "rules": RULES}},
     "engine": {"device": "cpu"},
 }
