@@ -124,9 +124,14 @@ def _row(
 def _over_seeds(
     values: Sequence[Measured] | Sequence[SelfLabels], of: Callable[..., MetricResult]
 ) -> MetricResult:
-    """One seed's own result, or mean and Student's t interval over the seeds' means."""
+    """One seed's own result, or mean and Student's t interval over the seeds' means, in [0, 1]."""
     found = [of(value) for value in values]
-    return found[0] if len(found) == 1 else summarize([_mean(one) for one in found])
+    if len(found) == 1:
+        return found[0]
+    over = summarize([_mean(one) for one in found])
+    if over.low is None or over.high is None:
+        return over
+    return over.model_copy(update={"low": max(0.0, over.low), "high": min(1.0, over.high)})
 
 
 def _mean(found: MetricResult) -> float:
