@@ -16,9 +16,9 @@ RULES = [
     {"task": "mini_just_eval", "metric": "overall", "margin": 0.15},
 ]
 TASKS = [
-    {"name": "mini_gsm8k", "prompts": 72},
-    {"name": "mini_factscore", "prompts": 48},
-    {"name": "mini_just_eval", "prompts": 36},
+    {"name": "mini_gsm8k", "prompts": 48},
+    {"name": "mini_factscore", "prompts": 32},
+    {"name": "mini_just_eval", "prompts": 24},
 ]
 BASE: dict[str, Any] = {
     "iterations": 2,
@@ -27,7 +27,7 @@ BASE: dict[str, Any] = {
     "reflect": {"m": 0, "temperature": 0.7},
     "pairs": {"threshold": 0.1, "per_prompt": 2, "min_chosen": 0.6},
     "train": {"beta": 0.1, "learning_rate": 5.0e-4, "batch_size": 8, "max_length": 400},
-    "gate": {"slice": 150, "sealed": 400, "policy": {"alpha": 0.05, "rules": RULES}},
+    "gate": {"slice": 100, "sealed": 300, "policy": {"alpha": 0.05, "rules": RULES}},
     "engine": {"device": "cpu"},
 }
 # Of the eight responses a prompt two are rewrites.
