@@ -35,6 +35,12 @@ REFLECT: dict[str, Any] = {"explore": {"n": 6}, "reflect": {"m": 2}}
 # An epoch of responses is half of one of pairs.
 RESPONSES: dict[str, Any] = {"train": {"epochs": 2}}
 
+# As many responses with their rewrites as there are pairs of responses in the other rows.
+REWRITES: dict[str, Any] = {
+    "pairs": {"max_total": 150},
+    "rlmec": {"train": {"learning_rate": 1.0e-3, "epochs": 2, "batch_size": 16, "max_length": 480}},
+}
+
 # Stand for what is made for the benchmark: reward models and demonstrations.
 ALL, SER, ENSEMBLE, DEMONSTRATIONS = "all labels", "ser", "ensemble", "demonstrations"
 REWARD: dict[str, Any] = {"reward": {"models": ALL}}
@@ -63,7 +69,7 @@ ROWS: dict[str, dict[str, dict[str, Any]]] = {
             "train": {"loss": {"hinge": 1.0, "sft": 0.1}},
         },
         "SER": {"method": "reward_only", "reward": {"models": SER}},
-        "RLMEC": {"method": "rlmec"},
+        "RLMEC": {"method": "rlmec", **REWRITES},
         "RLRF": {**REFLECT, **REWARD, "explore": {"n": 6, "keep": 4}},
         "RLRF without the filter": REFLECT,
         "RLRF without reflection": {},
@@ -75,7 +81,7 @@ ROWS: dict[str, dict[str, dict[str, Any]]] = {
     SELDOM: {
         "rejection sampling, score": {"method": "rejection_sampling", **RESPONSES},
         "reward only": {"method": "reward_only", **REWARD},
-        "RLMEC": {"method": "rlmec"},
+        "RLMEC": {"method": "rlmec", **REWRITES},
         "RLRF": REFLECT,
         "RLRF without reflection": {},
     },
