@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import safetensors
 
 from harness.errors import UserError
+from harness.memory import is_out_of_memory
 from harness.models import check
 from rlrf.quiet import quiet
 
@@ -33,13 +36,23 @@ def load_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def check_tokenizer(tokenizer: Any, model: Any, folder: Path) -> None:
-    """See that every token has an embedding.
+def check_reward_model(folder: Path) -> None:
+    """See that `folder` holds a reward model, without reading its weights.
+
+    Raises:
+        UserError: there is none, its head is no reward's, or the tokenizer is another model's.
+    """
+    check(folder)
+    check_tokenizer(load_tokenizer(folder), _config(folder, new_head=False), folder)
+
+
+def check_tokenizer(tokenizer: Any, config: Any, folder: Path) -> None:
+    """See that every token has an embedding in the model of `config`.
 
     Raises:
         UserError: it is another model's tokenizer.
     """
-    rows = model.get_input_embeddings().weight.shape[0]
+    rows = config.get_text_config().vocab_size
     if len(tokenizer) > rows:
         raise UserError(
             f"The tokenizer in {folder} has {len(tokenizer)} tokens and the model only {rows}: it "
@@ -64,21 +77,49 @@ def load_model(folder: Path, dtype: str, *, new_head: bool) -> Any:
     import transformers
 
     check(folder)
-    try:
-        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        has_head = any("SequenceClassification" in name for name in config.architectures or [])
-        if has_head and config.num_labels != 1:
-            raise UserError(
-                f"The model in {folder} gives {config.num_labels} numbers a text; a reward is one."
-            )
-        if not has_head and not new_head:
-            raise UserError(
-                f"{folder} holds no reward model: its head gives words, not a number. Train one "
-                "from it with `rlrf reward-model train`."
-            )
-        return transformers.AutoModelForSequenceClassification.from_pretrained(
-            folder, num_labels=1, dtype=dtype, use_safetensors=True, trust_remote_code=False
+    _config(folder, new_head=new_head)
+    with _cannot_be_loaded(folder):
+        model, info = transformers.AutoModelForSequenceClassification.from_pretrained(
+            folder,
+            num_labels=1,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
         )
+    if info["missing_keys"] and not new_head:
+        raise UserError(
+            f"The weights in {folder} lack {', '.join(sorted(info['missing_keys']))}: they are no "
+            "reward model's, whatever its configuration says."
+        )
+    return model
+
+
+def _config(folder: Path, *, new_head: bool) -> Any:
+    """The folder's configuration, which has a head of one number or, with `new_head`, none."""
+    import transformers
+
+    with _cannot_be_loaded(folder):
+        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    has_head = any("SequenceClassification" in name for name in config.architectures or [])
+    if has_head and config.num_labels != 1:
+        raise UserError(
+            f"The model in {folder} gives {config.num_labels} numbers a text; a reward is one."
+        )
+    if not has_head and not new_head:
+        raise UserError(
+            f"{folder} holds no reward model: its head gives words, not a number. Train one "
+            "from it with `rlrf reward-model train`."
+        )
+    return config
+
+
+@contextlib.contextmanager
+def _cannot_be_loaded(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except (OSError, ValueError, RuntimeError, KeyError, safetensors.SafetensorError) as error:
+        if is_out_of_memory(error):
+            raise
         said = (str(error).strip().splitlines() or ["no message"])[0][:300]
         raise UserError(f"The model in {folder} cannot be loaded ({said}).") from error

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from harness import memory
 from harness.errors import UserError
 from harness.models import check_files, find, model_digest
 from harness.progress import track
@@ -22,6 +23,10 @@ from rlrf.reward_model.training import MANIFEST, Manifest
 
 Rewards = npt.NDArray[np.float64]
 
+TOO_LARGE = (
+    "The reward model does not fit in memory. Take a smaller one, or load its weights as bfloat16 "
+    "(engine.dtype)."
+)
 BATCH_TOKENS = 4_096  # of a forward pass, padding included
 
 
@@ -45,6 +50,7 @@ class RewardModel:
         UserError: what cannot be loaded, is no reward model, or is not what its manifest says.
     """
 
+    @memory.told(TOO_LARGE)
     def __init__(
         self, model: str | Path, *, revision: str | None = None, device: Device | None = None
     ) -> None:
@@ -56,7 +62,7 @@ class RewardModel:
         self.digest = model_digest(folder)
         self.tokenizer = load_tokenizer(folder)
         self.model = load_model(folder, device.dtype, new_head=False)
-        check_tokenizer(self.tokenizer, self.model, folder)
+        check_tokenizer(self.tokenizer, self.model.config, folder)
         # The head reads the last token that is no padding, which the configuration has to name.
         self.model.config.get_text_config().pad_token_id = self.tokenizer.pad_token_id
         on_gpu = device.device != "cpu" and torch.cuda.is_available()
@@ -67,6 +73,7 @@ class RewardModel:
         """A user's turn as the model was taught to see prompts, where it has a chat template."""
         return render(prompt, self.tokenizer)
 
+    @memory.told(TOO_LARGE)
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Rewards:
         """The reward of each response to its prompt, shape (n,).
 

@@ -13,6 +13,7 @@ from harness.models import find, model_digest
 from harness.schema import Item, Record, Sample, digest
 from harness.store import parse, read_jsonl
 from rlrf.config import Device, RewardSource
+from rlrf.reward_model.loading import check_reward_model
 from rlrf.reward_model.model import RewardModel, Rewards, lower_bound
 
 
@@ -78,9 +79,12 @@ def open_rewarder(source: RewardSource, device: Device) -> Rewarder:
     """Find the models and read the demonstrations that a configuration names.
 
     Raises:
-        UserError: there is no such model or file, a line is no demonstration, or two differ.
+        UserError: there is no such model, or it gives no reward; there is no such file, a line is
+            no demonstration, or two differ.
     """
     folders = tuple(find(model, None) for model in source.models)
+    for folder in folders:
+        check_reward_model(folder)
     shown = _read(Path(source.demonstrations)) if source.demonstrations is not None else None
     return Rewarder(
         folders=folders,

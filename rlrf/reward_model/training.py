@@ -69,7 +69,7 @@ def train(
     Raises:
         UserError: `base` cannot be used, no pair fits, or the loss is not a number.
     """
-    with quiet(), new_folder(out) as folder:
+    with quiet(), fitting.in_memory(settings=""), new_folder(out) as folder:
         kept = _fit(preferences, base, training, device=device, seed=seed, folder=folder)
         manifest = Manifest(
             base=model_digest(base),
@@ -102,7 +102,7 @@ def _fit(
     tokenizer = load_tokenizer(base)
     dtype = "float32" if training.adapter is None else device.dtype
     model = load_model(base, dtype, new_head=True)
-    check_tokenizer(tokenizer, model, base)
+    check_tokenizer(tokenizer, model.config, base)
     stored_dtype = transformers.AutoConfig.from_pretrained(base).dtype
     rows = _tokenize(preferences, tokenizer, context(model, tokenizer, training.max_length))
     if not rows:

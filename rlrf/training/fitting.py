@@ -129,16 +129,16 @@ def check_room(what: str, kept: int, count: int, most: int) -> None:
 
 
 @contextlib.contextmanager
-def in_memory() -> Iterator[None]:
-    """Say what to lower where memory does not suffice for training.
+def in_memory(settings: str = "train.") -> Iterator[None]:
+    """Say which `settings` to lower where memory does not suffice for training.
 
     Raises:
         OutOfMemoryError: it does not.
     """
     with memory.told(
-        "Training does not fit in memory. Lower train.batch_size, and raise "
-        "train.gradient_accumulation by as much; lower train.max_length; set "
-        "train.gradient_checkpointing: true; or train an adapter."
+        f"Training does not fit in memory. Lower {settings}batch_size, and raise "
+        f"{settings}gradient_accumulation by as much; lower {settings}max_length; set "
+        f"{settings}gradient_checkpointing: true; or train an adapter."
     ):
         yield
 
