@@ -35,8 +35,9 @@ REFLECT: dict[str, Any] = {"explore": {"n": 6}, "reflect": {"m": 2}}
 # An epoch of responses is half of one of pairs.
 RESPONSES: dict[str, Any] = {"train": {"epochs": 2}}
 
-# As many responses with their rewrites as there are pairs of responses in the other rows.
+# Half of the eight are the rewriter's; as many of them are learned as there are pairs elsewhere.
 REWRITES: dict[str, Any] = {
+    "explore": {"n": 4},
     "pairs": {"max_total": 150},
     "rlmec": {"train": {"learning_rate": 1.0e-3, "epochs": 2, "batch_size": 16, "max_length": 480}},
 }
