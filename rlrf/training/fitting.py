@@ -7,6 +7,7 @@ tokens that sampling saw.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import math
 import os
@@ -24,6 +25,7 @@ from harness.store import read_json, write_json
 from rlrf.checkpoint import Checkpoint
 from rlrf.config import Adapter, Device, Optimisation, Training
 
+GENERATION = "generation_config.json"
 # Where tensorboard, wandb and trackio are told to write.
 LOGGING_FOLDERS = ("TENSORBOARD_LOGGING_DIR", "WANDB_DIR", "TRACKIO_DIR")
 
@@ -99,9 +101,27 @@ def encode_prompt(prompt: str, tokenizer: Any) -> list[int]:
 
 
 def encode_response(response: str, tokenizer: Any, *, cut: bool = False) -> list[int]:
-    """Token ids of a response, with the end token unless the length limit cut it off."""
+    """Token ids of a response, with the token that ends it unless the length limit cut it off."""
     ids: list[int] = tokenizer.encode(response, add_special_tokens=False)
-    return ids if cut else [*ids, tokenizer.eos_token_id]
+    return ids if cut else [*ids, end_of_response(tokenizer)]
+
+
+@functools.lru_cache(maxsize=8)
+def end_of_response(tokenizer: Any) -> int:
+    """The token that ends an assistant's turn in the chat template, if generation stops at it;
+    else the tokenizer's end token, which for some models (Gemma) ends whole documents alone."""
+    import transformers
+
+    eos = int(tokenizer.eos_token_id)
+    folder = Path(tokenizer.name_or_path)
+    if tokenizer.chat_template is None or not (folder / GENERATION).is_file():
+        return eos
+    stops = transformers.GenerationConfig.from_pretrained(folder).eos_token_id
+    said = "7"
+    turns = [{"role": "user", "content": "5"}, {"role": "assistant", "content": said}]
+    after = tokenizer.apply_chat_template(turns, tokenize=False).rpartition(said)[2].lstrip()
+    first = tokenizer.encode(after, add_special_tokens=False)[:1]
+    return next((token for token in first if isinstance(stops, list) and token in stops), eos)
 
 
 def room(model: Any, config: Optimisation) -> int:
