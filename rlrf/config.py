@@ -277,6 +277,16 @@ class Config(Record):
         """The tasks whose feedback is the judge's critique."""
         return [task.name for task in self.tasks if task.feedback == "critique"]
 
+    def limited(self, n: int) -> Config:
+        """A dry run of this: one iteration on at most `n` prompts, gate and sealed items a task,
+        recorded on a board of its own."""
+        tasks = [t.model_copy(update={"prompts": min(n, t.prompts)}) for t in self.tasks]
+        few = {"slice": min(n, self.gate.slice), "sealed": min(n, self.gate.sealed)}
+        gate = self.gate.model_copy(update=few)
+        return self.model_copy(
+            update={"iterations": 1, "tasks": tasks, "gate": gate, "board": None}
+        )
+
     @property
     def identity(self) -> str:
         """What makes two runs the same: all of it but the places of models, data, judge, board."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from harness.progress import say
 from rlrf.cli.common import FILE, FOLDER, as_json, print_json
 
 if TYPE_CHECKING:
@@ -33,19 +34,29 @@ def quickstart(out: Path, fresh: bool, json_: bool) -> None:
 @click.argument("config", type=FILE)
 @click.option("--out", type=FOLDER, help="The run's folder.  [default: runs/NAME-OF-CONFIG]")
 @click.option("--fresh", is_flag=True, help="Delete the run in OUT and start over.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    help="A dry run: one iteration on at most N prompts and items, in runs/NAME-OF-CONFIG-limit.",
+)
 @as_json
-def train(config: Path, out: Path | None, fresh: bool, json_: bool) -> None:
+def train(config: Path, out: Path | None, fresh: bool, limit: int | None, json_: bool) -> None:
     """Train by CONFIG (YAML); a run that exists is resumed.
 
     \b
+    rlrf train configs/cpu.yaml --limit 4
     rlrf train configs/cpu.yaml
     rlrf train configs/one_gpu.yaml --out runs/first
     """
     from rlrf import loop
     from rlrf.config import load
 
-    result = loop.train(load(config), out or Path("runs") / config.stem, fresh=fresh)
-    _show_run(result, json_)
+    asked, name = load(config), config.stem
+    if limit is not None:
+        asked, name = asked.limited(limit), f"{name}-limit"
+    _show_run(loop.train(asked, out or Path("runs") / name, fresh=fresh), json_)
+    if limit is not None:
+        say(f"A dry run on at most {limit} prompts and items a task: its verdicts decide nothing.")
 
 
 def _show_run(result: RunResult, json_: bool) -> None:

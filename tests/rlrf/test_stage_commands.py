@@ -142,3 +142,18 @@ def test_scoring_and_pairing_need_no_model(config, tmp_path):
     rlrf("feedback", config, samples, "--out", judged)
     rlrf("pairs", config, judged, "--out", tmp_path / "pairs.jsonl")
     assert (tmp_path / "pairs.jsonl").read_text()
+
+
+def test_a_dry_run_is_small_apart_and_decides_nothing(config, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = json.loads(config.read_text()) | {"board": "everyones"}
+    config.write_text(json.dumps(settings))
+    rlrf("train", config, "--limit", 3, "--json")
+    out, err = capsys.readouterr()
+    assert "at most 3 prompts and items a task: its verdicts decide nothing" in err
+    (turn,) = json.loads(out)["iterations"]
+    assert turn["lessons"]["prompts"] == 3
+    assert turn["gate"]["vs_incumbent"]["checks"][0]["n"] == 3
+    assert (tmp_path / "runs" / "run-limit" / "result.json").exists()
+    assert not (tmp_path / "everyones").exists() and not (tmp_path / "runs" / "run").exists()
+    assert "--fresh" in refused(capsys, "train", config, "--out", "runs/run-limit")
