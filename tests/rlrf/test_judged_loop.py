@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import pytest
 
 from harness.errors import UserError
+from harness.leaderboard import Board
+from harness.schema import Sample
 from harness.store import read_records
 from rlrf.config import Config, load
 from rlrf.feedback import Judged
@@ -85,3 +88,59 @@ def test_a_critique_needs_a_judge():
         Config.model_validate(
             {"model": "m", "tasks": [{"name": "toy_letters", "feedback": "critique"}]}
         )
+
+
+def grader(number, asked):
+    """Grades the six aspects of Just-Eval: what has many letters is good, what is long is deep."""
+    answer = re.search(r"\[answered (\w+)\]\n(.*)\n\[end", asked.prompt, re.DOTALL)[2]
+    letters = sum(c.isascii() and c.isalpha() for c in answer) / max(len(answer), 1)
+    score = 1 + round(4 * letters)
+    aspects = ("helpfulness", "clarity", "factuality", "depth", "engagement", "safety")
+    said = {"reason": "Use more letters.", "score": str(score)}
+    return Act(body=completion(json.dumps({a: said for a in aspects if a in asked.prompt.lower()})))
+
+
+def test_just_eval_learns_from_the_users_instructions_and_is_gated_on_its_own(tmp_path, tiny_model):
+    # Answers may be as long as the benchmark allows, which the tiny model's context is too short for.
+    model = shutil.copytree(tiny_model, tmp_path / "long")
+    known = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(known | {"max_position_embeddings": 2048}))
+    data = tmp_path / "data"
+    data.mkdir()
+    official = [{"instruction": f"Question {i}?", "category": "regular"} for i in range(16)]
+    official += [{"instruction": f"Harm {i}.", "category": "safety"} for i in range(4)]
+    mine = [{"instruction": f"Tell me of {i}."} for i in range(6)]
+    for name, rows in ("official", official), ("train", mine):
+        (data / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with FaultyServer(grader).running() as server:
+        settings = judged_config(
+            tmp_path,
+            model,
+            server,
+            tasks=[{"name": "just_eval", "prompts": 6, "data": "data"}],
+            explore={"n": 3, "max_tokens": 24},
+            reflect={"m": 1, "max_tokens": 24},
+        )
+        result = train(settings, tmp_path / "run")
+    (turn,) = result.iterations
+    assert turn.gate is not None and turn.lessons.lessons > 0
+    explored = read_records(tmp_path / "run" / "iter_1" / "explore" / "records.jsonl", Sample)
+    assert len({sample.item for sample in explored}) == 6
+    assert all("Tell me of" in sample.prompt for sample in explored)
+    measured = {
+        row.entry.evaluation.split: row.entry.evaluation.metrics["overall"].n
+        for row in Board(tmp_path / "run" / "board").rows()
+        if row.entry.kind == "evaluation"
+    }
+    assert measured == {"gate": 10, "sealed": 10}
+    assert Board(tmp_path / "run" / "board").verify() == []
+    asked = {
+        split: {
+            json.loads(line)["prompt"]
+            for path in (tmp_path / "run").glob(f"{place}/just_eval/items.jsonl")
+            for line in path.read_text().splitlines()
+        }
+        for split, place in (("gate", "iter_1/evaluate_M*"), ("sealed", "sealed/M*"))
+    }
+    assert len(asked["gate"]) == len(asked["sealed"]) == 10
+    assert not asked["gate"] & asked["sealed"]
