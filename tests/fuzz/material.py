@@ -200,6 +200,10 @@ def whole() -> dict[str, list[bytes]]:
             b"A." + SPLIT + b"NONE",
         ],
         "factscore_offline": [SPLIT.join([lives[0], lives[0] * 3, b"Ada Lund"])],
+        "feedback_model_reply": [
+            b"factuality: It is long. | The Rhine is. [2]\n- **Readability**: Fine. [1].",
+            b"Sure:\nlogical correctness: Line 2 should be 21-5=16 [0]\nstyle: x [2]",
+        ],
         "just_eval_critique": [
             SPLIT.join([json.dumps(chosen).encode(), critiques.encode(), b"The Rhine. It is long."])
         ],

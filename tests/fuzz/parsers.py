@@ -46,6 +46,7 @@ from harness.schema import (
     Call,
     Decision,
     Evaluation,
+    Feedback,
     Item,
     ModelRef,
     Policy,
@@ -56,6 +57,7 @@ from harness.schema import (
 )
 from harness.store import jsonl_bytes
 from rlrf import config
+from rlrf.feedback_model import asking
 from tasks.factscore import demonstrations as demos
 from tasks.factscore.abstention import abstains
 from tasks.factscore.clauses import clauses
@@ -317,6 +319,24 @@ def just_eval_critique(data: bytes) -> None:
     [found] = critique([(item, sample)], Twice(Reply()))
     assert (found.feedback is None) == bool(found.reason)
     storable(found)
+
+
+@parser
+def feedback_model_reply(data: bytes) -> None:
+    reply = text(data)
+    names = ["logical_correctness", "factuality", "readability"]
+    try:
+        aspects = asking.read(reply, names)
+    except UnreadableError:
+        return
+    assert aspects and len({said.aspect for said in aspects}) == len(aspects)
+    assert {said.aspect for said in aspects} <= set(names)
+    assert all(said.justification for said in aspects)
+    found = Feedback(task="", item="", aspects=aspects)
+    storable(found)
+    assert [said.grade for said in asking.read(asking.write(found), names)] == [
+        said.grade for said in aspects
+    ]
 
 
 @parser
