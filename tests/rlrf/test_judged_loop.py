@@ -100,8 +100,9 @@ def grader(number, asked):
     return Act(body=completion(json.dumps({a: said for a in aspects if a in asked.prompt.lower()})))
 
 
+@pytest.mark.slow
 def test_just_eval_learns_from_the_users_instructions_and_is_gated_on_its_own(tmp_path, tiny_model):
-    # Answers may be as long as the benchmark allows, which the tiny model's context is too short for.
+    # Just-Eval's answers may be longer than the tiny model's context.
     model = shutil.copytree(tiny_model, tmp_path / "long")
     known = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps(known | {"max_position_embeddings": 2048}))
