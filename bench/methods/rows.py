@@ -49,6 +49,11 @@ REWARD: dict[str, Any] = {"reward": {"models": ALL}}
 # Where a method starts: the seed policy, or one that seldom samples a careful answer.
 M0, SELDOM = "M0", "seldom"
 
+# What is rare takes longer to become usual: one iteration of four times the training.
+ONCE: dict[str, Any] = {"iterations": 1}
+LONGER: dict[str, Any] = {"train": {"epochs": 4}}
+LONGER_RESPONSES: dict[str, Any] = {"train": {"epochs": 8}}
+
 # start -> row -> what of `BASE` is otherwise
 ROWS: dict[str, dict[str, dict[str, Any]]] = {
     M0: {
@@ -80,11 +85,10 @@ ROWS: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
     SELDOM: {
-        "rejection sampling, score": {"method": "rejection_sampling", **RESPONSES},
-        "reward only": {"method": "reward_only", **REWARD},
-        "RLMEC": {"method": "rlmec", **REWRITES},
-        "RLRF": REFLECT,
-        "RLRF without reflection": {},
+        "rejection sampling, score": {**ONCE, "method": "rejection_sampling", **LONGER_RESPONSES},
+        "reward only": {**ONCE, "method": "reward_only", **REWARD, **LONGER},
+        "RLRF": {**ONCE, **REFLECT, **LONGER},
+        "RLRF without reflection": {**ONCE, **LONGER},
     },
 }
 

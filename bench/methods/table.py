@@ -22,21 +22,20 @@ BEST = "RLRF"
 
 
 class Line(Record):
-    """A model of a row, over the seeds: its sealed metrics, and what it took."""
+    """A candidate of a row, over the seeds: its sealed metrics, and what it took."""
 
     start: str
     row: str
-    model: str = Field(description="its name, or 'incumbent': what the gate left in place")
+    model: str
     seeds: int
-    promoted: int = 0
-    candidates: int = 0
+    promoted: int = Field(default=0, description="runs in which the gate let it take over")
     sealed_pass: int = Field(default=0, description="runs in which it passes against the start")
     metrics: dict[str, MetricResult]
     optimism: dict[str, float] = Field(default={})
     behind: dict[str, MetricResult] = Field(default={}, description=f"by how much {BEST} is ahead")
     sampled: float = Field(default=0, description="responses sampled, by run")
     trained: float = Field(default=0, description="responses trained on, by run and epoch")
-    seconds: float = Field(default=0, description="of the iterations, one thread, by run")
+    seconds: float = Field(default=0, description="of the iteration, one thread, by run")
 
 
 def finished(out: Path) -> dict[str, dict[str, dict[int, RunResult]]]:
@@ -71,45 +70,39 @@ def sealed(out: Path, start: str, row: str, seed: int, model: Sealed) -> Path:
 
 
 def lines(out: Path, start: str, found: Mapping[str, Runs]) -> list[Line]:
-    """The start itself, then of each method what the gate left; of RLRF both iterations."""
+    """The start itself, then the candidates of each method."""
     most = max(found.values(), key=len)
-    made = [
-        Line(
-            start=start,
-            row="the start",
-            model="M0",
-            seeds=len(most),
-            metrics=over_runs([result.sealed[0] for result in most.values()]),
-        )
-    ]
+    anchors = [of(run, "M0") for run in most.values()]
+    begin = Line(start=start, row="-", model="M0", seeds=len(most), metrics=over_runs(anchors))
+    made = [begin]
     best = found.get(BEST, {})
     for row, results in found.items():
-        if row == BEST:
-            made.append(line(start, row, results, "M1"))
-        one = line(start, row, results, "incumbent")
-        if row != BEST and best.keys() >= results.keys():
-            pairs = {s: (incumbent(best[s]), incumbent(run)) for s, run in results.items()}
-            gaps = {task: behind(out, start, row, pairs, task) for task in HEADLINE}
-            one = one.model_copy(update={"behind": gaps})
-        made.append(one)
+        turns = max(len(run.iterations) for run in results.values())
+        for number in range(1, turns + 1):
+            one = line(start, row, results, number)
+            if row != BEST and best.keys() >= results.keys():
+                pairs = {
+                    seed: (of(best[seed], one.model), of(run, one.model))
+                    for seed, run in results.items()
+                }
+                gaps = {task: behind(out, start, row, pairs, task) for task in HEADLINE}
+                one = one.model_copy(update={"behind": gaps})
+            made.append(one)
     return made
 
 
-def line(start: str, row: str, results: Runs, model: str) -> Line:
-    """`model` of each run, or its incumbent."""
-    runs = list(results.values())
-    shown = [incumbent(run) if model == "incumbent" else of(run, model) for run in runs]
-    turns = [
-        turn for run in runs for turn in run.iterations if model in ("incumbent", turn.candidate)
-    ]
-    gaps = [run.optimism(one.name) for run, one in zip(runs, shown, strict=True)]
+def line(start: str, row: str, results: Runs, number: int) -> Line:
+    """The candidate of an iteration."""
+    name, runs = f"M{number}", list(results.values())
+    shown = [of(run, name) for run in runs]
+    turns = [turn for run in runs for turn in run.iterations if turn.number == number]
+    gaps = [run.optimism(name) for run in runs]
     return Line(
         start=start,
         row=row,
-        model=model,
+        model=name,
         seeds=len(runs),
         promoted=sum(turn.takes_over for turn in turns),
-        candidates=len(turns),
         sealed_pass=sum(
             one.vs_anchor is not None and one.vs_anchor.verdict == "pass" for one in shown
         ),
@@ -126,13 +119,11 @@ def line(start: str, row: str, results: Runs, model: str) -> Line:
 
 
 def of(run: RunResult, name: str) -> Sealed:
-    """The model called `name`, or where it was never made, what it would have come from."""
+    """The model called `name`, or where it was never made, the one that it would have come from."""
     by_name = {model.name: model for model in run.sealed}
-    return by_name.get(name, run.sealed[0])
-
-
-def incumbent(run: RunResult) -> Sealed:
-    return of(run, run.incumbent)
+    if name in by_name:
+        return by_name[name]
+    return by_name[next(turn.explored_by for turn in run.iterations if turn.candidate == name)]
 
 
 def over_runs(found: Sequence[Sealed]) -> dict[str, MetricResult]:
@@ -150,7 +141,7 @@ def over_runs(found: Sequence[Sealed]) -> dict[str, MetricResult]:
 
 
 def behind(out: Path, start: str, row: str, pairs: Pairs, task: str) -> MetricResult:
-    """How far `BEST`'s incumbents are ahead of a row's, paired by item, seed by seed.
+    """How far `BEST`'s models are ahead of a row's, paired by item, seed by seed.
 
     Student's t interval over items; an item that two seeds picked counts once, by its mean.
     """
@@ -168,12 +159,12 @@ def behind(out: Path, start: str, row: str, pairs: Pairs, task: str) -> MetricRe
 
 
 def markdown(made: Sequence[Line]) -> str:
-    head = ["method", "model", *(f"{task} {name}" for task, name in HEADLINE.items())]
+    head = ["method", "", *(f"{task} {name}" for task, name in HEADLINE.items())]
     head += ["promoted", "sealed pass", "optimism", "sampled", "trained on", "seconds"]
     body = []
     for one in made:
         took = [
-            f"{one.promoted} of {one.candidates}",
+            f"{one.promoted} of {one.seeds}",
             f"{one.sealed_pass} of {one.seeds}",
             " / ".join(f"{gap:+.2f}" for gap in one.optimism.values()) or "-",
             f"{one.sampled:,.0f}",
@@ -181,18 +172,18 @@ def markdown(made: Sequence[Line]) -> str:
             f"{one.seconds:,.0f}",
         ]
         means = [number(one.metrics[task]) for task in HEADLINE]
-        body.append([one.row, one.model, *means, *(took if one.candidates else ["-"] * len(took))])
+        body.append([one.row, one.model, *means, *(took if one.sampled else ["-"] * len(took))])
     return table([head, *body])
 
 
 def compared(made: Sequence[Line]) -> str:
     """How far the best row is ahead of the others, paired by item."""
     body = [
-        [one.row, *(number(one.behind[task], "+") for task in HEADLINE)]
+        [one.row, one.model, *(number(one.behind[task], "+") for task in HEADLINE)]
         for one in made
         if one.behind
     ]
-    return table([[f"{BEST} is ahead of", *HEADLINE], *body]) if body else ""
+    return table([[f"{BEST} is ahead of", "", *HEADLINE], *body]) if body else ""
 
 
 def number(found: MetricResult, sign: str = "") -> str:
