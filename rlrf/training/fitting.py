@@ -26,6 +26,12 @@ from rlrf.checkpoint import Checkpoint
 from rlrf.config import Adapter, Device, Optimisation, Training
 
 GENERATION = "generation_config.json"
+# `report_to` -> the packages of which it needs one.
+REPORTERS = {
+    "tensorboard": ("tensorboard", "tensorboardX"),
+    "wandb": ("wandb",),
+    "trackio": ("trackio",),
+}
 # Where tensorboard, wandb and trackio are told to write.
 LOGGING_FOLDERS = ("TENSORBOARD_LOGGING_DIR", "WANDB_DIR", "TRACKIO_DIR")
 
@@ -234,7 +240,7 @@ def check_reporters(config: Training) -> None:
         UserError: it is not.
     """
     for name in config.report_to:
-        if importlib.util.find_spec(name) is None:
+        if not any(importlib.util.find_spec(package) for package in REPORTERS[name]):
             raise UserError(
                 f"train.report_to names {name}, which is not installed: pip install {name}"
             )

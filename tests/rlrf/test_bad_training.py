@@ -310,3 +310,28 @@ def test_each_iteration_leaves_a_row_of_numbers(tiny_model, tmp_path, toy_letter
     )
     assert row["explored_tokens"] == turn.lessons.mean_tokens
     assert row["explored_model_reward"] == row["gate_model_reward"] == {}
+
+
+def test_metrics_go_to_tensorboard_beside_the_stages(tiny_model, tmp_path, toy_letters):
+    few = {"tasks": [{"name": "toy_letters", "prompts": 8}], "gate": {"slice": 5, "sealed": 5}}
+    settings = {"learning_rate": 1e-3, "batch_size": 8, "max_length": 200}
+    told = settings | {"report_to": ["tensorboard"]}
+    train(config(tiny_model, train=told, **few), tmp_path / "told")
+    train(config(tiny_model, train=settings, **few), tmp_path / "plain")
+    (events,) = (tmp_path / "told" / "logs" / "iter_1").glob("events.out.tfevents.*")
+    assert b"train/logps/chosen" in events.read_bytes()
+    assert not (tmp_path / "plain" / "logs").exists()
+    stage = [contents(tmp_path / run / "iter_1" / "train") for run in ("told", "plain")]
+    assert stage[0] == stage[1]
+
+
+def test_a_reporter_that_is_not_installed_is_said_before_anything_is_generated(
+    tiny_model, tmp_path, toy_letters, monkeypatch
+):
+    import importlib.util
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    asked = config(tiny_model, train={"report_to": ["wandb"]})
+    with pytest.raises(UserError, match="names wandb, which is not installed: pip install wandb"):
+        train(asked, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -47,7 +47,6 @@ class Act:
 class Asked:
     body: dict[str, Any]
     headers: dict[str, str]
-    at: float
 
     @property
     def prompt(self) -> str:
@@ -78,7 +77,7 @@ class FaultyServer:
 
             def do_POST(self) -> None:
                 content = self.rfile.read(int(self.headers["Content-Length"]))
-                asked = Asked(json.loads(content), dict(self.headers), time.monotonic())
+                asked = Asked(json.loads(content), dict(self.headers))
                 with outer._lock:
                     number = len(outer.asked)
                     outer.asked.append(asked)
