@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UserError
+from harness.judge.config import load_judging
 from rlrf.config import load
 
 LEAST = "model: some/model\ntasks: [{name: toy}]\n"
@@ -80,7 +81,9 @@ def test_identity_is_what_is_done_and_not_where(tmp_path):
 
 @pytest.mark.parametrize("path", sorted(Path("configs").glob("*.yaml")), ids=lambda p: p.stem)
 def test_the_examples_are_valid(path):
-    assert load(path).tasks
+    config = load(path)
+    assert config.tasks
+    assert load_judging(Path(config.judge) if config.judge else None)
 
 
 def test_a_model_whose_name_is_too_long_for_a_file_is_a_hub_name(tmp_path):
