@@ -20,7 +20,7 @@ from rlrf.feedback_model.config import FeedbackTraining
 from rlrf.feedback_model.measure import Comparison, Measured, measure, usual_feedback
 from rlrf.feedback_model.model import MANIFEST, Manifest, Speaking, critiques, read_manifest
 from rlrf.reward_model.preferences import split
-from rlrf.training.fitting import Example
+from rlrf.training.fitting import Example, encode_response
 from rlrf.training.sft import sft
 
 if TYPE_CHECKING:
@@ -147,8 +147,7 @@ def _examples(cases: Sequence[Case], asks: Asks, engine: HFEngine) -> tuple[list
     found, cut = [], 0
     for case in cases:
         prompt, reply = ask(case.subject, asks, engine), write(case.feedback)
-        size = len(engine.tokenizer.encode(reply, add_special_tokens=False)) + 1
-        if prompt is None or size > most:
+        if prompt is None or len(encode_response(reply, engine.tokenizer)) > most:
             continue
         cut += prompt.cut
         item = case.subject.item

@@ -9,6 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import judged
 import tiny
 import toy
 
@@ -19,6 +20,19 @@ import tasks
 def tiny_model(tmp_path_factory):
     """The folder of a random model."""
     return tiny.save(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def roomy_model(tiny_model, tmp_path_factory):
+    """The folder of a random model that reads longer texts."""
+    return judged.roomy(tiny_model, tmp_path_factory.mktemp("roomy") / "model")
+
+
+@pytest.fixture(scope="session")
+def critic(roomy_model, tmp_path_factory):
+    """A feedback model of the toy task: its folder, its manifest and how it agrees."""
+    out = tmp_path_factory.mktemp("critic") / "model"
+    return out, *judged.fit(roomy_model, out)
 
 
 @pytest.fixture

@@ -9,9 +9,17 @@ from pathlib import Path
 import toy
 
 from harness.schema import AspectFeedback, Feedback
+from rlrf.config import Device
 from rlrf.feedback import Judged
 from rlrf.feedback_model.cases import Case, subject_of
+from rlrf.feedback_model.config import FeedbackTraining
+from rlrf.feedback_model.measure import Comparison
+from rlrf.feedback_model.model import Manifest
+from rlrf.feedback_model.training import train
 
+SETTINGS = FeedbackTraining(
+    learning_rate=2e-2, epochs=7, batch_size=8, max_length=600, max_reply=80
+)
 ANSWERS = ("It is 7.", "No.")  # good and poor
 
 
@@ -24,14 +32,14 @@ def roomy(model: Path, folder: Path) -> Path:
 
 
 def feedback(item: str, grade: int) -> Feedback:
-    """Of two aspects; what is good and what is poor is always said in the same words."""
+    """A grade of the sum, and a complaint about the tone, which is the same of every answer."""
     words = ("Say a number.", "Say more.", "Right.")
     return Feedback(
         task="toy",
         item=item,
         aspects=[
             AspectFeedback(aspect="sum", justification=words[grade], grade=grade),
-            AspectFeedback(aspect="tone", justification="Fine.", grade=2),
+            AspectFeedback(aspect="tone", justification="Be kind.", grade=1),
         ],
     )
 
@@ -53,3 +61,10 @@ def cases(prompts: int = 40) -> list[Case]:
         Case(subject_of(items[one.sample.item], one.sample.response, toy.TASK), one.feedback)
         for one in judged(prompts)
     ]
+
+
+def fit(base: Path, out: Path, **arguments: object) -> tuple[Manifest, Comparison]:
+    """Train a feedback model on the cases; `changes` are of the settings."""
+    changes = arguments.pop("changes", {})
+    found = {"cases": cases(), "training": SETTINGS.model_copy(update=changes)} | arguments
+    return train(base=base, device=Device(device="cpu"), out=out, **found)
