@@ -42,15 +42,15 @@ def config(enforce: bool) -> Config:
         "model": str(seed_policy()),
         "iterations": ITERATIONS,
         "tasks": [
-            {"name": "mini_gsm8k", "prompts": 120},
-            {"name": "mini_factscore", "prompts": 80},
-            {"name": "mini_just_eval", "prompts": 60},
+            {"name": "mini_gsm8k", "prompts": 48},
+            {"name": "mini_factscore", "prompts": 32},
+            {"name": "mini_just_eval", "prompts": 24},
         ],
         "explore": {"n": 6},
         "reflect": {"m": 2, "temperature": 0.7},
         "pairs": {"threshold": 0.1, "per_prompt": 2, "min_chosen": 0.6},
-        "train": {"learning_rate": 1e-4, "batch_size": 16, "max_length": 400},
-        "gate": {"slice": 200, "sealed": 500, "policy": {"rules": rules}, "enforce": enforce},
+        "train": {"learning_rate": 5e-4, "batch_size": 8, "max_length": 400},
+        "gate": {"slice": 100, "sealed": 200, "policy": {"rules": rules}, "enforce": enforce},
         "engine": {"device": "cpu"},
     }
     return Config.model_validate(settings)
