@@ -68,7 +68,7 @@ FAMILIES = {
     "gemma2": Family(
         "Gemma2ForCausalLM", "Gemma2Config", GEMMA, end="<end_of_turn>", bos="<bos>", eos="<eos>",
         pad="<pad>", special=GEMMAS,
-        more=(*SLIDING, ("attn_logit_softcapping", 0.5), ("final_logit_softcapping", 0.02)),
+        more=(*SLIDING, ("attn_logit_softcapping", 0.5), ("final_logit_softcapping", 5.0)),
     ),
     "gemma3": Family(
         "Gemma3ForCausalLM", "Gemma3TextConfig", GEMMA, end="<end_of_turn>", bos="<bos>",
