@@ -10,6 +10,7 @@ HEADLINE = {
     "mini_factscore": "precision",
     "mini_just_eval": "overall",
 }
+RANGES = {"mini_gsm8k": (0.0, 1.0), "mini_factscore": (0.0, 1.0), "mini_just_eval": (1.0, 5.0)}
 RULES = [
     {"task": "mini_gsm8k", "metric": "accuracy", "margin": 0.05},
     {"task": "mini_factscore", "metric": "precision", "margin": 0.05},

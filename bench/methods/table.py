@@ -132,12 +132,17 @@ def over_runs(found: Sequence[Sealed]) -> dict[str, MetricResult]:
         task: [model.metrics[f"{task} {metric}"] for model in found]
         for task, metric in HEADLINE.items()
     }
-    return {
-        task: known[0]
-        if len(known) == 1
-        else summarize([one.mean for one in known if one.mean is not None])
-        for task, known in of_task.items()
-    }
+    return {task: _within(known, *rows.RANGES[task]) for task, known in of_task.items()}
+
+
+def _within(known: Sequence[MetricResult], least: float, most: float) -> MetricResult:
+    """The mean over runs; its interval ends where the metric does."""
+    if len(known) == 1:
+        return known[0]
+    over = summarize([one.mean for one in known if one.mean is not None])
+    if over.low is None or over.high is None:
+        return over
+    return over.model_copy(update={"low": max(least, over.low), "high": min(most, over.high)})
 
 
 def behind(out: Path, start: str, row: str, pairs: Pairs, task: str) -> MetricResult:

@@ -138,10 +138,14 @@ def _repeats(judge: AspectFeedback, model: AspectFeedback | None) -> bool:
 
 
 def _over_prompts(values: Iterable[tuple[str, float]]) -> MetricResult:
+    """Mean over prompts of their means, all in [0, 1] as the interval is."""
     of_prompt: dict[str, list[float]] = defaultdict(list)
     for prompt, value in values:
         of_prompt[prompt].append(value)
-    return summarize([mean(found) for found in of_prompt.values()])
+    over = summarize([mean(found) for found in of_prompt.values()])
+    if over.low is None or over.high is None:
+        return over
+    return over.model_copy(update={"low": max(0.0, over.low), "high": min(1.0, over.high)})
 
 
 # Tables -------------------------------------------------------------------------------------------
