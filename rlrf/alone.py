@@ -26,6 +26,7 @@ from rlrf.methods import rlrf
 from rlrf.pairs import Pair
 from rlrf.reflect import Refinement
 from rlrf.run import Records
+from rlrf.training.dpo import dpo
 from rlrf.training.fitting import checkpoint
 
 KINDS: Mapping[str, type[Record]] = {
@@ -111,7 +112,7 @@ def train_step(
         if repeated := leaks(texts, tools.held_out, config.gate.overlap):
             raise UserError(f"{pairs}: {repeated}. Take those pairs out.")
         with new_folder(out) as new:
-            rlrf.optimise(here, found, new)
+            stages.fit(here, found, dpo, new)
             if here.logs.is_dir():
                 shutil.copytree(here.logs, new / "logs")
     return checkpoint(out, here.candidate, here.policy)

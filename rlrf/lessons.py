@@ -10,7 +10,7 @@ from typing import Literal, Protocol, TypeVar
 from pydantic import Field
 
 from harness.schema import Record, digest, mean
-from rlrf.reward import Rewarded
+from rlrf.reward import Reward, Rewarded
 
 Kind = Literal["pairs", "responses", "rankings", "rewrites"]
 Skipped = Literal[
@@ -143,6 +143,14 @@ def collect(
         refinements_worse=sum(gain < 0 for gain in gains),
         refinements_equal=sum(_repeats(found) for found in by_item.values()),
     )
+
+
+def comparable(responses: Iterable[Rewarded]) -> list[tuple[Rewarded, Reward]] | Skipped:
+    """The rewarded responses to a prompt with their rewards, each text once; two at least."""
+    texts = [(one, one.reward) for one in distinct(responses) if one.reward is not None]
+    if not texts:
+        return "unscored"
+    return texts if len(texts) > 1 else "one response"
 
 
 def distinct(responses: Iterable[Rewarded]) -> list[Rewarded]:

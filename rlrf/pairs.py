@@ -13,7 +13,7 @@ from pydantic import Field
 
 from harness.schema import Record, digest
 from rlrf.config import Pairing
-from rlrf.lessons import LessonReport, Skipped, collect, distinct, median, similarity
+from rlrf.lessons import LessonReport, Skipped, collect, comparable, median, similarity
 from rlrf.reward import Reward, Rewarded
 
 Origin = Literal["explored", "refined"]
@@ -66,11 +66,9 @@ def _pairs_of_item(
     responses: Sequence[Rewarded], config: Pairing, seed: int
 ) -> list[Pair] | Skipped:
     """The pairs of one prompt, or why there is none."""
-    texts = [(one, one.reward) for one in distinct(responses) if one.reward is not None]
-    if not texts:
-        return "unscored"
-    if len(texts) == 1:
-        return "one response"
+    texts = comparable(responses)
+    if isinstance(texts, str):
+        return texts
     ordered = [
         (gap, better, worse)
         for better in texts

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from harness.progress import say
 from harness.schema import Item, Record, Sample
 from harness.store import read_json, write_json, write_jsonl
 from rlrf.checkpoint import Checkpoint
+from rlrf.config import Adapter, Device, Training
 from rlrf.explore import explore
 from rlrf.feedback import Judged, give_feedback
 from rlrf.lab import Tools, Turn
@@ -23,8 +24,25 @@ from rlrf.training.fitting import DivergedError, checkpoint
 
 DIVERGED = "diverged.json"
 
-# Trains the turn's policy on lessons and saves it in the folder.
-Fit = Callable[[Turn, Sequence[L], Path], None]
+T_contra = TypeVar("T_contra", contravariant=True)
+
+
+class Objective(Protocol[T_contra]):
+    """A training of `rlrf.training`, or one like it: from lessons and a policy to a saved model."""
+
+    def __call__(
+        self,
+        lessons: Sequence[T_contra],
+        start: Checkpoint,
+        config: Training,
+        /,
+        *,
+        adapter: Adapter | None,
+        device: Device,
+        seed: int,
+        out: Path,
+        logs: Path | None,
+    ) -> None: ...
 
 
 class ModelReward(Record):
@@ -159,7 +177,7 @@ def learn(
     turn: Turn,
     lessons: Sequence[L],
     report: LessonReport,
-    fit: Fit[L],
+    objective: Objective[L],
     reads: Sequence[Any] = (),
 ) -> Attempt:
     """Keep the lessons, see that they hold nothing that is to be held out, and train on them.
@@ -187,7 +205,7 @@ def learn(
     def train(folder: Path) -> None:
         lab.engines.release()
         try:
-            fit(turn, lessons, folder)
+            fit(turn, lessons, objective, folder)
         except DivergedError as error:
             # What was there of a model is gone; the steps before stay as evidence.
             write_jsonl(folder / "metrics.jsonl", error.rows)
@@ -200,6 +218,26 @@ def learn(
         say(f"iteration {turn.number} is rolled back, {turn.policy.name} stays: {reason}")
         return Attempt(None, report, reason)
     return Attempt(checkpoint(trained.folder, turn.candidate, turn.policy), report)
+
+
+def fit(turn: Turn, lessons: Sequence[L], objective: Objective[L], out: Path) -> None:
+    """Train the turn's policy, which is the reference too, on `lessons`, as the run is configured.
+
+    Raises:
+        DivergedError: the loss is not a number.
+        UserError: no lesson fits.
+    """
+    config = turn.lab.config
+    objective(
+        lessons,
+        turn.policy,
+        config.train,
+        adapter=config.adapter,
+        device=config.engine,
+        seed=turn.seed("train"),
+        out=out,
+        logs=turn.logs,
+    )
 
 
 def _texts(lesson: Any) -> list[str]:

@@ -134,6 +134,13 @@ def summarize(values: Sequence[float], unscored: int = 0) -> MetricResult:
     return MetricResult(mean=center, stderr=stderr, low=low, high=high, n=n, unscored=unscored)
 
 
+def within(found: MetricResult, least: float, most: float) -> MetricResult:
+    """A result whose interval ends where its values do, which Student's t does not know."""
+    if found.low is None or found.high is None:
+        return found
+    return found.model_copy(update={"low": max(least, found.low), "high": min(most, found.high)})
+
+
 def aggregate(scores: Sequence[Score]) -> dict[str, MetricResult]:
     """Every metric that appears in `scores`, over items (repeats averaged first)."""
     names = sorted({name for s in scores for name in (*s.values, *s.unscored)})

@@ -14,7 +14,7 @@ from harness.leaderboard import Board
 from harness.schema import MetricResult, Record, mean
 from harness.store import parse, read_json
 from rlrf.result import RunResult, Sealed, table
-from tasks.plugin import item_values, summarize
+from tasks.plugin import item_values, summarize, within
 
 Runs = Mapping[int, RunResult]  # by seed
 Pairs = Mapping[int, tuple[Sealed, Sealed]]  # by seed: `BEST`'s model and another's
@@ -139,10 +139,7 @@ def _within(known: Sequence[MetricResult], least: float, most: float) -> MetricR
     """The mean over runs; its interval ends where the metric does."""
     if len(known) == 1:
         return known[0]
-    over = summarize([one.mean for one in known if one.mean is not None])
-    if over.low is None or over.high is None:
-        return over
-    return over.model_copy(update={"low": max(least, over.low), "high": min(most, over.high)})
+    return within(summarize([one.mean for one in known if one.mean is not None]), least, most)
 
 
 def behind(out: Path, start: str, row: str, pairs: Pairs, task: str) -> MetricResult:

@@ -17,7 +17,7 @@ from harness.stats.agreement import agreement
 from rlrf.feedback_model.asking import words
 from rlrf.feedback_model.cases import Case
 from rlrf.result import percent, table
-from tasks.plugin import summarize
+from tasks.plugin import summarize, within
 
 
 class Alpha(Record):
@@ -142,10 +142,7 @@ def _over_prompts(values: Iterable[tuple[str, float]]) -> MetricResult:
     of_prompt: dict[str, list[float]] = defaultdict(list)
     for prompt, value in values:
         of_prompt[prompt].append(value)
-    over = summarize([mean(found) for found in of_prompt.values()])
-    if over.low is None or over.high is None:
-        return over
-    return over.model_copy(update={"low": max(0.0, over.low), "high": min(1.0, over.high)})
+    return within(summarize([mean(found) for found in of_prompt.values()]), 0.0, 1.0)
 
 
 # Tables -------------------------------------------------------------------------------------------

@@ -7,12 +7,11 @@ benchmark's score, which for mathematics keeps what is right (Z. Yuan et al., ar
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from rlrf import stages
 from rlrf.config import Pairing
 from rlrf.lab import Turn
-from rlrf.lessons import LessonReport, Skipped, collect, distinct
+from rlrf.lessons import LessonReport, Skipped, collect, comparable
 from rlrf.reward import Reward, Rewarded
 from rlrf.stages import Attempt
 from rlrf.training.fitting import Example
@@ -24,7 +23,7 @@ def improve(turn: Turn) -> Attempt:
     explored = stages.explored(turn)
     responses = stages.ranked(turn, explored)
     examples, report = best_responses(responses, turn.lab.config.pairs, turn.seed("pairs"))
-    return stages.learn(turn, examples, report, fit)
+    return stages.learn(turn, examples, report, sft)
 
 
 def best_responses(
@@ -36,18 +35,16 @@ def best_responses(
     """
 
     def of_prompt(found: list[Rewarded]) -> list[Example] | Skipped:
-        texts = [(one.reward, one.sample) for one in distinct(found) if one.reward is not None]
-        if not texts:
-            return "unscored"
-        if len(texts) == 1:
-            return "one response"
-        rewards = [reward for reward, _ in texts]
+        texts = comparable(found)
+        if isinstance(texts, str):
+            return texts
+        rewards = [reward for _, reward in texts]
         if all(reward.over(rewards[0]) == 0 for reward in rewards):
             return "equal rewards"
         whole = [
-            (reward, sample)
-            for reward, sample in texts
-            if sample.finish_reason != "length" and reward.value >= config.min_chosen
+            (reward, one.sample)
+            for one, reward in texts
+            if one.sample.finish_reason != "length" and reward.value >= config.min_chosen
         ]
         if not whole:
             return "none choosable"
@@ -67,18 +64,3 @@ def best_responses(
         ]
 
     return collect(responses, of_prompt, kind="responses", most=config.max_total, seed=seed)
-
-
-def fit(turn: Turn, examples: Sequence[Example], out: Path) -> None:
-    """Supervised fine-tuning from the turn's policy."""
-    config = turn.lab.config
-    sft(
-        examples,
-        turn.policy,
-        config.train,
-        adapter=config.adapter,
-        device=config.engine,
-        seed=turn.seed("train"),
-        out=out,
-        logs=turn.logs,
-    )

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from rlrf import stages
 from rlrf.lab import Turn
-from rlrf.methods.rlrf import optimise
 from rlrf.pairs import make_pairs
 from rlrf.stages import Attempt
+from rlrf.training.dpo import dpo
 
 
 def improve(turn: Turn) -> Attempt:
@@ -19,4 +19,4 @@ def improve(turn: Turn) -> Attempt:
     explored = stages.explored(turn)
     responses = stages.ranked(turn, explored)
     pairs, report = make_pairs(responses, turn.lab.config.pairs, turn.seed("pairs"))
-    return stages.learn(turn, pairs, report, optimise)
+    return stages.learn(turn, pairs, report, dpo)

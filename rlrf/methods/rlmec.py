@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from rlrf import stages
@@ -42,7 +42,8 @@ def improve(turn: Turn) -> Attempt:
     )
     settings = turn.lab.config.rlmec
     constants = [settings.clip, settings.imitation, settings.edited, settings.kept]
-    return stages.learn(turn, rewrites, report, fit, reads=[rewards, *constants])
+    objective = partial(rlmec, settings=settings)
+    return stages.learn(turn, rewrites, report, objective, reads=[rewards, *constants])
 
 
 def make_rewrites(
@@ -117,20 +118,4 @@ def _rewrite(response: Rewarded, given: TokenRewards, better: Rewarded, tokenize
         rewrite=rewrite,
         rewrite_tokens=pieces(rewrite, tokenizer),
         edited=edited(before, after),
-    )
-
-
-def fit(turn: Turn, rewrites: Sequence[Rewrite], out: Path) -> None:
-    """Training by token rewards and edits from the turn's policy, which is the reference too."""
-    config = turn.lab.config
-    rlmec(
-        rewrites,
-        turn.policy,
-        config.train,
-        config.rlmec,
-        adapter=config.adapter,
-        device=config.engine,
-        seed=turn.seed("train"),
-        out=out,
-        logs=turn.logs,
     )

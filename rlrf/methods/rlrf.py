@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from rlrf import stages
 from rlrf.feedback import Judged
@@ -25,25 +24,10 @@ def improve(turn: Turn) -> Attempt:
     pairs, report = pair(turn, judged.records + rejudged.records)
     sampled = len(explored.records) + len(refined.records)  # with those that were not promising
     report = report.model_copy(update={"sampled": sampled})
-    return stages.learn(turn, pairs, report, optimise)
+    return stages.learn(turn, pairs, report, dpo)
 
 
 def pair(turn: Turn, judged: Sequence[Judged]) -> tuple[list[Pair], LessonReport]:
     """Preference pairs of judged responses and refinements."""
     responses = by_feedback(judged, turn.lab.tasks)
     return make_pairs(responses, turn.lab.config.pairs, turn.seed("pairs"))
-
-
-def optimise(turn: Turn, pairs: Sequence[Pair], out: Path) -> None:
-    """Direct preference optimisation from the turn's policy, which is the reference too."""
-    config = turn.lab.config
-    dpo(
-        pairs,
-        turn.policy,
-        config.train,
-        adapter=config.adapter,
-        device=config.engine,
-        seed=turn.seed("train"),
-        out=out,
-        logs=turn.logs,
-    )

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 
 from rlrf import stages
 from rlrf.config import Pairing
 from rlrf.lab import Turn
-from rlrf.lessons import LessonReport, Skipped, collect, distinct
+from rlrf.lessons import LessonReport, Skipped, collect, comparable
 from rlrf.reward import Rewarded
 from rlrf.stages import Attempt
 from rlrf.training.rrhf import Ranking, rrhf
@@ -20,7 +19,7 @@ def improve(turn: Turn) -> Attempt:
     explored = stages.explored(turn)
     responses = stages.ranked(turn, explored)
     rankings, report = make_rankings(responses, turn.lab.config.pairs, turn.seed("pairs"))
-    return stages.learn(turn, rankings, report, fit)
+    return stages.learn(turn, rankings, report, rrhf)
 
 
 def make_rankings(
@@ -34,11 +33,10 @@ def make_rankings(
     """
 
     def of_prompt(found: list[Rewarded]) -> list[Ranking] | Skipped:
-        texts = [(one.sample, one.reward) for one in distinct(found) if one.reward is not None]
-        if not texts:
-            return "unscored"
-        if len(texts) == 1:
-            return "one response"
+        rewarded = comparable(found)
+        if isinstance(rewarded, str):
+            return rewarded
+        texts = [(one.sample, reward) for one, reward in rewarded]
         texts.sort(key=lambda entry: (-entry[1].value, -entry[1].grade, entry[0].repeat))
         (first, best), (_, worst) = texts[0], texts[-1]
         if best.over(worst) == 0:
@@ -65,18 +63,3 @@ def make_rankings(
         ]
 
     return collect(responses, of_prompt, kind="rankings", most=config.max_total, seed=seed)
-
-
-def fit(turn: Turn, rankings: Sequence[Ranking], out: Path) -> None:
-    """Training by the ranking loss from the turn's policy."""
-    config = turn.lab.config
-    rrhf(
-        rankings,
-        turn.policy,
-        config.train,
-        adapter=config.adapter,
-        device=config.engine,
-        seed=turn.seed("train"),
-        out=out,
-        logs=turn.logs,
-    )

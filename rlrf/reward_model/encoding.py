@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from rlrf.training.fitting import encode_prompt
+
 
 def encode(prompt: str, response: str, tokenizer: Any) -> list[int]:
     """Token ids of a prompt and its response, encoded apart as they were when it was sampled.
@@ -11,9 +13,7 @@ def encode(prompt: str, response: str, tokenizer: Any) -> list[int]:
     A response ends with the end token, also where a length limit cut it off: a reward is of a text.
     """
     prompt, response = _sayable(prompt), _sayable(response)
-    # As `HFEngine.encode`: a rendered prompt that starts with BOS gets no other.
-    bare = bool(tokenizer.bos_token) and prompt.startswith(tokenizer.bos_token)
-    asked = tokenizer.encode(prompt, add_special_tokens=not bare)
+    asked = encode_prompt(prompt, tokenizer)
     if asked and asked[-1] == tokenizer.eos_token_id and not prompt.endswith(tokenizer.eos_token):
         asked = asked[:-1]  # encoders such as BERT's close what is not yet at its end
     answered = tokenizer.encode(response, add_special_tokens=False)

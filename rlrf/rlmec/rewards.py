@@ -14,8 +14,9 @@ from rlrf.feedback import Judged
 from rlrf.rlmec.objective import token_reward
 from rlrf.rlmec.rewriter import REWRITE, conversation
 from rlrf.rlmec.teacher import is_right
-from rlrf.rlmec.tokens import pieces, token_logps
+from rlrf.rlmec.tokens import pieces
 from rlrf.training import fitting
+from rlrf.training.own import token_logps
 from tasks.plugin import Task
 
 if TYPE_CHECKING:

@@ -1,12 +1,9 @@
-"""Tokens of responses: their texts, and how likely a model finds them."""
+"""The texts of a response's tokens."""
 
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    import torch
+from typing import Any
 
 
 def pieces(text: str, tokenizer: Any, *, cut: bool = False) -> list[str]:
@@ -25,19 +22,3 @@ def pieces(text: str, tokenizer: Any, *, cut: bool = False) -> list[str]:
         ids = tokenizer.encode(text, add_special_tokens=False)
         found = [tokenizer.decode([token]) for token in ids]
     return found if cut else [*found, tokenizer.eos_token]
-
-
-def token_logps(
-    model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, learned: torch.Tensor
-) -> torch.Tensor:
-    """Log-probability of each token where `learned` is true, in order, shape (learned,).
-
-    The other three have shape (texts, longest), padded at the end. No first token is learned.
-    """
-    where = learned[:, 1:]
-    output = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
-    # A log-softmax over the prompts as well would be as large as the logits again.
-    logits = output.logits[:, :-1][where].float()
-    chosen = logits.gather(-1, input_ids[:, 1:][where][:, None])[:, 0]
-    found: torch.Tensor = chosen - logits.logsumexp(-1)
-    return found

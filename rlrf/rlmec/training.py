@@ -8,20 +8,21 @@ computed once, before the first step, so that no second model is held.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
 from harness.progress import track
-from harness.schema import Record, mean
+from harness.schema import Record
 from harness.store import write_jsonl
 from rlrf.checkpoint import Checkpoint
 from rlrf.config import Adapter, Device, Rlmec, Training
 from rlrf.quiet import quiet
 from rlrf.rlmec import objective
-from rlrf.rlmec.tokens import token_logps
-from rlrf.training import fitting
+from rlrf.training import fitting, own
+from rlrf.training.own import token_logps
 
 if TYPE_CHECKING:
     import torch
@@ -78,8 +79,8 @@ def rlmec(
     rewrites: Sequence[Rewrite],
     start: Checkpoint,
     config: Training,
-    settings: Rlmec,
     *,
+    settings: Rlmec,
     adapter: Adapter | None,
     device: Device,
     seed: int,
@@ -100,27 +101,8 @@ def rlmec(
     import torch
     import transformers
 
-    class Trainer(transformers.Trainer):  # type: ignore[misc]
-        def compute_loss(
-            self, model: Any, inputs: dict[str, torch.Tensor], *_: Any, **__: Any
-        ) -> torch.Tensor:
-            loss, found = loss_terms(model, inputs, settings)
-            terms.append(found)
-            return loss
-
-        def log(self, logs: dict[str, float], *args: Any) -> None:
-            if "loss" in logs:
-                logs = {**logs, **{name: mean([one[name] for one in terms]) for name in terms[0]}}
-                terms.clear()
-            super().log(logs, *args)
-
-    terms: list[dict[str, float]] = []  # of the forward passes of a step
     tokenizer = fitting.load_tokenizer(start)
-    model, lora = fitting.load_model(start, adapter, device)
-    if lora is not None:
-        import peft
-
-        model = peft.get_peft_model(model, lora)
+    model = own.load_model(start, adapter, device)
     max_length = fitting.room(model, config)
     rows = tokenize(rewrites, tokenizer, settings, max_length)
     fitting.check_room("rewrites", len(rows), len(rewrites), max_length)
@@ -133,7 +115,7 @@ def rlmec(
         track(f"train from {start.name}", fitting.steps(len(rows), config), "steps") as advance,
     ):
         watch = fitting.watch(advance, METRICS)
-        trainer = Trainer(
+        trainer = own.trainer(partial(loss_terms, settings=settings))(
             model=model,
             args=transformers.TrainingArguments(**arguments, remove_unused_columns=False),
             train_dataset=rows,

@@ -282,7 +282,6 @@ def run(trainer: Any, *, means: bool = False) -> None:
 
     if means:
         trainer.model_accepts_loss_kwargs = False
-
     trainer.remove_callback(transformers.PrinterCallback)
     trainer.train()
 

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, model_validator
 
 from harness.progress import track
-from harness.schema import Record, mean
+from harness.schema import Record
 from harness.store import write_jsonl
 from rlrf.checkpoint import Checkpoint
 from rlrf.config import Adapter, Device, Training
 from rlrf.quiet import quiet
-from rlrf.training import fitting
+from rlrf.training import fitting, own
 
 if TYPE_CHECKING:
     import torch
@@ -84,30 +84,8 @@ def rrhf(
     import torch
     import transformers
 
-    class Trainer(transformers.Trainer):  # type: ignore[misc]
-        def compute_loss(
-            self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **_: Any
-        ) -> Any:
-            group, rank = inputs.pop("group"), inputs.pop("rank")
-            means = mean_logps(model, inputs)
-            ranked, best = loss_terms(means, rank, group)
-            terms.append((ranked.item(), -best.item()))
-            return ranked + best
-
-        def log(self, logs: dict[str, float], *args: Any) -> None:
-            if "loss" in logs:
-                ranked, best = (mean(list(of_step)) for of_step in zip(*terms, strict=True))
-                logs = {**logs, "rank_loss": ranked, "logp_best": best}
-                terms.clear()
-            super().log(logs, *args)
-
-    terms: list[tuple[float, float]] = []  # of the forward passes of a step
     tokenizer = fitting.load_tokenizer(start)
-    model, lora = fitting.load_model(start, adapter, device)
-    if lora is not None:
-        import peft
-
-        model = peft.get_peft_model(model, lora)
+    model = own.load_model(start, adapter, device)
     max_length = fitting.room(model, config)
     rows = tokenize(rankings, tokenizer, max_length)
     fitting.check_room("rankings", len(rows), len(rankings), max_length)
@@ -135,7 +113,7 @@ def rrhf(
         track(f"train from {start.name}", fitting.steps(len(rows), config), "steps") as advance,
     ):
         watch = fitting.watch(advance, METRICS)
-        trainer = Trainer(
+        trainer = own.trainer(_loss)(
             model=model,
             args=transformers.TrainingArguments(**arguments, remove_unused_columns=False),
             train_dataset=datasets.Dataset.from_list(rows),
@@ -169,21 +147,23 @@ def tokenize(rankings: Sequence[Ranking], tokenizer: Any, max_length: int) -> li
     return rows
 
 
+def _loss(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, dict[str, float]]:
+    ranked, best = loss_terms(mean_logps(model, inputs), inputs["rank"], inputs["group"])
+    return ranked + best, {"rank_loss": ranked.item(), "logp_best": -best.item()}
+
+
 def mean_logps(model: Any, inputs: dict[str, Any]) -> torch.Tensor:
     """Mean log-probability a token of each response, shape (responses,).
 
     `inputs` are `input_ids`, `attention_mask` and `learned`, 1 where there is a response, all of
     shape (responses, longest).
     """
-    learned = inputs["learned"][:, 1:].float()
-    logits = model(
-        input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
-    ).logits[:, :-1]
-    # The log-softmax of the tokens alone: a whole one is as large as the logits again.
-    chosen = logits.gather(-1, inputs["input_ids"][:, 1:, None])[..., 0].float()
-    logps = chosen - logits.float().logsumexp(-1)
-    found: torch.Tensor = (logps * learned).sum(-1) / learned.sum(-1)
-    return found
+    import torch
+
+    learned = inputs["learned"].bool()
+    logps = own.token_logps(model, inputs["input_ids"], inputs["attention_mask"], learned)
+    sizes = learned.sum(-1).tolist()
+    return torch.stack([of_one.mean() for of_one in torch.split(logps, sizes)])
 
 
 def loss_terms(

@@ -61,8 +61,8 @@ def lessons(make):
 
 def fit(start, out, lessons, *, adapter=None, settings=None, **training):
     training = {"learning_rate": 3e-3, "batch_size": 5, "max_length": 120} | training
-    rlmec(lessons, start, Training(**training), settings or Rlmec(), adapter=adapter, device=CPU,
-          seed=0, out=out)  # fmt: skip
+    rlmec(lessons, start, Training(**training), settings=settings or Rlmec(), adapter=adapter,
+          device=CPU, seed=0, out=out)  # fmt: skip
     return checkpoint(out, "M1", start)
 
 

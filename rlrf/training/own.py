@@ -1,0 +1,69 @@
+"""What the objectives that TRL has not share: a trainer of a loss, and how likely tokens are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from harness.schema import mean
+from rlrf.checkpoint import Checkpoint
+from rlrf.config import Adapter, Device
+from rlrf.training import fitting
+
+if TYPE_CHECKING:
+    import torch
+
+# The loss of a batch under a model, a mean over the batch, and what is worth watching of it.
+Loss = Callable[[Any, dict[str, Any]], tuple["torch.Tensor", dict[str, float]]]
+
+
+def trainer(loss: Loss) -> Any:
+    """The class of a `transformers` trainer of `loss`, which logs the mean of its terms a step."""
+    import transformers
+
+    class Trainer(transformers.Trainer):  # type: ignore[misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.terms: list[dict[str, float]] = []  # of the forward passes of a step
+
+        def compute_loss(
+            self, model: Any, inputs: dict[str, Any], *_: Any, **__: Any
+        ) -> torch.Tensor:
+            found, terms = loss(model, inputs)
+            self.terms.append(terms)
+            return found
+
+        def log(self, logs: dict[str, float], *args: Any) -> None:
+            if "loss" in logs:
+                names = self.terms[0]
+                logs = {**logs, **{n: mean([one[n] for one in self.terms]) for n in names}}
+                self.terms.clear()
+            super().log(logs, *args)
+
+    return Trainer
+
+
+def load_model(start: Checkpoint, adapter: Adapter | None, device: Device) -> Any:
+    """The model to train, with its adapter, which TRL's trainers would add themselves."""
+    model, lora = fitting.load_model(start, adapter, device)
+    if lora is None:
+        return model
+    import peft
+
+    return peft.get_peft_model(model, lora)
+
+
+def token_logps(
+    model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, learned: torch.Tensor
+) -> torch.Tensor:
+    """Log-probability of each token where `learned` is true, in order, shape (learned,).
+
+    The other three have shape (texts, longest), padded at the end. No first token is learned.
+    """
+    where = learned[:, 1:]
+    output = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+    # A log-softmax over the prompts as well would be as large as the logits again.
+    logits = output.logits[:, :-1][where].float()
+    chosen = logits.gather(-1, input_ids[:, 1:][where][:, None])[:, 0]
+    found: torch.Tensor = chosen - logits.logsumexp(-1)
+    return found
