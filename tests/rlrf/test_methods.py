@@ -177,7 +177,8 @@ def test_the_reward_model_is_part_of_what_a_run_is(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "stage", ["rlrf.reward_model.source.RewardModel", "rlrf.methods.rlrf.dpo", "rlrf.loop.evaluate"]
+    "stage",
+    ["rlrf.reward_model.source.RewardModel", "rlrf.methods.reward_only.dpo", "rlrf.loop.evaluate"],
 )
 def test_a_run_killed_in_any_stage_ends_with_the_same_artefacts(
     reward_only, tmp_path, toy_letters, stage
