@@ -5,31 +5,26 @@
 Both ask the same server the same calls, turn by turn, and have to get the same replies; the judge
 also writes each to a new cache. Servers: `transformers serve` with a tiny model, which computes one
 reply at a time; one that takes a fixed time for each, however many are under way; and one of yours,
-if you name it, such as vLLM with the model of `tests/harness/judge/tiny_judge.py`. A row has the
-ratio of the times, geometric mean over the rounds, and its 95 % interval (Student's t of the logs).
+if you name it, such as vLLM with the model of `tests/harness/judge/tiny_judge.py`.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import math
+import operator
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
-import numpy as np
-from scipy.stats import t as student
+from ratio import publish, race
 
 from harness.judge.config import open_judge
 from harness.judge.settings import JudgeSettings
 from harness.judge.wire import request, wishes
 from harness.schema import Call
-from harness.store import write_json
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "harness" / "judge"))
 
@@ -72,36 +67,23 @@ def in_parallel(settings: JudgeSettings, calls: Sequence[Call]) -> list[str]:
 
 
 def compare(name: str, settings: JudgeSettings, calls: Sequence[Call], rounds: int) -> dict:
-    sequential(settings, calls[:2])  # warm
-    logs, seconds = [], []
-    for _ in range(rounds):
+    def judged() -> list[str]:
         with tempfile.TemporaryDirectory() as folder:
-            kept = settings.model_copy(update={"cache": Path(folder) / "judge.sqlite"})
-            started = time.perf_counter()
-            plain = sequential(settings, calls)
-            between = time.perf_counter()
-            fast = in_parallel(kept, calls)
-            ended = time.perf_counter()
-        if plain != fast:
-            raise SystemExit(f"{name}: the replies differ")
-        seconds.append((between - started, ended - between))
-        logs.append(math.log(seconds[-1][0] / seconds[-1][1]))
-    half = student.ppf(0.975, rounds - 1) * np.std(logs, ddof=1) / math.sqrt(rounds)
-    center = float(np.mean(logs))
-    return {
-        "claim": f"judge against a sequential client, {name}",
-        "ratio": math.exp(center),
-        "low": math.exp(center - half),
-        "high": math.exp(center + half),
-        "rounds": rounds,
-        "calls": len(calls),
-        "max_concurrency": settings.max_concurrency,
-        "calls_per_second": {
-            "sequential": len(calls) / float(np.median([s for s, _ in seconds])),
-            "judge": len(calls) / float(np.median([s for _, s in seconds])),
-        },
-        "equal_replies": True,
-    }
+            return in_parallel(
+                settings.model_copy(update={"cache": Path(folder) / "judge.sqlite"}), calls
+            )
+
+    sequential(settings, calls[:2])  # warm
+    return race(
+        f"judge against a sequential client, {name}",
+        lambda: sequential(settings, calls),
+        judged,
+        rounds=rounds,
+        same=operator.eq,
+        warm=False,
+        calls=len(calls),
+        max_concurrency=settings.max_concurrency,
+    )
 
 
 def main() -> None:
@@ -129,8 +111,7 @@ def main() -> None:
         with transformers_serve(model, Path(folder) / "log") as base_url:
             settings = JudgeSettings(base_url=base_url, model=str(model), max_concurrency=AT_ONCE)
             rows.append(compare("transformers serve", settings, verdicts, given.rounds))
-    write_json(given.out, rows)
-    print(json.dumps(rows, indent=2))
+    publish(rows, given.out)
 
 
 if __name__ == "__main__":

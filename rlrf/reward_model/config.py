@@ -68,9 +68,11 @@ class SelfEvolution(Record):
 
     @property
     def identity(self) -> str:
-        """What makes two runs the same: all of it but the places of model and data."""
+        """What makes two runs the same: all of it but the places of model and data, and the sweep,
+        so that a run can be given more seeds, fractions or thresholds and keeps its models."""
         places = {"model", "revision", "pairs", "held_out"}
-        return digest(self.model_dump(mode="json", exclude=places))
+        sweep = {"loops", "seed_fractions", "thresholds", "seeds"}
+        return digest(self.model_dump(mode="json", exclude=places | sweep))
 
 
 def load(path: Path) -> SelfEvolution:

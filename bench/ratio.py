@@ -1,0 +1,76 @@
+"""How many times faster, with an interval: both sides on the same work in one run, by turns."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from scipy.stats import t as student
+
+from harness.progress import say
+from harness.store import write_json
+
+T = TypeVar("T")
+
+
+def race(
+    claim: str,
+    theirs: Callable[[], T],
+    ours: Callable[[], T],
+    *,
+    rounds: int,
+    same: Callable[[T, T], bool],
+    warm: bool = True,
+    **details: Any,
+) -> dict[str, Any]:
+    """Time both sides in every round, who begins changes; a row of the table.
+
+    `ratio` is their time over ours, the geometric mean over the rounds, `low` and `high` its 95 %
+    interval (Student's t of the logarithms). The first round is not counted if `warm`. `details`
+    are kept in the row.
+
+    Raises:
+        SystemExit: the outputs of a round differ by `same(theirs, ours)`.
+    """
+    seconds: list[tuple[float, float]] = []
+    for number in range(rounds + warm):
+        order = (theirs, ours) if number % 2 else (ours, theirs)
+        made, took = {}, {}
+        for side in order:
+            started = time.perf_counter()
+            made[side] = side()
+            took[side] = time.perf_counter() - started
+        if not same(made[theirs], made[ours]):
+            sys.exit(f"{claim}: the two sides' outputs differ")
+        if number >= warm:
+            seconds.append((took[theirs], took[ours]))
+    row = {"claim": claim, **interval(seconds), "rounds": rounds, **details}
+    say(f"{claim}: {row['ratio']:.2f} [{row['low']:.2f}, {row['high']:.2f}]")
+    return row
+
+
+def interval(seconds: Sequence[tuple[float, float]]) -> dict[str, float]:
+    """Of (theirs, ours) a round: the ratio with its 95 % interval, and each side's median."""
+    logs = np.log([theirs / ours for theirs, ours in seconds])
+    center, n = float(logs.mean()), len(logs)
+    half = float(student.ppf(0.975, n - 1) * logs.std(ddof=1) / math.sqrt(n)) if n > 1 else math.inf
+    return {
+        "ratio": math.exp(center),
+        "low": math.exp(center - half),
+        "high": math.exp(min(center + half, 700.0)),
+        "theirs_seconds": float(np.median([theirs for theirs, _ in seconds])),
+        "ours_seconds": float(np.median([ours for _, ours in seconds])),
+    }
+
+
+def publish(rows: Sequence[dict[str, Any]], out: Path | None) -> None:
+    """Print the rows as JSON, and keep them in the file `out`."""
+    if out is not None:
+        write_json(out, list(rows))
+    print(json.dumps(rows, indent=2))
