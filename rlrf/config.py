@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -87,7 +87,9 @@ class Pairing(Record):
 
 
 class Optimisation(Record):
-    """How weights are fitted, whatever the objective."""
+    """How weights are fitted, whatever the objective; `place` is where people write it."""
+
+    place: ClassVar[str] = "train."
 
     learning_rate: float = Field(default=1e-6, gt=0)
     epochs: float = Field(default=1, gt=0)
@@ -135,6 +137,8 @@ class RewardSource(Record):
 
 class RewriterTraining(Optimisation):
     """How the rewriter learns; the defaults are RLMEC's where those are published."""
+
+    place: ClassVar[str] = "rlmec.train."
 
     learning_rate: float = Field(default=2e-5, gt=0)
     epochs: float = Field(default=3, gt=0)
@@ -270,6 +274,10 @@ class Config(Record):
             raise ValueError("method: reward_only needs reward.models, which say what is better")
         if self.reward is None and self.explore.keep is not None:
             raise ValueError("explore.keep needs reward.models, which say what to keep")
+        if self.method != "rlrf" and self.explore.keep is not None:
+            raise ValueError(f"explore.keep is RLRF's filter, and method: {self.method} has none")
+        if self.reward is not None and self.reward.beta and len(self.reward.models) == 1:
+            raise ValueError("reward.beta is of an ensemble; name several reward.models")
         return self
 
     @property

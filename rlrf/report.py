@@ -207,11 +207,13 @@ def _training(run: Path, result: RunResult) -> Table:
         seconds = stage_seconds(run / f"iter_{turn.number}")
         skipped = ", ".join(f"{count} {why}" for why, count in sorted(learned.skipped.items()))
         similar = learned.median_similarity
+        chosen = f" ({learned.chosen_refined:,} with a refinement chosen)"
+        refined = chosen if learned.refinements else ""
         rows.append(
             [
                 turn.candidate,
                 f"{learned.prompts:,}",
-                f"{learned.lessons:,} ({learned.chosen_refined:,} with a refinement chosen)",
+                f"{learned.lessons:,}{refined}",
                 f"{learned.refinements_better:,} / {learned.refinements_worse:,} "
                 f"of {learned.refinements:,}",
                 numbers.NOTHING if similar is None else f"{similar:.2f}",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from rlrf.config import Adapter, Optimisation
@@ -9,6 +11,8 @@ from rlrf.config import Adapter, Optimisation
 
 class FeedbackTraining(Optimisation):
     """Supervised fine-tuning on the judge's feedback."""
+
+    place: ClassVar[str] = ""
 
     adapter: Adapter | None = Field(
         default=None, description="LoRA, merged when it is trained; null: train all weights"

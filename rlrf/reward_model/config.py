@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field, field_validator
 
@@ -20,6 +20,8 @@ LORA = Adapter(r=8, alpha=32, dropout=0.1)
 
 class RewardTraining(Optimisation):
     """Training of a reward model; the defaults are those of SER (arXiv 2411.00418)."""
+
+    place: ClassVar[str] = ""
 
     adapter: Adapter | None = Field(default=LORA, description="LoRA; null: train all weights")
     learning_rate: float = Field(default=2e-5, gt=0)

@@ -69,7 +69,7 @@ def train(
     Raises:
         UserError: `base` cannot be used, no pair fits, or the loss is not a number.
     """
-    with quiet(), fitting.in_memory(settings=""), new_folder(out) as folder:
+    with quiet(), fitting.in_memory(training.place), new_folder(out) as folder:
         kept = _fit(preferences, base, training, device=device, seed=seed, folder=folder)
         manifest = Manifest(
             base=model_digest(base),

@@ -21,7 +21,7 @@ from rlrf.feedback import Judged
 from rlrf.reflect import Refinement
 from rlrf.rlmec.teacher import Correction, is_right
 from rlrf.training.fitting import Example
-from tasks.plugin import Task, aggregate
+from tasks.plugin import Task, aggregate, within
 
 LOCATE = "Which step is the first wrong one?"
 REWRITE = "Keep what is right.\nRewrite the answer."
@@ -189,7 +189,7 @@ def agree(scores: Sequence[Score]) -> Agreement:
     found = Agreement(
         by_task={
             name: {
-                metric: _share(result)
+                metric: within(result, 0.0, 1.0)
                 for metric, result in aggregate([s for s in scores if s.task == name]).items()
             }
             for name in names
@@ -206,13 +206,6 @@ def _prompts(
         engine.render(conversation(items[sample.item].prompt, sample.response, request))
         for sample in samples
     ]
-
-
-def _share(found: MetricResult) -> MetricResult:
-    """With an interval that ends where shares do: Student's knows no such ends."""
-    if found.low is None or found.high is None:
-        return found
-    return found.model_copy(update={"low": max(0.0, found.low), "high": min(1.0, found.high)})
 
 
 def _shown(found: MetricResult) -> str:

@@ -136,7 +136,7 @@ def room(model: Any, config: Optimisation) -> int:
     return int(min(config.max_length, context))
 
 
-def check_room(what: str, kept: int, count: int, most: int) -> None:
+def check_room(what: str, kept: int, count: int, most: int, settings: str = "train.") -> None:
     """Say how many of `count` examples are longer than `most` tokens and so left out.
 
     Raises:
@@ -144,13 +144,13 @@ def check_room(what: str, kept: int, count: int, most: int) -> None:
     """
     if not kept:
         raise UserError(
-            f"None of the {count} {what} fits into {most} tokens; raise train.max_length, or lower "
-            "explore.max_tokens."
+            f"None of the {count} {what} fits into {most} tokens; raise {settings}max_length, or "
+            "lower explore.max_tokens."
         )
     if kept < count:
         say(
             f"{count - kept} of {count} {what} do not fit into {most} tokens and are left out; "
-            "train.max_length says how many."
+            f"{settings}max_length says how many."
         )
 
 

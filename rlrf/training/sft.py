@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,6 @@ METRICS = {
 
 
 @quiet()
-@fitting.in_memory()
 def sft(
     examples: Sequence[Example],
     start: Checkpoint,
@@ -53,14 +53,15 @@ def sft(
             return dataset
 
     tokenizer = fitting.load_tokenizer(start)
-    model, lora = fitting.load_model(start, adapter, device)
-    max_length = fitting.room(model, config)
-    rows = tokenize(examples, tokenizer, max_length)
-    fitting.check_room("responses", len(rows), len(examples), max_length)
-    with (
-        fitting.session(config, device, seed, logs) as arguments,
-        track(f"train from {start.name}", fitting.steps(len(rows), config), "steps") as advance,
-    ):
+    with contextlib.ExitStack() as opened:
+        opened.enter_context(fitting.in_memory(config.place))
+        model, lora = fitting.load_model(start, adapter, device)
+        max_length = fitting.room(model, config)
+        rows = tokenize(examples, tokenizer, max_length)
+        fitting.check_room("responses", len(rows), len(examples), max_length, config.place)
+        arguments = opened.enter_context(fitting.session(config, device, seed, logs))
+        total = fitting.steps(len(rows), config)
+        advance = opened.enter_context(track(f"train from {start.name}", total, "steps"))
         watch = fitting.watch(advance, METRICS)
         trainer = Trainer(
             model=model,

@@ -35,6 +35,12 @@ def test_model_and_tasks_are_enough(tmp_path):
         (LEAST + "train: {loss: {dpo: 1}}", "train.loss.dpo"),
         (LEAST + "train: {beta: -1}", "train.beta: Input should be greater than 0, not -1"),
         (LEAST + "seed: [1]", "seed: Input should be a valid integer."),
+        (LEAST + "explore: {keep: 2}", "explore.keep needs reward.models"),
+        (
+            LEAST + "method: reward_only\nexplore: {keep: 2}\nreward: {models: [a]}",
+            "explore.keep is RLRF's filter",
+        ),
+        (LEAST + "reward: {models: [a], beta: 1}", "name several reward.models"),
         ("model: x", "'tasks' is missing"),
         ("model: x\ntasks: []", "tasks"),
         (

@@ -96,8 +96,24 @@ def test_a_run_is_resumed_and_only_what_is_missing_is_made_again(result, place, 
     assert again.evolutions == result.evolutions
 
 
+def test_a_run_can_be_given_more_to_sweep_and_keeps_its_models(result, place, monkeypatch):
+    import shutil
+
+    made = []
+    fit = module.train
+    monkeypatch.setattr(module, "train", lambda *a, **k: made.append(k["out"]) or fit(*a, **k))
+    shutil.copytree(place / "run", place / "more")
+    config = load(place / "ser.yaml")
+    fewer = {"seeds": [0], "thresholds": {"strict": config.thresholds["strict"]}}
+    again = self_evolve(config.model_copy(update=fewer), place / "more")
+    assert made == []
+    assert again.evolutions == [result.evolutions[2]]
+    self_evolve(config.model_copy(update=fewer | {"seeds": [0, 2]}), place / "more")
+    assert {str(path.parent.parent.name) for path in made} == {"seed_2"}
+
+
 def test_a_run_of_other_settings_is_refused(result, place):
-    (place / "other.yaml").write_text(YAML.format(minimum=6))
+    (place / "other.yaml").write_text(YAML.format(minimum=5).replace("epochs: 3", "epochs: 2"))
     with pytest.raises(UserError, match="another configuration"):
         self_evolve(load(place / "other.yaml"), place / "run")
 

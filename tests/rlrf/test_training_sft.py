@@ -8,7 +8,7 @@ import pytest
 from harness.engines import Sampling
 from harness.errors import UserError
 from rlrf.checkpoint import Checkpoint, Engines
-from rlrf.config import Adapter, Device, Optimisation
+from rlrf.config import Adapter, Device, Optimisation, RewriterTraining
 from rlrf.training.fitting import DivergedError, Example, checkpoint
 from rlrf.training.sft import sft, tokenize
 
@@ -150,6 +150,13 @@ def test_responses_that_do_not_fit_are_left_out(start, tmp_path):
     long = example(99, response="word " * 100)
     fit(start, tmp_path / "b", examples=[*EXAMPLES, long])
     assert len(rows(tmp_path / "b")) == 2
+
+
+def test_what_to_raise_is_named_where_it_is_written(start, tmp_path):
+    config = RewriterTraining(max_length=10)
+    device = Device(device="cpu")
+    with pytest.raises(UserError, match=r"raise rlmec\.train\.max_length"):
+        sft(EXAMPLES, start, config, adapter=None, device=device, seed=0, out=tmp_path / "a")
 
 
 def test_a_loss_that_is_no_number_stops_with_a_sentence(start, tmp_path):
