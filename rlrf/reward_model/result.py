@@ -60,7 +60,7 @@ class Row(Record):
     model: str
     seeds: int
     accuracy: MetricResult = Field(description="over seeds, or of the one seed over its pairs")
-    gain: MetricResult | None = Field(description="over loop 0 of the same seed; None: it is it")
+    gain: MetricResult | None = Field(description="over loop 0, by seed; None: it is that one")
     label_share: float | None = Field(description="of the unlabelled pairs, labelled by a model")
     label_accuracy: MetricResult | None
     calibration_error: float
@@ -108,7 +108,7 @@ def _row(
         model=kind,
         seeds=len(models),
         accuracy=_over_seeds(measured, lambda m: m.accuracy),
-        gain=None if kind == "loop 0" else summarize(gains),
+        gain=None if measured == before else summarize(gains),
         label_share=mean([one.share for one in labels]) if labels else None,
         label_accuracy=_over_seeds(labels, lambda one: one.accuracy) if labels else None,
         calibration_error=mean([m.calibration.error for m in measured]),
