@@ -114,7 +114,7 @@ def test_a_run_can_be_given_more_to_sweep_and_keeps_its_models(result, place, mo
 
 def test_a_run_of_other_settings_is_refused(result, place):
     (place / "other.yaml").write_text(YAML.format(minimum=5).replace("epochs: 3", "epochs: 2"))
-    with pytest.raises(UserError, match="another configuration"):
+    with pytest.raises(UserError, match="holds a run of another"):
         self_evolve(load(place / "other.yaml"), place / "run")
 
 
