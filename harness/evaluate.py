@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ from harness import evaluation
 from harness.engines import Engine
 from harness.errors import UserError
 from harness.evaluation import Generation, Scored
+from harness.kept import PARTS, Kept
 from harness.progress import say, track
 from harness.schema import Item, ModelRef, Sample, digest
+from harness.store import sole_user
 from tasks.plugin import Judge, Task
 
 FEWSHOT_SEED = 1234  # lm-eval's own
@@ -50,10 +53,12 @@ def evaluate(
     given by name, or as a `Task` with its own way of scoring.
 
     Nothing is judged before all is generated, and what is generated is kept in `out` at once: the
-    same call again generates nothing twice, even if a judge failed, or another is to judge.
+    same call again generates nothing twice, even if it was killed, a judge failed, or another is
+    to judge.
 
     Raises:
-        UserError: a task, split, item or option that does not exist; what the engine cannot do.
+        UserError: a task, split, item or option that does not exist; what the engine cannot do;
+            another process works in `out`.
     """
     from lm_eval.tasks import TaskManager
 
@@ -69,7 +74,7 @@ def evaluate(
         name: evaluation.choose(plugin, split, data, (indices or {}).get(name), limit)
         for name, plugin in plugins.items()
     }
-    lm = EngineLM(engine, seed=seed)
+    lm = EngineLM(Kept(engine, out / PARTS) if out else engine, seed=seed)
     chat = has_chat_template(engine)
     with _quiet():
         manager = TaskManager(
@@ -103,40 +108,45 @@ def evaluate(
             dataset_digest=evaluation.dataset_digest(items),
             code_version=evaluation.code_version(),
         )
-    answers = {
-        name: known
-        for name, generation in generations.items()
-        if out and (known := evaluation.find_generated(generation, out / name)) is not None
-    }
-    for name in answers:
-        say(f"evaluate {name}: answered before")
-    asked = [name for name in plugins if name not in answers]
-    requests = [
-        request for name in asked for request in built[name].instances * built[name].config.repeats
-    ]
-    if requests:
-        with track(f"evaluate {', '.join(asked)}", len(requests), "responses") as lm.on_done:
-            lm.generate_until(requests)
-    for name in asked:
-        answers[name] = _samples(chosen[name][1], built[name].instances, lm.completions)
+    with sole_user(out) if out else contextlib.nullcontext():
+        answers = {
+            name: known
+            for name, generation in generations.items()
+            if out and (known := evaluation.find_generated(generation, out / name)) is not None
+        }
+        for name in answers:
+            say(f"evaluate {name}: answered before")
+        asked = [name for name in plugins if name not in answers]
+        requests = [
+            request
+            for name in asked
+            for request in built[name].instances * built[name].config.repeats
+        ]
+        if requests:
+            with track(f"evaluate {', '.join(asked)}", len(requests), "responses") as lm.on_done:
+                lm.generate_until(requests)
+        for name in asked:
+            answers[name] = _samples(chosen[name][1], built[name].instances, lm.completions)
+            if out:
+                evaluation.save_generated(generations[name], answers[name], out / name)
         if out:
-            evaluation.save_generated(generations[name], answers[name], out / name)
-    results = {}
-    for name, generation in generations.items():
-        results[name] = evaluation.build(
-            plugins[name],
-            chosen[name][1],
-            answers[name],
-            model=generation.model,
-            engine=generation.engine,
-            decoding=generation.decoding,
-            split=generation.split,
-            prompt_digest=generation.prompt_digest,
-            judge=judge,
-            seed=seed,
-        )
-        if out is not None:
-            evaluation.save(results[name], out / name)
+            shutil.rmtree(out / PARTS, ignore_errors=True)
+        results = {}
+        for name, generation in generations.items():
+            results[name] = evaluation.build(
+                plugins[name],
+                chosen[name][1],
+                answers[name],
+                model=generation.model,
+                engine=generation.engine,
+                decoding=generation.decoding,
+                split=generation.split,
+                prompt_digest=generation.prompt_digest,
+                judge=judge,
+                seed=seed,
+            )
+            if out is not None:
+                evaluation.save(results[name], out / name)
     return results
 
 

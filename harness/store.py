@@ -1,13 +1,17 @@
 """Files that survive a crash: atomic, content-addressed, and read back with clear errors.
 
-Everything is written to a temporary name in the same folder, fsynced and renamed, so that a
-reader sees the old content or the new, never a half. Like `harness.schema`, this module imports
-nothing of the project but the vocabulary.
+Everything is written to a temporary name in the same folder, fsynced and renamed, and the folder
+is fsynced, so that a reader sees the old content or the new, never a half, after a power loss too.
+What a killed process left under a temporary name is for the next one to `sweep`. Like
+`harness.schema`, this module imports nothing of the project but the vocabulary.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
+import fcntl
 import gzip
 import hashlib
 import json
@@ -27,12 +31,39 @@ from harness.schema import Record, canonical_json
 R = TypeVar("R", bound=Record)
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
+LOCK = ".lock"
+TEMPORARY = ".rlrf.tmp"
+# What the file system, and libraries that are not written in Python, say.
+FULL = {errno.ENOSPC, errno.EDQUOT}
+SAID_FULL = ("No space left on device", "Disk quota exceeded")
+
+
+@contextlib.contextmanager
+def told_when_full(folder: Path) -> Iterator[None]:
+    """Say what to do where there is no room left in `folder`.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        yield
+    except Exception as error:
+        is_full = isinstance(error, OSError) and error.errno in FULL
+        if isinstance(error, UserError) or not (
+            is_full or any(said in str(error) for said in SAID_FULL)
+        ):
+            raise
+        raise UserError(
+            f"No space left in {folder}: free some, and run the same command again. "
+            "What is finished is kept."
+        ) from error
 
 
 @contextlib.contextmanager
 def _disk_errors(path: Path) -> Iterator[None]:
     try:
-        yield
+        with told_when_full(path.parent):
+            yield
     except OSError as error:
         raise UserError(
             f"Cannot write {path}: {error.strerror or error}. "
@@ -40,12 +71,69 @@ def _disk_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _fsync(path: Path) -> None:
+    """Of a folder: its entries, not what they hold."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def make_folder(path: Path) -> None:
+    """Make `path` and the folders that it lies in, durably."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        _fsync(folder.parent)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed process was writing in `folder`, in which nobody else may be writing."""
+    for entry in list(folder.rglob(f".*{TEMPORARY}")):
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink(missing_ok=True)  # it lay in such a folder
+
+
+@contextlib.contextmanager
+def sole_user(folder: Path) -> Iterator[None]:
+    """Keep other processes from working in `folder`, which is made if it is missing and swept.
+
+    Raises:
+        UserError: one does already, or the folder cannot be made or written to.
+    """
+    import filelock
+
+    with contextlib.ExitStack() as held:
+        try:
+            make_folder(folder)
+            # `is_in_use` holds the lock for a moment.
+            held.enter_context(filelock.FileLock(folder / LOCK, timeout=1))
+        except filelock.Timeout as error:
+            raise UserError(
+                f"Another process works in {folder}. Wait for it, or choose another with --out."
+            ) from error
+        except OSError as error:
+            raise UserError(f"Cannot write to {folder} ({error.strerror}).") from error
+        sweep(folder)
+        yield
+
+
+def is_in_use(folder: Path) -> bool:
+    """Whether a process is the `sole_user` of `folder`; one that was killed is not."""
+    try:
+        descriptor = os.open(folder / LOCK, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -55,20 +143,20 @@ def write_bytes(path: Path, data: bytes) -> None:
         UserError: the file system refused (full disk, no permission).
     """
     with _disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        make_folder(path.parent)
+        handle, name = tempfile.mkstemp(TEMPORARY, f".{path.name}.", path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
                 file.flush()
+                os.chmod(name, 0o644)
                 os.fsync(file.fileno())
-            os.chmod(name, 0o644)
             os.replace(name, path)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(name)
             raise
-        _fsync_folder(path.parent)
+        _fsync(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -194,20 +282,31 @@ def new_folder(path: Path) -> Iterator[Path]:
     as it was.
     """
     with _disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        make_folder(path.parent)
+        temporary = Path(tempfile.mkdtemp(TEMPORARY, f".{path.name}.", path.parent))
     try:
         yield temporary
         with _disk_errors(path):
-            for file in temporary.rglob("*"):
-                if file.is_file():
-                    with open(file, "rb") as handle:
-                        os.fsync(handle.fileno())
             os.chmod(temporary, 0o755)
+            for entry in (*temporary.rglob("*"), temporary):
+                _fsync(entry)
             if path.exists():
-                shutil.rmtree(path)
-            os.replace(temporary, path)
-            _fsync_folder(path.parent)
-    except BaseException:
+                _exchange(temporary, path)
+            else:
+                os.replace(temporary, path)
+            _fsync(path.parent)
+    finally:  # what is left there is half done, or was replaced
         shutil.rmtree(temporary, ignore_errors=True)
-        raise
+
+
+def _exchange(new: Path, old: Path) -> None:
+    """Let two folders change places: at once on Linux, so that one is there at any moment."""
+    exchange = getattr(ctypes.CDLL(None), "renameat2", None)
+    here, both = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    if exchange and exchange(here, os.fsencode(new), here, os.fsencode(old), both) == 0:
+        return
+    # Another system, or a file system that cannot: for a moment neither is there.
+    aside = new.with_name(f"{new.stem}.old{TEMPORARY}")
+    os.replace(old, aside)
+    os.replace(new, old)
+    os.replace(aside, new)

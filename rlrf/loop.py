@@ -22,7 +22,7 @@ from rlrf.checkpoint import Checkpoint
 from rlrf.config import Config
 from rlrf.lab import Lab, Turn, open_lab
 from rlrf.lessons import means_by_task
-from rlrf.result import GateVerdict, Iteration, RunResult, Sealed
+from rlrf.result import RESULT, GateVerdict, Iteration, RunResult, Sealed
 from rlrf.run import Records
 
 
@@ -71,7 +71,7 @@ def train(config: Config, out: Path, *, fresh: bool = False) -> RunResult:
             iterations=iterations,
             sealed=open_sealed(lab, made),
         )
-        write_json(out / "result.json", result)
+        write_json(out / RESULT, result)
     return result
 
 
@@ -147,16 +147,16 @@ def measure(
 
     def run_evaluation(folder: Path) -> None:
         for task in config.tasks:
-            evaluate(
-                lab.engines.load(model),
+            found = evaluate(
+                lab.run.keeping(lab.engines.load(model)),
                 [lab.tasks[task.name]],
                 split=split,
                 indices={task.name: [item.index for item in asked[task.name]]},
                 data=Path(task.data) if task.data else None,
                 judge=lab.judge,
-                out=folder,
                 seed=config.seed,
             )
+            evaluation.save(found[task.name], folder / task.name)
 
     digests = [item.digest for items in asked.values() for item in items]
     stage = lab.run.stage(place, [model, split, digests], run_evaluation)

@@ -9,6 +9,8 @@ from pydantic import Field
 from harness.schema import Decision, Evaluation, MetricResult, Promotion, Record
 from rlrf.lessons import LessonReport
 
+RESULT = "result.json"
+
 
 class GateVerdict(Record):
     """A candidate at the gate, on one fresh slice."""

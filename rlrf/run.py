@@ -2,7 +2,8 @@
 
 A stage is written to a temporary folder, fsynced and renamed; its `manifest.json` holds what it
 was made from and what it made. The same command on the same folder goes on where it stopped and
-ends with the same artefacts, wherever it was killed.
+ends with the same artefacts, wherever it was killed. What a stage in progress has generated waits
+in `RUN/.parts/`; `RUN/.progress.json` says how far a run is that is open.
 """
 
 from __future__ import annotations
@@ -15,23 +16,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from harness.engines import Engine
 from harness.errors import UserError
+from harness.kept import PARTS, Kept
 from harness.memory import OutOfMemoryError
-from harness.progress import say
+from harness.progress import published, say, within
 from harness.schema import Record, digest
 from harness.store import (
+    LOCK,
+    TEMPORARY,
     file_digest,
     new_folder,
     parse,
     read_json,
     read_records,
+    sole_user,
+    told_when_full,
     write_json,
     write_jsonl,
 )
 
 MANIFEST = "manifest.json"
 IDENTITY = "run.json"
-LOCK = ".lock"
+PROGRESS = ".progress.json"
 RECORDS = "records.jsonl"
 
 R = TypeVar("R", bound=Record)
@@ -79,14 +86,16 @@ class Run:
         found = _read_manifest(folder)
         if found is None or found.inputs != inputs or _outputs(folder) != found.outputs:
             started = time.monotonic()
-            with new_folder(folder) as new:
+            with within(name), new_folder(folder) as new:
                 try:
-                    make(new)
+                    with told_when_full(self.folder):
+                        make(new)
                 except OutOfMemoryError as error:
                     raise UserError(f"{name}: {error} What is finished is kept.") from error
                 seconds = round(time.monotonic() - started, 3)
                 found = Manifest(inputs=inputs, outputs=_outputs(new), seconds=seconds)
                 write_json(new / MANIFEST, found)
+            shutil.rmtree(self.folder / PARTS, ignore_errors=True)
         else:
             say(f"{name}: done before")
         return Stage(folder, digest(found.outputs))
@@ -101,6 +110,10 @@ class Run:
 
         stage = self.stage(name, reads, write)
         return Records(read_records(stage.folder / RECORDS, kind), stage.digest)
+
+    def keeping(self, engine: Engine) -> Kept:
+        """`engine`, whose answers are kept while a stage is in progress: it goes on from them."""
+        return Kept(engine, self.folder / PARTS)
 
     def seconds(self, name: str) -> float:
         """What the stages under `name` took when they were made."""
@@ -118,40 +131,42 @@ def open_run(folder: Path, common: Mapping[str, Any], *, fresh: bool = False) ->
         UserError: another process works there, it holds a run of something else, or it holds
             things that are no run.
     """
-    import filelock
-
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; name a folder for the run with --out.")
     entries = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
-    if entries - {LOCK} and IDENTITY not in entries:
+    foreign = {name for name in entries if name != LOCK and not name.endswith(TEMPORARY)}
+    if foreign and IDENTITY not in entries:
         raise UserError(f"{folder} holds other things than a run; choose another with --out.")
-    with contextlib.ExitStack() as held:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            held.enter_context(filelock.FileLock(folder / LOCK, blocking=False))
-        except filelock.Timeout as error:
-            raise UserError(
-                f"Another process works in {folder}. Wait for it, or choose another with --out."
-            ) from error
-        except OSError as error:
-            raise UserError(f"Cannot write to {folder} ({error.strerror}).") from error
+    with sole_user(folder):
         _prepare(folder, common, fresh)
-        yield Run(folder, common)
+        with published(folder / PROGRESS):
+            yield Run(folder, common)
 
 
 def _prepare(folder: Path, common: Mapping[str, Any], fresh: bool) -> None:
-    """Remove what a killed process left half done, and see that the folder is this run's."""
-    doomed = [entry for entry in folder.iterdir() if fresh and entry.name != LOCK]
-    for entry in doomed or [*folder.glob(".*.*"), *folder.glob("*/.*.*")]:
-        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    """See that the folder is this run's."""
+    if fresh:
+        # What says that this is a run goes last: a deletion that is cut short can be repeated.
+        for entry in sorted(folder.iterdir(), key=lambda entry: entry.name == IDENTITY):
+            if entry.name != LOCK:
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     path = folder / IDENTITY
     if not path.exists():
         write_json(path, dict(common))
-    elif read_json(path) != dict(common):
+    elif (found := read_json(path)) != dict(common):
         raise UserError(
-            f"{folder} holds a run of another configuration, model or version. "
+            f"{folder} holds a run of another {_difference(found, common)}. "
             "Choose another folder with --out, or start over with --fresh, which deletes it."
         )
+
+
+def _difference(found: Any, common: Mapping[str, Any]) -> str:
+    """What the run that was found is another one by."""
+    before = found if isinstance(found, dict) else {}
+    differs = [name for name in {**common, **before} if before.get(name) != common.get(name)]
+    if differs == ["code"]:
+        return f"version of this program ({before.get('code')}, this is {common['code']})"
+    return " and ".join(name for name in differs if name != "code")
 
 
 def _identity(read: Any) -> Any:

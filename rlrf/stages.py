@@ -70,7 +70,11 @@ def explored(turn: Turn) -> Records[Sample]:
         Sample,
         [turn.policy, config, list(turn.items)],
         lambda: explore(
-            lab.engines.load(turn.policy), turn.asked, lab.tasks, config, turn.seed("explore")
+            lab.run.keeping(lab.engines.load(turn.policy)),
+            turn.asked,
+            lab.tasks,
+            config,
+            turn.seed("explore"),
         ),
     )
 
@@ -152,7 +156,7 @@ def refined(turn: Turn, found: Records[Judged]) -> Records[Refinement]:
         Refinement,
         [turn.policy, config.reflect, found],
         lambda: reflect(
-            lab.engines.load(turn.policy),
+            lab.run.keeping(lab.engines.load(turn.policy)),
             drafts,
             turn.items,
             lab.tasks,

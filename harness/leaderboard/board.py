@@ -47,7 +47,7 @@ from harness.schema import (
     digest,
 )
 from harness.stats import reuse
-from harness.store import jsonl_bytes, parse, write_bytes
+from harness.store import jsonl_bytes, make_folder, parse, write_bytes
 
 MAX_SCORES_BYTES = 1024**3  # of one evaluation, unpacked
 MANUAL = "manual"  # the run of what people add
@@ -291,7 +291,7 @@ class Board:
     ) -> str:
         """The digest of the row that holds the entry: the one there already, or a new one."""
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
             with ledger.lock(self.folder):
                 reading = Reading(*self._files)
                 lines = self._lines(reading)

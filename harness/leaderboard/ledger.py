@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 
 from harness.errors import UserError
 from harness.schema import SCHEMA_VERSION, Row, canonical_json, digest
-from harness.store import MAX_LINE_BYTES, jsonl_bytes, parse, write_bytes, write_text
+from harness.store import MAX_LINE_BYTES, jsonl_bytes, parse, sweep, write_bytes, write_text
 
 FIRST = "0" * 64  # what a first row names as the row it follows
 LOCK_SECONDS = 60
@@ -218,6 +218,7 @@ def write_heads(folder: Path, tips: Sequence[str]) -> None:
 
 def recover(folder: Path, reading: Reading) -> None:
     """Finish or take back what an interrupted append left."""
+    sweep(folder)
     if reading.torn:
         path = folder / "ledger.jsonl"
         with open(path, "r+b") as file:

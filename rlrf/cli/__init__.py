@@ -1,7 +1,8 @@
 """The command line: each command is a thin shell over a function that a notebook can call.
 
 Results go to stdout, progress and logs to stderr. Every error is a sentence and exits 3, wrong
-options included, so that for `gate` 2 always means inconclusive. RLRF_DEBUG=1 shows tracebacks.
+options included, so that for `gate` 2 always means inconclusive. RLRF_DEBUG=1 shows tracebacks,
+RLRF_LOG=json makes a log that programs read.
 """
 
 from __future__ import annotations
@@ -28,9 +29,11 @@ from rlrf.cli import (
     rewriting,
     simulating,
     staging,
+    status,
+    stopping,
     training,
 )
-from rlrf.cli.common import ERROR, INTERRUPTED
+from rlrf.cli.common import ERROR
 
 
 def main() -> None:
@@ -38,6 +41,7 @@ def main() -> None:
     # Where cores are shared, OpenMP threads that spin while they wait made generation 60 times
     # slower; threads that sleep cost a third on an idle machine. To be set before torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    stopping.listen()
     sys.exit(run(sys.argv[1:]))
 
 
@@ -50,28 +54,32 @@ def run(arguments: Sequence[str]) -> int:
     except click.ClickException as error:
         error.show()
         return ERROR
-    except (KeyboardInterrupt, click.Abort):
-        say("Interrupted. Nothing half done was kept; the same command resumes a run.")
-        return INTERRUPTED
+    except (KeyboardInterrupt, click.Abort, stopping.Stopped) as stop:
+        return stopping.exit_code(stop)
     except BrokenPipeError:
         # Whoever read our output has gone; the interpreter must not fail on flushing it again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ERROR
     except UserError as error:
         _show_traceback()
-        say(f"rlrf: {error}")
+        say(f"rlrf: {error}", "error")
         return ERROR
     except Exception as error:
         _show_traceback()
         said = (str(error).strip().splitlines() or ["no message"])[0]
         say(
             f"rlrf: something unexpected happened, {type(error).__name__}: {said}\n"
-            "RLRF_DEBUG=1 shows where; `rlrf doctor` shows whether the installation is sound."
+            "RLRF_DEBUG=1 shows where; `rlrf doctor` shows whether the installation is sound.",
+            "error",
         )
         return ERROR
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 3 error, 75 out of time, 130 interrupted, 143 terminated; of gate "
+    "0 pass, 1 regression, 2 inconclusive. After 75, 130 and 143 the same command goes on.",
+)
 @click.version_option(package_name="rlrf-harness", prog_name="rlrf")
 def cli() -> None:
     """Train with reflective feedback; measure, gate and record every iteration.
@@ -88,6 +96,7 @@ def cli() -> None:
 for command in (
     training.quickstart,
     training.train,
+    status.status,
     staging.explore,
     staging.feedback,
     staging.reflect,

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-ERROR, INTERRUPTED = 3, 130
+ERROR, OUT_OF_TIME, INTERRUPTED, TERMINATED = 3, 75, 130, 143
 EXIT = {"pass": 0, "fail": 1, "inconclusive": 2}
 
 FOLDER = click.Path(path_type=Path, file_okay=False)

@@ -9,25 +9,36 @@ import click
 
 from harness.progress import say
 from rlrf.cli.common import FILE, FOLDER, as_json, print_json
+from rlrf.cli.stopping import Duration, deadline
 
 if TYPE_CHECKING:
     from rlrf.result import RunResult
+
+stop_after = click.option(
+    "--deadline",
+    "seconds",
+    type=Duration(),
+    help="Stop after so long (2h, 90m) and exit with 75; the same command goes on.",
+)
 
 
 @click.command()
 @click.option("--out", type=FOLDER, default=Path("runs/quickstart"), show_default=True)
 @click.option("--fresh", is_flag=True, help="Delete the run in OUT and start over.")
+@stop_after
 @as_json
-def quickstart(out: Path, fresh: bool, json_: bool) -> None:
+def quickstart(out: Path, fresh: bool, seconds: int | None, json_: bool) -> None:
     """Train, gate and publish on the embedded benchmarks: a few minutes on two cores.
 
     \b
     rlrf quickstart
     rlrf quickstart --fresh --out runs/again
     """
-    from rlrf import quickstart as package
+    with deadline(seconds):
+        from rlrf import quickstart as package
 
-    _show_run(package.quickstart(out, fresh=fresh), json_)
+        result = package.quickstart(out, fresh=fresh)
+    _show_run(result, json_)
 
 
 @click.command()
@@ -39,22 +50,33 @@ def quickstart(out: Path, fresh: bool, json_: bool) -> None:
     type=click.IntRange(min=1),
     help="A dry run: one iteration on at most N prompts and items, in runs/NAME-OF-CONFIG-limit.",
 )
+@stop_after
 @as_json
-def train(config: Path, out: Path | None, fresh: bool, limit: int | None, json_: bool) -> None:
+def train(
+    *,
+    config: Path,
+    out: Path | None,
+    fresh: bool,
+    limit: int | None,
+    seconds: int | None,
+    json_: bool,
+) -> None:
     """Train by CONFIG (YAML); a run that exists is resumed.
 
     \b
     rlrf train configs/cpu.yaml --limit 4
     rlrf train configs/cpu.yaml
-    rlrf train configs/one_gpu.yaml --out runs/first
+    rlrf train configs/one_gpu.yaml --out runs/first --deadline 4h
     """
-    from rlrf import loop
-    from rlrf.config import load
+    with deadline(seconds):
+        from rlrf import loop
+        from rlrf.config import load
 
-    asked, name = load(config), config.stem
-    if limit is not None:
-        asked, name = asked.limited(limit), f"{name}-limit"
-    _show_run(loop.train(asked, out or Path("runs") / name, fresh=fresh), json_)
+        asked, name = load(config), config.stem
+        if limit is not None:
+            asked, name = asked.limited(limit), f"{name}-limit"
+        result = loop.train(asked, out or Path("runs") / name, fresh=fresh)
+    _show_run(result, json_)
     if limit is not None:
         say(f"A dry run on at most {limit} prompts and items a task: its verdicts decide nothing.")
 

@@ -95,7 +95,7 @@ def rewritten(
         [model, samples, config.explore.max_tokens, REQUESTS],
         lambda: (
             rewrite(
-                lab.engines.load(model),
+                lab.run.keeping(lab.engines.load(model)),
                 samples.records,
                 turn.items,
                 lab.tasks,

@@ -289,7 +289,7 @@ def test_answers_are_kept_when_the_judge_fails_and_for_the_next_judge(
     assert first.evaluation.metrics["safety"].mean == 5.0
     assert first.evaluation.comparable_key != second.evaluation.comparable_key
     assert evaluation.load(out) == {"just_eval": second}
-    assert {path.name for path in out.iterdir()} == {"just_eval"}
+    assert {path.name for path in out.iterdir()} == {"just_eval", ".lock"}
     ask(FiveJudge("two"), max_tokens=21)
     assert busy.asked == 8
 

@@ -500,7 +500,7 @@ def test_a_full_disk_is_a_sentence_and_loses_nothing(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match="No space left on device"):
+    with pytest.raises(UserError, match="No space left in"):
         loop.board.add_evaluation(make(answers(33), model="M2"), "M2", "r")
     monkeypatch.undo()
     monkeypatch.setattr(tasks, "names", list)

@@ -106,11 +106,11 @@ def test_a_file_is_no_run_folder(tmp_path):
 
 def test_leftovers_of_a_killed_process_go(tmp_path):
     with open_run(tmp_path / "run", COMMON) as run:
-        (run.folder / "iter_1" / ".train.abcd").mkdir(parents=True)
-        (run.folder / ".run.json.xyz").write_text("{")
+        (run.folder / "iter_1" / ".train.abcd.rlrf.tmp").mkdir(parents=True)
+        (run.folder / ".run.json.xyz.rlrf.tmp").write_text("{")
     with open_run(tmp_path / "run", COMMON) as run:
-        assert not (run.folder / "iter_1" / ".train.abcd").exists()
-        assert not (run.folder / ".run.json.xyz").exists()
+        assert not (run.folder / "iter_1" / ".train.abcd.rlrf.tmp").exists()
+        assert not (run.folder / ".run.json.xyz.rlrf.tmp").exists()
 
 
 def hold(folder, taken, done):

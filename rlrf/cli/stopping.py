@@ -1,0 +1,85 @@
+"""How a command is asked to stop before it is done, and ends so that it can go on.
+
+Ctrl-C, SIGTERM and a deadline do the same: what is under way is given up and cleaned away at
+once, and the exit code says who asked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+import click
+
+from harness.progress import say
+from rlrf.cli.common import INTERRUPTED, OUT_OF_TIME, TERMINATED
+
+MADE_OF = re.compile(r"(?:(\d{1,4})d)?(?:(\d{1,4})h)?(?:(\d{1,4})m)?(?:(\d{1,4})s)?")
+
+
+class Stopped(SystemExit):
+    """Asked to stop; an end of the process that no library takes for an error of its own."""
+
+    def __init__(self, said: str, exit_code: int) -> None:
+        super().__init__(exit_code)
+        self.said, self.exit_code = said, exit_code
+
+
+def exit_code(stop: BaseException) -> int:
+    """The exit code after `stop`, which is said."""
+    said, code = "Interrupted", INTERRUPTED
+    if isinstance(stop, Stopped):
+        said, code = stop.said, stop.exit_code
+    say(f"{said}. Nothing half done was kept; the same command resumes a run.")
+    return code
+
+
+def listen() -> None:
+    """Let SIGTERM end the program as Ctrl-C does, and SIGUSR1 as a deadline: SLURM sends either."""
+    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGUSR1, _out_of_time)
+
+
+@contextlib.contextmanager
+def deadline(seconds: int | None) -> Iterator[None]:
+    """Stop the block when so many seconds have passed; None: never."""
+    if seconds is None:
+        yield
+        return
+    listen()
+    main = threading.main_thread().ident
+    timer = threading.Timer(seconds, signal.pthread_kill, (main, signal.SIGUSR1))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+class Duration(click.ParamType[int]):
+    """A time such as 2h, 90m or 1h30m, in seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        found = MADE_OF.fullmatch(str(value))
+        parts = found.groups(default="0") if found else ()
+        seconds = sum(
+            int(part) * unit for part, unit in zip(parts, (86_400, 3600, 60, 1), strict=False)
+        )
+        if not seconds:
+            self.fail(f"'{value}' is no time; write it as 2h, 90m or 1h30m.", param, ctx)
+        return seconds
+
+
+def _terminated(*_: Any) -> NoReturn:
+    raise Stopped("Terminated", TERMINATED)
+
+
+def _out_of_time(*_: Any) -> NoReturn:
+    raise Stopped("Out of time", OUT_OF_TIME)

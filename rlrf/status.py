@@ -1,0 +1,124 @@
+"""How far a run is, read from its folder by another process: nothing is locked, nothing written."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from harness.errors import UserError
+from harness.schema import Record
+from harness.store import is_in_use, parse, read_json, read_records
+from rlrf.metrics import METRICS, IterationMetrics
+from rlrf.result import RESULT
+from rlrf.run import IDENTITY, MANIFEST, PROGRESS, Manifest
+
+State = Literal["never started", "running", "stopped", "finished"]
+
+
+class Progress(Record):
+    """What `harness.progress` publishes; without `doing` nothing is counted at the moment."""
+
+    pid: int
+    host: str
+    since: float = Field(description="when the process opened the run, in seconds since 1970")
+    at: float = Field(description="when this was written")
+    stage: str
+    doing: str = ""
+    done: int = 0
+    total: int = 0
+    unit: str = ""
+    rate: float = Field(default=0.0, description="units a second")
+    left: float | None = Field(default=None, description="seconds of what is being done")
+
+
+class Status(Record):
+    """A run at a moment."""
+
+    folder: str
+    state: State
+    progress: Progress | None = Field(
+        description="what is under way, or was when the process was killed"
+    )
+    stages: dict[str, float] = Field(description="finished stages -> seconds that each took")
+    iterations: list[IterationMetrics] = Field(description="those that came to an outcome")
+
+
+def status(folder: Path) -> Status:
+    """How far the run in `folder` is.
+
+    Raises:
+        UserError: a file of it is malformed.
+    """
+    started = (folder / IDENTITY).is_file()
+    state: State = "stopped"
+    if is_in_use(folder):
+        state = "running"
+    elif not started:
+        state = "never started"
+    elif (folder / RESULT).is_file():
+        state = "finished"
+    rows = folder / METRICS
+    return Status(
+        folder=str(folder),
+        state=state,
+        progress=_progress(folder / PROGRESS),
+        stages=dict(_stages(folder)) if started else {},
+        iterations=read_records(rows, IterationMetrics) if started and rows.is_file() else [],
+    )
+
+
+def markdown(found: Status) -> str:
+    """For people: the state, what is under way, and the verdicts so far."""
+    said = {
+        "never started": "There is no run yet",
+        "running": "Running",
+        "stopped": "Stopped; the command that started it goes on",
+        "finished": "Finished",
+    }
+    lines = [f"{found.folder}: {said[found.state]}."]
+    if found.progress is not None and found.state != "finished":
+        lines.append(_under_way(found.progress, found.state == "running"))
+    for turn in found.iterations:
+        means = ", ".join(f"{name} {mean:.3f}" for name, mean in turn.gate.items())
+        lines.append(f"{turn.candidate}: {turn.outcome}{f' ({means})' if means else ''}")
+    if found.stages:
+        seconds = sum(found.stages.values())
+        lines.append(f"{len(found.stages)} stages finished, which took {_time(seconds)}.")
+    return "\n".join(lines)
+
+
+def _under_way(progress: Progress, running: bool) -> str:
+    where = f"{progress.stage or 'between stages'}"
+    if progress.doing:
+        where += f": {progress.doing}, {progress.done}/{progress.total} {progress.unit}"
+        where += f", {progress.rate:.1f}/s"
+    if not running:
+        return f"killed in {where}"
+    if progress.left is not None:
+        where += f", {_time(max(0.0, progress.left - (time.time() - progress.at)))} left"
+    since = _time(time.time() - progress.since)
+    return f"{where} (process {progress.pid} on {progress.host}, for {since})"
+
+
+def _time(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def _progress(path: Path) -> Progress | None:
+    try:
+        return parse(Progress, read_json(path), str(path))
+    except UserError:  # the run ended just now
+        return None
+
+
+def _stages(folder: Path) -> Iterator[tuple[str, float]]:
+    for path in sorted(folder.glob(f"*/*/{MANIFEST}")):
+        if not path.parent.name.startswith("."):
+            manifest = parse(Manifest, read_json(path), str(path))
+            yield str(path.parent.relative_to(folder)), manifest.seconds
