@@ -22,7 +22,6 @@ import tasks
 import tasks.factscore
 import tasks.just_eval
 from harness import settings as files
-from harness.errors import UserError
 from harness.judge.backend import Backend
 from harness.judge.budget import Meter
 from harness.judge.cache import Cache, default_path
@@ -123,18 +122,4 @@ def _backend(settings: JudgeSettings) -> Backend:
         return InProcess(settings)
     from harness.judge.client import ChatServer
 
-    return ChatServer(settings, _key(settings.api_key_env))
-
-
-def _key(name: str | None) -> str | None:
-    """The key in the environment variable `name`."""
-    if name is None:
-        return None
-    key = os.environ.get(name, "").strip()
-    if not key:
-        raise UserError(f"The environment variable {name} is empty: put the judge's key into it.")
-    if not (key.isascii() and key.isprintable()) or " " in key:
-        raise UserError(
-            f"What the environment variable {name} holds is no key: it has odd characters."
-        )
-    return key
+    return ChatServer(settings, settings.key())

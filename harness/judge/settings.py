@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import Field, JsonValue, model_validator
 
 from harness.schema import Record
+from harness.serving.settings import ServerSettings
 
 OURS = {"model", "messages", "stream", "n", "max_tokens", "max_completion_tokens"} | {
     *("temperature", "top_p", "seed", "response_format", "logprobs", "top_logprobs")
@@ -31,23 +30,14 @@ class Budget(Record):
     dollars: float | None = Field(default=None, ge=0, description="needs a price")
 
 
-class JudgeSettings(Record):
+class JudgeSettings(ServerSettings):
     """A judge: a chat server by `base_url`, or a model in this process by `engine`."""
 
-    base_url: str | None = Field(
-        default=None, description="of an OpenAI-compatible server, usually ending in /v1"
-    )
     engine: Literal["hf"] | None = Field(
         default=None, description="hf: transformers, in this process"
     )
     model: str = Field(
         min_length=1, description="as the server calls it; engine: a model folder or hub name"
-    )
-    revision: str | None = Field(
-        default=None, description="of the weights; a server's is taken on trust, as part of the id"
-    )
-    api_key_env: str | None = Field(
-        default=None, description="the name of the environment variable that holds the key"
     )
     temperature: float | None = Field(
         default=0.0, ge=0, le=2, description="0 is greedy; null: not sent, for servers that refuse"
@@ -65,18 +55,6 @@ class JudgeSettings(Record):
     extra_body: dict[str, JsonValue] = Field(
         default_factory=dict, description="sent with every call; part of the judge's identity"
     )
-    max_concurrency: int = Field(default=16, ge=1, le=1024, description="calls at a time")
-    requests_per_minute: float | None = Field(default=None, gt=0)
-    tokens_per_minute: float | None = Field(
-        default=None, gt=0, description="read and written together"
-    )
-    timeout: float = Field(default=300.0, gt=0, description="seconds that one try may take in all")
-    max_attempts: int = Field(
-        default=5, ge=1, le=20, description="tries a call, the first included"
-    )
-    backoff: float = Field(
-        default=1.0, gt=0, description="seconds before the second try, doubled with every try"
-    )
     cache: Path | None = Field(
         default=None, description="where replies are kept; default ~/.cache/rlrf/judge.sqlite"
     )
@@ -85,39 +63,12 @@ class JudgeSettings(Record):
     device: str = Field(default="auto", description="engine: cpu, cuda; auto is CUDA if there is")
     dtype: str = Field(default="auto", description="engine: auto is that of the weights")
 
-    # The checks are on the whole, so that no error shows a secret that stands in a wrong place.
     @model_validator(mode="after")
     def _one_door(self) -> Self:
         if (self.base_url is None) == (self.engine is None):
             raise ValueError("give either base_url (a server) or engine (in this process)")
         if self.engine and (self.temperature or self.top_p or self.extra_body):
             raise ValueError("with engine, decoding is greedy: no temperature, top_p or extra_body")
-        return self
-
-    @model_validator(mode="after")
-    def _plain_address(self) -> Self:
-        if self.base_url is None:
-            return self
-        try:
-            url = urlsplit(self.base_url)
-            has_host = bool(url.hostname) and url.port != 0
-        except ValueError:
-            raise ValueError("base_url is not an address") from None
-        if url.scheme not in ("http", "https") or not has_host:
-            raise ValueError("base_url starts with http:// or https:// and names a host")
-        if url.username or url.password or url.query or url.fragment:
-            raise ValueError(
-                "base_url is an address without user, password, query or fragment; "
-                "a key belongs in an environment variable, named in api_key_env"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _no_secret(self) -> Self:
-        if self.api_key_env is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", self.api_key_env):
-            raise ValueError(
-                "api_key_env is the name of an environment variable, in capitals, not the key"
-            )
         return self
 
     @model_validator(mode="after")

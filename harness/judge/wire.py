@@ -8,29 +8,17 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any
 
 from harness.judge.backend import Answer, failure_of
 from harness.judge.budget import Tokens, tokens_of
 from harness.judge.settings import JudgeSettings
 from harness.schema import Call, Reply, digest
+from harness.serving.wire import NotACompletionError, Wish, first_choice
 
 SCHEMA, LOGPROBS = "a JSON schema", "log-probabilities"
 
 TOP_LOGPROBS = 20  # the most that servers give
-MAX_MESSAGE = 200  # characters
-MOST_TOKENS = 10**8  # a count beyond is nonsense
-
-
-class NotACompletionError(Exception):
-    """The body is no chat completion; the message says what is wrong with it."""
-
-
-class Wish(NamedTuple):
-    """What a call would like, and a server may be unable to give."""
-
-    kind: str
-    what: str = ""  # which schema: a server may take one and not another
 
 
 def wishes(call: Call) -> list[Wish]:
@@ -69,21 +57,16 @@ def read(body: bytes, choices: Sequence[str], need: Tokens) -> Answer:
     Raises:
         NotACompletionError: not JSON, no `choices`, no message.
     """
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
-        raise NotACompletionError("the server's reply is not JSON") from None
-    try:
-        choice = value["choices"][0]
-        message = choice["message"]
-        content = message.get("content")
-    except (KeyError, IndexError, TypeError, AttributeError):
-        said = _message(value)
-        raise NotACompletionError(
-            f"the server's reply has no choices{': ' if said else ''}{said}"
-        ) from None
+    choice, usage = first_choice(body)
+    message = choice.get("message")
+    if not isinstance(message, dict):
+        raise NotACompletionError("the server's reply has no message")
+    content = message.get("content")
     text = content if isinstance(content, str) else ""
-    used = _used(value.get("usage"), need, text)
+    used = Tokens(
+        need.prompt if usage.prompt is None else usage.prompt,
+        tokens_of(text) if usage.completion is None else usage.completion,
+    )
     finish = choice.get("finish_reason")
     if finish == "content_filter":
         failure = "the server's content filter stopped the reply"
@@ -92,40 +75,6 @@ def read(body: bytes, choices: Sequence[str], need: Tokens) -> Answer:
     else:
         failure = failure_of(text, is_cut=finish == "length")
     return Answer(Reply(text=text, failure=failure, logprobs=_logprobs(choice, choices)), used)
-
-
-def error_message(body: bytes) -> str:
-    """What an error's body says, as one short printable line; '' if it says nothing."""
-    try:
-        return _message(json.loads(body))
-    except (ValueError, RecursionError):
-        return ""
-
-
-def _message(value: Any) -> str:
-    if not isinstance(value, dict):
-        return ""
-    said = next((value[k] for k in ("error", "detail", "message") if value.get(k)), "")
-    if isinstance(said, dict):
-        said = said.get("message", "")
-    if not isinstance(said, str):
-        return ""
-    # Control characters could write anywhere on a terminal.
-    plain = "".join(c if c.isprintable() else " " for c in said[: 4 * MAX_MESSAGE])
-    return " ".join(plain.split())[:MAX_MESSAGE]
-
-
-def _used(usage: Any, need: Tokens, text: str) -> Tokens:
-    told = usage if isinstance(usage, dict) else {}
-    prompt, completion = told.get("prompt_tokens"), told.get("completion_tokens")
-    return Tokens(
-        prompt if _is_count(prompt) else need.prompt,
-        completion if _is_count(completion) else tokens_of(text),
-    )
-
-
-def _is_count(value: Any) -> TypeGuard[int]:
-    return type(value) is int and 0 <= value <= MOST_TOKENS
 
 
 def _logprobs(choice: dict[str, Any], choices: Sequence[str]) -> dict[str, float] | None:

@@ -30,7 +30,6 @@ from harness.judge.budget import Tokens
 from harness.judge.cache import Cache
 from harness.judge.calibrate import read_labels
 from harness.judge.config import load_judging
-from harness.judge.pace import retry_after
 from harness.judge.saved import Saved
 from harness.leaderboard import Board
 from harness.leaderboard import merge as merging
@@ -55,6 +54,8 @@ from harness.schema import (
     Sample,
     digest,
 )
+from harness.serving import wire as served
+from harness.serving.pace import retry_after
 from harness.store import jsonl_bytes
 from rlrf import config
 from rlrf.feedback_model import asking
@@ -376,13 +377,13 @@ def pairwise_verdict(data: bytes) -> None:
 
 @parser
 def wire_completion(data: bytes) -> None:
-    with contextlib.suppress(wire.NotACompletionError):
+    with contextlib.suppress(served.NotACompletionError):
         answer = wire.read(data, ("True", "False"), Tokens(10, 100))
         assert answer.reply.failure or answer.reply.text.strip()
         assert answer.used.prompt >= 0 and answer.used.completion >= 0
         storable(answer.reply)
-    message = wire.error_message(data)
-    assert len(message) <= wire.MAX_MESSAGE and message.isprintable()
+    message = served.error_message(data)
+    assert len(message) <= served.MAX_MESSAGE and message.isprintable()
 
 
 @parser

@@ -14,8 +14,9 @@ import pytest
 from faulty import Act, Asked, FaultyServer, completion, echo
 
 from harness.errors import UserError
-from harness.judge import client, pace
 from harness.schema import Call
+from harness.serving import pace
+from harness.serving import server as serving
 
 SLEEP = asyncio.sleep
 SCHEMA = {"type": "object", "properties": {"score": {"type": "integer"}}}
@@ -62,7 +63,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     found = Clock()
-    for module in (client, pace):
+    for module in (serving, pace):
         monkeypatch.setattr(module, "time", found)
     monkeypatch.setattr(asyncio, "sleep", found.sleep)
     return found
@@ -334,7 +335,7 @@ def test_failures_between_answers_are_no_reason_to_give_up(serve, judge_of):
 
 
 def test_a_reply_of_endless_length_is_cut_off(serve, judge_of, monkeypatch):
-    monkeypatch.setattr(client, "MAX_BODY", 50_000)
+    monkeypatch.setattr(serving, "MAX_BODY", 50_000)
     server = serve(always(Act(body=completion("x" * 60_000))))
     [reply] = judge_of(server).ask(calls(1))
     assert reply.failure == "the server's reply is longer than 50,000 bytes"
@@ -342,7 +343,7 @@ def test_a_reply_of_endless_length_is_cut_off(serve, judge_of, monkeypatch):
 
 
 def test_a_small_response_that_unpacks_to_a_large_one_is_cut_off(serve, judge_of, monkeypatch):
-    monkeypatch.setattr(client, "MAX_BODY", 50_000)
+    monkeypatch.setattr(serving, "MAX_BODY", 50_000)
     packed = gzip.compress(completion("x" * 50_000_000))
     server = serve(always(Act(body=packed, headers={"Content-Encoding": "gzip"})))
     [reply] = judge_of(server).ask(calls(1))

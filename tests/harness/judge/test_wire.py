@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.judge.budget import Tokens
-from harness.judge.wire import NotACompletionError, error_message, read
+from harness.judge.wire import read
+from harness.serving.wire import NotACompletionError, error_message
 
 NEED = Tokens(10, 100)
 
