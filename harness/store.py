@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import glob
 import gzip
 import hashlib
 import json
@@ -123,10 +124,11 @@ def sole_user(folder: Path) -> Iterator[None]:
 
 def is_in_use(folder: Path) -> bool:
     """Whether a process is the `sole_user` of `folder`; one that was killed is not."""
-    try:
-        descriptor = os.open(folder / LOCK, os.O_RDONLY)
-    except FileNotFoundError:
-        return False
+    return (folder / LOCK).exists() and _is_locked(folder / LOCK)
+
+
+def _is_locked(path: Path) -> bool:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -279,12 +281,17 @@ def new_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling that becomes `path` when the block succeeds.
 
     An existing `path` is replaced. If the block raises, nothing of it remains and `path` stays
-    as it was.
+    as it was; what a killed process left of it is removed.
     """
     with _disk_errors(path):
         make_folder(path.parent)
+        for other in path.parent.glob(f".{glob.escape(path.name)}.*{TEMPORARY}"):
+            if other.is_dir() and not _is_locked(other):
+                shutil.rmtree(other)
         temporary = Path(tempfile.mkdtemp(TEMPORARY, f".{path.name}.", path.parent))
+        at_work = os.open(temporary, os.O_RDONLY)
     try:
+        fcntl.flock(at_work, fcntl.LOCK_EX)
         yield temporary
         with _disk_errors(path):
             os.chmod(temporary, 0o755)
@@ -296,6 +303,7 @@ def new_folder(path: Path) -> Iterator[Path]:
                 os.replace(temporary, path)
             _fsync(path.parent)
     finally:  # what is left there is half done, or was replaced
+        os.close(at_work)
         shutil.rmtree(temporary, ignore_errors=True)
 
 
