@@ -1,11 +1,12 @@
 """Engines turn prompts into text: one door, `generate(prompts, sampling) -> completions`.
 
 Import an engine from its own module (`harness.engines.hf`), so that its libraries load only
-where it is used.
+where it is used; `harness.engines.choice` opens one by its name.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
@@ -32,6 +33,12 @@ class Sampling:
         return asdict(self) | {"stop": list(self.stop)}
 
 
+def seed_of(sampling: Sampling, prompt: str, sample: int) -> int:
+    """The 128 bits that all randomness of one sample comes from."""
+    named = f"{sampling.seed}/{sample}/{prompt}".encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.sha256(named).digest()[:16], "little")
+
+
 @dataclass(frozen=True)
 class Completion:
     """One generated text, cut before the stop string that ended it."""
@@ -43,7 +50,10 @@ class Completion:
 
 
 class Engine(Protocol):
-    """A loaded model. `model_digest` covers weights, configuration and tokenizer."""
+    """A loaded model. `model_digest` covers weights, configuration and tokenizer.
+
+    It is None where the weights are not known: a server's.
+    """
 
     name: str
     model_id: str

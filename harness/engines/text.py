@@ -1,0 +1,98 @@
+"""What engines share about text: prompts rendered and encoded, answers cut, sampling checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from harness.engines import Sampling
+from harness.errors import UserError
+from harness.progress import say
+from harness.schema import FinishReason, Message
+
+
+def render(tokenizer: Any, messages: Sequence[Message]) -> str:
+    """The prompt text of a conversation, ready for the assistant's turn.
+
+    Without a chat template, or a tokenizer, it is the messages' contents, a blank line between
+    them. A template that knows no system role gets the system's words at the head of the first
+    turn.
+    """
+    import jinja2
+
+    if tokenizer is None or tokenizer.chat_template is None:
+        return "\n\n".join(message.content for message in messages)
+    turns = [message.model_dump() for message in messages]
+    try:
+        return _apply_template(tokenizer, turns)
+    except jinja2.TemplateError:
+        if len(turns) < 2 or turns[0]["role"] != "system":
+            raise
+        told, first, *rest = turns
+        first = first | {"content": f"{told['content']}\n\n{first['content']}"}
+        return _apply_template(tokenizer, [first, *rest])
+
+
+def _apply_template(tokenizer: Any, turns: list[dict[str, str]]) -> str:
+    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+
+
+def encode(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of a prompt, as lm-eval's `hf` model has them.
+
+    Special tokens are the tokenizer's own affair, but a text that starts with the BOS token does
+    not get another.
+    """
+    bos = tokenizer.bos_token
+    if bos and text.startswith(bos):
+        return list(tokenizer.encode(text, add_special_tokens=False))
+    return list(tokenizer.encode(text))
+
+
+def encode_all(tokenizer: Any, prompts: Sequence[str], room: int) -> list[list[int]]:
+    """Token ids of each prompt, at most `room`, at least one; what is too long loses its beginning,
+    with a warning."""
+    known: dict[str, list[int]] = {}
+    for prompt in prompts:
+        if prompt not in known:
+            known[prompt] = encode(tokenizer, prompt) or [_start(tokenizer)]
+    cut = sum(len(ids) > room for ids in known.values())
+    if cut:
+        say(
+            f"{cut} of {len(known)} prompts were longer than the {room} tokens that the "
+            "context leaves them: their beginning was cut off."
+        )
+    return [known[prompt][-room:] for prompt in prompts]
+
+
+def _start(tokenizer: Any) -> int:
+    """What stands before an empty prompt."""
+    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    return int(bos if bos is not None else eos if eos is not None else 0)
+
+
+def cut(text: str, reason: FinishReason, stop: Sequence[str]) -> tuple[str, FinishReason]:
+    """`text` before the first stop string in it, and why it ends there."""
+    places = [at for s in stop if (at := text.find(s)) >= 0]
+    return (text[: min(places)], "stop") if places else (text, reason)
+
+
+def check_sampling(sampling: Sampling, context: int | None = None) -> None:
+    """See that `sampling` can be done, within `context` tokens where that is known.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if sampling.max_tokens < 1:
+        raise UserError(f"max_tokens is {sampling.max_tokens}: at least 1 is needed.")
+    if context is not None and sampling.max_tokens >= context:
+        raise UserError(
+            f"max_tokens is {sampling.max_tokens}, and the model's context of {context} tokens "
+            f"must hold the prompt too: choose 1 to {context - 1}."
+        )
+    if sampling.n < 1 or not 0 < sampling.top_p <= 1 or not 0 <= sampling.temperature < math.inf:
+        raise UserError(
+            f"n is {sampling.n}, top_p {sampling.top_p}, temperature {sampling.temperature}: n is "
+            "at least 1, top_p above 0 and at most 1, temperature at least 0."
+        )
