@@ -55,6 +55,21 @@ def race(
     return row
 
 
+def within(
+    claim: str, limit: float, work: Callable[[], object], *, rounds: int, **details: Any
+) -> dict[str, Any]:
+    """A row on a time limit in seconds: `ratio` is the limit over what `work` takes."""
+    work()  # warm
+    took = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        work()
+        took.append((limit, time.perf_counter() - started))
+    row = {"claim": claim, **interval(took), "rounds": rounds, "target": 1.0, **details}
+    say(f"{claim}: {row['ours_seconds']:.3f} s of {limit:g}")
+    return row
+
+
 def interval(seconds: Sequence[tuple[float, float]]) -> dict[str, float]:
     """Of (theirs, ours) a round: the ratio with its 95 % interval, and each side's median."""
     logs = np.log([theirs / ours for theirs, ours in seconds])

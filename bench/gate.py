@@ -1,20 +1,22 @@
 """How long the gate takes on a large evaluation.
 
-.venv/bin/python bench/gate_speed.py --items 10000 --metrics 8
+    python bench/gate.py --items 10000 --metrics 8 --out gate.json
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import statistics
-import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import ratio
 
 from harness.gate import decide
 from harness.schema import Evaluation, Metric, ModelRef, Policy, Rule, Score, digest
+
+LIMIT = 0.1  # seconds
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,11 @@ def made(items: list[str], metrics: list[Metric], seed: int) -> Made:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--items", type=int, default=10_000)
     parser.add_argument("--metrics", type=int, default=8)
-    parser.add_argument("--times", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--out", type=Path)
     told = parser.parse_args()
     items = [hashlib.sha256(str(i).encode()).hexdigest() for i in range(told.items)]
     metrics = [
@@ -73,17 +76,13 @@ def main() -> None:
     ]
     policy = Policy(rules=[Rule(task="speed", metric=m.name, margin=0.05) for m in metrics])
     before, after = ({"speed": made(items, metrics, seed)} for seed in (0, 1))
-    decide(policy, before, after)  # imports
-    took = []
-    for _ in range(told.times):
-        started = time.perf_counter()
-        decide(policy, before, after)
-        took.append(time.perf_counter() - started)
-    print(
-        f"decide, {told.items:,} items x {told.metrics} metrics: median "
-        f"{statistics.median(took):.3f} s, from {min(took):.3f} to {max(took):.3f} s "
-        f"over {told.times} runs"
+    row = ratio.within(
+        f"the gate on {told.items:,} items x {told.metrics} metrics within {LIMIT:g} s",
+        LIMIT,
+        lambda: decide(policy, before, after),
+        rounds=told.rounds,
     )
+    ratio.publish([row], told.out)
 
 
 if __name__ == "__main__":
