@@ -105,6 +105,11 @@ class Turn:
         """Where what `train.report_to` names writes: not in a stage, as it holds clocks."""
         return self.lab.run.folder / "logs" / self.place
 
+    @property
+    def references(self) -> Path:
+        """What references gave to pairs: not in a stage, as it outlives one that is cut off."""
+        return self.lab.run.folder / "references"
+
     def seed(self, place: str) -> int:
         return self.lab.seed(self.number, place)
 

@@ -7,6 +7,8 @@ those, with `train.loss: {hinge: 1, sft: .1}` it is SLiC-HF; a reward model that
 
 from __future__ import annotations
 
+from functools import partial
+
 from rlrf import stages
 from rlrf.lab import Turn
 from rlrf.pairs import make_pairs
@@ -19,4 +21,4 @@ def improve(turn: Turn) -> Attempt:
     explored = stages.explored(turn)
     responses = stages.ranked(turn, explored)
     pairs, report = make_pairs(responses, turn.lab.config.pairs, turn.seed("pairs"))
-    return stages.learn(turn, pairs, report, dpo)
+    return stages.learn(turn, pairs, report, partial(dpo, references=turn.references))

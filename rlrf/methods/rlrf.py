@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from rlrf import stages
 from rlrf.feedback import Judged
@@ -24,7 +25,7 @@ def improve(turn: Turn) -> Attempt:
     pairs, report = pair(turn, judged.records + rejudged.records)
     sampled = len(explored.records) + len(refined.records)  # with those that were not promising
     report = report.model_copy(update={"sampled": sampled})
-    return stages.learn(turn, pairs, report, dpo)
+    return stages.learn(turn, pairs, report, partial(dpo, references=turn.references))
 
 
 def pair(turn: Turn, judged: Sequence[Judged]) -> tuple[list[Pair], LessonReport]:

@@ -1,7 +1,8 @@
 """Direct preference optimisation (R. Rafailov et al., arXiv 2305.18290), by TRL.
 
 The reference is the policy that training starts from: its log-probabilities are computed once,
-before the first step, so that no second model is held.
+before the first step, so that no second model is held. Of TRL's trainer only the way to the
+log-probabilities is our own (`shared_prompt`, where the model suits it).
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.progress import track
+from harness.progress import Advance, track
+from harness.schema import digest
 from harness.store import write_jsonl
 from rlrf.checkpoint import Checkpoint
 from rlrf.config import Adapter, Device, Training
 from rlrf.pairs import Pair
 from rlrf.quiet import quiet
 from rlrf.training import fitting
+from rlrf.training.reference import Kept
 
 METRICS = {
     "loss": "loss",
@@ -44,43 +47,37 @@ def dpo(
     seed: int,
     out: Path,
     logs: Path | None = None,
+    references: Path | None = None,
 ) -> None:
     """Train `start` on `pairs` and save it under `out`; `fitting.checkpoint(out, ...)` names it.
 
     Writes `out/model` or, with `adapter`, `out/adapter`, and `out/metrics.jsonl`, one row a step:
     `loss`, mean log-probabilities of chosen and rejected responses (summed over tokens), their
     implicit rewards and margin. A likelihood of the chosen that falls with the margin rising is
-    displacement.
+    displacement. What the reference gives to the pairs is kept in the folder `references`, and is
+    not computed again where it is there.
 
     Raises:
         DivergedError: the loss is not a number.
         UserError: every prompt is longer than `config.max_length`.
     """
     import datasets
-    from trl import DPOConfig, DPOTrainer
-
-    class Trainer(DPOTrainer):  # type: ignore[misc]
-        def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
-            """The rows are token ids already: TRL would tokenize prompt and response as one."""
-            return dataset
-
-        def compute_ref_log_probs(self, *args: Any) -> Any:
-            found = super().compute_ref_log_probs(*args)
-            advance(1)
-            return found
+    from trl import DPOConfig
 
     tokenizer = fitting.load_tokenizer(start)
     model, lora = fitting.load_model(start, adapter, device)
     max_length = fitting.room(model, config)
     rows = tokenize(pairs, tokenizer, max_length)
     fitting.check_room("pairs", len(rows), len(pairs), max_length)
+    shared = _share_prompts(model)
     total = math.ceil(len(rows) / config.batch_size) + fitting.steps(len(rows), config)
     with (
         fitting.session(config, device, seed, logs) as arguments,
         track(f"train from {start.name}", total, "steps") as advance,
     ):
         watch = fitting.watch(advance, METRICS)
-        trainer = Trainer(
+        arithmetic = [start.digest, str(model.dtype), arguments["bf16"], device.device]
+        trainer = _trainer(Kept(references, digest(arithmetic)), shared, advance)(
             model=model,
             args=DPOConfig(
                 **arguments,
@@ -101,6 +98,79 @@ def dpo(
     fitting.save(trainer.model, tokenizer, start, adapter, out)
 
 
+def _share_prompts(model: Any) -> bool:
+    """Let `model` read prompts once, if it suits that."""
+    from rlrf.training import shared_prompt
+
+    base = model.get_base_model() if hasattr(model, "peft_config") else model
+    suits = shared_prompt.suits(base)
+    if suits:
+        shared_prompt.prepare(base)
+    return suits
+
+
+def _trainer(kept: Kept, shared: bool, advance: Advance) -> Any:
+    """The class of TRL's trainer, with log-probabilities by `shared_prompt` if `shared`, and those
+    of the reference only where they are not `kept`."""
+    from trl import DPOTrainer
+
+    from rlrf.training import shared_prompt
+
+    class Trainer(DPOTrainer):  # type: ignore[misc]
+        def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
+            """The rows are token ids already: TRL would tokenize prompt and response as one."""
+            return dataset
+
+        def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
+            keys = {
+                side: [kept.key(row["prompt_ids"], row[f"{side}_ids"]) for row in dataset]
+                for side in ("chosen", "rejected")
+            }
+            batches = [
+                range(len(dataset))[at : at + batch_size]
+                for at in range(0, len(dataset), batch_size)
+            ]
+            # Whole batches, as rounding depends on what is computed together.
+            missing = [
+                batch
+                for batch in batches
+                if any(of_side[i] not in kept.known for of_side in keys.values() for i in batch)
+            ]
+            advance(len(batches) - len(missing))
+            if missing:
+                places = [i for batch in missing for i in batch]
+                found = super()._precompute_ref_logps(dataset.select(places), name, batch_size)
+                kept.add(
+                    {
+                        of_side[i]: logp
+                        for side, of_side in keys.items()
+                        for i, logp in zip(places, found[f"ref_{side}_logps"], strict=True)
+                    }
+                )
+            for side, of_side in keys.items():
+                logps = [kept.known[key] for key in of_side]
+                dataset = dataset.add_column(f"ref_{side}_logps", logps)
+            return dataset
+
+        def compute_ref_log_probs(self, model: Any, inputs: Any) -> Any:
+            found = super().compute_ref_log_probs(reader(model), inputs)
+            advance(1)
+            return found
+
+        def _compute_loss(self, model: Any, inputs: Any, return_outputs: bool) -> Any:
+            return super()._compute_loss(reader(model), inputs, return_outputs)
+
+        def log(self, logs: dict[str, float], *args: Any) -> None:
+            for name in shared_prompt.UNMEASURED if shared else ():
+                self._metrics["train"].pop(name, None)
+            super().log(logs, *args)
+
+    def reader(model: Any) -> Any:
+        return shared_prompt.reader(model) if shared else model
+
+    return Trainer
+
+
 def tokenize(pairs: Sequence[Pair], tokenizer: Any, max_length: int) -> list[dict[str, list[int]]]:
     """Token ids of the pairs whose chosen response fits into `max_length` with its prompt."""
     rows = []
@@ -109,5 +179,8 @@ def tokenize(pairs: Sequence[Pair], tokenizer: Any, max_length: int) -> list[dic
         chosen = fitting.encode_response(pair.chosen, tokenizer)
         rejected = fitting.encode_response(pair.rejected, tokenizer, cut=pair.rejected_cut)
         if len(prompt) + len(chosen) <= max_length:
-            rows.append({"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected})
+            room = max_length - len(prompt)
+            rows.append(
+                {"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected[:room]}
+            )
     return rows
