@@ -131,3 +131,66 @@ def test_a_second_process_is_told(tmp_path):
     process.join(30)
     with open_run(tmp_path / "run", COMMON):
         pass
+
+
+def test_a_run_of_another_version_is_named_with_both(tmp_path):
+    with open_run(tmp_path / "run", {"code": "0.1.0", "model": "a"}):
+        pass
+    later = {"code": "0.2.0", "model": "a"}
+    with (
+        pytest.raises(UserError, match=r"0\.1\.0, this is 0\.2\.0"),
+        open_run(tmp_path / "run", later),
+    ):
+        pass
+    with (
+        pytest.raises(UserError, match="another model"),
+        open_run(tmp_path / "run", later | {"model": "b"}),
+    ):
+        pass
+
+
+def test_a_process_killed_before_it_said_what_run_it_is_leaves_a_folder_that_can_be_used(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").touch()
+    (tmp_path / "run" / ".run.json.abcd.rlrf.tmp").write_text("{")
+    with open_run(tmp_path / "run", COMMON) as run:
+        assert {path.name for path in run.folder.iterdir()} >= {"run.json"}
+
+
+def test_starting_over_can_be_killed_and_repeated(tmp_path, monkeypatch):
+    with open_run(tmp_path / "run", COMMON) as run:
+        run.stage("a", [], writer([]))
+        run.stage("b", [], writer([]))
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt), open_run(tmp_path / "run", COMMON, fresh=True):
+            pass
+    with open_run(tmp_path / "run", {"config": "x"}, fresh=True) as run:
+        assert {path.name for path in run.folder.iterdir() if path.is_dir()} == set()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        OSError(28, "No space left on device"),
+        RuntimeError("I/O error: No space left on device (os error 28)"),
+    ],
+    ids=["python", "safetensors"],
+)
+def test_a_full_disk_is_said_and_the_stages_before_are_kept(tmp_path, fault):
+    def full(folder):
+        (folder / "half").write_text("half")
+        raise fault
+
+    with open_run(tmp_path / "run", COMMON) as run:
+        run.stage("a", [], writer([]))
+        with pytest.raises(UserError, match=r"No space left in .*run: free some, and"):
+            run.stage("b", [], full)
+        assert not list(run.folder.glob("*b*"))
+    with open_run(tmp_path / "run", COMMON) as run:
+        run.stage("a", [], lambda folder: pytest.fail("made twice"))
+        run.stage("b", [], writer([]))

@@ -1,0 +1,102 @@
+"""Killed or not, here or there: the same commands end with the same bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.errors import UserError
+from harness.evaluate import evaluate
+from harness.store import sole_user
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "bench"))
+
+import soak  # noqa: E402
+
+ALONE = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "RLRF_LOG": "json"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_commands_killed_at_random_moments_end_with_the_same_bytes(tmp_path: Path) -> None:
+    command = [sys.executable, ROOT / "bench" / "soak.py", "--kills", "5", "--out", "soak.json"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | ALONE, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads((tmp_path / "soak.json").read_text())
+    assert found["kills"] == 5
+    assert found["files"] > 40 and found["bytes"] > 2**20
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_two_machines_alike_make_the_same_bytes(tmp_path: Path) -> None:
+    """Other processes, hash seeds and folders; what holds clocks is named in `soak.TIMED`."""
+    model = soak.seed_policy()
+    made = []
+    for name in ("one", "two"):
+        folder = tmp_path / name
+        folder.mkdir()
+        adapter = "adapter: {r: 4}\n"
+        (folder / "config.yaml").write_text(soak.CONFIG.format(model=model) + adapter)
+        subprocess.run(
+            [Path(sys.executable).parent / "rlrf", *soak.COMMANDS[0].split()],
+            cwd=folder,
+            env=os.environ | ALONE | {"PYTHONHASHSEED": str(len(made) + 1)},
+            capture_output=True,
+            check=True,
+        )
+        made.append(soak.contents(folder))
+    soak.compare(*made)
+    assert any(name.endswith("adapter_model.safetensors") for name in made[0])
+    assert {"board/ledger.jsonl", "run/iter_1/pairs/pairs.jsonl"} <= made[0].keys()
+
+
+def test_a_second_evaluation_into_one_folder_is_told(tmp_path: Path, tiny_model: Path) -> None:
+    from harness.engines.hf import HFEngine
+
+    engine = HFEngine(tiny_model)
+    with sole_user(tmp_path / "out"), pytest.raises(UserError, match="Another process works in"):
+        evaluate(engine, ["mini_gsm8k"], limit=1, max_tokens=2, out=tmp_path / "out")
+    evaluate(engine, ["mini_gsm8k"], limit=1, max_tokens=2, out=tmp_path / "out")
+
+
+def test_a_killed_evaluation_goes_on(tmp_path: Path, tiny_model: Path) -> None:
+    from harness.engines.hf import HFEngine
+
+    engine = HFEngine(tiny_model)
+    options = {"limit": 6, "max_tokens": 4, "temperature": 1.0, "repeats": 2}
+    whole = evaluate(engine, ["mini_gsm8k"], **options)
+    generated: list[int] = []
+
+    class Dying:
+        """The engine of a process that dies when it has been asked twice: a fault's fake."""
+
+        def __init__(self, parts: int) -> None:
+            self.parts = parts
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(engine, name)
+
+        def generate(self, prompts: list[str], *rest: object) -> object:
+            if not self.parts:
+                raise KeyboardInterrupt
+            self.parts -= 1
+            generated.append(len(prompts))
+            return engine.generate(prompts, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("harness.kept.AT_A_TIME", 4)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(Dying(2), ["mini_gsm8k"], out=tmp_path, **options)
+        found = evaluate(Dying(9), ["mini_gsm8k"], out=tmp_path, **options)
+    assert found == whole
+    assert sum(generated) == 6
+    assert not list(tmp_path.glob(".parts"))
