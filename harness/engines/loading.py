@@ -1,0 +1,120 @@
+"""Loading for the `transformers` engine: model, tokenizer and adapter, or a sentence why not."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness import memory
+from harness.errors import UserError
+from harness.models import ADAPTER_CONFIG, check_weights
+
+DEFAULT_CONTEXT = 2048
+
+
+def find_device(name: str) -> torch.device:
+    """The device called `name`; "auto" is CUDA where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(name)
+        torch.empty(1, device=found)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"There is no device '{name}' here; leave it at auto, or say cpu or cuda."
+        ) from error
+    return found
+
+
+def load_model(folder: Path, device: torch.device, dtype: str) -> Any:
+    """The causal language model in `folder`."""
+    from transformers import AutoModelForCausalLM
+
+    with _quiet():
+        try:
+            model, info = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+        except Exception as error:
+            if memory.is_out_of_memory(error):
+                raise
+            raise UserError(f"Cannot load the model in {folder}: {_sentence(error)}") from error
+    if info["missing_keys"]:
+        names = sorted(info["missing_keys"])
+        raise UserError(
+            f"The weights in {folder} lack {len(names)} of the model's tensors ({names[0]}, ...): "
+            "they are another architecture's, or the folder is incomplete."
+        )
+    return model.to(device)
+
+
+def load_tokenizer(source: Any) -> Any:
+    """The tokenizer in the folder `source`; a loaded one is given back."""
+    from transformers import AutoTokenizer
+
+    if not isinstance(source, str | Path):
+        return source
+    try:
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=True)
+    except Exception as error:
+        raise UserError(f"Cannot load the tokenizer in {source}: {_sentence(error)}") from error
+
+
+def merge_adapter(model: Any, adapter: Path) -> Any:
+    """`model` with the LoRA folder `adapter` merged into its weights."""
+    from peft import PeftModel
+
+    if not (adapter / ADAPTER_CONFIG).exists():
+        raise UserError(f"{adapter} is no LoRA adapter: it has no {ADAPTER_CONFIG}.")
+    check_weights(adapter)
+    with _quiet():
+        try:
+            return PeftModel.from_pretrained(model, adapter).merge_and_unload()
+        except Exception as error:
+            raise UserError(
+                f"The adapter {adapter} does not fit the model: {_sentence(error)}"
+            ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the loading bars of `transformers`."""
+    from transformers.utils import logging as said
+
+    shown = said.is_progress_bar_enabled()
+    said.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            said.enable_progress_bar()
+
+
+def _sentence(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def context(config: Any, tokenizer: Any) -> int:
+    """The model's context in tokens, where lm-eval looks for it."""
+    text = getattr(config, "text_config", None) or config
+    for name in ("n_positions", "max_position_embeddings", "n_ctx"):
+        if getattr(text, name, None) is not None:
+            return int(getattr(text, name))
+    limit = tokenizer.model_max_length
+    return int(limit) if limit < 1e9 else DEFAULT_CONTEXT
+
+
+def ends(model: Any, tokenizer: Any) -> list[int]:
+    """The tokens that end an answer: the tokenizer's, and those of the generation_config."""
+    named = model.generation_config.eos_token_id if model.generation_config else None
+    found = {tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])}
+    return sorted(found - {None})
