@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import subprocess
 
 import pytest
 
@@ -194,3 +195,36 @@ def test_a_full_disk_is_said_and_the_stages_before_are_kept(tmp_path, fault):
     with open_run(tmp_path / "run", COMMON) as run:
         run.stage("a", [], lambda folder: pytest.fail("made twice"))
         run.stage("b", [], writer([]))
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 64 KiB, and what makes it larger."""
+    place = tmp_path / "disk"
+    place.mkdir()
+
+    def mount(*options):
+        command = ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", place]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+    if not mount("size=64k"):
+        pytest.skip("only root may mount a file system")
+    yield place, lambda: mount("remount", "size=4m")
+    subprocess.run(["umount", place], check=True)
+
+
+def test_on_a_disk_that_is_full_a_run_stops_and_goes_on_when_there_is_room(small_disk):
+    place, enlarge = small_disk
+
+    def save(folder):
+        (folder / "weights").write_bytes(b"w" * 2**17)
+
+    with open_run(place / "run", COMMON) as run:
+        first = run.records("a", Message, [], lambda: [HELLO])
+        with pytest.raises(UserError, match="No space left in"):
+            run.stage("b", [first], save)
+    assert enlarge()
+    with open_run(place / "run", COMMON) as run:
+        run.records("a", Message, [], lambda: pytest.fail("made twice"))
+        stage = run.stage("b", [first], save)
+    assert (stage.folder / "weights").stat().st_size == 2**17
