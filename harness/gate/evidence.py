@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -117,7 +118,7 @@ def _on_task(policy: Policy, before: Scored, after: Scored) -> Iterator[Evidence
         yield Evidence(
             rule,
             metric,
-            items=[item for item, keep in zip(old.items, kept, strict=True) if keep],
+            items=list(itertools.compress(old.items, kept.tolist())),
             baseline=old.values[kept, k],
             candidate=new.values[kept, k],
             lost=int(lost.sum()) + asked - max(old.answered, new.answered, len(old.items)),
