@@ -13,6 +13,8 @@ from typing import Any, Protocol
 
 from harness.schema import FinishReason, Message
 
+SEEDS = 2**31  # what other engines than ours take as a seed
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -41,12 +43,12 @@ def seed_of(sampling: Sampling, prompt: str, sample: int) -> int:
 
 @dataclass(frozen=True)
 class Completion:
-    """One generated text, cut before the stop string that ended it."""
+    """One generated text, cut before the stop string that ended it; None: nobody counted."""
 
     text: str
     finish_reason: FinishReason
-    prompt_tokens: int
-    completion_tokens: int
+    prompt_tokens: int | None
+    completion_tokens: int | None
 
 
 class Engine(Protocol):

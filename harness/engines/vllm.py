@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.engines import Completion, Sampling, seed_of
+from harness.engines import SEEDS, Completion, Sampling, seed_of
 from harness.engines.text import check_sampling, cut, encode, encode_all, render
 from harness.errors import UserError
 from harness.models import ADAPTER_CONFIG, CONFIG, check, check_weights, find, model_digest
@@ -19,7 +19,6 @@ from harness.schema import Message, digest
 from harness.store import read_json
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # of adapters, as vLLM makes room for them
-SEEDS = 2**31  # what any build of vLLM, and any server, takes as a seed
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 

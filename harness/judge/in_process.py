@@ -97,7 +97,7 @@ class InProcess:
                 meter.settle(asked.need, None)
             raise
         for asked, (completion,) in zip(batch, made, strict=True):
-            meter.settle(asked.need, Tokens(asked.need.prompt, completion.completion_tokens))
+            meter.settle(asked.need, Tokens(asked.need.prompt, completion.completion_tokens or 0))
             done(asked.place, _reply(completion, _logprobs(engine, asked)))
 
     def _load(self) -> HFEngine:
