@@ -69,7 +69,7 @@ def dpo(
     max_length = fitting.room(model, config)
     rows = tokenize(pairs, tokenizer, max_length)
     fitting.check_room("pairs", len(rows), len(pairs), max_length)
-    shared = _share_prompts(model)
+    shared = share_prompts(model)
     total = math.ceil(len(rows) / config.batch_size) + fitting.steps(len(rows), config)
     with (
         fitting.session(config, device, seed, logs) as arguments,
@@ -77,7 +77,7 @@ def dpo(
     ):
         watch = fitting.watch(advance, METRICS)
         arithmetic = [start.digest, str(model.dtype), arguments["bf16"], device.device]
-        trainer = _trainer(Kept(references, digest(arithmetic)), shared, advance)(
+        trainer = trainer_class(Kept(references, digest(arithmetic)), shared, advance)(
             model=model,
             args=DPOConfig(
                 **arguments,
@@ -98,7 +98,7 @@ def dpo(
     fitting.save(trainer.model, tokenizer, start, adapter, out)
 
 
-def _share_prompts(model: Any) -> bool:
+def share_prompts(model: Any) -> bool:
     """Let `model` read prompts once, if it suits that."""
     from rlrf.training import shared_prompt
 
@@ -109,7 +109,7 @@ def _share_prompts(model: Any) -> bool:
     return suits
 
 
-def _trainer(kept: Kept, shared: bool, advance: Advance) -> Any:
+def trainer_class(kept: Kept, shared: bool, advance: Advance) -> Any:
     """The class of TRL's trainer, with log-probabilities by `shared_prompt` if `shared`, and those
     of the reference only where they are not `kept`."""
     from trl import DPOTrainer

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,8 +49,8 @@ class Kept:
         return digest([self.reference, prompt, completion])
 
     def add(self, found: Mapping[str, float]) -> None:
-        """Know more, and keep it on disk."""
+        """Know more, and keep on disk what is a number."""
         self.known |= found
         if self._file is not None:
-            rows: Iterable[Known] = (Known(key=k, logp=v) for k, v in sorted(self.known.items()))
-            write_jsonl(self._file, rows)
+            finite = {key: logp for key, logp in self.known.items() if math.isfinite(logp)}
+            write_jsonl(self._file, (Known(key=k, logp=v) for k, v in sorted(finite.items())))
