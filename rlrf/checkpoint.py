@@ -6,14 +6,15 @@ import gc
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.models import model_digest
 from harness.schema import digest
-from rlrf.config import Device
+from rlrf.config import EngineConfig
 
 if TYPE_CHECKING:
     from harness.engines.hf import HFEngine
+    from harness.engines.vllm import VLLMEngine
 
 
 @dataclass(frozen=True)
@@ -32,35 +33,61 @@ class Checkpoint:
 
 
 class Engines:
-    """Loads checkpoints for generation, one at a time."""
+    """Loads checkpoints for generation, one at a time.
 
-    def __init__(self, device: Device) -> None:
-        self._device = device
-        self._loaded: tuple[Checkpoint, HFEngine] | None = None
+    Args:
+        rank: of the adapters to come, which vLLM makes room for.
+    """
 
-    def load(self, checkpoint: Checkpoint) -> HFEngine:
+    def __init__(self, config: EngineConfig, rank: int = 0) -> None:
+        self._config = config
+        self._rank = rank
+        self._hf: tuple[Checkpoint, HFEngine] | None = None
+        self._vllm: tuple[Path, VLLMEngine] | None = None
+
+    def load(self, checkpoint: Checkpoint) -> HFEngine | VLLMEngine:
         """The engine of `checkpoint`; the one before is released."""
+        if self._config.kind == "vllm":
+            return self._load_vllm(checkpoint)
+        return self.load_hf(checkpoint)
+
+    def load_hf(self, checkpoint: Checkpoint) -> HFEngine:
+        """The engine of `checkpoint`, for what asks how likely a text is."""
         from harness.engines.hf import HFEngine
 
-        if self._loaded is None or self._loaded[0] != checkpoint:
+        if self._hf is None or self._hf[0] != checkpoint:
             self.release()
-            engine = HFEngine(
-                checkpoint.model,
-                adapter=checkpoint.adapter,
-                device=self._device.device,
-                dtype=self._device.dtype,
-                max_batch=self._device.max_batch,
-            )
+            engine = HFEngine(checkpoint.model, adapter=checkpoint.adapter, **self._options())
             # A checkpoint's place on disk says nothing to readers of an evaluation.
             engine.model_id = checkpoint.name
-            self._loaded = checkpoint, engine
-        return self._loaded[1]
+            self._hf = checkpoint, engine
+        return self._hf[1]
+
+    def _load_vllm(self, checkpoint: Checkpoint) -> VLLMEngine:
+        from harness.engines.vllm import VLLMEngine
+
+        if self._vllm is None or self._vllm[0] != checkpoint.model:
+            self.release()
+            if self._vllm is not None:
+                self._vllm[1].close()
+            engine = VLLMEngine(checkpoint.model, rank=self._rank, **self._options())
+            self._vllm = checkpoint.model, engine
+        self._hf = None
+        self._vllm[1].use(checkpoint.adapter)
+        self._vllm[1].model_id = checkpoint.name
+        return self._vllm[1]
+
+    def _options(self) -> dict[str, Any]:
+        config = self._config
+        return {"device": config.device, "dtype": config.dtype, "max_batch": config.max_batch}
 
     def release(self) -> None:
         """Give the memory back, for training or for the next checkpoint."""
         import torch
 
-        self._loaded = None
+        self._hf = None
+        if self._vllm is not None:
+            self._vllm[1].release()
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

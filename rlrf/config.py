@@ -214,6 +214,24 @@ class Device(Record):
     max_batch: int = Field(default=256, ge=1, description="responses decoded together")
 
 
+class EngineConfig(Device):
+    """What generates: the policy samples, rewrites and is measured with it."""
+
+    kind: Literal["hf", "vllm", "openai"] = Field(
+        default="hf", description="hf: transformers; vllm, where it is installed"
+    )
+
+    @field_validator("kind")
+    @classmethod
+    def _has_weights(cls, kind: str) -> str:
+        if kind == "openai":
+            raise ValueError(
+                "the weights behind a server cannot be trained; choose hf or vllm, and leave "
+                "openai to `rlrf eval`"
+            )
+        return kind
+
+
 class Config(Record):
     """A whole run: explore, feedback, reflect, pairs, train, evaluate, gate, and again."""
 
@@ -231,7 +249,7 @@ class Config(Record):
     reward: RewardSource | None = Field(default=None, description="reward models, if any")
     rlmec: Rlmec = Rlmec()
     gate: Gate = Gate()
-    engine: Device = Device()
+    engine: EngineConfig = EngineConfig()
     judge: str | None = Field(
         default=None, description="file that says how answers are judged, as `rlrf eval --judge`"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import shutil
@@ -104,6 +105,7 @@ def _gpu() -> Finding:
 def _optional() -> list[Finding]:
     m0 = Path(__file__).parent / "quickstart" / "m0"
     here = any(m0.glob("*.safetensors"))
+    vllm = importlib.util.find_spec("vllm") is not None
     offline = bool(os.environ.get("HF_HUB_OFFLINE"))
     return [
         Finding(
@@ -111,6 +113,12 @@ def _optional() -> list[Finding]:
             found="rlrf/quickstart/m0" if here else "none",
             ok=here,
             advice="" if here else f"make it: python -m rlrf.quickstart.recipe --out {m0}",
+        ),
+        Finding(
+            name="vllm",
+            found="here, for engine vllm" if vllm else "none; engine hf does without",
+            ok=True,
+            advice="" if vllm else "faster on a GPU: pip install vllm, see docs/engines.md",
         ),
         Finding(
             name="hub",

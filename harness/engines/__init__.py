@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from harness.schema import FinishReason, Message
 
+KINDS = ("hf", "vllm", "openai")  # of engines
 SEEDS = 2**31  # what other engines than ours take as a seed
 
 

@@ -92,6 +92,7 @@ class VLLMEngine:
         loaded = self._awake()
         self.tokenizer = loaded.get_tokenizer()
         self.context = int(loaded.model_config.max_model_len)
+        self.model_digest: str | None = None
         self.use(adapter)
 
     def use(self, adapter: Path | None) -> None:

@@ -7,16 +7,21 @@ from typing import Any
 
 import click
 
+from harness.engines import KINDS
 from harness.errors import UserError
 from harness.progress import say
 from rlrf.cli.common import FILE, FOLDER, PATH, as_json, print_json
 
 
 @click.command("eval")
-@click.option("--model", required=True, help="Folder or hub id.")
+@click.option("--model", required=True, help="Folder, hub id, or what the server calls it.")
 @click.option("--tasks", "names", required=True, help="One or more of `rlrf tasks`, by comma.")
 @click.option("--judge", "judge_file", type=FILE, help="YAML that says how answers are judged.")
-@click.option("--engine", type=click.Choice(["hf"]), default="hf", show_default=True)
+@click.option("--engine", type=click.Choice(KINDS), default="hf", show_default=True)
+@click.option("--base-url", help="openai: address of the server, usually ending in /v1.")
+@click.option("--api-key-env", help="openai: environment variable that holds the key.")
+@click.option("--tokenizer", type=FOLDER, help="The model's.  [default: beside the model]")
+@click.option("--revision", help="Of a hub model; openai: what you call the server's weights.")
 @click.option("--adapter", type=FOLDER, help="LoRA adapter on the model.")
 @click.option("--split", help="Split of the tasks.  [default: the task's own]")
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first items.")
@@ -25,9 +30,11 @@ from rlrf.cli.common import FILE, FOLDER, PATH, as_json, print_json
 @click.option("--max-tokens", type=click.IntRange(min=1), help="Longest answer.")
 @click.option("--temperature", type=click.FloatRange(min=0), help="0 is greedy.")
 @click.option("--repeats", type=click.IntRange(min=1), help="Answers an item.")
-@click.option("--device", default="auto", show_default=True)
-@click.option("--dtype", default="auto", show_default=True)
-@click.option("--max-batch", type=click.IntRange(min=1), default=256, show_default=True)
+@click.option("--device", help="cpu or cuda.  [default: CUDA where it is]")
+@click.option("--dtype", help="float32, bfloat16 or float16.  [default: the weights']")
+@click.option(
+    "--max-batch", type=click.IntRange(min=1), help="Answers made at a time.  [default: engine's]"
+)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--out", type=FOLDER, help="Write an evaluation folder, for `gate` and `board`.")
 @as_json
@@ -37,6 +44,10 @@ def eval_(
     names: str,
     judge_file: Path | None,
     engine: str,
+    base_url: str | None,
+    api_key_env: str | None,
+    tokenizer: Path | None,
+    revision: str | None,
     adapter: Path | None,
     split: str | None,
     limit: int | None,
@@ -45,9 +56,9 @@ def eval_(
     max_tokens: int | None,
     temperature: float | None,
     repeats: int | None,
-    device: str,
-    dtype: str,
-    max_batch: int,
+    device: str | None,
+    dtype: str | None,
+    max_batch: int | None,
     seed: int,
     out: Path | None,
     json_: bool,
@@ -58,18 +69,30 @@ def eval_(
     rlrf eval --model runs/quickstart/iter_1/train/model --tasks mini_gsm8k --split gate
     rlrf eval --model Qwen/Qwen2.5-0.5B-Instruct --tasks gsm8k --limit 200 --out evaluations/qwen
     rlrf eval --model MODEL --tasks just_eval,factscore --judge judge.yaml --out evaluations/mine
+    rlrf eval --engine openai --base-url http://localhost:8000/v1 --model m --tasks mini_gsm8k
 
     All answers are generated first and kept in OUT; then they are judged. The same command goes
     on where it was stopped.
     """
-    from harness.engines.hf import HFEngine
+    from harness.engines.choice import open_engine
     from harness.evaluate import evaluate
     from harness.judge.config import load_judging
 
     judging = load_judging(judge_file)
     wanted = [judging.task(name.strip()) for name in names.split(",") if name.strip()]
     with judging.open() as judge:
-        loaded = HFEngine(model, adapter=adapter, device=device, dtype=dtype, max_batch=max_batch)
+        loaded = open_engine(
+            engine,
+            model,
+            revision=revision,
+            adapter=adapter,
+            tokenizer=tokenizer,
+            device=device,
+            dtype=dtype,
+            max_batch=max_batch,
+            base_url=base_url,
+            api_key_env=api_key_env,
+        )
         scored = evaluate(
             loaded,
             wanted,

@@ -154,7 +154,7 @@ def rewarded(
         TokenRewards,
         [model, judged, *bounds, REQUESTS],
         lambda: (
-            token_rewards(lab.engines.load(model), judged.records, turn.items, lab.tasks, config)
+            token_rewards(lab.engines.load_hf(model), judged.records, turn.items, lab.tasks, config)
             if model
             else []
         ),

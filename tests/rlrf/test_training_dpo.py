@@ -8,12 +8,12 @@ import pytest
 from harness.engines import Sampling
 from harness.errors import UserError
 from rlrf.checkpoint import Checkpoint, Engines
-from rlrf.config import Adapter, Device, Training
+from rlrf.config import Adapter, EngineConfig, Training
 from rlrf.pairs import Pair
 from rlrf.training.dpo import dpo, tokenize
 from rlrf.training.fitting import DivergedError, checkpoint
 
-CPU = Device(device="cpu")
+CPU = EngineConfig(device="cpu")
 
 
 def pair(index: int, **changes) -> Pair:

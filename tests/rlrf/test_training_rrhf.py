@@ -8,11 +8,11 @@ import pytest
 from harness.engines import Sampling
 from harness.errors import UserError
 from rlrf.checkpoint import Checkpoint, Engines
-from rlrf.config import Adapter, Device, Training
+from rlrf.config import Adapter, EngineConfig, Training
 from rlrf.training.fitting import checkpoint
 from rlrf.training.rrhf import Ranking, loss_terms, mean_logps, rrhf, tokenize
 
-CPU = Device(device="cpu")
+CPU = EngineConfig(device="cpu")
 
 
 def ranking(index: int, **changes) -> Ranking:

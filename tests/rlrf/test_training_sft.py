@@ -8,11 +8,11 @@ import pytest
 from harness.engines import Sampling
 from harness.errors import UserError
 from rlrf.checkpoint import Checkpoint, Engines
-from rlrf.config import Adapter, Device, Optimisation, RewriterTraining
+from rlrf.config import Adapter, EngineConfig, Optimisation, RewriterTraining
 from rlrf.training.fitting import DivergedError, Example, checkpoint
 from rlrf.training.sft import sft, tokenize
 
-CPU = Device(device="cpu")
+CPU = EngineConfig(device="cpu")
 
 
 def example(index: int, **changes) -> Example:
@@ -154,7 +154,7 @@ def test_responses_that_do_not_fit_are_left_out(start, tmp_path):
 
 def test_what_to_raise_is_named_where_it_is_written(start, tmp_path):
     config = RewriterTraining(max_length=10)
-    device = Device(device="cpu")
+    device = EngineConfig(device="cpu")
     with pytest.raises(UserError, match=r"raise rlmec\.train\.max_length"):
         sft(EXAMPLES, start, config, adapter=None, device=device, seed=0, out=tmp_path / "a")
 

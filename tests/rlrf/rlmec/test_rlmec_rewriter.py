@@ -9,7 +9,7 @@ import torch
 import toy
 
 from rlrf.checkpoint import Checkpoint, Engines
-from rlrf.config import Device, Rlmec
+from rlrf.config import EngineConfig, Rlmec
 from rlrf.rlmec.rewards import token_rewards
 from rlrf.rlmec.rewriter import (
     LOCATE,
@@ -31,7 +31,7 @@ TASKS = {"toy": toy.TASK}
 
 @pytest.fixture(scope="module")
 def engine(tiny_model):
-    return Engines(Device(device="cpu")).load(Checkpoint("the rewriter", tiny_model))
+    return Engines(EngineConfig(device="cpu")).load(Checkpoint("the rewriter", tiny_model))
 
 
 def correction(judged, rewrite: str, first: int) -> Correction:
