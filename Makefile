@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # Threads that spin while they wait slow each other down where cores are shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup quickstart test lint unit m0 environments vllm factscore eee clean
+.PHONY: setup quickstart test lint unit bench m0 environments vllm factscore eee clean
 
 setup: $(READY)
 
@@ -32,6 +32,10 @@ lint: setup
 
 unit: setup
 	$(BIN)/pytest
+
+# Every claim on speed, measured on this machine (about 20 minutes on two cores).
+bench: setup
+	$(BIN)/python bench --out runs/bench
 
 # Make the seed policy anew (about half an hour on two cores).
 m0: setup

@@ -3,8 +3,8 @@
     python bench/ledger.py --out ledger.json
 
 The rows are those of loops (two evaluations of 200 items, two decisions, a promotion) that many
-runs repeat: `--distinct` loops differ, the others are found right once. Printed beside the time to
-read the file, to hash it, and to recompute every distinct loop.
+runs repeat: `--distinct` loops differ, the others are found right once. Beside it: the time to read
+the file, hash it and parse its lines, and (`distinct_seconds`) to recompute every distinct loop.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+import ratio
 
 from harness.gate import decide, promote
 from harness.leaderboard import Board
@@ -92,10 +94,11 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--distinct", type=int, default=100, help="loops, of five rows")
     parser.add_argument("--items", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -106,28 +109,24 @@ def main() -> None:
         repeat(board, options.rows)
         ledger = board.folder / "ledger.jsonl"
         size = ledger.stat().st_size
-        found: list[str] = []
-        figures = {
-            "rows": options.rows,
-            "distinct rows": 5 * options.distinct,
-            "MB": size / 1e6,
-            "read, s": seconds(ledger.read_bytes),
-            "sha256, s": seconds(lambda: hashlib.sha256(ledger.read_bytes())),
-            "json.loads of each line, s": seconds(
-                lambda: [None for line in open(ledger, "rb") if json.loads(line) is None]  # noqa: SIM115
-            ),
-            "chain and HEAD, s": seconds(
-                lambda: [None for _ in Reading(ledger, board.folder / "HEAD") if None]
-            ),
-            "verify of the distinct rows alone, s": distinct,
-            "verify, s": seconds(lambda: found.extend(board.verify())),
-        }
-        if found:
-            raise SystemExit(found[0])
-    for name, figure in figures.items():
-        print(f"{name:40} {figure:>12,.2f}")
-    if options.out:
-        options.out.write_text(json.dumps(figures, indent=2) + "\n")
+
+        def read() -> list[str]:
+            """What any reader has to do: hash the bytes and parse every line."""
+            content = ledger.read_bytes()
+            hashlib.sha256(content).digest()
+            return [line for line in content.splitlines() if "digest" not in json.loads(line)]
+
+        row = ratio.race(
+            f"a ledger of {options.rows:,} rows verified, against reading it",
+            read,
+            board.verify,
+            rounds=options.rounds,
+            same=lambda _, faults: not faults,
+            MB=round(size / 1e6, 1),
+            distinct_rows=5 * options.distinct,
+            distinct_seconds=distinct,
+        )
+    ratio.publish([row], options.out)
 
 
 if __name__ == "__main__":
