@@ -47,9 +47,12 @@ class Act:
 class Asked:
     body: dict[str, Any]
     headers: dict[str, str]
+    path: str
 
     @property
     def prompt(self) -> str:
+        if "prompt" in self.body:
+            return str(self.body["prompt"])
         return str(self.body["messages"][-1]["content"])
 
 
@@ -77,7 +80,7 @@ class FaultyServer:
 
             def do_POST(self) -> None:
                 content = self.rfile.read(int(self.headers["Content-Length"]))
-                asked = Asked(json.loads(content), dict(self.headers))
+                asked = Asked(json.loads(content), dict(self.headers), self.path)
                 with outer._lock:
                     number = len(outer.asked)
                     outer.asked.append(asked)
