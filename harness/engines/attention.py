@@ -9,7 +9,7 @@ results are joined by the logarithms of their totals (as in Hydragen, arXiv:2402
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -29,7 +29,7 @@ class UnsupportedError(Exception):
 
 
 class Shared:
-    """Keys and values of rows that began together, and attention to them.
+    """Keys and values of the rows of a batch, and attention to them.
 
     Args:
         start: of each layer, what all prompts begin with, (1, heads, columns, dim); may be empty.
@@ -49,9 +49,6 @@ class Shared:
         self._own: list[Stretch] = []
         self._steps = -1
         self._place(owner)
-
-    def __len__(self) -> int:
-        return len(self._owner)
 
     def step(self) -> None:
         """A token more: every layer is going to attend once."""
@@ -190,7 +187,7 @@ def _attention(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     *,
-    shared: Sequence[Shared],
+    shared: Shared,
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
@@ -200,13 +197,8 @@ def _attention(
     if unknown := {name for name, given in more.items() if given is not None} - KNOWN:
         raise UnsupportedError(f"attention with {', '.join(sorted(unknown))}")
     query = query[:, :, 0] * (query.shape[-1] ** -0.5 if scaling is None else scaling)
-    sizes = [len(each) for each in shared]
-    parts = zip(*(torch.split(x, sizes) for x in (query, key, value)), strict=True)
-    out = [
-        each.attend(module.layer_idx, *part, window=sliding_window, softcap=softcap)
-        for each, part in zip(shared, parts, strict=True)
-    ]
-    return torch.cat(out).to(value.dtype)[:, None], None
+    out = shared.attend(module.layer_idx, query, key, value, window=sliding_window, softcap=softcap)
+    return out.to(value.dtype)[:, None], None
 
 
 AttentionInterface.register(NAME, _attention)
@@ -214,7 +206,7 @@ AttentionInterface.register(NAME, _attention)
 
 @contextlib.contextmanager
 def attending(model: Any) -> Iterator[None]:
-    """While `model` is called with `shared=`, a `Shared` for each part of its rows."""
+    """While `model` is called with `shared=`, the `Shared` of its rows."""
     own = model.config._attn_implementation
     model.config._attn_implementation = NAME
     try:
@@ -236,7 +228,7 @@ def can_share(model: Any, device: torch.device) -> bool:
     one = torch.zeros(1, 1, dtype=torch.long, device=device)
     try:
         with attending(model), torch.inference_mode():
-            model(input_ids=one, position_ids=one, use_cache=False, shared=[probe])
+            model(input_ids=one, position_ids=one, use_cache=False, shared=probe)
     except (TypeError, UnsupportedError):
         return False
     return probe.slides == {i: type(x) is not DynamicLayer for i, x in enumerate(layers)}
@@ -247,9 +239,6 @@ class _Probe:
 
     def __init__(self) -> None:
         self.slides: dict[int, bool] = {}
-
-    def __len__(self) -> int:
-        return 1
 
     def attend(
         self,

@@ -1,7 +1,7 @@
-"""Decoding: prompts are read, rows get a token a step, leave as they finish, and others come in.
+"""Decoding in batches: prompts are read, rows get a token a step and leave as they finish.
 
-Rows that begin together are a cohort. When a quarter of the room is free, the next rows are read
-and step on with those that are left, so that a few long answers do not hold up the rest.
+The next batch begins when the last row has left. To let new rows in among the old gained nothing
+on a CPU, where a step costs what its rows cost.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 Row = tuple[int, int]  # (prompt, sample): one answer to be made
 Answer = tuple[list[int], FinishReason]
 
-LEAVE = 8  # finished rows leave their cohort when they are this part of it
-REFILL = 4  # new rows come in when this part of the room is free
+LEAVE = 8  # finished rows leave their batch when they are this part of it
 READ = 8192  # tokens of prompts that are read in one forward pass
 SHARED = 16  # tokens that prompts must begin with in common for them to be read once
 
@@ -47,12 +46,12 @@ class Repeated:
 
 
 @dataclass
-class Cohort:
-    """Answers in the making that began together, a row each."""
+class Batch:
+    """Answers in the making, a row each."""
 
     rows: list[Row]
     past: Shared | Repeated
-    position: torch.Tensor  # (rows,), of the next token
+    position: torch.Tensor  # (rows,), of the first generated token
     logits: torch.Tensor  # (rows, vocabulary), of the next token
     tokens: torch.Tensor  # (rows, max_tokens)
     drawn: torch.Tensor  # (rows, max_tokens)
@@ -87,19 +86,11 @@ class Decoding:
     @torch.inference_mode()
     def run(self, waiting: Sequence[Row], size: int) -> None:
         """Answer the rows `waiting`, `size` at a time."""
-        shares = self.engine.shares
-        start = self._read_start(waiting) if shares else []
-        cohorts: list[Cohort] = []
-        begun = 0
-        while begun < len(waiting) or cohorts:
-            free = size - sum(len(cohort.rows) for cohort in cohorts)
-            if begun < len(waiting) and (not cohorts or (shares and free * REFILL >= size)):
-                cohorts.append(self._begin(waiting[begun : begun + free], start))
-                begun += free
-            tokens = [self._choose(cohort) for cohort in cohorts]
-            cohorts = [cohort for cohort in cohorts if cohort.rows]
-            if cohorts:
-                self._step(cohorts, torch.cat(tokens))
+        start = self._read_start(waiting) if self.engine.shares else []
+        for first in range(0, len(waiting), size):
+            batch = self._begin(waiting[first : first + size], start)
+            while len(token := self._choose(batch)):
+                self._step(batch, token)
 
     def _read_start(self, waiting: Sequence[Row]) -> list[Stretch]:
         """Of each layer, what all prompts begin with, if that is enough to be read apart."""
@@ -111,8 +102,8 @@ class Decoding:
             return []
         return self._read([first[:common]], full_cache(self.engine.model), 0)[0]
 
-    def _begin(self, rows: Sequence[Row], start: list[Stretch]) -> Cohort:
-        """A cohort of `rows`, whose prompts are read."""
+    def _begin(self, rows: Sequence[Row], start: list[Stretch]) -> Batch:
+        """The batch of `rows`, whose prompts are read."""
         asked = list(dict.fromkeys(p for p, _ in rows))
         place = {p: i for i, p in enumerate(asked)}
         owner = torch.tensor([place[p] for p, _ in rows], device=self.engine.device)
@@ -130,7 +121,7 @@ class Decoding:
         drawn = draws([(self.prompts[p], j) for p, j in rows], self.sampling)
         drawn = drawn.to(self.engine.device)
         tokens = torch.empty_like(drawn, dtype=torch.long)
-        return Cohort(list(rows), past, lengths, logits[owner], tokens, drawn)
+        return Batch(list(rows), past, lengths, logits[owner], tokens, drawn)
 
     def _shared(
         self, asked: list[int], start: list[Stretch], owner: torch.Tensor
@@ -188,20 +179,20 @@ class Decoding:
         position = (mask.cumsum(-1) - 1).clamp(min=0)[:, known:]
         return mask, self.engine._forward(tokens.to(self.engine.device), mask, position, cache)
 
-    def _choose(self, cohort: Cohort) -> torch.Tensor:
+    def _choose(self, batch: Batch) -> torch.Tensor:
         """The next token of each row; rows that are finished leave when they are enough."""
-        at = cohort.step
-        token = choose(cohort.logits, self.sampling, cohort.drawn[:, at])
-        cohort.tokens[:, at] = token
-        cohort.step = at + 1
-        for r, reason in self._ended(cohort.tokens[:, : at + 1]):
-            if r not in cohort.done:
-                cohort.done.add(r)
-                self.finish(cohort.rows[r], (cohort.tokens[r, : at + 1].tolist(), reason))
-        if len(cohort.done) * LEAVE < len(cohort.rows):
+        at = batch.step
+        token = choose(batch.logits, self.sampling, batch.drawn[:, at])
+        batch.tokens[:, at] = token
+        batch.step = at + 1
+        for r, reason in self._ended(batch.tokens[:, : at + 1]):
+            if r not in batch.done:
+                batch.done.add(r)
+                self.finish(batch.rows[r], (batch.tokens[r, : at + 1].tolist(), reason))
+        if len(batch.done) * LEAVE < len(batch.rows):
             return token
-        kept = [r for r in range(len(cohort.rows)) if r not in cohort.done]
-        cohort.keep(kept)
+        kept = [r for r in range(len(batch.rows)) if r not in batch.done]
+        batch.keep(kept)
         return token[kept]
 
     def _ended(self, tokens: torch.Tensor) -> list[tuple[int, FinishReason]]:
@@ -221,20 +212,16 @@ class Decoding:
                 ended.setdefault(r, "length")
         return list(ended.items())
 
-    def _step(self, cohorts: list[Cohort], token: torch.Tensor) -> None:
-        """Read `token`, one for each row of the cohorts, and get their next logits."""
-        for cohort in cohorts:
-            cohort.past.step()
-        position = torch.cat([cohort.position + cohort.step - 1 for cohort in cohorts])[:, None]
-        past = cohorts[0].past
+    def _step(self, batch: Batch, token: torch.Tensor) -> None:
+        """Read `token`, one for each row of the batch, and get the next logits."""
+        past, position = batch.past, batch.position + batch.step - 1
+        past.step()
         if isinstance(past, Repeated):
-            logits = self.engine._forward(token[:, None], past.mask, position, past.cache)
+            batch.logits = self.engine._forward(
+                token[:, None], past.mask, position[:, None], past.cache
+            )
         else:
-            shared = [cohort.past for cohort in cohorts]
-            logits = self.engine._forward(token[:, None], None, position, shared)
-        sizes = [len(cohort.rows) for cohort in cohorts]
-        for cohort, part in zip(cohorts, torch.split(logits, sizes), strict=True):
-            cohort.logits = part
+            batch.logits = self.engine._forward(token[:, None], None, position[:, None], past)
 
 
 def full_cache(model: Any, start: Sequence[Stretch] = (), rows: int = 1) -> DynamicCache:

@@ -246,7 +246,7 @@ class HFEngine:
         tokens: torch.Tensor,
         mask: torch.Tensor | None,
         position: torch.Tensor,
-        past: DynamicCache | list[Shared],
+        past: DynamicCache | Shared,
     ) -> torch.Tensor:
         """Logits (rows, vocabulary) after the last column of `tokens`, which `past` takes in."""
         takes = {"position_ids": position, "logits_to_keep": 1}
