@@ -38,7 +38,7 @@ from rlrf.pairs import Pair
 from rlrf.quickstart import M0
 from rlrf.quiet import quiet
 from rlrf.training.dpo import dpo, share_prompts, trainer_class
-from rlrf.training.reference import Kept
+from rlrf.training.reference import ReferenceLogps
 
 # Quantiles 0, .1, .5, .9 and 1 of the lengths of prompt, chosen and rejected.
 MIXES = {
@@ -102,7 +102,7 @@ def step(side: str, model: Any, rows: Rows) -> Callable[[], Gradients]:
     """A step on `rows`: loss and gradients."""
     made: Any = Stock
     if side == "ours":
-        made = trainer_class(Kept(None, ""), share_prompts(model), lambda _: None)
+        made = trainer_class(ReferenceLogps(None, ""), share_prompts(model), lambda _: None)
     with tempfile.TemporaryDirectory() as scratch:
         trainer = made(
             model=model,

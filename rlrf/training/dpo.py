@@ -20,7 +20,7 @@ from rlrf.config import Adapter, Device, Training
 from rlrf.pairs import Pair
 from rlrf.quiet import quiet
 from rlrf.training import fitting
-from rlrf.training.reference import Kept
+from rlrf.training.reference import ReferenceLogps
 
 METRICS = {
     "loss": "loss",
@@ -77,7 +77,7 @@ def dpo(
     ):
         watch = fitting.watch(advance, METRICS)
         arithmetic = [start.digest, str(model.dtype), arguments["bf16"], device.device]
-        trainer = trainer_class(Kept(references, digest(arithmetic)), shared, advance)(
+        trainer = trainer_class(ReferenceLogps(references, digest(arithmetic)), shared, advance)(
             model=model,
             args=DPOConfig(
                 **arguments,
@@ -109,7 +109,7 @@ def share_prompts(model: Any) -> bool:
     return suits
 
 
-def trainer_class(kept: Kept, shared: bool, advance: Advance) -> Any:
+def trainer_class(kept: ReferenceLogps, shared: bool, advance: Advance) -> Any:
     """The class of TRL's trainer, with log-probabilities by `shared_prompt` if `shared`, and those
     of the reference only where they are not `kept`."""
     from trl import DPOTrainer

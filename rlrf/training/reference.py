@@ -17,14 +17,14 @@ Ids = list[int]
 
 
 class Known(Record):
-    """How likely the reference finds a completion: `key` is `Kept.key` of it."""
+    """How likely the reference finds a completion: `key` is `ReferenceLogps.key` of it."""
 
     key: str = Field(pattern="^[0-9a-f]{64}$")
     logp: float = Field(allow_inf_nan=False)
 
 
 @dataclass
-class Kept:
+class ReferenceLogps:
     """The log-probabilities that `reference` (a digest of weights, tokenizer and arithmetic) gives,
     in a file of `folder`; without a folder they are forgotten."""
 

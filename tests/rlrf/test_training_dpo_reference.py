@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 
 import pytest
 from test_training_dpo import CPU, PAIRS, pair
@@ -11,7 +12,7 @@ from test_training_dpo import CPU, PAIRS, pair
 from rlrf.checkpoint import Checkpoint
 from rlrf.config import Adapter, Training
 from rlrf.training.dpo import dpo
-from rlrf.training.fitting import checkpoint
+from rlrf.training.fitting import DivergedError, checkpoint
 
 ADAPTERS = [None, Adapter(r=4)]
 
@@ -130,3 +131,14 @@ def test_a_training_that_is_cut_off_finds_what_it_had(start, tmp_path, passes, m
             fit(start, tmp_path / "b", tmp_path / "kept")
     assert fit(start, tmp_path / "b", tmp_path / "kept") == whole
     assert passes == [8, 8, 4]
+
+
+def test_a_reference_that_gives_no_number_ends_as_divergence(start, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(start.model, tmp_path / "broken")
+    weights = load_file(tmp_path / "broken" / "model.safetensors")
+    weights["model.norm.weight"].fill_(float("nan"))
+    save_file(weights, tmp_path / "broken" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(DivergedError, match="step 1"):
+        fit(Checkpoint("M0", tmp_path / "broken"), tmp_path / "out", tmp_path / "kept")
