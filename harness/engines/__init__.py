@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from harness.schema import FinishReason, Message
+if TYPE_CHECKING:
+    from harness.schema import FinishReason, Message
 
 KINDS = ("hf", "vllm", "openai")  # of engines
 SEEDS = 2**31  # what other engines than ours take as a seed
