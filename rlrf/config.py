@@ -211,7 +211,9 @@ class Device(Record):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    max_batch: int = Field(default=256, ge=1, description="responses decoded together")
+    max_batch: int | None = Field(
+        default=None, ge=1, description="responses decoded together; default: what memory holds"
+    )
 
 
 class EngineConfig(Device):

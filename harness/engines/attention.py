@@ -32,7 +32,8 @@ class Shared:
     """Keys and values of the rows of a batch, and attention to them.
 
     Args:
-        start: of each layer, what all prompts begin with, (1, heads, columns, dim); may be empty.
+        start: of each layer, what all prompts begin with, (1, heads, columns, dim); empty if
+            nothing, or if a layer slides.
         prompts: of each layer, the rests of the prompts, padded on the left.
         at: position in its prompt of each of their columns, (prompts, columns); -1 is padding.
         owner: of each row, its prompt's place among `prompts`; in order.
@@ -53,7 +54,7 @@ class Shared:
     def step(self) -> None:
         """A token more: every layer is going to attend once."""
         self._steps += 1
-        self._biases: dict[int | None, list[torch.Tensor | None]] = {}
+        self._biases: dict[int | None, tuple[torch.Tensor | None, torch.Tensor | None]] = {}
 
     def keep(self, kept: torch.Tensor) -> None:
         """Let go of all rows but `kept`, and of the prompts that none of them has."""
@@ -89,15 +90,13 @@ class Shared:
         """
         rows, heads = key.shape[:2]
         query = query.reshape(rows, heads, -1, query.shape[-1])
-        start, prompt, own = self._bias(window)
+        prompt, own = self._bias(window)
         seen = [_seen(query, *self._append(layer, key, value), own, softcap)]
         found = _seen(self._by_prompt(query), *self._prompts[layer], prompt, softcap)
         seen.append((self._by_row(found[0], rows), self._by_row(found[1], rows)))
         if self._start:
             together = query.transpose(0, 1).reshape(1, heads, -1, query.shape[-1])
-            if start is not None:
-                start = start.repeat_interleave(query.shape[2], 0)
-            found = _seen(together, *self._start[layer], start, softcap)
+            found = _seen(together, *self._start[layer], None, softcap)
             seen.append(
                 tuple(x[0].reshape(heads, rows, -1, x.shape[-1]).transpose(0, 1) for x in found)  # type: ignore[arg-type]
             )
@@ -132,22 +131,19 @@ class Shared:
         laid = laid.reshape(prompts * self._width, heads, -1, n)
         return laid if self._slots is None else laid[self._slots]
 
-    def _bias(self, window: int | None) -> list[torch.Tensor | None]:
-        """What to add to the scores of the start, the prompts and the own tokens, at this step."""
+    def _bias(self, window: int | None) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """What to add to the scores of the prompts and of the own tokens at this step."""
         if window not in self._biases:
             unseen = self._at < 0
-            start = own = None
+            own = None
             if window is not None:
                 last = self._at[:, -1:] + 1 + self._steps - window  # the newest position unseen
                 unseen = unseen | (self._at <= last)
                 columns = torch.arange(self._steps + 1, device=self._at.device)
                 own = _blinding(columns <= self._steps - window)
-                if self._start:
-                    columns = torch.arange(self._start[0][0].shape[2], device=self._at.device)
-                    start = _blinding(columns <= last[self._owner])
             prompts = _blinding(unseen)
             prompts = None if prompts is None else prompts[:, None, None]
-            self._biases[window] = [start, prompts, own]
+            self._biases[window] = prompts, own
         return self._biases[window]
 
 
@@ -232,6 +228,12 @@ def can_share(model: Any, device: torch.device) -> bool:
     except (TypeError, UnsupportedError):
         return False
     return probe.slides == {i: type(x) is not DynamicLayer for i, x in enumerate(layers)}
+
+
+def slides(model: Any) -> bool:
+    """Whether a layer of `model` sees only the newest tokens."""
+    layers = DynamicCache(config=model.config).layers
+    return any(type(layer) is DynamicSlidingWindowLayer for layer in layers)
 
 
 class _Probe:

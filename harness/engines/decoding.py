@@ -14,7 +14,7 @@ import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from harness.engines import Sampling
-from harness.engines.attention import Shared, Stretch
+from harness.engines.attention import Shared, Stretch, slides
 from harness.engines.rows import choose, draws
 from harness.errors import UserError
 from harness.schema import FinishReason
@@ -26,7 +26,7 @@ Row = tuple[int, int]  # (prompt, sample): one answer to be made
 Answer = tuple[list[int], FinishReason]
 
 LEAVE = 8  # finished rows leave their batch when they are this part of it
-READ = 8192  # tokens of prompts that are read in one forward pass
+READ = 2048  # tokens of prompts that are read in one forward pass; more gained nothing
 SHARED = 16  # tokens that prompts must begin with in common for them to be read once
 
 
@@ -41,7 +41,7 @@ class Repeated:
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], -1)
 
     def keep(self, kept: torch.Tensor) -> None:
-        self.cache.batch_select_indices(kept)
+        self.cache.reorder_cache(kept)
         self.mask = self.mask[kept]
 
 
@@ -86,7 +86,7 @@ class Decoding:
     @torch.inference_mode()
     def run(self, waiting: Sequence[Row], size: int) -> None:
         """Answer the rows `waiting`, `size` at a time."""
-        start = self._read_start(waiting) if self.engine.shares else []
+        start = self._read_start(waiting)
         for first in range(0, len(waiting), size):
             batch = self._begin(waiting[first : first + size], start)
             while len(token := self._choose(batch)):
@@ -94,6 +94,9 @@ class Decoding:
 
     def _read_start(self, waiting: Sequence[Row]) -> list[Stretch]:
         """Of each layer, what all prompts begin with, if that is enough to be read apart."""
+        # With a sliding window columns count as positions, so that no padding may lie between.
+        if not self.engine.shares or slides(self.engine.model):
+            return []
         asked = [self.ids[p] for p in {p for p, _ in waiting}]
         first, last = min(asked), max(asked)  # what these two have in common, all have
         most = min(map(len, asked)) - 1

@@ -20,6 +20,7 @@ from harness import memory
 from harness.engines import Completion, Sampling, loading
 from harness.engines.attention import Shared, attending, can_share
 from harness.engines.decoding import Answer, Decoding, Row
+from harness.engines.room import rows_that_fit
 from harness.errors import UserError
 from harness.models import check, find, loaded_digest, model_digest
 from harness.progress import say
@@ -41,7 +42,8 @@ class HFEngine:
         tokenizer: another tokenizer than the model's own: its folder, or loaded.
         device: "auto" is CUDA where there is one.
         dtype: "auto" is the dtype of the weights.
-        max_batch: answers generated at a time; halved as often as memory demands.
+        max_batch: answers generated at a time; None: as many as fit in the free memory. Halved as
+            often as memory demands.
         adapter: a LoRA folder, merged into the weights.
 
     Raises:
@@ -57,12 +59,12 @@ class HFEngine:
         tokenizer: Any = None,
         device: str = "auto",
         dtype: str = "auto",
-        max_batch: int = 256,
+        max_batch: int | None = None,
         adapter: Path | None = None,
     ) -> None:
         if dtype not in DTYPES:
             raise UserError(f"There is no dtype '{dtype}'; choose one of {', '.join(DTYPES)}.")
-        if max_batch < 1:
+        if max_batch is not None and max_batch < 1:
             raise UserError(f"max_batch is {max_batch}; at least 1 is needed.")
         self.max_batch = max_batch
         self.device = loading.find_device(device)
@@ -162,7 +164,8 @@ class HFEngine:
         rows = [(p, j) for p in range(len(prompts)) for j in range(each)]
         rows.sort(key=lambda row: -len(ids[row[0]]))
         decoding = Decoding(self, prompts, ids, sampling, finish)
-        self._within_memory(rows, decoding.run, answers.__contains__)
+        columns = max(map(len, ids), default=0) + sampling.max_tokens
+        self._within_memory(rows, decoding.run, answers.__contains__, columns)
         texts = [
             [self._completion(answers[p, j], len(ids[p]), sampling.stop) for j in range(each)]
             for p in range(len(prompts))
@@ -186,7 +189,9 @@ class HFEngine:
                 scored = self._loglikelihood([pairs[i] for i in batch])
                 found.update(zip(batch, scored, strict=True))
 
-        self._within_memory(order, run, found.__contains__)
+        columns = max((len(before) + len(after) for before, after in pairs), default=0)
+        columns = min(columns, self.context)
+        self._within_memory(order, run, found.__contains__, columns, scored=columns)
         return [found[i] for i in range(len(pairs))]
 
     def _encode_all(self, prompts: Sequence[str], room: int) -> list[list[int]]:
@@ -214,9 +219,14 @@ class HFEngine:
         waiting: Sequence[T],
         run: Callable[[Sequence[T], int], None],
         is_done: Callable[[T], bool],
+        columns: int,
+        scored: int = 1,
     ) -> None:
-        """`run(waiting, size)`, with a `size` that is halved while memory does not suffice."""
-        size = self.max_batch
+        """`run(waiting, size)`, with a `size` that is halved while memory does not suffice.
+
+        A row is up to `columns` tokens, of which `scored` get logits at once.
+        """
+        size = self.max_batch or rows_that_fit(self.model, self.device, columns, scored)
         while waiting:
             size = min(size, len(waiting))
             try:
