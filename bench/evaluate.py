@@ -85,8 +85,8 @@ def main() -> None:
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--items", type=int, default=8, help="of the large model; 32 times for M0")
-    parser.add_argument("--tokens", type=int, default=32)
+    parser.add_argument("--items", type=int, default=4, help="of the large model; 32 times for M0")
+    parser.add_argument("--tokens", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=2)
     told = parser.parse_args()
     small, many = seed_policy(), 32 * told.items
