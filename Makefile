@@ -30,8 +30,9 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# A file's tests share what is made for them, so a file stays in one process, of one thread.
 unit: setup
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 # Every claim on speed, measured on this machine (about 20 minutes on two cores).
 bench: setup
