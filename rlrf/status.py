@@ -72,7 +72,7 @@ def status(folder: Path) -> Status:
 
 
 def markdown(found: Status) -> str:
-    """For people: the state, what is under way, and the verdicts so far."""
+    """For people: the state, what is under way, and the verdicts so far (the means are in JSON)."""
     said = {
         "never started": "There is no run yet",
         "running": "Running",
@@ -83,8 +83,7 @@ def markdown(found: Status) -> str:
     if found.progress is not None and found.state != "finished":
         lines.append(_under_way(found.progress, found.state == "running"))
     for turn in found.iterations:
-        means = ", ".join(f"{name} {mean:.3f}" for name, mean in turn.gate.items())
-        lines.append(f"{turn.candidate}: {turn.outcome}{f' ({means})' if means else ''}")
+        lines.append(f"{turn.candidate}: {turn.outcome}")
     if found.stages:
         seconds = sum(found.stages.values())
         lines.append(f"{len(found.stages)} stages finished, which took {_time(seconds)}.")
