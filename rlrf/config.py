@@ -6,7 +6,8 @@
 
 is a whole configuration; everything else has a default, described beside its field. Models, `data`,
 `judge` and `demonstrations` are looked for beside the file first, then in the working directory; a
-model found in neither is a Hugging Face hub id. `board` is a folder of the working directory.
+model found in neither is a Hugging Face hub id. `board`, and `artefacts` where it is no URL, are
+folders of the working directory.
 """
 
 from __future__ import annotations
@@ -261,6 +262,11 @@ class Config(Record):
         "with feedback: model",
     )
     board: str | None = Field(default=None, description="leaderboard; default: OUT/board")
+    artefacts: str | None = Field(
+        default=None,
+        description="folder or fsspec URL, such as s3://bucket/runs, where finished stages are "
+        "kept too, and fetched from",
+    )
 
     @field_validator("tasks")
     @classmethod
@@ -317,8 +323,9 @@ class Config(Record):
 
     @property
     def identity(self) -> str:
-        """What makes two runs the same: all of it but the places of models, data, judge, board."""
-        places = {"model", "revision", "judge", "feedback_model", "board"}
+        """What makes two runs the same: all of it but places: models', data's, judge's, the board's
+        and that of artefacts."""
+        places = {"model", "revision", "judge", "feedback_model", "board", "artefacts"}
         kept = self.model_dump(mode="json", exclude=places)
         if kept["reward"] is not None:
             del kept["reward"]["models"], kept["reward"]["demonstrations"]

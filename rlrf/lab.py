@@ -16,6 +16,7 @@ from harness.judge.config import load_judging
 from harness.leaderboard import Board
 from harness.schema import Item, Policy, digest
 from harness.settings import default_policy
+from rlrf.artefacts import open_artefacts
 from rlrf.checkpoint import Checkpoint, Engines
 from rlrf.config import Config
 from rlrf.explore import pick
@@ -150,7 +151,8 @@ def open_lab(config: Config, out: Path, fresh: bool) -> Iterator[Lab]:
         }
         if tools.rewriter is not None:
             common["rewriter"] = tools.rewriter.digest
-        with open_run(out, common, fresh=fresh) as run:
+        kept = open_artefacts(config.artefacts) if config.artefacts else None
+        with open_run(out, common, fresh=fresh, artefacts=kept) as run:
             yield Lab(
                 **{field.name: getattr(tools, field.name) for field in fields(Tools)}
                 | {"run": run},

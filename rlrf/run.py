@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from harness.engines import Engine
 from harness.errors import UserError
@@ -35,6 +35,9 @@ from harness.store import (
     write_json,
     write_jsonl,
 )
+
+if TYPE_CHECKING:
+    from rlrf.artefacts import Artefacts
 
 MANIFEST = "manifest.json"
 IDENTITY = "run.json"
@@ -70,35 +73,44 @@ class Records(Generic[R]):
 
 @dataclass(frozen=True)
 class Run:
-    """An open run folder; `common` is what every stage depends on (JSON)."""
+    """An open run folder; `common` is what every stage depends on (JSON).
+
+    Finished stages are kept in `artefacts` too, if there are any, and fetched from there.
+    """
 
     folder: Path
     common: Mapping[str, Any]
+    artefacts: Artefacts | None = None
 
     def stage(self, name: str, reads: Sequence[Any], make: Callable[[Path], None]) -> Stage:
         """The stage `name` (a path in the run), made by `make(folder)` unless it is there already.
 
-        It is there when it was made from the same `reads` (JSON, records, or what has a `digest`:
-        stages, checkpoints) and its files are what they were.
+        It is there, in the run or among the artefacts, when it was made from the same `reads`
+        (JSON, records, or what has a `digest`: stages, checkpoints) and its files are what they
+        were.
         """
         folder = self.folder / name
         inputs = digest([dict(self.common), [_identity(read) for read in reads]])
-        found = _read_manifest(folder)
-        if found is None or found.inputs != inputs or _outputs(folder) != found.outputs:
-            started = time.monotonic()
-            with within(name), new_folder(folder) as new:
-                try:
-                    with told_when_full(self.folder):
-                        make(new)
-                except OutOfMemoryError as error:
-                    raise UserError(f"{name}: {error} What is finished is kept.") from error
-                seconds = round(time.monotonic() - started, 3)
-                found = Manifest(inputs=inputs, outputs=_outputs(new), seconds=seconds)
-                write_json(new / MANIFEST, found)
-            shutil.rmtree(self.folder / PARTS, ignore_errors=True)
-        else:
+        if is_whole(folder, inputs):
             say(f"{name}: done before")
-        return Stage(folder, digest(found.outputs))
+        elif self.artefacts is None or not self.artefacts.fetch(name, inputs, folder):
+            self._make(name, inputs, make)
+        if self.artefacts is not None:
+            self.artefacts.put(name, inputs, folder)
+        return Stage(folder, digest(parse(Manifest, read_json(folder / MANIFEST), name).outputs))
+
+    def _make(self, name: str, inputs: str, make: Callable[[Path], None]) -> None:
+        started = time.monotonic()
+        with within(name), new_folder(self.folder / name) as new:
+            try:
+                with told_when_full(self.folder):
+                    make(new)
+            except OutOfMemoryError as error:
+                raise UserError(f"{name}: {error} What is finished is kept.") from error
+            seconds = round(time.monotonic() - started, 3)
+            found = Manifest(inputs=inputs, outputs=_outputs(new), seconds=seconds)
+            write_json(new / MANIFEST, found)
+        shutil.rmtree(self.folder / PARTS, ignore_errors=True)
 
     def records(
         self, name: str, kind: type[R], reads: Sequence[Any], make: Callable[[], Sequence[R]]
@@ -122,10 +134,16 @@ class Run:
 
 
 @contextlib.contextmanager
-def open_run(folder: Path, common: Mapping[str, Any], *, fresh: bool = False) -> Iterator[Run]:
+def open_run(
+    folder: Path,
+    common: Mapping[str, Any],
+    *,
+    fresh: bool = False,
+    artefacts: Artefacts | None = None,
+) -> Iterator[Run]:
     """Lock `folder` and yield it as the `Run` of what `common` (JSON) describes.
 
-    `fresh` deletes what an earlier run left there.
+    `fresh` deletes what an earlier run left there, and nothing of `artefacts`.
 
     Raises:
         UserError: another process works there, it holds a run of something else, or it holds
@@ -140,7 +158,7 @@ def open_run(folder: Path, common: Mapping[str, Any], *, fresh: bool = False) ->
     with sole_user(folder):
         _prepare(folder, common, fresh)
         with published(folder / PROGRESS):
-            yield Run(folder, common)
+            yield Run(folder, common, artefacts)
 
 
 def _prepare(folder: Path, common: Mapping[str, Any], fresh: bool) -> None:
@@ -173,6 +191,12 @@ def _identity(read: Any) -> Any:
     if isinstance(read, Record):
         return read.model_dump(mode="json")
     return getattr(read, "digest", read)
+
+
+def is_whole(folder: Path, inputs: str) -> bool:
+    """Whether `folder` is a stage that was made from `inputs`, and its files are what they were."""
+    found = _read_manifest(folder)
+    return found is not None and found.inputs == inputs and _outputs(folder) == found.outputs
 
 
 def _read_manifest(folder: Path) -> Manifest | None:

@@ -1,0 +1,195 @@
+"""Finished stages kept in a second place: a shared folder or an object store, named by a URL.
+
+    URL/KEY/<sha256 of a file>    each file that the stage made
+    URL/KEY/manifest.json         the stage's own manifest, last: a stage is whole or absent
+
+KEY is the digest of the stage's name and of what it was made from, so the same stage of the same
+run is the same place wherever it is made. A run whose machine is gone, and a second run of the same
+configuration, fetch what is there; what is damaged is refused and made anew. Digests show damage,
+not who wrote: whoever may write to the store decides what a run that reads it learns from.
+
+fsspec reaches the place; for S3 it needs s3fs, for Google Cloud gcsfs, for Azure adlfs. Credentials
+are theirs to find (environment, their own files): a URL that holds one is refused.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+from harness.errors import UserError
+from harness.progress import say
+from harness.schema import digest
+from harness.store import make_folder, new_folder, parse, read_json, told_when_full
+from rlrf.run import MANIFEST, Manifest, is_whole
+
+ABOUT = "README"
+ABOUT_TEXT = b"Finished stages of rlrf runs, each under the digest of what it was made from.\n"
+MAX_MANIFEST = 4 * 1024 * 1024  # bytes
+
+
+class _UnfitError(Exception):
+    """What is kept of a stage is not what its manifest says."""
+
+
+class Artefacts:
+    """The place at `url` for finished stages; see `open_artefacts`.
+
+    `fs` is fsspec's file system and `root` the path in it.
+    """
+
+    def __init__(self, url: str, fs: Any, root: str) -> None:
+        self._url, self._fs, self._root = url, fs, root
+        self._unfit: set[str] = set()
+
+    def fetch(self, name: str, inputs: str, folder: Path) -> bool:
+        """Whether the stage `name`, made from `inputs`, is there; `folder` then becomes it.
+
+        Damaged, it is not: that is said, and `put` replaces it.
+
+        Raises:
+            UserError: the place cannot be read, or there is no room for what it holds.
+        """
+        place = self._place(name, inputs)
+        try:
+            with told_when_full(folder.parent):
+                fetched = self._fetched(place, inputs, folder)
+        except _UnfitError as error:
+            self._unfit.add(place)
+            say(f"{name}: {self._url} holds it damaged ({error}); it is made anew")
+            return False
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(
+                f"{name} cannot be looked for in {self._url} ({_said(error)}). Nothing is lost: "
+                "start the same command again, or go on without 'artefacts'."
+            ) from error
+        if fetched:
+            say(f"{name}: fetched from {self._url}")
+        return fetched
+
+    def _fetched(self, place: str, inputs: str, folder: Path) -> bool:
+        try:
+            size = self._fs.info(f"{place}/{MANIFEST}")["size"]
+        except FileNotFoundError:
+            return False
+        make_folder(folder.parent)
+        with new_folder(folder) as new:
+            self._get(f"{place}/{MANIFEST}", size, MAX_MANIFEST, new / MANIFEST)
+            try:
+                manifest = parse(Manifest, read_json(new / MANIFEST), MANIFEST)
+            except UserError as error:
+                raise _UnfitError(f"{MANIFEST} cannot be read") from error
+            files = {_within(new, file): f"{place}/{of}" for file, of in manifest.outputs.items()}
+            try:
+                sizes = {file: self._fs.info(kept)["size"] for file, kept in files.items()}
+            except FileNotFoundError as error:
+                raise _UnfitError("a file is missing") from error
+            room = shutil.disk_usage(new).free
+            if sum(sizes.values()) > room:
+                raise UserError(
+                    f"There is no room in {folder.parent} for {sum(sizes.values()):,} bytes from "
+                    f"{self._url}: free some, and run the same command again."
+                )
+            for file, kept in files.items():
+                self._get(kept, sizes[file], room, file)
+            if not is_whole(new, inputs):
+                raise _UnfitError("its files are not those of its manifest")
+        return True
+
+    def _get(self, kept: str, size: int, most: int, to: Path) -> None:
+        if size > most:
+            raise _UnfitError(f"{kept} is larger than {most:,} bytes")
+        try:
+            to.parent.mkdir(parents=True, exist_ok=True)
+            self._fs.get_file(kept, str(to))
+        except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+            raise _UnfitError("a file is named as a folder is") from error
+
+    def put(self, name: str, inputs: str, folder: Path) -> None:
+        """Keep the finished stage in `folder`, unless it is there; what fails is only said.
+
+        A file that is there already, as a killed process left it, is not sent again.
+        """
+        place = self._place(name, inputs)
+        anew = place in self._unfit
+        try:
+            if not anew and self._fs.exists(f"{place}/{MANIFEST}"):
+                return
+            self._fs.makedirs(place, exist_ok=True)
+            manifest = parse(Manifest, read_json(folder / MANIFEST), MANIFEST)
+            for file, of in sorted(manifest.outputs.items()):
+                size = (folder / file).stat().st_size
+                if anew or not self._holds(f"{place}/{of}", size):
+                    self._fs.put_file(str(folder / file), f"{place}/{of}")
+            # Where a file is not whole at once it is under another name until it is.
+            self._fs.put_file(str(folder / MANIFEST), f"{place}/.{MANIFEST}")
+            self._fs.mv(f"{place}/.{MANIFEST}", f"{place}/{MANIFEST}")
+            self._unfit.discard(place)
+        except Exception as error:
+            say(
+                f"{name}: done, but not kept in {self._url} ({_said(error)}); "
+                "the next start of this run tries again"
+            )
+
+    def _holds(self, kept: str, size: int) -> bool:
+        try:
+            return bool(self._fs.info(kept)["size"] == size)
+        except FileNotFoundError:
+            return False
+
+    def _place(self, name: str, inputs: str) -> str:
+        return f"{self._root}/{digest([name, inputs])}"
+
+
+def open_artefacts(url: str) -> Artefacts:
+    """The place at `url`: any that fsspec reaches, or a folder of the working directory.
+
+    Raises:
+        UserError: the URL holds a password or other parameters, names no place that can be reached,
+            or nothing can be written there.
+    """
+    import fsspec  # type: ignore[import-untyped]
+
+    if "::" in url:
+        raise UserError("artefacts: name one place, such as s3://bucket/runs, not a chain ('::').")
+    try:
+        parts = urlsplit(url)
+        secret = parts.password or parts.query
+    except ValueError:
+        raise UserError("artefacts is not a URL; s3://bucket/runs is one.") from None
+    if secret:
+        raise UserError(
+            "artefacts: the URL holds a password or parameters, which would be seen in files and "
+            "process lists. Leave them out, and give credentials as fsspec's package for "
+            f"{parts.scheme} finds them: in its environment variables or its own files."
+        )
+    try:
+        fs, root = fsspec.url_to_fs(url)
+        fs.makedirs(root, exist_ok=True)
+        fs.pipe_file(f"{root}/{ABOUT}", ABOUT_TEXT)
+    except ImportError as error:
+        raise UserError(f"artefacts: {url} needs another package: {_said(error)}") from error
+    except Exception as error:
+        raise UserError(
+            f"artefacts: nothing can be written to {url} ({_said(error)}). Check the place and "
+            "the credentials in the environment, or take 'artefacts' out."
+        ) from error
+    return Artefacts(url, fs, root)
+
+
+def _within(folder: Path, name: str) -> Path:
+    """The file `name` of `folder`, which no name of a manifest may leave."""
+    path = PurePosixPath(name)
+    plain = str(path) == name and not path.is_absolute() and ".." not in path.parts
+    if not plain or path.name in ("", MANIFEST) or "\0" in name or "\\" in name:
+        raise _UnfitError(f"{name[:80]!r} is no name of a file that a stage makes")
+    return folder / path
+
+
+def _said(error: Exception) -> str:
+    text = " ".join(str(error).split())[:200]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
