@@ -1,12 +1,14 @@
-"""Kill a run, an evaluation, a scoring and a board at random moments: they end alike.
+"""Kill commands at random moments and start them again: they end with the same bytes.
 
     OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false python bench/soak.py --kills 20 --out soak.json
 
-The commands are run once undisturbed. Then they are run again and again in folders of their own,
-each time killed by SIGKILL (at a random moment, or before a random change to the file system) and
-started again, until an attempt gets to the end. Every file has to be what the undisturbed commands
-made: ledger, scores, samples, weights, tables; of the JSON that says how long something took, all
-but that. A process is forked from one that has the libraries loaded, so that a kill takes seconds.
+Each of the `STORIES`, which are commands in a row, is run once undisturbed. Then they are run again
+and again, by turns and in folders of their own, each time killed by SIGKILL (at a random moment, or
+before a random change to the file system) and started again, until an attempt gets to the end.
+Every file has to be what the undisturbed commands made: ledger, scores, samples, weights, tables;
+of the JSON that says how long something took, all but that. Work done twice is counted: responses,
+steps of training, calls to the judge. A process is forked from one that has the libraries loaded,
+so that a kill takes seconds.
 """
 
 from __future__ import annotations
@@ -22,34 +24,105 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from string import Template
 from typing import Any, NamedTuple
 
 from harness.progress import say
 from harness.store import LOCK, write_json
 from rlrf import cli
 from rlrf.quickstart import seed_policy
+from rlrf.run import PROGRESS
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "harness" / "judge"))
+
+from faulty import Act, Asked, FaultyServer, completion
 
 CONFIG = """
-model: {model}
+model: $model
 iterations: 1
 board: board
-tasks: [{{name: mini_gsm8k, prompts: 6}}]
-explore: {{n: 3}}
-reflect: {{m: 1}}
-pairs: {{threshold: 0.05, min_chosen: 0.3}}
-train: {{learning_rate: 1.0e-4, batch_size: 8, max_length: 400}}
-gate: {{slice: 6, sealed: 6}}
+tasks: [{name: mini_gsm8k, prompts: 6}]
+explore: {n: 3}
+reflect: {m: 1}
+pairs: {threshold: 0.05, min_chosen: 0.3}
+train: {learning_rate: 1.0e-4, batch_size: 8, max_length: 400}
+gate: {slice: 6, sealed: 6}
 """
-MADE = "evaluations/m0/mini_gsm8k"
-COMMANDS = (
-    "train config.yaml --out run",
-    "eval --model {model} --tasks mini_gsm8k --split gate --limit 8 --out evaluations/m0",
-    f"score mini_gsm8k {MADE} --out evaluations/scored",
-    "board add board evaluations/scored --name scored",
+JUDGED = """
+model: $model
+iterations: 1
+judge: judge.yaml
+adapter: {r: 4}
+tasks: [{name: mini_just_eval, prompts: 6, feedback: critique}]
+explore: {n: 3}
+reflect: {m: 1}
+pairs: {threshold: 0.05}
+train: {learning_rate: 1.0e-4, batch_size: 4, max_length: 400}
+gate: {slice: 6, sealed: 6}
+"""
+JUDGE = """
+judge: {base_url: "$server", model: critic, cache: judge.sqlite, max_concurrency: $at_once}
+"""
+REWARDED = """
+model: $model
+method: reward_only
+iterations: 1
+tasks: [{name: mini_gsm8k, prompts: 6}]
+reward: {models: [reward]}
+explore: {n: 3}
+pairs: {threshold: 0.0}
+train: {learning_rate: 1.0e-4, batch_size: 4, max_length: 400}
+gate: {slice: 6, sealed: 6}
+"""
+PAIRS = "".join(
+    json.dumps({"prompt": f"{n} + 1?", "chosen": f"{n + 1}", "rejected": f"{n}"}) + "\n"
+    for n in range(10)
 )
+MADE = "evaluations/m0/mini_gsm8k"
+
+
+class Story(NamedTuple):
+    """Files that a user wrote, and the commands that are run beside them, in this order."""
+
+    files: dict[str, str]
+    commands: tuple[str, ...]
+
+
+STORIES = {
+    "rlrf": Story(
+        {"config.yaml": CONFIG},
+        (
+            "train config.yaml --out run",
+            "eval --model $model --tasks mini_gsm8k --split gate --limit 8 --out evaluations/m0",
+            f"score mini_gsm8k {MADE} --out evaluations/scored",
+            "board add board evaluations/scored --name scored",
+        ),
+    ),
+    "judged": Story(  # by a server, and with LoRA
+        {"config.yaml": JUDGED, "judge.yaml": JUDGE}, ("train config.yaml --out run",)
+    ),
+    "rewarded": Story(  # by a model of its own
+        {"config.yaml": REWARDED, "reward.yaml": "batch_size: 4", "pairs.jsonl": PAIRS},
+        (
+            "reward-model train pairs.jsonl --base $model --out reward --settings reward.yaml",
+            "train config.yaml --out run",
+        ),
+    ),
+    "quickstart": Story({}, ("quickstart --out run",)),  # minutes, so only when it is named
+}
+SHORT = "rlrf,judged,rewarded"
+PART = 12  # responses that are kept together, in place of `harness.kept.AT_A_TIME`
+AT_ONCE = 4  # calls to the judge
+ASPECTS = ("readability", "completeness", "factuality")
+GROUPS = ("board", "reward-model")  # commands of two words
 CHANGES = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "os.chmod"}
 TIMED = ("manifest.json", "result.json")  # their `seconds` are clocks
+UNCOMPARED = (LOCK, "judge.sqlite")  # the order of a cache is that of the replies
+WORK = "work"  # a line for each piece of work that was begun, whoever did it
 
 
 class Kill(NamedTuple):
@@ -59,38 +132,26 @@ class Kill(NamedTuple):
     changes: int | None = None
 
 
+class Whole(NamedTuple):
+    """What undisturbed commands made, and what it took."""
+
+    contents: dict[str, bytes]
+    seconds: float
+    changes: int
+    work: Counter[str]
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--stories", default=SHORT, help=f"of {', '.join(STORIES)}, by comma")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     warm_up()
-    dice = random.Random(options.seed)
-    with tempfile.TemporaryDirectory() as scratch:
-        root = Path(scratch)
-        started = time.monotonic()
-        attempt(root / "whole", Kill())
-        most_seconds = time.monotonic() - started
-        most_changes = int((root / "changes").read_text())
-        whole = contents(root / "whole")
-        kills = runs = 0
-        while kills < options.kills:
-            folder = root / f"run_{runs}"
-            while attempt(folder, draw(dice, most_seconds, most_changes, options.kills - kills)):
-                kills += 1
-            compare(contents(folder), whole)
-            shutil.rmtree(folder)
-            runs += 1
-            say(f"{kills} kills, {runs} runs that ended alike")
-    found = {
-        "kills": kills,
-        "runs": runs,
-        "files": len(whole),
-        "bytes": sum(map(len, whole.values())),
-        "seconds undisturbed": round(most_seconds, 1),
-        "changes to files undisturbed": most_changes,
-    }
+    with tempfile.TemporaryDirectory() as scratch, critic(Path(scratch)) as server:
+        soak = Soak(Path(scratch), server, options.seed)
+        found = soak.run(options.stories.split(","), options.kills)
     if options.out:
         write_json(options.out, found)
     print(json.dumps(found, indent=2))
@@ -105,55 +166,190 @@ def warm_up() -> None:
         sys.exit("Threads run before anything was started: they do not survive a fork.")
 
 
-def draw(dice: random.Random, seconds: float, changes: int, left: int) -> Kill:
-    """A moment of the undisturbed run, by either clock; never, where no kill is `left`."""
-    if left <= 0:
-        return Kill()
-    if dice.random() < 0.5:
-        return Kill(seconds=dice.uniform(0, seconds))
-    return Kill(changes=dice.randint(1, changes))
+@contextmanager
+def critic(root: Path) -> Iterator[str]:
+    """The address of a chat server, in a process of its own, that chooses and grades aspects."""
+
+    def say_what_is_wrong(_: int, asked: Asked) -> Act:
+        note(root, "calls to the judge")
+        if "The three aspects:" in asked.prompt:
+            places = dict(zip(("first", "second", "third"), ASPECTS, strict=True))
+            return Act(body=completion(json.dumps({"reason": "r"} | places)))
+        length = len(asked.prompt.rpartition("[answered ")[2])
+        grade = ("poor", "fair", "good")[length % 3]
+        said = {"sentence": "", "justification": "Say more.", "grade": grade}
+        return Act(body=completion(json.dumps(dict.fromkeys(ASPECTS, said))))
+
+    server = FaultyServer(say_what_is_wrong)
+    if not (child := os.fork()):
+        with server.running():
+            signal.pause()
+    try:
+        yield server.base_url
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
-def attempt(folder: Path, kill: Kill) -> bool:
-    """Run the commands in `folder`; returns whether that was killed.
-
-    Raises:
-        SystemExit: a command failed.
-    """
-    child = os.fork()
-    if not child:
-        try:
-            run_commands(folder, kill.changes)
-        finally:
-            os._exit(1)
-    until = time.monotonic() + (kill.seconds if kill.seconds is not None else 600)
-    while not (ended := os.waitpid(child, os.WNOHANG))[0]:
-        if time.monotonic() >= until:
-            os.kill(child, signal.SIGKILL)
-            ended = os.waitpid(child, 0)
-            break
-        time.sleep(0.005)
-    code = os.waitstatus_to_exitcode(ended[1])
-    if code not in (0, -signal.SIGKILL):
-        sys.exit(f"After a kill a command ended with {code}:\n{log_of(folder).read_text()}")
-    return code != 0
+def note(root: Path, work: str, amount: int = 1) -> None:
+    """Count work that begins, so that it counts after a kill as well."""
+    descriptor = os.open(root / WORK, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.write(descriptor, f"{amount} {work}\n".encode())
+    os.close(descriptor)
 
 
-def run_commands(folder: Path, most_changes: int | None) -> None:
-    """In a process of its own: every command, until that many changes to files."""
-    model = seed_policy()
-    folder.mkdir(exist_ok=True)
-    log = os.open(log_of(folder), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.chdir(folder)
-    Path("config.yaml").write_text(CONFIG.format(model=model))
-    changes = count_changes(most_changes)
-    for command in COMMANDS:
-        if code := cli.run(command.format(model=model).split()):
-            os._exit(code)
-    (folder.parent / "changes").write_text(str(changes[0]))
-    os._exit(0)
+def noted(root: Path) -> Counter[str]:
+    """What was counted since the last time."""
+    found: Counter[str] = Counter()
+    for line in (root / WORK).read_text().splitlines():
+        amount, _, work = line.partition(" ")
+        found[work] += int(amount)
+    (root / WORK).write_text("")
+    return found
+
+
+class Soak:
+    """Stories that are run, killed and compared in the folder `root`."""
+
+    def __init__(self, root: Path, server: str, seed: int) -> None:
+        self.root, self.server, self.dice = root, server, random.Random(seed)
+
+    def run(self, stories: list[str], most: int) -> dict[str, Any]:
+        """Kill `most` times, in each story by turns; returns what was seen.
+
+        Raises:
+            SystemExit: a command failed, or made other bytes than when it was left alone.
+        """
+        wholes = {name: self.undisturbed(name) for name in stories}
+        kills: Counter[str] = Counter()  # by where they hit
+        runs: Counter[str] = Counter()
+        needed: Counter[str] = Counter()
+        done: Counter[str] = Counter()
+        while kills.total() < most:
+            name = stories[runs.total() % len(stories)]
+            whole, folder = wholes[name], self.root / f"{name}_{runs[name]}"
+            while place := self.attempt(folder, name, self.draw(whole, most - kills.total())):
+                kills[place] += 1
+            compare(contents(folder), whole.contents)
+            shutil.rmtree(folder)
+            runs[name] += 1
+            needed += whole.work
+            done += noted(self.root)
+            say(f"{kills.total()} kills, {runs.total()} runs that ended alike")
+        sizes = {name: sum(map(len, whole.contents.values())) for name, whole in wholes.items()}
+        return {
+            "kills": kills.total(),
+            "kills by place": dict(sorted(kills.items())),
+            "runs": dict(runs),
+            "files compared": sum(runs[name] * len(wholes[name].contents) for name in stories),
+            "bytes compared": sum(runs[name] * sizes[name] for name in stories),
+            "work needed": dict(needed),
+            "work repeated": dict(done - needed),
+            "files": {name: len(whole.contents) for name, whole in wholes.items()},
+            "bytes": sizes,
+            "seconds undisturbed": {name: round(one.seconds, 1) for name, one in wholes.items()},
+            "changes to files undisturbed": {name: one.changes for name, one in wholes.items()},
+        }
+
+    def undisturbed(self, name: str) -> Whole:
+        folder = self.root / name
+        started = time.monotonic()
+        self.attempt(folder, name, Kill())
+        seconds = time.monotonic() - started
+        changes = int(beside(folder, "changes").read_text())
+        return Whole(contents(folder), seconds, changes, noted(self.root))
+
+    def draw(self, whole: Whole, left: int) -> Kill:
+        """A moment of the undisturbed run, by either clock; never, where no kill is `left`."""
+        if left <= 0:
+            return Kill()
+        if self.dice.random() < 0.5:
+            return Kill(seconds=self.dice.uniform(0, whole.seconds))
+        return Kill(changes=self.dice.randint(1, whole.changes))
+
+    def attempt(self, folder: Path, name: str, kill: Kill) -> str:
+        """Run the commands of a story in `folder`; returns where they were killed, if they were.
+
+        Raises:
+            SystemExit: a command failed.
+        """
+        child = os.fork()
+        if not child:
+            try:
+                self.commands(folder, STORIES[name], kill.changes)
+            finally:
+                os._exit(1)
+        until = time.monotonic() + (kill.seconds if kill.seconds is not None else 3600)
+        while not (ended := os.waitpid(child, os.WNOHANG))[0]:
+            if time.monotonic() >= until:
+                os.kill(child, signal.SIGKILL)
+                ended = os.waitpid(child, 0)
+                break
+            time.sleep(0.005)
+        code = os.waitstatus_to_exitcode(ended[1])
+        if code == -signal.SIGKILL:
+            return place(folder, child)
+        if code:
+            log = beside(folder, "log").read_text()
+            sys.exit(f"After a kill a command ended with {code}:\n{log}")
+        return ""
+
+    def commands(self, folder: Path, story: Story, most_changes: int | None) -> None:
+        """In a process of its own: every command, until that many changes to files."""
+        folder.mkdir(exist_ok=True)
+        log = os.open(beside(folder, "log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.chdir(folder)
+        names = {"model": seed_policy(), "server": self.server, "at_once": AT_ONCE}
+        for file, text in story.files.items():
+            Path(file).write_text(Template(text).substitute(names))
+        count_work(self.root)
+        changes = count_changes(most_changes)
+        for command in story.commands:
+            words = Template(command).substitute(names).split()
+            beside(folder, "command").write_text(" ".join(words[: 1 + (words[0] in GROUPS)]))
+            if code := cli.run(words):
+                os._exit(code)
+        beside(folder, "changes").write_text(str(changes[0]))
+        os._exit(0)
+
+
+def beside(folder: Path, what: str) -> Path:
+    return folder.with_suffix(f".{what}")
+
+
+def place(folder: Path, pid: int) -> str:
+    """Where the process `pid` was killed: the command, and of a run the stage."""
+    file = beside(folder, "command")
+    command = file.read_text() if file.exists() else "before the first command"
+    for file in folder.glob(f"*/{PROGRESS}"):
+        progress = json.loads(file.read_text())
+        if progress["pid"] == pid:
+            return f"{command}: {progress['stage'].rpartition('/')[2] or 'between stages'}"
+    return command
+
+
+def count_work(root: Path) -> None:
+    """Let this process count its work, and keep answers in small parts, so that there are some."""
+    import transformers
+
+    import harness.kept
+    from harness.engines.hf import HFEngine
+
+    harness.kept.AT_A_TIME = PART
+    generate, step = HFEngine.generate, transformers.Trainer.training_step
+
+    def noted_generate(self: Any, prompts: Any, sampling: Any, *rest: Any, **more: Any) -> Any:
+        note(root, "responses", len(prompts) * sampling.n)
+        return generate(self, prompts, sampling, *rest, **more)
+
+    def noted_step(*arguments: Any, **more: Any) -> Any:
+        note(root, "passes of training")
+        return step(*arguments, **more)
+
+    HFEngine.generate = noted_generate  # type: ignore[method-assign]
+    transformers.Trainer.training_step = noted_step
 
 
 def count_changes(most: int | None) -> list[int]:
@@ -181,16 +377,12 @@ def count_changes(most: int | None) -> list[int]:
     return changes
 
 
-def log_of(folder: Path) -> Path:
-    return folder.with_suffix(".log")
-
-
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file but the locks, without the clocks."""
+    """Every file that is compared, without the clocks."""
     return {
         str(path.relative_to(folder)): without_clocks(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != LOCK
+        if path.is_file() and path.name not in UNCOMPARED
     }
 
 

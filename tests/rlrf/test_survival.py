@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from string import Template
 
 import pytest
 
@@ -25,14 +26,17 @@ ALONE = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "RLRF_LOG": 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_commands_killed_at_random_moments_end_with_the_same_bytes(tmp_path: Path) -> None:
-    command = [sys.executable, ROOT / "bench" / "soak.py", "--kills", "5", "--out", "soak.json"]
+    command = [sys.executable, ROOT / "bench" / "soak.py", "--kills", "6", "--out", "soak.json"]
     done = subprocess.run(
         command, cwd=tmp_path, env=os.environ | ALONE, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads((tmp_path / "soak.json").read_text())
-    assert found["kills"] == 5
-    assert found["files"] > 40 and found["bytes"] > 2**20
+    assert found["kills"] == 6 and found["runs"].keys() >= {"rlrf", "judged"}
+    assert found["files compared"] > 80 and found["bytes compared"] > 2**20
+    # What is done twice is what a kill found under way: of responses, a part.
+    assert found["work repeated"].get("responses", 0) <= 6 * soak.PART
+    assert found["work repeated"].get("calls to the judge", 0) <= 6 * soak.AT_ONCE
 
 
 @pytest.mark.slow
@@ -40,14 +44,14 @@ def test_commands_killed_at_random_moments_end_with_the_same_bytes(tmp_path: Pat
 def test_two_machines_alike_make_the_same_bytes(tmp_path: Path) -> None:
     """Other processes, hash seeds and folders; what holds clocks is named in `soak.TIMED`."""
     model = soak.seed_policy()
+    config = Template(soak.CONFIG + "adapter: {r: 4}\n")
     made = []
     for name in ("one", "two"):
         folder = tmp_path / name
         folder.mkdir()
-        adapter = "adapter: {r: 4}\n"
-        (folder / "config.yaml").write_text(soak.CONFIG.format(model=model) + adapter)
+        (folder / "config.yaml").write_text(config.substitute(model=model))
         subprocess.run(
-            [Path(sys.executable).parent / "rlrf", *soak.COMMANDS[0].split()],
+            [Path(sys.executable).parent / "rlrf", *soak.STORIES["rlrf"].commands[0].split()],
             cwd=folder,
             env=os.environ | ALONE | {"PYTHONHASHSEED": str(len(made) + 1)},
             capture_output=True,
