@@ -1,18 +1,20 @@
 """Progress on stderr: a live bar for a person, a line now and then for a log.
 
 With RLRF_LOG=json every line is a JSON object. While a run is open, its progress is also in a file
-of its folder, for other processes.
+of its folder, for other processes, and what judges used up is in another, which stays. `seen` is
+the same for whoever watches from within this process.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,12 +22,13 @@ from typing import Any
 
 Advance = Callable[[int], None]
 
+BILL = "spend.json"
 LOG_EVERY_SECONDS = 15.0
 PUBLISH_EVERY_SECONDS = 1.0
 
 
 @dataclass
-class _Work:
+class Work:
     """Something of which `done` of `total` is done."""
 
     name: str
@@ -48,6 +51,18 @@ class _Work:
         return (self.total - self.done) / self.rate if self.done else None
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What this process has done so far, as it can be seen at a moment."""
+
+    run: Path | None  # the folder of the run that is open
+    stage: str
+    work: list[Work]  # what is under way, outermost first
+    done: dict[tuple[str, str], int]  # (name of work, unit) -> units done
+    seconds: dict[str, float]  # stage -> how long it was worked at
+    used: dict[str, dict[str, float]]  # judge -> what of it was used up -> how much
+
+
 @dataclass
 class _Shown:
     """What this process shows: the stage of a run, what is done in it, and where to publish it."""
@@ -55,27 +70,68 @@ class _Shown:
     file: Path | None = None
     since: float = 0.0
     stage: str = ""
+    stage_since: float = 0.0
     published: float = 0.0
+    work: list[Work] = field(default_factory=list)
+    done: dict[tuple[str, str], int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    used: dict[str, dict[str, float]] = field(default_factory=dict)
+    billed_before: dict[str, dict[str, float]] = field(default_factory=dict)
+    billed: dict[str, dict[str, float]] = field(default_factory=dict)
+    begin: Callable[[], None] | None = None
 
 
 _shown = _Shown()
 
 
+def seen() -> Seen:
+    """What this process shows now; may be asked from another thread."""
+    seconds = dict(_shown.seconds)
+    if stage := _shown.stage:
+        seconds[stage] = seconds.get(stage, 0.0) + time.monotonic() - _shown.stage_since
+    return Seen(
+        run=_shown.file.parent if _shown.file else None,
+        stage=stage,
+        work=list(_shown.work),
+        done=dict(_shown.done),
+        seconds=seconds,
+        used={who: dict(amounts) for who, amounts in list(_shown.used.items())},
+    )
+
+
+def when_work_begins(act: Callable[[], None]) -> None:
+    """Call `act` once, before the first work that this process shows."""
+    _shown.begin = act
+
+
 @contextlib.contextmanager
 def track(stage: str, total: int, unit: str = "items") -> Iterator[Advance]:
     """Show `stage` with its rate and time left while the block runs; yields `advance(n)`."""
-    work = _Work(stage, total, unit)
+    work = Work(stage, total, unit)
     show_bar = sys.stderr.isatty() and not _as_json()
-    with _bar(work) if show_bar else _lines(work) as show:
+    _shown.work.append(work)
+    try:
+        with _bar(work) if show_bar else _lines(work) as show:
 
-        def advance(n: int) -> None:
-            work.done += n
-            show()
-            if time.monotonic() - _shown.published >= PUBLISH_EVERY_SECONDS:
-                _publish(work)
+            def advance(n: int) -> None:
+                work.done += n
+                key = work.name, work.unit
+                _shown.done[key] = _shown.done.get(key, 0) + n
+                show()
+                if time.monotonic() - _shown.published >= PUBLISH_EVERY_SECONDS:
+                    _publish(work)
 
-        _publish(work)
-        yield advance
+            _publish(work)
+            yield advance
+    finally:
+        _shown.work.remove(work)
+
+
+def used(by: str, amounts: Mapping[str, float]) -> None:
+    """Count what a judge has used up since it was told last: calls, tokens, dollars."""
+    so_far = _shown.used.setdefault(by, {})
+    for name, amount in amounts.items():
+        so_far[name] = so_far.get(name, 0) + amount
 
 
 def say(line: str, level: str = "info") -> None:
@@ -89,30 +145,65 @@ def say(line: str, level: str = "info") -> None:
 @contextlib.contextmanager
 def within(stage: str) -> Iterator[None]:
     """What is shown while the block runs belongs to `stage` of the run."""
-    _shown.stage = stage
+    _shown.stage_since, _shown.stage = time.monotonic(), stage
     _publish(None)
     try:
         yield
     finally:
-        _shown.stage = ""
+        _shown.seconds, _shown.stage = seen().seconds, ""
+        _bill()
 
 
 @contextlib.contextmanager
 def published(file: Path) -> Iterator[None]:
-    """Keep what is under way in `file` (JSON) while the block runs; a killed process leaves it."""
+    """Keep what is under way in `file` (JSON) while the block runs; a killed process leaves it.
+
+    Beside it, `BILL` (JSON, judge -> amounts) counts on what was `used`, from one process to the
+    next; where no judge is asked there is none.
+    """
     _shown.file, _shown.since = file, time.time()
+    _shown.billed_before, _shown.billed, _shown.used = read_bill(file.parent), {}, {}
     _publish(None)
     try:
         yield
     finally:
+        _bill()
         _shown.file = None
         file.unlink(missing_ok=True)
 
 
-def _publish(work: _Work | None) -> None:
+def read_bill(run: Path) -> dict[str, dict[str, float]]:
+    """Judge -> what of it was used up -> how much, so far; empty where that cannot be read."""
+    try:
+        found = json.loads((run / BILL).read_bytes())
+        bill = {who: {n: float(x) for n, x in amounts.items()} for who, amounts in found.items()}
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
+        return {}
+    sound = all(0 <= x < math.inf for amounts in bill.values() for x in amounts.values())
+    return bill if sound else {}
+
+
+def _bill() -> None:
+    if _shown.file is None or not _shown.used:
+        return
+    total = {who: dict(amounts) for who, amounts in _shown.billed_before.items()}
+    for who, amounts in _shown.used.items():
+        of = total.setdefault(who, {})
+        for name, amount in amounts.items():
+            of[name] = of.get(name, 0) + amount
+    if total != _shown.billed:
+        _put(_shown.file.with_name(BILL), total, durable=True)
+        _shown.billed = total
+
+
+def _publish(work: Work | None) -> None:
+    if _shown.begin is not None:
+        begin, _shown.begin = _shown.begin, None
+        begin()
     if _shown.file is None:
         return
     _shown.published = time.monotonic()
+    _bill()
     found: dict[str, Any] = {
         "pid": os.getpid(),
         "host": socket.gethostname(),
@@ -129,11 +220,19 @@ def _publish(work: _Work | None) -> None:
             "rate": work.rate,
             "left": work.left,
         }
-    # Whole at any moment, but not durable; and no run ends because it cannot be watched.
+    _put(_shown.file, found)
+
+
+def _put(file: Path, value: Any, *, durable: bool = False) -> None:
+    """Whole at any moment; and no run ends because it cannot be watched."""
     with contextlib.suppress(OSError):
-        temporary = _shown.file.with_name(f"{_shown.file.name}.rlrf.tmp")
-        temporary.write_text(json.dumps(found))
-        os.replace(temporary, _shown.file)
+        temporary = file.with_name(f"{file.name}.rlrf.tmp")
+        with open(temporary, "w", encoding="utf-8") as writing:
+            json.dump(value, writing)
+            writing.flush()
+            if durable:
+                os.fsync(writing.fileno())
+        os.replace(temporary, file)
 
 
 def _as_json() -> bool:
@@ -141,7 +240,7 @@ def _as_json() -> bool:
 
 
 @contextlib.contextmanager
-def _lines(work: _Work) -> Iterator[Callable[[], None]]:
+def _lines(work: Work) -> Iterator[Callable[[], None]]:
     last = work.started
 
     def show() -> None:
@@ -159,7 +258,7 @@ def _lines(work: _Work) -> Iterator[Callable[[], None]]:
 
 
 @contextlib.contextmanager
-def _bar(work: _Work) -> Iterator[Callable[[], None]]:
+def _bar(work: Work) -> Iterator[Callable[[], None]]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,

@@ -10,6 +10,8 @@ from typing import Literal
 from pydantic import Field
 
 from harness.errors import UserError
+from harness.judge.budget import Spend
+from harness.progress import read_bill
 from harness.schema import Record
 from harness.store import is_in_use, parse, read_json, read_records
 from rlrf.metrics import METRICS, IterationMetrics
@@ -45,6 +47,9 @@ class Status(Record):
     )
     stages: dict[str, float] = Field(description="finished stages -> seconds that each took")
     iterations: list[IterationMetrics] = Field(description="those that came to an outcome")
+    spend: dict[str, Spend] = Field(
+        description="judge -> what it was asked by all processes that worked on the run"
+    )
 
 
 def status(folder: Path) -> Status:
@@ -68,6 +73,7 @@ def status(folder: Path) -> Status:
         progress=_progress(folder / PROGRESS),
         stages=dict(_stages(folder)) if started else {},
         iterations=read_records(rows, IterationMetrics) if started and rows.is_file() else [],
+        spend={who: Spend.of(amounts) for who, amounts in read_bill(folder).items()},
     )
 
 
@@ -84,6 +90,8 @@ def markdown(found: Status) -> str:
         lines.append(_under_way(found.progress, found.state == "running"))
     for turn in found.iterations:
         lines.append(f"{turn.candidate}: {turn.outcome}")
+    for judge, spend in found.spend.items():
+        lines.append(f"judge {judge}: {spend.sentence()}")
     if found.stages:
         seconds = sum(found.stages.values())
         lines.append(f"{len(found.stages)} stages finished, which took {_time(seconds)}.")

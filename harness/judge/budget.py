@@ -9,7 +9,7 @@ it by the requests that are then under way, not by more.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from pydantic import Field
@@ -20,6 +20,8 @@ from harness.schema import Call, Record
 BYTES_PER_TOKEN = 4  # of English, under the usual tokenizers
 LEAST_BYTES_PER_TOKEN = 2  # code, rare scripts: what a reservation reckons with
 FRAME_TOKENS = 16  # a chat template's own
+COUNTED = ("calls", "cached", "requests", "prompt_tokens", "completion_tokens")
+FAILED = "failed: "
 
 
 class Spend(Record):
@@ -32,6 +34,25 @@ class Spend(Record):
     completion_tokens: int = 0
     dollars: float | None = Field(default=None, description="None: no price is known")
     failures: dict[str, int] = Field(default_factory=dict, description="reason -> calls")
+
+    def amounts(self) -> dict[str, float]:
+        """The same as plain numbers, which add up; dollars only where a price is known."""
+        known = self.model_dump(exclude={"failures"}, exclude_none=True)
+        return known | {FAILED + reason: calls for reason, calls in self.failures.items()}
+
+    @classmethod
+    def of(cls, amounts: Mapping[str, float]) -> Spend:
+        """What `amounts` add up to."""
+        dollars = amounts.get("dollars")
+        return cls(
+            **{name: int(amounts.get(name, 0)) for name in COUNTED},
+            dollars=dollars,
+            failures={
+                name.removeprefix(FAILED): int(calls)
+                for name, calls in amounts.items()
+                if name.startswith(FAILED)
+            },
+        )
 
     def sentence(self) -> str:
         """What a person wants to know, in one line."""

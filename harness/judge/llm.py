@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from harness.judge.backend import Backend
 from harness.judge.budget import Meter, Spend
 from harness.judge.cache import Cache
-from harness.progress import say, track
+from harness.progress import say, track, used
 from harness.schema import Call, Reply, digest
 
 
@@ -27,6 +27,7 @@ class LLMJudge:
         self._meter = meter
         self._calls = self._cached = 0
         self._failures: Counter[str] = Counter()
+        self._told: dict[str, float] = {}
 
     @property
     def description(self) -> str:
@@ -67,12 +68,23 @@ class LLMJudge:
                 if self._cache is not None and not reply.failure:
                     reply = self._cache.put(key, reply)
                 replies[key] = reply
+                self._tell()
                 advance(1)
 
-            with track(f"judging by {self.id}", len(todo), "calls") as advance:
-                self._backend.answer(list(todo.values()), self._meter, done)
+            try:
+                with track(f"judging by {self.id}", len(todo), "calls") as advance:
+                    self._backend.answer(list(todo.values()), self._meter, done)
+            finally:
+                self._tell()
         asked = [replies[key] for key in keys]
         self._calls += len(calls)
         self._cached += cached
         self._failures.update(reply.failure for reply in asked if reply.failure)
+        self._tell()
         return asked
+
+    def _tell(self) -> None:
+        """Count what has been used up since the last time, for who watches the run."""
+        now = self.spend.amounts()
+        used(self.id, {name: now[name] - self._told.get(name, 0) for name in now})
+        self._told = now

@@ -2,7 +2,7 @@
 
 Results go to stdout, progress and logs to stderr. Every error is a sentence and exits 3, wrong
 options included, so that for `gate` 2 always means inconclusive. RLRF_DEBUG=1 shows tracebacks,
-RLRF_LOG=json makes a log that programs read.
+RLRF_LOG=json makes a log that programs read, RLRF_METRICS=127.0.0.1:9464 serves metrics.
 """
 
 from __future__ import annotations
@@ -48,6 +48,10 @@ def main() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; return its exit code."""
     try:
+        if place := os.environ.get("RLRF_METRICS"):
+            from rlrf.monitoring import serve_when_work_begins
+
+            serve_when_work_begins(place)
         code = cli.main(list(arguments), prog_name="rlrf", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
