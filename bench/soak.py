@@ -31,7 +31,7 @@ from pathlib import Path
 from string import Template
 from typing import Any, NamedTuple
 
-from harness.progress import say
+from harness.progress import BILL, say
 from harness.store import LOCK, write_json
 from rlrf import cli
 from rlrf.quickstart import seed_policy
@@ -121,7 +121,8 @@ ASPECTS = ("readability", "completeness", "factuality")
 GROUPS = ("board", "reward-model")  # commands of two words
 CHANGES = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "os.chmod"}
 TIMED = ("manifest.json", "result.json")  # their `seconds` are clocks
-UNCOMPARED = (LOCK, "judge.sqlite")  # the order of a cache is that of the replies
+# The order of a cache is that of the replies, and a bill counts what was repeated.
+UNCOMPARED = (LOCK, BILL, "judge.sqlite")
 WORK = "work"  # a line for each piece of work that was begun, whoever did it
 
 
