@@ -1,6 +1,7 @@
 """Model folders: found, checked before anything is loaded, and identified by their content.
 
-Weights are read as safetensors only, since pickles run code, and a model's own Python is never run.
+A model folder is somebody else's data. Weights are read as safetensors only, since pickles run
+code; a model's own Python is never run; and nothing in a folder may lead out of it.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from harness.store import file_digest, read_json
 CONFIG = "config.json"
 ADAPTER_CONFIG = "adapter_config.json"
 WEIGHTS = "*.safetensors"
+SHARDS = "*.safetensors.index.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.*", "*.tiktoken")
 IDENTITY = (
-    *(CONFIG, "generation_config.json", ADAPTER_CONFIG, WEIGHTS, "*.safetensors.index.json"),
+    *(CONFIG, "generation_config.json", ADAPTER_CONFIG, WEIGHTS, SHARDS),
     *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt"),
     *("*.model", "*.tiktoken", "chat_template*"),
 )
@@ -110,15 +113,75 @@ def check(folder: Path) -> None:
             f"The model folder {folder} has no {CONFIG}; name one that `save_pretrained` of "
             "transformers wrote."
         )
+    if (folder / ADAPTER_CONFIG).exists():
+        raise UserError(
+            f"{folder} holds an adapter beside a model, and not every program reads both. Give the "
+            "adapter a folder of its own, and name that as the adapter."
+        )
+    check_inside(folder)
     config = read_json(folder / CONFIG)
     if not isinstance(config, dict):
         raise UserError(f"{folder / CONFIG} is not a model configuration.")
+    if "/" in str(config.get("attn_implementation")):
+        raise UserError(
+            f"{folder / CONFIG} wants its attention from a repository of code "
+            f"({config['attn_implementation']}), and no code of a model's is run. Take "
+            "'attn_implementation' out."
+        )
     check_weights(folder)
     if not any(found for pattern in TOKENIZER for found in folder.glob(pattern)):
         raise UserError(
             f"The model folder {folder} has no tokenizer. Save it there with "
             "`tokenizer.save_pretrained`."
         )
+
+
+def check_inside(folder: Path) -> None:
+    """See that nothing in `folder` leads out of it: no link, and no name of a part of the weights.
+
+    The hub's own folders are links into the `blobs` beside them.
+
+    Raises:
+        UserError: something does.
+    """
+    root = folder.resolve()
+    homes = [root]
+    if root.parent.name == "snapshots":
+        homes.append(root.parent.parent / "blobs")
+    for entry in sorted((*folder.glob("*"), *folder.glob("*/*"))):
+        if entry.is_symlink() and not any(entry.resolve().is_relative_to(home) for home in homes):
+            raise UserError(
+                f"{entry} is a link out of the model folder, to {entry.resolve()}. If that is the "
+                "file you want, copy it there."
+            )
+    for index in sorted(folder.glob(SHARDS)):
+        known = read_json(index)
+        shards = known.get("weight_map") if isinstance(known, dict) else None
+        if not isinstance(shards, dict):
+            raise UserError(f"{index} is no index of weights. Download the model again.")
+        for shard in sorted(set(map(str, shards.values()))):
+            if not re.fullmatch(r"[^/\\\0]+\.safetensors", shard):
+                raise UserError(
+                    f"{index} names {shard!r}, which is no safetensors file of that folder. "
+                    "Download the model again, from somebody you trust."
+                )
+
+
+def check_adapter(folder: Path) -> None:
+    """See that `folder` holds a LoRA adapter that can be loaded safely.
+
+    Raises:
+        UserError: what is missing or unsafe, and what to do about it.
+    """
+    if not (folder / ADAPTER_CONFIG).exists():
+        raise UserError(f"{folder} is no LoRA adapter: it has no {ADAPTER_CONFIG}.")
+    check_inside(folder)
+    config = read_json(folder / ADAPTER_CONFIG)
+    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+        raise UserError(f"{folder} is no LoRA adapter, and no other kind is used here.")
+    check_weights(folder)
+    if not (folder / ADAPTER_WEIGHTS).exists():
+        raise UserError(f"The weights of an adapter are in {ADAPTER_WEIGHTS}; {folder} has none.")
 
 
 def check_files(folder: Path, manifest: str, files: Mapping[str, str]) -> None:

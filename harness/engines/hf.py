@@ -21,6 +21,7 @@ from harness.engines import Completion, Sampling, loading
 from harness.engines.attention import Shared, attending, can_share
 from harness.engines.decoding import Answer, Decoding, Row
 from harness.engines.room import rows_that_fit
+from harness.engines.text import render
 from harness.errors import UserError
 from harness.models import check, find, loaded_digest, model_digest
 from harness.progress import say
@@ -99,29 +100,8 @@ class HFEngine:
         self._ends = torch.tensor(loading.ends(self.model, self.tokenizer), device=self.device)
 
     def render(self, messages: Sequence[Message]) -> str:
-        """The prompt text of a conversation, ready for the assistant's turn.
-
-        A model without a chat template sees the messages' contents, a blank line between them. A
-        template that knows no system role gets the system's words at the head of the first turn.
-        """
-        import jinja2
-
-        if self.tokenizer.chat_template is None:
-            return "\n\n".join(message.content for message in messages)
-        turns = [message.model_dump() for message in messages]
-        try:
-            return self._apply_template(turns)
-        except jinja2.TemplateError:
-            if len(turns) < 2 or turns[0]["role"] != "system":
-                raise
-            told, first, *rest = turns
-            first = first | {"content": f"{told['content']}\n\n{first['content']}"}
-            return self._apply_template([first, *rest])
-
-    def _apply_template(self, turns: list[dict[str, str]]) -> str:
-        return str(
-            self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        )
+        """The prompt text of a conversation, ready for the assistant's turn."""
+        return render(self.tokenizer, messages)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a prompt, as lm-eval's `hf` model has them.

@@ -11,7 +11,7 @@ import torch
 
 from harness import memory
 from harness.errors import UserError
-from harness.models import ADAPTER_CONFIG, check_weights
+from harness.models import check_adapter
 
 DEFAULT_CONTEXT = 2048
 
@@ -73,9 +73,7 @@ def merge_adapter(model: Any, adapter: Path) -> Any:
     """`model` with the LoRA folder `adapter` merged into its weights."""
     from peft import PeftModel
 
-    if not (adapter / ADAPTER_CONFIG).exists():
-        raise UserError(f"{adapter} is no LoRA adapter: it has no {ADAPTER_CONFIG}.")
-    check_weights(adapter)
+    check_adapter(adapter)
     with _quiet():
         try:
             return PeftModel.from_pretrained(model, adapter).merge_and_unload()

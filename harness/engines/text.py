@@ -17,7 +17,10 @@ def render(tokenizer: Any, messages: Sequence[Message]) -> str:
 
     Without a chat template, or a tokenizer, it is the messages' contents, a blank line between
     them. A template that knows no system role gets the system's words at the head of the first
-    turn.
+    turn. Templates come with models: `transformers` runs them in a sandbox.
+
+    Raises:
+        UserError: the template refuses the messages, is broken, or tried to leave the sandbox.
     """
     import jinja2
 
@@ -25,13 +28,19 @@ def render(tokenizer: Any, messages: Sequence[Message]) -> str:
         return "\n\n".join(message.content for message in messages)
     turns = [message.model_dump() for message in messages]
     try:
-        return _apply_template(tokenizer, turns)
-    except jinja2.TemplateError:
-        if len(turns) < 2 or turns[0]["role"] != "system":
-            raise
-        told, first, *rest = turns
-        first = first | {"content": f"{told['content']}\n\n{first['content']}"}
-        return _apply_template(tokenizer, [first, *rest])
+        try:
+            return _apply_template(tokenizer, turns)
+        except jinja2.TemplateError:
+            if len(turns) < 2 or turns[0]["role"] != "system":
+                raise
+            told, first, *rest = turns
+            first = first | {"content": f"{told['content']}\n\n{first['content']}"}
+            return _apply_template(tokenizer, [first, *rest])
+    except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
+        raise UserError(
+            f"The model's chat template cannot be used ({type(error).__name__}: "
+            f"{str(error)[:300]}). Correct it in the tokenizer's folder."
+        ) from error
 
 
 def _apply_template(tokenizer: Any, turns: list[dict[str, str]]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from harness.engines import SEEDS, Completion, Sampling, seed_of
 from harness.engines.text import check_sampling, cut, encode, encode_all, render
 from harness.errors import UserError
-from harness.models import ADAPTER_CONFIG, CONFIG, check, check_weights, find, model_digest
+from harness.models import ADAPTER_CONFIG, CONFIG, check, check_adapter, find, model_digest
 from harness.schema import Message, digest
 from harness.store import read_json
 
@@ -109,7 +109,7 @@ class VLLMEngine:
             raise UserError(
                 f"The adapter {adapter} has rank {rank}, and the engine has room for {room}."
             )
-        check_weights(adapter)
+        check_adapter(adapter)
         from vllm.lora.request import LoRARequest
 
         # A name stands for one content for good, so that no cached prefix is another adapter's.

@@ -103,7 +103,7 @@ def _fit(
     dtype = "float32" if training.adapter is None else device.dtype
     model = load_model(base, dtype, new_head=True)
     check_tokenizer(tokenizer, model.config, base)
-    stored_dtype = transformers.AutoConfig.from_pretrained(base).dtype
+    stored_dtype = transformers.AutoConfig.from_pretrained(base, trust_remote_code=False).dtype
     rows = _tokenize(preferences, tokenizer, context(model, tokenizer, training.max_length))
     if not rows:
         raise UserError(

@@ -86,9 +86,9 @@ class Nli:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         try:
-            tokenizer = AutoTokenizer.from_pretrained(self._folder)
+            tokenizer = AutoTokenizer.from_pretrained(self._folder, trust_remote_code=False)
             model = AutoModelForSequenceClassification.from_pretrained(
-                self._folder, use_safetensors=True
+                self._folder, use_safetensors=True, trust_remote_code=False
             )
         except (OSError, ValueError) as error:
             raise UserError(f"{self._folder} cannot be loaded: {error}") from error
@@ -116,7 +116,7 @@ def _entailment(folder: Path) -> int:
     from transformers import AutoConfig
 
     try:
-        labels = AutoConfig.from_pretrained(folder).id2label
+        labels = AutoConfig.from_pretrained(folder, trust_remote_code=False).id2label
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} holds no model: {error}") from error
     found = [number for number, label in labels.items() if label.lower() == "entailment"]
