@@ -117,6 +117,7 @@ STORIES = {
 SHORT = "rlrf,judged,rewarded"
 PART = 12  # responses that are kept together, in place of `harness.kept.AT_A_TIME`
 AT_ONCE = 4  # calls to the judge
+IN_A_RUN = 8  # kills at most; what is left of the story gets shorter with each
 ASPECTS = ("readability", "completeness", "factuality")
 GROUPS = ("board", "reward-model")  # commands of two words
 CHANGES = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "os.chmod"}
@@ -229,8 +230,16 @@ class Soak:
         while kills.total() < most:
             name = stories[runs.total() % len(stories)]
             whole, folder = wholes[name], self.root / f"{name}_{runs[name]}"
-            while place := self.attempt(folder, name, self.draw(whole, most - kills.total())):
+            before, left = kills.total(), 1.0
+            while kills.total() < min(most, before + IN_A_RUN):
+                share = left * self.dice.random()
+                place = self.attempt(folder, name, self.draw(whole, share))
+                if not place:
+                    break
                 kills[place] += 1
+                left -= share
+            else:
+                self.attempt(folder, name, Kill())
             compare(contents(folder), whole.contents)
             shutil.rmtree(folder)
             runs[name] += 1
@@ -260,13 +269,11 @@ class Soak:
         changes = int(beside(folder, "changes").read_text())
         return Whole(contents(folder), seconds, changes, noted(self.root))
 
-    def draw(self, whole: Whole, left: int) -> Kill:
-        """A moment of the undisturbed run, by either clock; never, where no kill is `left`."""
-        if left <= 0:
-            return Kill()
+    def draw(self, whole: Whole, share: float) -> Kill:
+        """When a `share` of the undisturbed run is over, by either clock."""
         if self.dice.random() < 0.5:
-            return Kill(seconds=self.dice.uniform(0, whole.seconds))
-        return Kill(changes=self.dice.randint(1, whole.changes))
+            return Kill(seconds=share * whole.seconds)
+        return Kill(changes=1 + int(share * whole.changes))
 
     def attempt(self, folder: Path, name: str, kill: Kill) -> str:
         """Run the commands of a story in `folder`; returns where they were killed, if they were.
@@ -289,7 +296,7 @@ class Soak:
             time.sleep(0.005)
         code = os.waitstatus_to_exitcode(ended[1])
         if code == -signal.SIGKILL:
-            return place(folder, child)
+            return place_of(folder, child)
         if code:
             log = beside(folder, "log").read_text()
             sys.exit(f"After a kill a command ended with {code}:\n{log}")
@@ -320,7 +327,7 @@ def beside(folder: Path, what: str) -> Path:
     return folder.with_suffix(f".{what}")
 
 
-def place(folder: Path, pid: int) -> str:
+def place_of(folder: Path, pid: int) -> str:
     """Where the process `pid` was killed: the command, and of a run the stage."""
     file = beside(folder, "command")
     command = file.read_text() if file.exists() else "before the first command"
