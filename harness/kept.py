@@ -1,22 +1,41 @@
 """An engine whose answers are kept, part by part, so that a generation that is killed goes on.
 
-A sample depends on nothing but its prompt, its number and the seed, and a part is always made of
-the same prompts: what is found and what is generated anew are the same bytes.
+A sample depends on nothing but its prompt, its number and the seed, and a part is made anew whole,
+of the same prompts: what is found and what is generated anew are the same bytes. Answers are kept
+by prompt, so that they are found again by an engine that cuts other parts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from harness.engines import Completion, Engine, Sampling
 from harness.schema import digest
 from harness.store import read_jsonl, write_jsonl
 
 PARTS = ".parts"  # the folder's usual name
-AT_A_TIME = 1024  # responses in a part
+AT_A_TIME = 1024  # responses in a part, at most
+
+OnDone = Callable[[int], None]
+Answers = Iterator[tuple[int, list[list[Completion]]]]  # a part's place among those asked, and it
+
+
+class Streaming(Engine, Protocol):
+    """An engine that answers several parts at once."""
+
+    at_once: int  # parts that it has under way or waiting, at most
+
+    def stream(
+        self,
+        parts: Sequence[Sequence[str]],
+        sampling: Sampling,
+        on_done: OnDone | None = None,
+    ) -> Answers:
+        """The completions of each part of prompts, as they are ready."""
+        ...
 
 
 class Kept:
@@ -40,30 +59,49 @@ class Kept:
         self,
         prompts: Sequence[str],
         sampling: Sampling,
-        on_done: Callable[[int], None] | None = None,
+        on_done: OnDone | None = None,
     ) -> list[list[Completion]]:
-        """As the engine's, the longest prompts first."""
-        size = max(1, AT_A_TIME // sampling.n)
-        order = sorted(range(len(prompts)), key=lambda place: -len(prompts[place]))
-        made: dict[int, list[Completion]] = {}
-        for start in range(0, len(order), size):
-            part = order[start : start + size]
-            answers = self._part([prompts[place] for place in part], sampling, on_done)
-            made |= zip(part, answers, strict=True)
-        return [made[place] for place in range(len(prompts))]
-
-    def _part(
-        self, prompts: Sequence[str], sampling: Sampling, on_done: Callable[[int], None] | None
-    ) -> list[list[Completion]]:
+        """As the engine's, the longest prompts first; each part is kept when it comes."""
         if self.model_digest is None:
             return self._engine.generate(prompts, sampling, on_done)
         made_from = [self.name, self.model_digest, list(prompts), sampling.to_dict()]
-        path = self._folder / f"{digest(made_from)}.jsonl"
-        if path.exists():
-            rows = [Completion(**row) for _, row in read_jsonl(path)]
-            if on_done is not None:
-                on_done(len(rows))
-            return [rows[at : at + sampling.n] for at in range(0, len(rows), sampling.n)]
-        answers = self._engine.generate(prompts, sampling, on_done)
-        write_jsonl(path, [asdict(one) for completions in answers for one in completions])
-        return answers
+        folder = self._folder / digest(made_from)
+        made = _read(folder)
+        parts = cut(prompts, sampling.n, getattr(self._engine, "at_once", 1))
+        missing = [part for part in parts if not made.keys() >= set(part)]
+        if on_done is not None and len(missing) < len(parts):
+            on_done(sampling.n * (len(prompts) - sum(map(len, missing))))
+        asked = [[prompts[place] for place in part] for part in missing]
+        stream = getattr(self._engine, "stream", None) or self._one_by_one
+        for number, answers in stream(asked, sampling, on_done):
+            found = dict(zip(missing[number], answers, strict=True))
+            rows = [{"place": p, "answers": list(map(asdict, a))} for p, a in found.items()]
+            write_jsonl(folder / f"{digest(missing[number])}.jsonl", rows)
+            made |= found
+        return [made[place] for place in range(len(prompts))]
+
+    def _one_by_one(
+        self, parts: Sequence[Sequence[str]], sampling: Sampling, on_done: OnDone | None
+    ) -> Answers:
+        for number, prompts in enumerate(parts):
+            yield number, self._engine.generate(prompts, sampling, on_done)
+
+
+def cut(prompts: Sequence[str], n: int, at_once: int = 1) -> list[list[int]]:
+    """The places of `prompts` in parts of at most `AT_A_TIME` responses, `n` a prompt.
+
+    The longest prompts come first. There are at least `at_once` parts, where there are so many
+    prompts. Which they are does not depend on what is finished or how fast.
+    """
+    size = max(1, min(AT_A_TIME // n, -(-len(prompts) // at_once)))
+    order = sorted(range(len(prompts)), key=lambda place: -len(prompts[place]))
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def _read(folder: Path) -> dict[int, list[Completion]]:
+    """What is kept in `folder`, by the prompt's place."""
+    return {
+        row["place"]: [Completion(**one) for one in row["answers"]]
+        for path in sorted(folder.glob("*.jsonl"))
+        for _, row in read_jsonl(path)
+    }

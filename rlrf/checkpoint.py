@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from harness.models import model_digest
 from harness.schema import digest
-from rlrf.config import EngineConfig
+from rlrf.config import EngineConfig, Executor
 
 if TYPE_CHECKING:
+    from harness.cluster import ClusterEngine
     from harness.engines.hf import HFEngine
     from harness.engines.vllm import VLLMEngine
 
@@ -33,20 +34,33 @@ class Checkpoint:
 
 
 class Engines:
-    """Loads checkpoints for generation, one at a time.
+    """Loads checkpoints for generation, one at a time, here or on a cluster.
 
     Args:
         rank: of the adapters to come, which vLLM makes room for.
+
+    Raises:
+        UserError: a cluster is asked for, and Ray is not installed.
     """
 
-    def __init__(self, config: EngineConfig, rank: int = 0) -> None:
+    def __init__(
+        self, config: EngineConfig, rank: int = 0, executor: Executor | None = None
+    ) -> None:
         self._config = config
         self._rank = rank
         self._hf: tuple[Checkpoint, HFEngine] | None = None
         self._vllm: tuple[Path, VLLMEngine] | None = None
+        self._cluster = None
+        if executor is not None and executor.kind == "ray":
+            from harness.cluster import Cluster
 
-    def load(self, checkpoint: Checkpoint) -> HFEngine | VLLMEngine:
+            asked = executor.model_dump(exclude={"kind"})
+            self._cluster = Cluster(Engines(config, rank), **asked)
+
+    def load(self, checkpoint: Checkpoint) -> HFEngine | VLLMEngine | ClusterEngine:
         """The engine of `checkpoint`; the one before is released."""
+        if self._cluster is not None:
+            return self._load_on_cluster(checkpoint)
         if self._config.kind == "vllm":
             return self._load_vllm(checkpoint)
         return self.load_hf(checkpoint)
@@ -77,6 +91,22 @@ class Engines:
         self._vllm[1].model_id = checkpoint.name
         return self._vllm[1]
 
+    def _load_on_cluster(self, checkpoint: Checkpoint) -> ClusterEngine:
+        from harness.cluster import ClusterEngine
+        from harness.engines.loading import load_tokenizer
+
+        assert self._cluster is not None  # noqa: S101 (whoever calls has looked)
+        # As other machines find it, whatever folder their processes work in.
+        adapter = None if checkpoint.adapter is None else checkpoint.adapter.resolve()
+        found = Checkpoint(checkpoint.name, checkpoint.model.resolve(), adapter)
+        self._hf = None
+        return ClusterEngine(
+            self._cluster,
+            found,
+            tokenizer=load_tokenizer(found.model),
+            folders=[found.model, *([adapter] if adapter else [])],
+        )
+
     def _options(self) -> dict[str, Any]:
         config = self._config
         return {"device": config.device, "dtype": config.dtype, "max_batch": config.max_batch}
@@ -88,6 +118,15 @@ class Engines:
         self._hf = None
         if self._vllm is not None:
             self._vllm[1].release()
+        if self._cluster is not None:
+            self._cluster.release()
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+    def close(self) -> None:
+        """End what runs in other processes."""
+        if self._vllm is not None:
+            self._vllm[1].close()
+        if self._cluster is not None:
+            self._cluster.close()

@@ -235,6 +235,41 @@ class EngineConfig(Device):
         return kind
 
 
+class Executor(Record):
+    """Where the policy's engine runs: in this process, or in those of a Ray cluster, each with an
+    engine of its own. What a run comes to does not depend on it."""
+
+    kind: Literal["local", "ray"] = "local"
+    address: str | None = Field(
+        default=None,
+        description="auto, or host:port of a cluster that is there; default: one is started on "
+        "this machine for the run",
+    )
+    engines: int = Field(default=1, ge=1, description="that are asked for")
+    cpus: float = Field(default=1, ge=0, description="that an engine takes of its node")
+    gpus: float = Field(
+        default=0, ge=0, le=1, description="that an engine takes; 0.5: two share a GPU"
+    )
+    in_flight: int = Field(
+        default=2, ge=1, description="parts of the work that an engine has under way or waiting"
+    )
+    wait: int = Field(
+        default=300, ge=1, description="seconds until there must be room for one engine"
+    )
+
+    @model_validator(mode="after")
+    def _local_has_none_of_it(self) -> Executor:
+        known = type(self).model_fields
+        others = [name for name in known if getattr(self, name) != known[name].default]
+        if self.kind == "local" and others:
+            raise ValueError(f"{others[0]} is for a cluster; say kind: ray, or leave it out")
+        if self.address is not None and "://" in self.address:
+            raise ValueError(
+                "address is auto or host:port; a run is sent to a cluster by `ray job submit`"
+            )
+        return self
+
+
 class Config(Record):
     """A whole run: explore, feedback, reflect, pairs, train, evaluate, gate, and again."""
 
@@ -253,6 +288,7 @@ class Config(Record):
     rlmec: Rlmec = Rlmec()
     gate: Gate = Gate()
     engine: EngineConfig = EngineConfig()
+    executor: Executor = Executor()
     judge: str | None = Field(
         default=None, description="file that says how answers are judged, as `rlrf eval --judge`"
     )
@@ -306,6 +342,14 @@ class Config(Record):
             raise ValueError("reward.beta is of an ensemble; name several reward.models")
         return self
 
+    @model_validator(mode="after")
+    def _engines_have_their_gpu(self) -> Config:
+        if self.executor.kind == "ray" and self.executor.gpus == 0 and self.engine.device == "cuda":
+            raise ValueError("engine.device is cuda: say in executor.gpus what an engine takes")
+        if self.engine.kind == "vllm" and 0 < self.executor.gpus < 1:
+            raise ValueError("engine.kind: vllm takes a whole GPU; set executor.gpus to 1")
+        return self
+
     @property
     def critiqued(self) -> list[str]:
         """The tasks whose feedback is the judge's critique."""
@@ -323,9 +367,9 @@ class Config(Record):
 
     @property
     def identity(self) -> str:
-        """What makes two runs the same: all of it but places: models', data's, judge's, the board's
-        and that of artefacts."""
-        places = {"model", "revision", "judge", "feedback_model", "board", "artefacts"}
+        """What makes two runs the same: all of it but places: models', data's, judge's, the
+        board's, that of artefacts, and where engines run."""
+        places = {"model", "revision", "judge", "feedback_model", "board", "artefacts", "executor"}
         kept = self.model_dump(mode="json", exclude=places)
         if kept["reward"] is not None:
             del kept["reward"]["models"], kept["reward"]["demonstrations"]

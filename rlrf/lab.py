@@ -177,7 +177,9 @@ def open_tools(config: Config, *, feedback: bool = True) -> Iterator[Tools]:
     with contextlib.ExitStack() as opened:
         judge = opened.enter_context(judging.open()) if feedback else None
         rewarded = config.reward if feedback else None
-        engines = Engines(config.engine, config.adapter.r if config.adapter else 0)
+        rank = config.adapter.r if config.adapter else 0
+        engines = Engines(config.engine, rank, config.executor)
+        opened.callback(engines.close)
         model = open_feedback_model(config, engines) if feedback else None
         yield Tools(
             config=config,

@@ -1,0 +1,532 @@
+"""An engine on a Ray cluster: a fixed number of actors, each with an engine of its own.
+
+Prompts travel to the actors in parts and completions come back as they are ready. A sample depends
+on nothing but its prompt, its number and the seed, so that it does not matter which actor answers:
+what an actor had under way when it was lost goes to others, and is the same.
+
+Nothing but prompts, completions and names of folders travels. Weights are read by each node itself,
+so that model folders lie where all nodes see them, under one path. A judge behind a server stays
+with the process that runs the loop, which asks it concurrently, under one budget and one cache.
+
+Ray is the extra `rlrf-harness[ray]`, and is used by this module alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import importlib.util
+import io
+import os
+import signal
+import socket
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from harness.engines import Completion, Engine, Sampling
+from harness.engines.text import encode, render
+from harness.errors import UserError
+from harness.kept import cut
+from harness.progress import say
+from harness.schema import Message, Record
+
+TRIES = 3  # engines that a part, or a place for an engine, may lose before it is given up
+LOOK = 1.0  # seconds between two looks at whether the cluster has found room
+LEAVE = 20.0  # seconds that actors have to close what they opened
+STORE = 2**28  # bytes of a local cluster's object store: it holds a few parts of text
+
+
+class Loader(Protocol):
+    """What opens an actor's engines, one at a time; it is sent to each of them."""
+
+    def load(self, what: Any, /) -> Engine: ...
+    def release(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class Model(Record):
+    """What an actor says of the model that it has loaded."""
+
+    name: str
+    model_id: str
+    model_digest: str | None
+    context: int
+
+
+class Host:
+    """The actor: it lives on a node of the cluster, in a process of its own."""
+
+    def __init__(self, loader: Loader, version: str) -> None:
+        # As of the command line: to be set before torch is loaded.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        self._loader = loader
+        self._version = version
+
+    def place(self) -> str:
+        """The name of the node.
+
+        Raises:
+            UserError: another version of this program is installed there.
+        """
+        node, version = socket.gethostname(), _version()
+        if version != self._version:
+            raise UserError(
+                f"The node {node} has version {version} of this program, and the run is of "
+                f"{self._version}: install the same one on all nodes."
+            )
+        return node
+
+    def load(self, what: Any, folders: Sequence[Path]) -> tuple[Model, list[str]]:
+        """Load `what`, which lies in `folders`; what was said meanwhile comes with it."""
+        for folder in folders:
+            if not folder.is_dir():
+                raise UserError(
+                    f"The node {socket.gethostname()} has no folder {folder}: models and runs of a "
+                    "cluster lie on a file system that all its nodes see, under the same path."
+                )
+        with _said() as lines:
+            engine: Any = self._loader.load(what)
+        model = Model(
+            name=engine.name,
+            model_id=engine.model_id,
+            model_digest=engine.model_digest,
+            context=engine.context,
+        )
+        return model, lines()
+
+    def generate(
+        self, what: Any, prompts: Sequence[str], sampling: Sampling
+    ) -> tuple[list[list[Completion]], list[str]]:
+        """As `Engine.generate` of `what`; what was said meanwhile comes with it."""
+        with _said() as lines:
+            answers = self._loader.load(what).generate(prompts, sampling)
+        return answers, lines()
+
+    def release(self) -> None:
+        self._loader.release()
+
+    def close(self) -> None:
+        self._loader.close()
+
+
+@contextlib.contextmanager
+def _said() -> Iterator[Callable[[], list[str]]]:
+    """What `say` writes while the block runs."""
+    told = io.StringIO()
+    with contextlib.redirect_stderr(told):
+        yield lambda: told.getvalue().splitlines()
+
+
+@dataclass(eq=False)
+class _Seat:
+    """A place for an engine: its actor, which waits for room, loads, or is ready."""
+
+    number: int
+    actor: Any
+    opening: Any  # the reference that says that it has room, then that it has loaded
+    node: str | None = None
+    ready: bool = False
+    lost: int = 0  # actors, since one last answered
+
+
+class Cluster:
+    """The actors of a run; they are started when the first engine is loaded.
+
+    Args:
+        loader: opens an actor's engines; `loader.load(what)`.
+        engines: actors that are asked for; with fewer, for want of room, the work goes on.
+        cpus, gpus: what an actor takes of its node; a fraction of a GPU shares it.
+        in_flight: parts that an actor has under way or waiting.
+        address: "auto" or host:port of a cluster that is there; None: one is started on this
+            machine, and stopped by `close`.
+        wait: seconds until the cluster must have room for one actor at least.
+
+    Raises:
+        UserError: Ray is not installed.
+    """
+
+    def __init__(
+        self,
+        loader: Loader,
+        *,
+        engines: int,
+        cpus: float = 1,
+        gpus: float = 0,
+        in_flight: int = 2,
+        address: str | None = None,
+        wait: float = 300,
+    ) -> None:
+        if importlib.util.find_spec("ray") is None:
+            raise UserError(
+                "executor: ray needs Ray, which is not installed in this environment: "
+                "pip install 'rlrf-harness[ray]', or leave the executor out."
+            )
+        self.at_once = engines * in_flight
+        self._loader = loader
+        self._engines, self._cpus, self._gpus = engines, cpus, gpus
+        self._in_flight, self._address, self._wait = in_flight, address, wait
+        self._seats: list[_Seat] = []
+        self._using: tuple[Any, Sequence[Path]] | None = None
+        self._model: Model | None = None
+        self._connected = False
+
+    def load(self, what: Any, folders: Sequence[Path]) -> Model:
+        """Let the actors load `what`, which lies in `folders`; returns when one of them has.
+
+        Raises:
+            UserError: no cluster, no room for one actor, or what the loader says.
+        """
+        if self._model is not None and self._using == (what, folders):
+            return self._model
+        self._connect()
+        self._using, self._model = (what, folders), None
+        for seat in self._seats:
+            seat.ready = False
+            if seat.node is not None:
+                seat.opening = seat.actor.load.remote(what, folders)
+        while (model := self._loaded()) is None:
+            self._look([])
+        placed = sum(seat.node is not None for seat in self._seats)
+        if placed < self._engines:
+            say(f"{placed} of {self._engines} engines have room so far; the others wait for it.")
+        return model
+
+    def stream(
+        self,
+        what: Any,
+        folders: Sequence[Path],
+        parts: Sequence[Sequence[str]],
+        sampling: Sampling,
+        on_done: Callable[[int], None] | None = None,
+    ) -> Iterator[tuple[int, list[list[Completion]]]]:
+        """The completions of each part, as they are ready, by the part's place among `parts`.
+
+        Raises:
+            UserError: what the engine says, or no engine is left, or a part loses each engine.
+        """
+        import ray
+
+        self.load(what, folders)
+        waiting = deque(range(len(parts)))
+        under_way: dict[Any, tuple[_Seat, Any, int]] = {}
+        losses: Counter[int] = Counter()
+        try:
+            while waiting or under_way:
+                while waiting and (seat := self._free(under_way)) is not None:
+                    number = waiting.popleft()
+                    ref = seat.actor.generate.remote(what, parts[number], sampling)
+                    under_way[ref] = seat, seat.actor, number
+                for ref in self._look(list(under_way)):
+                    seat, actor, number = under_way.pop(ref)
+                    try:
+                        answers, lines = _get(ref)
+                    except LostError as error:
+                        losses[number] += 1
+                        waiting.appendleft(number)
+                        if losses[number] == TRIES:
+                            raise UserError(
+                                f"{TRIES} engines were lost, one after the other, over the same "
+                                f"{len(parts[number]) * sampling.n} responses. The last one: "
+                                f"{error}. If memory did not suffice, give engines less to do at a "
+                                "time (engine.max_batch) or more of a node (executor.cpus, "
+                                "executor.gpus)."
+                            ) from None
+                        if seat.actor is actor:
+                            lost = [number, *(n for _, a, n in under_way.values() if a is actor)]
+                            self._replace(
+                                seat, error, sampling.n * sum(len(parts[n]) for n in lost)
+                            )
+                        continue
+                    seat.lost = 0
+                    _pass_on(seat, lines)
+                    if on_done is not None:
+                        on_done(len(answers) * sampling.n)
+                    yield number, answers
+        finally:
+            for ref in under_way:
+                ray.cancel(ref)
+
+    def release(self) -> None:
+        """Let the actors give back the memory of what they have loaded; returns when they have."""
+        import ray
+
+        asked = []
+        for seat in self._seats:
+            seat.ready = False
+            if seat.node is not None:
+                seat.opening = None
+                asked.append(seat.actor.release.remote())
+        if asked:
+            ray.wait(asked, num_returns=len(asked))
+        self._using = self._model = None
+
+    def close(self) -> None:
+        """End the actors, and the cluster if it was started here."""
+        if not self._seats and not self._connected:
+            return
+        import ray
+
+        closed = [seat.actor.close.remote() for seat in self._seats if seat.node is not None]
+        if closed:
+            ray.wait(closed, num_returns=len(closed), timeout=LEAVE)
+        for seat in self._seats:
+            ray.kill(seat.actor)
+        self._seats, self._using, self._model = [], None, None
+        if self._connected:
+            with _own_signals():
+                ray.shutdown()
+            self._connected = False
+
+    def _loaded(self) -> Model | None:
+        """What the first engine that is ready has loaded."""
+        return self._model
+
+    def _connect(self) -> None:
+        """Join the cluster and ask for the actors."""
+        if self._seats:
+            return
+        # Before Ray is loaded: nothing is reported to its makers.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        import ray
+        import ray._private.worker
+
+        if not ray.is_initialized():
+            local = {"include_dashboard": False, "object_store_memory": STORE}
+            try:
+                with _own_signals():
+                    ray.init(
+                        address=self._address or "local",
+                        log_to_driver=False,
+                        logging_level="ERROR",
+                        **({} if self._address else local),
+                    )
+            except (ConnectionError, RuntimeError, ValueError) as error:
+                raise UserError(
+                    f"There is no Ray cluster at {self._address or 'this machine'}: "
+                    f"{_first_line(error)} Start one with `ray start --head`, or leave "
+                    "executor.address out."
+                ) from error
+            self._connected = True
+            # Ray tells of lost workers on stdout, which is for results, and has no option for it.
+            ray._private.worker._worker_logs_enabled = False
+        for number in range(1, self._engines + 1):
+            actor = self._start()
+            self._seats.append(_Seat(number, actor, actor.place.remote()))
+
+    def _start(self) -> Any:
+        import ray
+
+        # A lost actor is not restarted by Ray, which does not say when it is there again, but
+        # followed by another, which takes its place when there is room.
+        options = {"num_cpus": self._cpus, "num_gpus": self._gpus, "max_restarts": 0}
+        return ray.remote(Host).options(**options).remote(self._loader, _version())
+
+    def _free(self, under_way: dict[Any, tuple[_Seat, Any, int]]) -> _Seat | None:
+        """The ready engine with the fewest parts, if it may have another."""
+        parts = Counter(seat.number for seat, _, _ in under_way.values())
+        ready = [
+            seat for seat in self._seats if seat.ready and parts[seat.number] < self._in_flight
+        ]
+        return min(ready, key=lambda seat: parts[seat.number], default=None)
+
+    def _look(self, refs: list[Any]) -> list[Any]:
+        """Wait until something happens; those of `refs` that are done.
+
+        What happens to engines on their way is seen to.
+
+        Raises:
+            UserError: no engine is left, or there is no room for one.
+        """
+        import ray
+
+        until = time.monotonic() + self._wait
+        while True:
+            opening = {seat.opening: seat for seat in self._seats if seat.opening is not None}
+            is_placed = any(seat.node is not None for seat in self._seats)
+            done, _ = ray.wait([*refs, *opening], timeout=None if is_placed or refs else LOOK)
+            for ref in done:
+                if ref in opening:
+                    self._opened(opening[ref])
+            if done:
+                return [ref for ref in done if ref not in opening]
+            if time.monotonic() > until:
+                raise UserError(self._no_room())
+
+    def _opened(self, seat: _Seat) -> None:
+        """A seat has got room, or has loaded, or was lost on the way."""
+        assert self._using is not None  # noqa: S101 (engines are on their way to it)
+        ref, seat.opening = seat.opening, None
+        try:
+            if seat.node is None:
+                seat.node = _get(ref)
+                seat.opening = seat.actor.load.remote(*self._using)
+                return
+            model, lines = _get(ref)
+        except LostError as error:
+            self._replace(seat, error)
+            return
+        _pass_on(seat, lines)
+        if self._model is None:
+            self._model = model
+        elif model != self._model:
+            folders = ", ".join(map(str, self._using[1]))
+            raise UserError(
+                f"The node {seat.node} has other weights in {folders} than the nodes before it: "
+                "models of a cluster lie on a file system that all its nodes see."
+            )
+        seat.ready = True
+
+    def _replace(self, seat: _Seat, error: LostError, responses: int = 0) -> None:
+        """Ask for an actor in place of a lost one, which had so many responses under way.
+
+        Raises:
+            UserError: the last place is given up.
+        """
+        import ray
+
+        where = f"engine {seat.number}" + (f" on {seat.node}" if seat.node else "")
+        say(f"{where} was lost ({error}); {responses} responses that it had under way are repeated")
+        ray.kill(seat.actor)
+        seat.lost += 1
+        seat.node, seat.ready = None, False
+        if seat.lost < TRIES:
+            seat.actor = self._start()
+            seat.opening = seat.actor.place.remote()
+            return
+        self._seats.remove(seat)
+        seat.actor = None
+        if not self._seats:
+            raise UserError(f"No engine is left on the cluster. The last one was lost: {error}.")
+        say(f"engine {seat.number} was lost {TRIES} times and is given up")
+
+    def _no_room(self) -> str:
+        import ray
+
+        has, free = ray.cluster_resources(), ray.available_resources()
+        shown = ", ".join(
+            f"{free.get(name, 0):g} of {has.get(name, 0):g} {name}s free" for name in ("CPU", "GPU")
+        )
+        nodes = sum(node["Alive"] for node in ray.nodes())
+        return (
+            f"The cluster has had no room for an engine in {self._wait:g} seconds: one takes "
+            f"{self._cpus:g} CPUs and {self._gpus:g} GPUs of a node, and there are {nodes} nodes "
+            f"with {shown}. Lower executor.cpus and executor.gpus, or add nodes."
+        )
+
+
+class ClusterEngine:
+    """`what` on the actors of a cluster; prompts are rendered here.
+
+    Args:
+        tokenizer: that of the model.
+        folders: where the model lies, seen by all nodes.
+        model_id: what readers of an evaluation are told; None: what the actors say.
+
+    Raises:
+        UserError: as `Cluster.load`.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        what: Any,
+        *,
+        tokenizer: Any,
+        folders: Sequence[Path],
+        model_id: str | None = None,
+    ) -> None:
+        model = cluster.load(what, folders)
+        self.name = model.name
+        self.model_id = model_id or model.model_id
+        self.model_digest = model.model_digest
+        self.context = model.context
+        self.tokenizer = tokenizer
+        self.at_once = cluster.at_once
+        self._cluster, self._what, self._folders = cluster, what, folders
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """The prompt text of a conversation, ready for the assistant's turn."""
+        return render(self.tokenizer, messages)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a prompt."""
+        return encode(self.tokenizer, text)
+
+    def stream(
+        self,
+        parts: Sequence[Sequence[str]],
+        sampling: Sampling,
+        on_done: Callable[[int], None] | None = None,
+    ) -> Iterator[tuple[int, list[list[Completion]]]]:
+        """As `Cluster.stream`, of this model."""
+        return self._cluster.stream(self._what, self._folders, parts, sampling, on_done)
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        sampling: Sampling,
+        on_done: Callable[[int], None] | None = None,
+    ) -> list[list[Completion]]:
+        """As the actors' engines, each of which gets some of the prompts."""
+        parts = cut(prompts, sampling.n, self.at_once)
+        asked = [[prompts[place] for place in part] for part in parts]
+        made: dict[int, list[Completion]] = {}
+        for number, answers in self.stream(asked, sampling, on_done):
+            made |= zip(parts[number], answers, strict=True)
+        return [made[place] for place in range(len(prompts))]
+
+
+class LostError(Exception):
+    """An actor, or its node, is gone."""
+
+
+def _get(ref: Any) -> Any:
+    """What an actor gave.
+
+    Raises:
+        LostError: it is gone; anything else is what it raised.
+    """
+    import ray
+    from ray.exceptions import RayError, RayTaskError
+
+    try:
+        return ray.get(ref)
+    except RayTaskError as error:
+        # Of Ray's own making is an exception that has its traceback for a message.
+        if isinstance(error.cause, UserError):
+            raise error.cause from None
+        raise error.cause from error
+    except RayError as error:
+        last = str(error).strip().splitlines()[-1]
+        raise LostError(last.partition(". ")[0].strip()) from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def _pass_on(seat: _Seat, lines: Sequence[str]) -> None:
+    for line in lines:
+        say(f"engine {seat.number} on {seat.node}: {line}")
+
+
+def _version() -> str:
+    return importlib.metadata.version("rlrf-harness")
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Ray takes SIGTERM for itself; it is this program's to handle."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
