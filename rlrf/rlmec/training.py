@@ -16,7 +16,6 @@ from pydantic import Field, model_validator
 
 from harness.progress import track
 from harness.schema import Record
-from harness.store import write_jsonl
 from rlrf.checkpoint import Checkpoint
 from rlrf.config import Adapter, Device, Rlmec, Training
 from rlrf.quiet import quiet
@@ -98,11 +97,10 @@ def rlmec(
         DivergedError: the loss is not a number.
         UserError: every response is longer than `config.max_length`.
     """
-    import torch
     import transformers
 
     tokenizer = fitting.load_tokenizer(start)
-    model = own.load_model(start, adapter, device)
+    model = fitting.load_with_adapter(start, adapter, device)
     max_length = fitting.room(model, config)
     rows = tokenize(rewrites, tokenizer, settings, max_length)
     fitting.check_room("rewrites", len(rows), len(rewrites), max_length)
@@ -122,13 +120,16 @@ def rlmec(
             data_collator=collate,
             callbacks=[watch],
         )
-        trainer.model.eval()
-        with torch.inference_mode(), trainer.compute_loss_context_manager():
+
+        def read_reference(model: Any) -> None:
             for first in range(0, len(rows), config.batch_size):
-                _add_reference(trainer.model, rows[first : first + config.batch_size], collate)
-        fitting.run(trainer, means=True)
-    write_jsonl(out / "metrics.jsonl", watch.rows)
-    fitting.save(trainer.model, tokenizer, start, adapter, out)
+                batch = rows[first : first + config.batch_size]
+                _add_reference(model, batch, trainer._prepare_inputs(collate(batch)))
+
+        fitting.run(trainer, means=True, first=read_reference)
+    fitting.keep(
+        trainer, watch.rows, tokenizer, start=start, adapter=adapter, device=device, out=out
+    )
 
 
 def tokenize(
@@ -181,11 +182,12 @@ def loss_terms(
     }
 
 
-def _add_reference(model: Any, rows: Sequence[Row], collate: Any) -> None:
-    """Give each row the log-probabilities of its response under `model`."""
-    inputs = {name: value.to(model.device) for name, value in collate(rows).items()}
-    learned = inputs["learned"]
-    logps = token_logps(model, inputs["input_ids"], inputs["attention_mask"], learned)
+def _add_reference(model: Any, rows: Sequence[Row], inputs: dict[str, torch.Tensor]) -> None:
+    """Give each row the log-probabilities of its response under `model`; `inputs` are the rows."""
+    import torch
+
+    with torch.no_grad():
+        logps = token_logps(model, inputs["input_ids"], inputs["attention_mask"], inputs["learned"])
     found = iter(logps.tolist())
     for row in rows:
         row["reference"] = [next(found) for _ in row["response"]]

@@ -14,14 +14,14 @@ from typing import Any
 
 from harness.progress import Advance, track
 from harness.schema import digest
-from harness.store import write_jsonl
 from rlrf.checkpoint import Checkpoint
 from rlrf.config import Adapter, Device, Training
 from rlrf.pairs import Pair
 from rlrf.quiet import quiet
-from rlrf.training import fitting
+from rlrf.training import fitting, shares
 from rlrf.training.reference import ReferenceLogps
 
+SIDES = ("chosen", "rejected")
 METRICS = {
     "loss": "loss",
     "logps/chosen": "logp_chosen",
@@ -33,6 +33,8 @@ METRICS = {
     "grad_norm": "grad_norm",
     "learning_rate": "learning_rate",
 }
+
+Row = dict[str, list[int]]
 
 
 @quiet()
@@ -77,7 +79,8 @@ def dpo(
     ):
         watch = fitting.watch(advance, METRICS)
         arithmetic = [start.digest, str(model.dtype), arguments["bf16"], device.device]
-        trainer = trainer_class(ReferenceLogps(references, digest(arithmetic)), shared, advance)(
+        kept = ReferenceLogps(references if shares.is_main() else None, digest(arithmetic))
+        trainer = trainer_class(kept, shared, advance)(
             model=model,
             args=DPOConfig(
                 **arguments,
@@ -93,9 +96,10 @@ def dpo(
             callbacks=[watch],
             peft_config=lora,
         )
-        fitting.run(trainer)
-    write_jsonl(out / "metrics.jsonl", watch.rows)
-    fitting.save(trainer.model, tokenizer, start, adapter, out)
+        fitting.run(trainer, first=trainer.read_reference)
+    fitting.keep(
+        trainer, watch.rows, tokenizer, start=start, adapter=adapter, device=device, out=out
+    )
 
 
 def share_prompts(model: Any) -> bool:
@@ -116,41 +120,47 @@ def trainer_class(kept: ReferenceLogps, shared: bool, advance: Advance) -> Any:
 
     from rlrf.training import shared_prompt
 
-    class Trainer(DPOTrainer):  # type: ignore[misc]
+    class Trainer(shares.WholeBatches, DPOTrainer):  # type: ignore[misc]
+        data_collator: Any
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.collate = self.data_collator
+            self.data_collator = self.collate_with_reference
+
         def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
             """The rows are token ids already: TRL would tokenize prompt and response as one."""
             return dataset
 
-        def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
-            keys = {
-                side: [kept.key(row["prompt_ids"], row[f"{side}_ids"]) for row in dataset]
-                for side in ("chosen", "rejected")
-            }
-            batches = [
-                range(len(dataset))[at : at + batch_size]
-                for at in range(0, len(dataset), batch_size)
-            ]
-            # Whole batches, as rounding depends on what is computed together.
-            missing = [
-                batch
-                for batch in batches
-                if any(of_side[i] not in kept.known for of_side in keys.values() for i in batch)
-            ]
-            advance(len(batches) - len(missing))
-            if missing:
-                places = [i for batch in missing for i in batch]
-                found = super()._precompute_ref_logps(dataset.select(places), name, batch_size)
-                kept.add(
-                    {
-                        of_side[i]: logp
-                        for side, of_side in keys.items()
-                        for i, logp in zip(places, found[f"ref_{side}_logps"], strict=True)
-                    }
-                )
-            for side, of_side in keys.items():
-                logps = [kept.known[key] for key in of_side]
-                dataset = dataset.add_column(f"ref_{side}_logps", logps)
+        def _precompute_ref_logps(self, dataset: Any, *_: Any) -> Any:
+            """`read_reference` does, with the model that is trained: TRL would hold another one
+            where that is sharded."""
             return dataset
+
+        def read_reference(self, model: Any) -> None:
+            """Ask `model`, which has not been trained yet, about the pairs that are not known."""
+            kept.known = shares.from_main(kept.known)
+            found: dict[str, float] = {}
+            # Whole batches, as rounding depends on what is computed together.
+            size = self.args.per_device_train_batch_size
+            for at in range(0, len(self.train_dataset), size):
+                batch = range(len(self.train_dataset))[at : at + size]
+                rows = self.train_dataset.select(batch).to_list()
+                keys = [[key(row, side) for row in rows] for side in SIDES]
+                if all(one in kept.known for of_side in keys for one in of_side):
+                    advance(1)
+                    continue
+                logps = self.compute_ref_log_probs(model, self._prepare_inputs(self.collate(rows)))
+                for of_side, of_texts in zip(keys, logps, strict=True):
+                    found.update(zip(of_side, of_texts.tolist(), strict=True))
+            if found:
+                kept.add(found)
+
+        def collate_with_reference(self, rows: list[Row]) -> Any:
+            logps = [
+                {f"ref_{side}_logps": kept.known[key(row, side)] for side in SIDES} for row in rows
+            ]
+            return self.collate([row | of_row for row, of_row in zip(rows, logps, strict=True)])
 
         def compute_ref_log_probs(self, model: Any, inputs: Any) -> Any:
             found = super().compute_ref_log_probs(reader(model), inputs)
@@ -161,17 +171,47 @@ def trainer_class(kept: ReferenceLogps, shared: bool, advance: Advance) -> Any:
             return super()._compute_loss(reader(model), inputs, return_outputs)
 
         def log(self, logs: dict[str, float], *args: Any) -> None:
-            for name in shared_prompt.UNMEASURED if shared else ():
+            for name in shared_prompt.UNMEASURED if shared or shares.processes() > 1 else ():
                 self._metrics["train"].pop(name, None)
             super().log(logs, *args)
 
+    def key(row: Row, side: str) -> str:
+        return kept.key(row["prompt_ids"], row[f"{side}_ids"])
+
     def reader(model: Any) -> Any:
-        return shared_prompt.reader(model) if shared else model
+        return share(shared_prompt.reader(model) if shared else model)
 
     return Trainer
 
 
-def tokenize(pairs: Sequence[Pair], tokenizer: Any, max_length: int) -> list[dict[str, list[int]]]:
+def share(read: Any) -> Any:
+    """What TRL asks for log-probabilities; of several processes each reads a share of the pairs."""
+    if shares.processes() == 1:
+        return read
+    import torch
+
+    from rlrf.training import shared_prompt
+
+    def read_share(**inputs: Any) -> Any:
+        pairs = len(inputs["input_ids"]) // 2  # the chosen texts, then the rejected
+        balance = None
+
+        def read_pairs(places: torch.Tensor) -> torch.Tensor:
+            nonlocal balance
+            texts = torch.cat([places, places + pairs])
+            mine = {k: v[texts] if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
+            output = read(**mine)
+            balance = getattr(output, "aux_loss", None)  # of a model of experts
+            logps: torch.Tensor = output.log_probs.unflatten(0, (2, -1)).transpose(0, 1)
+            return logps
+
+        log_probs = shares.whole(pairs, read_pairs).transpose(0, 1).flatten(0, 1)
+        return shared_prompt.output(log_probs, balance)
+
+    return read_share
+
+
+def tokenize(pairs: Sequence[Pair], tokenizer: Any, max_length: int) -> list[Row]:
     """Token ids of the pairs whose chosen response fits into `max_length` with its prompt."""
     rows = []
     for pair in pairs:

@@ -13,17 +13,18 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import memory
+from harness import memory, models
 from harness.errors import UserError
 from harness.progress import Advance, say
 from harness.schema import Record
-from harness.store import read_json, write_json
+from harness.store import read_json, write_json, write_jsonl
 from rlrf.checkpoint import Checkpoint
 from rlrf.config import Adapter, Device, Optimisation, Training
+from rlrf.training import shares
 
 GENERATION = "generation_config.json"
 # `report_to` -> the packages of which it needs one.
@@ -56,14 +57,14 @@ class DivergedError(UserError):
 
     def __init__(self, step: int, row: Mapping[str, float], rows: Sequence[Mapping[str, float]]):
         super().__init__(f"training diverged at step {step}: {dict(row)}; lower learning_rate")
-        self.rows = list(rows)
+        self.step, self.row, self.rows = step, dict(row), list(rows)
 
 
 def load_tokenizer(start: Checkpoint) -> Any:
     """The tokenizer of `start`; it pads with its end token where it has no padding."""
-    import transformers
+    from harness.engines import loading
 
-    tokenizer = transformers.AutoTokenizer.from_pretrained(start.model)
+    tokenizer = loading.load_tokenizer(start.model)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -75,15 +76,27 @@ def load_model(start: Checkpoint, adapter: Adapter | None, device: Device) -> tu
     Full training holds float32 weights (autocast does the rest); LoRA leaves the base as it is.
     """
     import peft
-    import transformers
+    import torch
 
+    from harness.engines import loading
+
+    models.check(start.model)
     dtype = "float32" if adapter is None else device.dtype
-    model = transformers.AutoModelForCausalLM.from_pretrained(start.model, dtype=dtype)
+    model = loading.load_model(start.model, torch.device("cpu"), dtype)
     if start.adapter is not None:
+        models.check_adapter(start.adapter)
         return peft.PeftModel.from_pretrained(model, start.adapter, is_trainable=True), None
     if adapter is None:
         return model, None
     return model, lora(adapter, "CAUSAL_LM")
+
+
+def load_with_adapter(start: Checkpoint, adapter: Adapter | None, device: Device) -> Any:
+    """The model to train with its adapter, which TRL's trainers would add themselves."""
+    import peft
+
+    model, lora = load_model(start, adapter, device)
+    return model if lora is None else peft.get_peft_model(model, lora)
 
 
 def lora(adapter: Adapter, task_type: str) -> Any:
@@ -219,8 +232,9 @@ def _reports(config: Optimisation, logs: Path | None) -> Iterator[dict[str, Any]
         yield {"report_to": "none"}
         return
     check_reporters(config)
-    shutil.rmtree(logs, ignore_errors=True)
-    logs.mkdir(parents=True)
+    if shares.is_main():
+        shutil.rmtree(logs, ignore_errors=True)
+        logs.mkdir(parents=True)
     before = {name: os.environ.get(name) for name in LOGGING_FOLDERS}
     os.environ.update(dict.fromkeys(LOGGING_FOLDERS, str(logs)))
     try:
@@ -272,22 +286,54 @@ def watch(advance: Advance, metrics: Mapping[str, str]) -> Any:
     return Watch()
 
 
-def run(trainer: Any, *, means: bool = False) -> None:
+def run(trainer: Any, *, means: bool = False, first: Callable[[Any], None] | None = None) -> None:
     """Train, without the notices of the trainer's own.
 
     `means`: the loss is a mean over a batch of its own, not over the tokens of a whole step, so
-    that accumulated gradients have to be divided.
+    that accumulated gradients have to be divided. `first` is called before the first step with the
+    model as it is trained, in all the processes that train it.
     """
     import transformers
+
+    class First(transformers.TrainerCallback):  # type: ignore[misc]
+        def on_train_begin(self, *_: Any, **__: Any) -> None:
+            if first is not None:
+                trainer.model_wrapped.eval()
+                first(trainer.model_wrapped)
 
     if means:
         trainer.model_accepts_loss_kwargs = False
     trainer.remove_callback(transformers.PrinterCallback)
+    trainer.add_callback(First)
     trainer.train()
 
 
-def save(model: Any, tokenizer: Any, start: Checkpoint, adapter: Adapter | None, out: Path) -> None:
-    """Write `out/model`, a plain `transformers` folder, or `out/adapter` (PEFT)."""
+def keep(
+    trainer: Any,
+    rows: Sequence[Mapping[str, float]],
+    tokenizer: Any,
+    *,
+    start: Checkpoint,
+    adapter: Adapter | None,
+    device: Device,
+    out: Path,
+) -> None:
+    """Write `out/metrics.jsonl`, and `out/model`, a plain `transformers` folder, or `out/adapter`
+    (PEFT)."""
+    model = trainer.model
+    if trainer.is_fsdp_enabled:
+        weights = trainer.accelerator.get_state_dict(model)
+        if shares.is_main():
+            model = load_with_adapter(start, adapter, device)
+            model.load_state_dict({name: weights[name] for name in model.state_dict()})
+    if shares.is_main():
+        write_jsonl(out / "metrics.jsonl", rows)
+        _save(model, tokenizer, start, adapter, out)
+
+
+def _save(
+    model: Any, tokenizer: Any, start: Checkpoint, adapter: Adapter | None, out: Path
+) -> None:
     import transformers
 
     if adapter is not None:
@@ -300,7 +346,7 @@ def save(model: Any, tokenizer: Any, start: Checkpoint, adapter: Adapter | None,
         saved["base_model_name_or_path"] = None  # a place on this machine
         write_json(folder / "adapter_config.json", saved)
         return
-    dtype = transformers.AutoConfig.from_pretrained(start.model).dtype
+    dtype = transformers.AutoConfig.from_pretrained(start.model, trust_remote_code=False).dtype
     model.to(dtype or model.dtype).save_pretrained(out / "model")
     tokenizer.save_pretrained(out / "model")
 

@@ -6,9 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from harness.schema import mean
-from rlrf.checkpoint import Checkpoint
-from rlrf.config import Adapter, Device
-from rlrf.training import fitting
+from rlrf.training import shares
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +19,7 @@ def trainer(loss: Loss) -> Any:
     """The class of a `transformers` trainer of `loss`, which logs the mean of its terms a step."""
     import transformers
 
-    class Trainer(transformers.Trainer):  # type: ignore[misc]
+    class Trainer(shares.WholeBatches, transformers.Trainer):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             self.terms: list[dict[str, float]] = []  # of the forward passes of a step
@@ -43,27 +41,23 @@ def trainer(loss: Loss) -> Any:
     return Trainer
 
 
-def load_model(start: Checkpoint, adapter: Adapter | None, device: Device) -> Any:
-    """The model to train, with its adapter, which TRL's trainers would add themselves."""
-    model, lora = fitting.load_model(start, adapter, device)
-    if lora is None:
-        return model
-    import peft
-
-    return peft.get_peft_model(model, lora)
-
-
 def token_logps(
     model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, learned: torch.Tensor
 ) -> torch.Tensor:
     """Log-probability of each token where `learned` is true, in order, shape (learned,).
 
     The other three have shape (texts, longest), padded at the end. No first token is learned.
+    Several processes read a share of the texts each, and all get the whole.
     """
-    where = learned[:, 1:]
-    output = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
-    # A log-softmax over the prompts as well would be as large as the logits again.
-    logits = output.logits[:, :-1][where].float()
-    chosen = logits.gather(-1, input_ids[:, 1:][where][:, None])[:, 0]
-    found: torch.Tensor = chosen - logits.logsumexp(-1)
-    return found
+
+    def read(texts: Any) -> torch.Tensor:
+        ids, mask, where = input_ids[texts], attention_mask[texts], learned[texts, 1:]
+        output = model(input_ids=ids, attention_mask=mask, use_cache=False)
+        # A log-softmax over the prompts as well would be as large as the logits again.
+        logits = output.logits[:, :-1][where].float()
+        chosen = logits.gather(-1, ids[:, 1:][where][:, None])[:, 0]
+        found: torch.Tensor = chosen - logits.logsumexp(-1)
+        return found.new_zeros(where.shape).masked_scatter(where, found)
+
+    logps: torch.Tensor = shares.whole(len(input_ids), read)[learned[:, 1:]]
+    return logps

@@ -18,7 +18,6 @@ from pydantic import Field, model_validator
 
 from harness.progress import track
 from harness.schema import Record
-from harness.store import write_jsonl
 from rlrf.checkpoint import Checkpoint
 from rlrf.config import Adapter, Device, Training
 from rlrf.quiet import quiet
@@ -85,7 +84,7 @@ def rrhf(
     import transformers
 
     tokenizer = fitting.load_tokenizer(start)
-    model = own.load_model(start, adapter, device)
+    model = fitting.load_with_adapter(start, adapter, device)
     max_length = fitting.room(model, config)
     rows = tokenize(rankings, tokenizer, max_length)
     fitting.check_room("rankings", len(rows), len(rankings), max_length)
@@ -121,8 +120,9 @@ def rrhf(
             callbacks=[watch],
         )
         fitting.run(trainer, means=True)
-    write_jsonl(out / "metrics.jsonl", watch.rows)
-    fitting.save(trainer.model, tokenizer, start, adapter, out)
+    fitting.keep(
+        trainer, watch.rows, tokenizer, start=start, adapter=adapter, device=device, out=out
+    )
 
 
 def tokenize(rankings: Sequence[Ranking], tokenizer: Any, max_length: int) -> list[dict[str, Any]]:

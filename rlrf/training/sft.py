@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.progress import track
-from harness.store import write_jsonl
 from rlrf.checkpoint import Checkpoint
 from rlrf.config import Adapter, Device, Optimisation
 from rlrf.quiet import quiet
-from rlrf.training import fitting
+from rlrf.training import fitting, shares
 from rlrf.training.fitting import Example
+
+if TYPE_CHECKING:
+    import torch
 
 METRICS = {
     "loss": "loss",
@@ -47,10 +49,23 @@ def sft(
     import datasets
     from trl import SFTConfig, SFTTrainer
 
-    class Trainer(SFTTrainer):  # type: ignore[misc]
+    class Trainer(shares.WholeBatches, SFTTrainer):  # type: ignore[misc]
         def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
             """The rows are token ids already: TRL would tokenize prompt and response as one."""
             return dataset
+
+        def compute_loss(
+            self,
+            model: Any,
+            inputs: Any,
+            return_outputs: bool = False,
+            num_items_in_batch: Any = None,
+        ) -> Any:
+            if shares.processes() > 1:
+                inputs = share(inputs)
+                # TRL counts the tokens of all processes, each of which counted the whole batch.
+                num_items_in_batch = num_items_in_batch / shares.processes()
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
     tokenizer = fitting.load_tokenizer(start)
     with contextlib.ExitStack() as opened:
@@ -75,8 +90,17 @@ def sft(
             peft_config=lora,
         )
         fitting.run(trainer)
-    write_jsonl(out / "metrics.jsonl", watch.rows)
-    fitting.save(trainer.model, tokenizer, start, adapter, out)
+    fitting.keep(
+        trainer, watch.rows, tokenizer, start=start, adapter=adapter, device=device, out=out
+    )
+
+
+def share(inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What this process reads of a batch; texts that do not count have no labels."""
+    places, counted = shares.share(len(inputs["labels"]))
+    found = {name: values[places] for name, values in inputs.items()}
+    found["labels"][counted:] = -100
+    return found
 
 
 def tokenize(

@@ -78,15 +78,21 @@ def reader(model: Any) -> Callable[..., SimpleNamespace]:
         ).logits[0]
         target = labels[:, 1:][predicted]
         logps = -torch.nn.functional.cross_entropy(logits.float(), target, reduction="none")
-        nothing = torch.zeros_like(predicted)
-        return SimpleNamespace(
-            log_probs=logps.new_zeros(predicted.shape).masked_scatter(predicted, logps),
-            entropy=nothing,
-            mean_logits=nothing,
-            is_top1=nothing,
-        )
+        return output(logps.new_zeros(predicted.shape).masked_scatter(predicted, logps))
 
     return read
+
+
+def output(log_probs: torch.Tensor, aux_loss: torch.Tensor | None = None) -> SimpleNamespace:
+    """Log-probabilities as TRL takes them from its own model, without what is `UNMEASURED`."""
+    nothing = torch.zeros_like(log_probs, dtype=torch.bool)
+    return SimpleNamespace(
+        log_probs=log_probs,
+        entropy=nothing,
+        mean_logits=nothing,
+        is_top1=nothing,
+        aux_loss=aux_loss,
+    )
 
 
 def _sees(prompt: int, rejected: int, device: torch.device) -> torch.Tensor:

@@ -126,7 +126,7 @@ def test_a_training_that_is_cut_off_finds_what_it_had(start, tmp_path, passes, m
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("rlrf.training.fitting.run", killed)
+        patch.setattr("trl.DPOTrainer.training_step", killed)
         with pytest.raises(KeyboardInterrupt):
             fit(start, tmp_path / "b", tmp_path / "kept")
     assert fit(start, tmp_path / "b", tmp_path / "kept") == whole
