@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,7 +20,7 @@ from harness.engines import Completion, Sampling, loading
 from harness.engines.attention import Shared, attending, can_share
 from harness.engines.decoding import Answer, Decoding, Row
 from harness.engines.room import rows_that_fit
-from harness.engines.text import render
+from harness.engines.text import check_sampling, cut, encode, encode_all, render
 from harness.errors import UserError
 from harness.models import check, find, loaded_digest, model_digest
 from harness.progress import say
@@ -104,15 +103,8 @@ class HFEngine:
         return render(self.tokenizer, messages)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a prompt, as lm-eval's `hf` model has them.
-
-        Special tokens are the tokenizer's own affair, but a text that starts with the BOS token
-        does not get another.
-        """
-        bos = self.tokenizer.bos_token
-        if bos and text.startswith(bos):
-            return list(self.tokenizer.encode(text, add_special_tokens=False))
-        return list(self.tokenizer.encode(text))
+        """Token ids of a prompt."""
+        return encode(self.tokenizer, text)
 
     def generate(
         self,
@@ -130,10 +122,10 @@ class HFEngine:
             UserError: `max_tokens` is more than the model's context, or one row does not fit in
                 memory, or the model gives NaN.
         """
-        _check_sampling(sampling, self.context)
+        check_sampling(sampling, self.context)
         each = 1 if sampling.temperature == 0 else sampling.n
         copies = sampling.n // each
-        ids = self._encode_all(prompts, self.context - sampling.max_tokens)
+        ids = encode_all(self.tokenizer, prompts, self.context - sampling.max_tokens)
         answers: dict[Row, Answer] = {}
 
         def finish(row: Row, answer: Answer) -> None:
@@ -173,26 +165,6 @@ class HFEngine:
         columns = min(columns, self.context)
         self._within_memory(order, run, found.__contains__, columns, scored=columns)
         return [found[i] for i in range(len(pairs))]
-
-    def _encode_all(self, prompts: Sequence[str], room: int) -> list[list[int]]:
-        """Token ids of each prompt, at most `room`, at least one."""
-        known: dict[str, list[int]] = {}
-        for prompt in prompts:
-            if prompt not in known:
-                known[prompt] = self.encode(prompt) or [self._start]
-        cut = sum(len(ids) > room for ids in known.values())
-        if cut:
-            say(
-                f"{cut} of {len(known)} prompts were longer than the {room} tokens that the "
-                "context leaves them: their beginning was cut off."
-            )
-        return [known[prompt][-room:] for prompt in prompts]
-
-    @property
-    def _start(self) -> int:
-        """What stands before an empty prompt."""
-        bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
-        return int(bos if bos is not None else eos if eos is not None else 0)
 
     def _within_memory(
         self,
@@ -276,21 +248,5 @@ class HFEngine:
 
     def _completion(self, answer: Answer, prompt_tokens: int, stop: tuple[str, ...]) -> Completion:
         ids, reason = answer
-        text = self._text(ids)
-        places = [at for s in stop if (at := text.find(s)) >= 0]
-        if places:
-            text, reason = text[: min(places)], "stop"
+        text, reason = cut(self._text(ids), reason, stop)
         return Completion(text, reason, prompt_tokens, len(ids))
-
-
-def _check_sampling(sampling: Sampling, context: int) -> None:
-    if not 1 <= sampling.max_tokens < context:
-        raise UserError(
-            f"max_tokens is {sampling.max_tokens}, and the model's context of {context} tokens "
-            f"must hold the prompt too: choose 1 to {context - 1}."
-        )
-    if sampling.n < 1 or not 0 < sampling.top_p <= 1 or not 0 <= sampling.temperature < math.inf:
-        raise UserError(
-            f"n is {sampling.n}, top_p {sampling.top_p}, temperature {sampling.temperature}: n is "
-            "at least 1, top_p above 0 and at most 1, temperature at least 0."
-        )
