@@ -148,6 +148,13 @@ def test_in_a_storm_every_call_is_scored_once_by_its_own_reply_or_has_a_reason(
     assert scored <= len(storm.answered)
     assert sum(storm.answered.values()) - scored <= AT_ONCE
 
+    # The figures, for `pytest -s`.
+    tries = sum(storm.tries.values())
+    figures = {"calls": count, "tries": tries, "faults": dict(storm.faults), "scored": scored}
+    figures["answered twice, for the kill"] = sum(storm.answered.values()) - scored
+    figures["unscored"] = Counter(reason.partition(";")[0] for reason in failures)
+    print(json.dumps(figures, indent=2))
+
     # When the storm is over, the calls without a reply are asked, and no other.
     storm.calm, before = True, len(server.asked)
     replies = judge.ask(calls)
