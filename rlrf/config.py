@@ -104,6 +104,39 @@ class Optimisation(Record):
     gradient_checkpointing: bool = Field(default=False, description="slower, less memory")
 
 
+class Launch(Record):
+    """Training in several processes by `accelerate launch`: the same batches, the same files."""
+
+    processes: int | None = Field(
+        default=None,
+        ge=2,
+        description="on this machine, one a GPU; each reads its part of a batch, so that what is "
+        "learned does not depend on how many there are",
+    )
+    strategy: Literal["ddp", "fsdp"] = Field(
+        default="ddp",
+        description="ddp: each process holds the whole model; fsdp: it is shared out (FSDP2)",
+    )
+    accelerate: str | None = Field(
+        default=None,
+        description="file of `accelerate config`, which says all of that in their place, and more: "
+        "several machines, offloading",
+    )
+    prefix: list[str] = Field(
+        default=[],
+        description="words before `accelerate launch` that start it on every machine, such as "
+        "[srun, --ntasks-per-node=1]",
+    )
+
+    @model_validator(mode="after")
+    def _one_of_them_says(self) -> Launch:
+        if (self.processes is None) == (self.accelerate is None):
+            raise ValueError("launch needs processes, or accelerate, a file that says how many")
+        if self.accelerate is not None and self.strategy != "ddp":
+            raise ValueError("launch.accelerate says the strategy; leave strategy out")
+        return self
+
+
 class Training(Optimisation):
     """How the policy learns; `beta` and `loss` are those of direct preference optimisation."""
 
@@ -118,6 +151,21 @@ class Training(Optimisation):
     report_to: list[Literal["tensorboard", "wandb", "trackio"]] = Field(
         default=[], description="where each step's metrics go beside RUN/**/metrics.jsonl"
     )
+    launch: Launch | None = Field(
+        default=None,
+        exclude_if=lambda launch: launch is None,
+        description="train in several processes; default: in the run's own",
+    )
+
+    @model_validator(mode="after")
+    def _every_process_reads(self) -> Training:
+        processes = self.launch and self.launch.processes
+        if processes and processes > self.batch_size:
+            raise ValueError(
+                f"{processes} processes share a batch of {self.batch_size}; raise batch_size, or "
+                "start fewer"
+            )
+        return self
 
 
 class RewardSource(Record):
@@ -374,6 +422,8 @@ class Config(Record):
         if kept["reward"] is not None:
             del kept["reward"]["models"], kept["reward"]["demonstrations"]
         del kept["rlmec"]["base"], kept["rlmec"]["rewriter"]
+        if "launch" in kept["train"]:
+            del kept["train"]["launch"]["accelerate"]
         for task in kept["tasks"]:
             del task["data"]
         return digest(kept)
@@ -399,6 +449,10 @@ def load(path: Path) -> Config:
             "rewriter": _beside(path, config.rlmec.rewriter),
         }
     )
+    if config.train.launch is not None:
+        launch = config.train.launch
+        file = {"accelerate": _beside(path, launch.accelerate)}
+        places["train"] = config.train.model_copy(update={"launch": launch.model_copy(update=file)})
     if config.reward is not None:
         found = {
             "models": [_beside(path, model) for model in config.reward.models],

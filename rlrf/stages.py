@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -21,6 +22,7 @@ from rlrf.reflect import Refinement, choose_drafts, reflect
 from rlrf.reward import Rewarded, by_feedback, by_model
 from rlrf.run import Records
 from rlrf.training.fitting import DivergedError, checkpoint
+from rlrf.training.launch import launch
 
 DIVERGED = "diverged.json"
 
@@ -232,7 +234,8 @@ def fit(turn: Turn, lessons: Sequence[L], objective: Objective[L], out: Path) ->
         UserError: no lesson fits.
     """
     config = turn.lab.config
-    objective(
+    train = objective if config.train.launch is None else partial(launch, objective)
+    train(
         lessons,
         turn.policy,
         config.train,

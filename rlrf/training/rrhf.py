@@ -2,10 +2,11 @@
 
 Of responses with rewards r and length-normalised log-probabilities p of a prompt, the loss is
 
-    sum over r_i < r_j of max(0, p_i - p_j)  -  log-probability of the best one a token
+    sum over r_i < r_j of max(0, p_i - p_j)  -  log-probability of the best one
 
-(Z. Yuan et al., RRHF, arXiv 2304.05302; the likelihood of the best one counts a token, as in the
-authors' program). TRL has nothing like it.
+(Z. Yuan et al., RRHF, arXiv 2304.05302). The log-probability of the best one is a sum over its
+tokens, as in the paper; the authors' program takes the mean, against which the ranking weighs as
+many times more as there are tokens. TRL has nothing like it.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def rrhf(
     """Train `start` on `rankings` and save it under `out`, as `dpo` does.
 
     A batch is `config.batch_size` prompts with all their responses. `metrics.jsonl` has the loss,
-    the part of it that ranks, and the mean log-probability a token of the best responses.
+    the part of it that ranks, and the mean log-probability of the best responses.
 
     Raises:
         DivergedError: the loss is not a number.
@@ -148,12 +149,12 @@ def tokenize(rankings: Sequence[Ranking], tokenizer: Any, max_length: int) -> li
 
 
 def _loss(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, dict[str, float]]:
-    ranked, best = loss_terms(mean_logps(model, inputs), inputs["rank"], inputs["group"])
+    ranked, best = loss_terms(*response_logps(model, inputs), inputs["rank"], inputs["group"])
     return ranked + best, {"rank_loss": ranked.item(), "logp_best": -best.item()}
 
 
-def mean_logps(model: Any, inputs: dict[str, Any]) -> torch.Tensor:
-    """Mean log-probability a token of each response, shape (responses,).
+def response_logps(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probability and number of tokens of each response, both of shape (responses,).
 
     `inputs` are `input_ids`, `attention_mask` and `learned`, 1 where there is a response, all of
     shape (responses, longest).
@@ -162,24 +163,26 @@ def mean_logps(model: Any, inputs: dict[str, Any]) -> torch.Tensor:
 
     learned = inputs["learned"].bool()
     logps = own.token_logps(model, inputs["input_ids"], inputs["attention_mask"], learned)
-    sizes = learned.sum(-1).tolist()
-    return torch.stack([of_one.mean() for of_one in torch.split(logps, sizes)])
+    sizes = learned.sum(-1)
+    totals = torch.stack([of_one.sum() for of_one in torch.split(logps, sizes.tolist())])
+    return totals, sizes
 
 
 def loss_terms(
-    means: torch.Tensor, ranks: torch.Tensor, groups: torch.Tensor
+    logps: torch.Tensor, sizes: torch.Tensor, ranks: torch.Tensor, groups: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The ranking loss and the negative log-likelihood of the best, means over prompts.
 
-    `means`, `ranks` (0 the best) and `groups` (which prompt a response belongs to, from 0) have
-    shape (responses,); the first response of a prompt is its best.
+    `logps`, `sizes` (tokens), `ranks` (0 the best) and `groups` (which prompt a response belongs
+    to, from 0) have shape (responses,); the first response of a prompt is its best.
     """
     import torch
 
     same = groups[:, None] == groups[None, :]
     worse = same & (ranks[:, None] > ranks[None, :])  # i is worse than j
     prompts = groups.max() + 1
+    means = logps / sizes
     ranked = (torch.relu(means[:, None] - means[None, :]) * worse).sum() / prompts
     first = torch.ones_like(groups, dtype=torch.bool)
     first[1:] = groups[1:] != groups[:-1]
-    return ranked, -means[first].mean()
+    return ranked, -logps[first].mean()
