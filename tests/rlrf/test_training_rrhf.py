@@ -10,7 +10,7 @@ from harness.errors import UserError
 from rlrf.checkpoint import Checkpoint, Engines
 from rlrf.config import Adapter, EngineConfig, Training
 from rlrf.training.fitting import checkpoint
-from rlrf.training.rrhf import Ranking, loss_terms, mean_logps, rrhf, tokenize
+from rlrf.training.rrhf import Ranking, loss_terms, response_logps, rrhf, tokenize
 
 CPU = EngineConfig(device="cpu")
 
@@ -46,48 +46,59 @@ def start(tiny_model):
     return Checkpoint("M0", tiny_model)
 
 
-def terms(means, ranks, groups):
+def terms(logps, sizes, ranks, groups):
     import torch
 
-    ranked, best = loss_terms(torch.tensor(means), torch.tensor(ranks), torch.tensor(groups))
+    told = (torch.tensor(values) for values in (logps, sizes, ranks, groups))
+    ranked, best = loss_terms(*told)
     return ranked.item(), best.item()
 
 
-def by_hand(means, ranks, groups):
+def by_hand(logps, sizes, ranks, groups):
     """The formula as it is written, prompt by prompt and pair by pair."""
     ranked, best = [], []
     for group in sorted(set(groups)):
-        of_prompt = [(p, r) for p, r, g in zip(means, ranks, groups, strict=True) if g == group]
-        ranked.append(sum(max(0.0, p - q) for p, r in of_prompt for q, s in of_prompt if r > s))
-        best.append(-of_prompt[0][0])
+        of_prompt = [
+            (total / size, rank, total)
+            for total, size, rank, g in zip(logps, sizes, ranks, groups, strict=True)
+            if g == group
+        ]
+        ranked.append(
+            sum(max(0.0, p - q) for p, r, _ in of_prompt for q, s, _ in of_prompt if r > s)
+        )
+        best.append(-of_prompt[0][2])
     return sum(ranked) / len(ranked), sum(best) / len(best)
 
 
 def test_the_loss_is_that_of_the_paper():
-    # Worse ones that are likelier: by 1 (third over second), by 2 (third over first), and by 1.
-    assert terms([-3.0, -2.0, -1.0], [0, 1, 2], [0, 0, 0]) == (4.0, 3.0)
-    assert terms([-1.0, -2.0, -3.0], [0, 1, 2], [0, 0, 0]) == (0.0, 1.0)
+    # A token, worse ones are likelier by 1 (third over second), 2 (third over first), and 1; of the
+    # best one all tokens count.
+    assert terms([-6.0, -8.0, -1.0], [2, 4, 1], [0, 1, 2], [0, 0, 0]) == (4.0, 6.0)
+    assert terms([-2.0, -8.0, -3.0], [2, 4, 1], [0, 1, 2], [0, 0, 0]) == (0.0, 2.0)
 
 
 def test_equally_good_responses_are_not_ranked():
-    assert terms([-3.0, -2.0, -1.0], [0, 0, 0], [0, 0, 0]) == (0.0, 3.0)
-    assert terms([-3.0, -1.0, -2.0], [0, 1, 1], [0, 0, 0]) == (3.0, 3.0)
+    assert terms([-3.0, -2.0, -1.0], [1, 1, 1], [0, 0, 0], [0, 0, 0]) == (0.0, 3.0)
+    assert terms([-3.0, -1.0, -2.0], [1, 1, 1], [0, 1, 1], [0, 0, 0]) == (3.0, 3.0)
 
 
 def test_prompts_of_a_batch_count_alike_and_are_never_compared():
     import torch
 
     generator = torch.Generator().manual_seed(3)
-    means = (-3 * torch.rand(9, generator=generator)).tolist()
+    logps = (-30 * torch.rand(9, generator=generator)).tolist()
+    sizes = [4, 9, 2, 30, 7, 7, 1, 12, 3]
     ranks, groups = [0, 1, 2, 2, 0, 1, 0, 0, 1], [0, 0, 0, 0, 1, 1, 2, 2, 2]
-    assert terms(means, ranks, groups) == pytest.approx(by_hand(means, ranks, groups))
-    alone = [terms(means[a:b], ranks[a:b], [0] * (b - a)) for a, b in ((0, 4), (4, 6), (6, 9))]
-    assert terms(means, ranks, groups) == pytest.approx(
-        [sum(values) / 3 for values in zip(*alone, strict=True)]
-    )
+    found = terms(logps, sizes, ranks, groups)
+    assert found == pytest.approx(by_hand(logps, sizes, ranks, groups))
+    alone = [
+        terms(logps[a:b], sizes[a:b], ranks[a:b], [0] * (b - a))
+        for a, b in ((0, 4), (4, 6), (6, 9))
+    ]
+    assert found == pytest.approx([sum(values) / 3 for values in zip(*alone, strict=True)])
 
 
-def test_likelihoods_are_means_over_the_response_whatever_the_padding(tiny_model):
+def test_likelihoods_are_of_the_response_alone_whatever_the_padding(tiny_model):
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -98,7 +109,7 @@ def test_likelihoods_are_means_over_the_response_whatever_the_padding(tiny_model
     for ids in row["ids"]:
         logps = model(torch.tensor([ids])).logits[0].log_softmax(-1)
         told = [logps[at - 1, ids[at]].item() for at in range(row["start"], len(ids))]
-        slow.append(sum(told) / len(told))
+        slow.append(sum(told))
     longest = max(map(len, row["ids"]))
     for width in (longest, longest + 7):
         pad = torch.full((3, width), tokenizer.pad_token_id)
@@ -107,8 +118,10 @@ def test_likelihoods_are_means_over_the_response_whatever_the_padding(tiny_model
             pad[place, : len(ids)] = torch.tensor(ids)
             mask[place, : len(ids)] = 1
             learned[place, row["start"] : len(ids)] = 1
-        found = mean_logps(model, {"input_ids": pad, "attention_mask": mask, "learned": learned})
-        assert found.tolist() == pytest.approx(slow, abs=1e-5)
+        inputs = {"input_ids": pad, "attention_mask": mask, "learned": learned}
+        found, sizes = response_logps(model, inputs)
+        assert found.tolist() == pytest.approx(slow, rel=1e-5, abs=1e-4)
+        assert sizes.tolist() == [len(ids) - row["start"] for ids in row["ids"]]
 
 
 def test_training_learns_the_order_and_the_best_and_is_repeatable(start, tmp_path):
@@ -133,17 +146,18 @@ def test_the_first_step_is_the_loss_of_the_start(start, tmp_path, tiny_model):
     fit(start, tmp_path / "a", rankings=RANKINGS[:4], batch_size=4)
     model = AutoModelForCausalLM.from_pretrained(tiny_model).eval()
     found = tokenize(RANKINGS[:4], AutoTokenizer.from_pretrained(tiny_model), 100)
-    means, groups = [], []
+    totals, sizes, groups = [], [], []
     for group, row in enumerate(found):
         for ids in row["ids"]:
             logps = model(torch.tensor([ids])).logits[0].log_softmax(-1)
             told = [logps[at - 1, ids[at]].item() for at in range(row["start"], len(ids))]
-            means.append(sum(told) / len(told))
+            totals.append(sum(told))
+            sizes.append(len(told))
             groups.append(group)
-    ranked, best = by_hand(means, [0, 1, 2] * 4, groups)
+    ranked, best = by_hand(totals, sizes, [0, 1, 2] * 4, groups)
     (step,) = rows(tmp_path / "a")
     assert step["rank_loss"] == pytest.approx(ranked, abs=1e-4)
-    assert step["logp_best"] == pytest.approx(-best, abs=1e-4)
+    assert step["logp_best"] == pytest.approx(-best, abs=1e-3)
 
 
 def test_accumulated_gradients_are_those_of_one_large_batch(start, tmp_path):
