@@ -23,6 +23,7 @@ from typing import Any
 Advance = Callable[[int], None]
 
 BILL = "spend.json"
+MAX_BILL = 1024 * 1024  # bytes
 LOG_EVERY_SECONDS = 15.0
 PUBLISH_EVERY_SECONDS = 1.0
 
@@ -175,9 +176,10 @@ def published(file: Path) -> Iterator[None]:
 def read_bill(run: Path) -> dict[str, dict[str, float]]:
     """Judge -> what of it was used up -> how much, so far; empty where that cannot be read."""
     try:
-        found = json.loads((run / BILL).read_bytes())
+        with open(run / BILL, "rb") as file:
+            found = json.loads(file.read(MAX_BILL))
         bill = {who: {n: float(x) for n, x in amounts.items()} for who, amounts in found.items()}
-    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
+    except (OSError, ValueError, AttributeError, TypeError, OverflowError, RecursionError):
         return {}
     sound = all(0 <= x < math.inf for amounts in bill.values() for x in amounts.values())
     return bill if sound else {}

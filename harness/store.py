@@ -31,7 +31,10 @@ from harness.schema import Record, canonical_json
 
 R = TypeVar("R", bound=Record)
 
-MAX_LINE_BYTES = 64 * 1024 * 1024
+MAX_LINE_BYTES = 64 * 1024 * 1024  # of JSON at a time, a line or a file
+MAX_UNPACKED_BYTES = 512 * 1024 * 1024  # of a gzip file, which may unpack to a thousand times that
+ROW_BYTES = 100  # that a row takes in memory, however short it is
+MAX_FIELD = 200  # characters shown of a field's name
 LOCK = ".lock"
 TEMPORARY = ".rlrf.tmp"
 # What the file system, and libraries that are not written in Python, say.
@@ -200,10 +203,14 @@ def read_json(path: Path) -> Any:
     """Parse a JSON file.
 
     Raises:
-        UserError: missing, or malformed (names the line and column).
+        UserError: missing, larger than `MAX_LINE_BYTES`, or malformed (names the line and column).
     """
     try:
-        return json.loads(path.read_bytes())
+        with open(path, "rb") as file:
+            data = file.read(MAX_LINE_BYTES + 1)
+        if len(data) > MAX_LINE_BYTES:
+            raise UserError(f"{path} is larger than {MAX_LINE_BYTES:,} bytes: not read.")
+        return json.loads(data)
     except FileNotFoundError as error:
         raise UserError(f"There is no file {path}.") from error
     except IsADirectoryError as error:
@@ -220,16 +227,24 @@ def read_jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:
     """Parse JSON lines into (line number, object) pairs; blank lines are passed over.
 
     Raises:
-        UserError: missing, or a line is not a JSON object (names file, line and fault).
+        UserError: missing, or a line is not a JSON object (names file, line and fault), or longer
+            than `MAX_LINE_BYTES`, or the file unpacks to more than `MAX_UNPACKED_BYTES`.
     """
     rows: list[tuple[int, dict[str, Any]]] = []
+    unpacked = 0
     try:
         opener: Callable[..., Any] = gzip.open if path.suffix == ".gz" else open
         with opener(path, "rb") as file:
             # Bounded while it is read: a small gzip file may unpack to a line without end.
             for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), 1):
                 if len(line) > MAX_LINE_BYTES:
-                    raise UserError(f"{path}, line {number}: longer than {MAX_LINE_BYTES} bytes.")
+                    raise UserError(f"{path}, line {number}: longer than {MAX_LINE_BYTES:,} bytes.")
+                unpacked += max(len(line), ROW_BYTES)
+                if path.suffix == ".gz" and unpacked > MAX_UNPACKED_BYTES:
+                    raise UserError(
+                        f"{path} unpacks to more than {MAX_UNPACKED_BYTES:,} bytes: not read. "
+                        "If you trust it, unpack it yourself and name what comes out."
+                    )
                 if not line.strip():
                     continue
                 try:
@@ -261,7 +276,7 @@ def parse(model: type[R], value: Any, where: str) -> R:
         return model.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the whole"
+        field = ".".join(str(part) for part in first["loc"])[:MAX_FIELD] or "the whole"
         raise UserError(f"{where}: {field}: {first['msg']}.") from error
 
 

@@ -87,6 +87,12 @@ def pairs(config: Config, judged: Iterable[Path], out: Path, *, turn: int = 1) -
             read = _read(path, "judged responses").records
             _check_asked(path, here, [one.sample for one in read])
             responses += read
+        explored = {one.sample.item for one in responses if one.draft is None}
+        if alone := {one.sample.item for one in responses} - explored:
+            raise UserError(
+                f"Of {len(alone)} prompts there are refinements alone. Name the file of the judged "
+                "responses that they rewrite too."
+            )
         found, report = rlrf.pair(here, responses)
     write_jsonl(out, found)
     return report
@@ -151,7 +157,8 @@ def _is(kind: type[Record], row: Mapping[str, Any]) -> bool:
 
 def _check_asked(path: Path, turn: Turn, samples: Sequence[Sample]) -> None:
     """See that the samples answer what the turn asks."""
-    if strangers := {sample.item for sample in samples} - turn.items.keys():
+    asked = {(item.task, name) for name, item in turn.items.items()}
+    if strangers := {(sample.task, sample.item) for sample in samples} - asked:
         raise UserError(
             f"{path} answers {len(strangers)} prompts that turn {turn.number} of the configuration "
             "does not ask. Name its turn with --turn, and the configuration that it was made by."

@@ -12,6 +12,7 @@ from pydantic import Field
 from harness.errors import UserError
 from harness.judge.budget import Spend
 from harness.progress import read_bill
+from harness.render.html.text import visible
 from harness.schema import Record
 from harness.store import is_in_use, parse, read_json, read_records
 from rlrf.metrics import METRICS, IterationMetrics
@@ -95,7 +96,7 @@ def markdown(found: Status) -> str:
     if found.stages:
         seconds = sum(found.stages.values())
         lines.append(f"{len(found.stages)} stages finished, which took {_time(seconds)}.")
-    return "\n".join(lines)
+    return visible("\n".join(lines))
 
 
 def _under_way(progress: Progress, running: bool) -> str:

@@ -45,6 +45,19 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return err
 
 
+def test_what_an_error_quotes_steers_no_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text('"\\e[2J\\e]0;owned\\a\\u202e": 1\n')
+    said = refused(capsys, "train", path)
+    assert "there is no key '⟨U+001B⟩[2J⟨U+001B⟩]0;owned⟨U+0007⟩⟨U+202E⟩'" in said
+    assert not {"\x1b", "\x07", "\u202e"} & set(said)
+    path.write_text(f"model: m\ntasks: [{{name: mini_gsm8k}}]\nseed: {'x' * 50_000}\n")
+    said = refused(capsys, "train", path)
+    assert "the first 4,000 of 50," in said and len(said) < 4_200
+
+
 # ---- what works -----------------------------------------------------------------------------
 
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,7 +171,7 @@ class Board:
             if len(text) > MAX_SCORES_BYTES:
                 raise UserError(f"{path} unpacks to more than {MAX_SCORES_BYTES} bytes: not read.")
             values = [ledger.loads(line) for line in text.split(b"\n") if line]
-        except (EOFError, OSError, ValueError, RecursionError) as error:
+        except (EOFError, OSError, ValueError, RecursionError, zlib.error) as error:
             raise UserError(f"{path} is not gzipped JSON lines ({error}).") from error
         return [parse(Score, value, f"{path}, line {n}") for n, value in enumerate(values, 1)]
 

@@ -35,6 +35,8 @@ from rlrf.cli import (
 )
 from rlrf.cli.common import ERROR
 
+MAX_MESSAGE = 4_000  # characters
+
 
 def main() -> None:
     """The entry point of `rlrf`."""
@@ -66,11 +68,11 @@ def run(arguments: Sequence[str]) -> int:
         return ERROR
     except UserError as error:
         _show_traceback()
-        say(f"rlrf: {error}", "error")
+        say(f"rlrf: {_said(str(error))}", "error")
         return ERROR
     except Exception as error:
         _show_traceback()
-        said = (str(error).strip().splitlines() or ["no message"])[0]
+        said = _said((str(error).strip().splitlines() or ["no message"])[0])
         say(
             f"rlrf: something unexpected happened, {type(error).__name__}: {said}\n"
             "RLRF_DEBUG=1 shows where; `rlrf doctor` shows whether the installation is sound.",
@@ -113,6 +115,7 @@ for command in (
     gating.plan,
     gating.gate,
     simulating.certify,
+    simulating.noise,
     simulating.simulate,
     boards.board,
     reporting.report,
@@ -124,6 +127,14 @@ for command in (
     doctoring.doctor,
 ):
     cli.add_command(command)
+
+
+def _said(message: str) -> str:
+    """What an error says, which may quote what others wrote: nothing in it steers a terminal."""
+    from harness.render.html.text import cut, visible
+
+    shown, note = cut(visible(message), MAX_MESSAGE)
+    return f"{shown} ({note})" if note else shown
 
 
 def _show_traceback() -> None:

@@ -352,7 +352,12 @@ def test_scores_that_unpack_without_end_are_refused(
     assert "unpacks to more than" in board.verify()[0]
 
 
-@pytest.mark.parametrize("packed", [b"no gzip", gzip.compress(b"[1]\n"), gzip.compress(b"{\n")])
+SPOILED = gzip.compress(b"{}\n" * 100, mtime=0)[:12] + b"\xff" * 20
+
+
+@pytest.mark.parametrize(
+    "packed", [b"no gzip", SPOILED, gzip.compress(b"[1]\n"), gzip.compress(b"{\n")]
+)
 def test_scores_that_are_no_scores_are_a_sentence(tmp_path: Path, packed: bytes) -> None:
     board = Board(tmp_path)
     board.add_evaluation(make(answers(20)), "M0", "r")

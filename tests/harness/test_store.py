@@ -8,6 +8,7 @@ import pytest
 
 from harness import store
 from harness.errors import UserError
+from harness.schema import Message
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"\xff", b"[" * 100_000, b"9" * 5000, b'"\xff"'])
@@ -31,5 +32,29 @@ def test_a_small_gzip_file_that_unpacks_to_an_endless_line_is_not_unpacked(tmp_p
     monkeypatch.setattr(store, "MAX_LINE_BYTES", 1000)
     path = tmp_path / "lines.jsonl.gz"
     path.write_bytes(gzip.compress(b'{"a": 1}\n' + b" " * 10**7))
-    with pytest.raises(UserError, match="line 2: longer than 1000 bytes"):
+    with pytest.raises(UserError, match="line 2: longer than 1,000 bytes"):
         store.read_jsonl(path)
+
+
+def test_a_small_gzip_file_that_unpacks_to_many_lines_is_not_read_to_its_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "MAX_UNPACKED_BYTES", 1000)
+    path, plain = tmp_path / "lines.jsonl.gz", tmp_path / "lines.jsonl"
+    path.write_bytes(gzip.compress(b"{}\n" * 11))
+    plain.write_bytes(b"{}\n" * 11)
+    with pytest.raises(UserError, match="unpacks to more than 1,000 bytes: not read"):
+        store.read_jsonl(path)
+    assert len(store.read_jsonl(plain)) == 11
+
+
+def test_json_without_end_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "MAX_LINE_BYTES", 1000)
+    path = tmp_path / "value.json"
+    path.write_bytes(b" " * 1001)
+    with pytest.raises(UserError, match="larger than 1,000 bytes: not read"):
+        store.read_json(path)
+
+
+def test_a_field_that_is_refused_is_named_by_its_beginning(tmp_path):
+    with pytest.raises(UserError) as caught:
+        store.parse(Message, {"role": "user", "content": "c", "x" * 10**6: 1}, "here")
+    assert len(str(caught.value)) < 300

@@ -110,6 +110,14 @@ def test_files_of_another_kind_or_turn_are_refused(config, tmp_path, capsys):
     assert "holds samples; judged responses are expected." in said
     said = refused(capsys, "train-step", config, samples, "--out", tmp_path / "step")
     assert "holds samples; pairs are expected." in said
+    rows = [json.loads(line) for line in judged.read_text().splitlines()]
+    for field, value, what in (
+        ("draft", 0, "refinements alone"),
+        ("sample", rows[0]["sample"] | {"task": "other"}, "does not ask"),
+    ):
+        odd = tmp_path / "odd.jsonl"
+        odd.write_text(json.dumps(rows[0] | {field: value}) + "\n")
+        assert what in refused(capsys, "pairs", config, odd, "--out", out)
     said = refused(capsys, "pairs", config, judged, samples, "--out", out)
     assert "samples.jsonl holds samples" in said
     for stage, file in (("feedback", samples), ("reflect", judged), ("pairs", judged)):

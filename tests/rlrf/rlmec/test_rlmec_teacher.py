@@ -59,6 +59,14 @@ def test_steps_are_lines_or_the_sentences_of_one(text, found):
     assert steps(text) == found
 
 
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("blank", [" ", "\n", " \n", "a ", "a.", "\n\t"])
+def test_steps_are_found_in_linear_time(blank):
+    text = blank * 200_000
+    for given in (text, f"a.{text}", f"{text}a", f"a\n{text}\nb"):
+        assert "".join(steps(given)) == (given if given.strip() else "")
+
+
 @given(st.text(alphabet="ab .!?\n\t", max_size=40))
 def test_steps_are_the_text(text):
     assert "".join(steps(text)) == (text if text.strip() else "")
