@@ -234,7 +234,7 @@ class Soak:
             while kills.total() < min(most, before + IN_A_RUN):
                 share = left * self.dice.random()
                 place = self.attempt(folder, name, self.draw(whole, share))
-                if not place:
+                if place is None:
                     break
                 kills[place] += 1
                 left -= share
@@ -275,7 +275,7 @@ class Soak:
             return Kill(seconds=share * whole.seconds)
         return Kill(changes=1 + int(share * whole.changes))
 
-    def attempt(self, folder: Path, name: str, kill: Kill) -> str:
+    def attempt(self, folder: Path, name: str, kill: Kill) -> str | None:
         """Run the commands of a story in `folder`; returns where they were killed, if they were.
 
         Raises:
@@ -300,7 +300,7 @@ class Soak:
         if code:
             log = beside(folder, "log").read_text()
             sys.exit(f"After a kill a command ended with {code}:\n{log}")
-        return ""
+        return None
 
     def commands(self, folder: Path, story: Story, most_changes: int | None) -> None:
         """In a process of its own: every command, until that many changes to files."""
@@ -330,7 +330,7 @@ def beside(folder: Path, what: str) -> Path:
 def place_of(folder: Path, pid: int) -> str:
     """Where the process `pid` was killed: the command, and of a run the stage."""
     file = beside(folder, "command")
-    command = file.read_text() if file.exists() else "before the first command"
+    command = (file.read_text() if file.exists() else "") or "before the first command"
     for file in folder.glob(f"*/{PROGRESS}"):
         progress = json.loads(file.read_text())
         if progress["pid"] == pid:
