@@ -126,10 +126,11 @@ class HFEngine:
         each = 1 if sampling.temperature == 0 else sampling.n
         copies = sampling.n // each
         ids = encode_all(self.tokenizer, prompts, self.context - sampling.max_tokens)
-        answers: dict[Row, Answer] = {}
+        answers: dict[Row, Completion] = {}
 
         def finish(row: Row, answer: Answer) -> None:
-            answers[row] = answer
+            # Text at once: token ids as Python's integers take many times its memory.
+            answers[row] = self._completion(answer, len(ids[row[0]]), sampling.stop)
             if on_done is not None:
                 on_done(copies)
 
@@ -138,11 +139,7 @@ class HFEngine:
         decoding = Decoding(self, prompts, ids, sampling, finish)
         columns = max(map(len, ids), default=0) + sampling.max_tokens
         self._within_memory(rows, decoding.run, answers.__contains__, columns)
-        texts = [
-            [self._completion(answers[p, j], len(ids[p]), sampling.stop) for j in range(each)]
-            for p in range(len(prompts))
-        ]
-        return [made * copies for made in texts]
+        return [[answers[p, j] for j in range(each)] * copies for p in range(len(prompts))]
 
     def loglikelihood(self, pairs: Sequence[Pair]) -> list[tuple[float, bool]]:
         """Log-probability of each continuation after its context, and whether greedy gives it.
