@@ -1,84 +1,175 @@
-"""Evaluation: lm-eval's own `hf` model against the engine behind `rlrf eval`, request by request.
+"""Evaluation: stock lm-eval's `hf` model against the engine behind `rlrf eval`.
 
     python bench/evaluate.py --out evaluate.json
 
-Both answer the same `generate_until` requests greedily, as lm-eval gives them to a model: HFLM,
-which is what `lm_eval run --model hf` runs, at the fastest of a few batch sizes, and `EngineLM`.
-Zero-shot questions, and questions after the same eight solved examples of about 1,200 tokens.
-Proven equal: every response.
+First the requests alone: both answer the same `generate_until` requests greedily, as lm-eval gives
+them to a model: HFLM, which is what `lm_eval run --model hf` runs, at the fastest of a few batch
+sizes, and `EngineLM`. Zero-shot questions, and questions after the same solved examples. Then the
+commands as they are typed, from start to end. Proven equal: every response.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import operator
+import subprocess
+import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import ratio
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
-from policies import RANDOM, SHIPPED, prompts, random_llama
+from policies import RANDOM, SHIPPED, asked, prompts, random_policy
 
 import tasks
+from harness import evaluation
 from harness.engines.hf import HFEngine
 from harness.lm import EngineLM
-from harness.schema import Message
 from rlrf.quickstart import seed_policy
 
-BATCHES = (1, 8, 32)
-SHOTS = 1200  # tokens
+BATCHES = (1, 8, 32, 128)
+TASKS = ("mini_factscore", "mini_gsm8k", "mini_just_eval")
+SHOTS = {RANDOM: 1200, SHIPPED: 400}  # tokens; the shipped policy's context is 512
 
 
-def requests(asked: list[str], tokens: int, stop: list[str]) -> list[Instance]:
+def requests(texts: list[str], tokens: int, stop: list[str]) -> list[Instance]:
     options = {"until": stop, "do_sample": False, "max_gen_toks": tokens}
     return [
-        Instance("generate_until", {}, (prompt, dict(options)), i) for i, prompt in enumerate(asked)
+        Instance("generate_until", {}, (prompt, dict(options)), i) for i, prompt in enumerate(texts)
     ]
 
 
-def shots(folder: Path) -> list[str]:
-    """Solved examples, of about `SHOTS` tokens together."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+def solved(tokenizer: Any, tokens: int) -> list[str]:
+    """Solved examples, of about `tokens` tokens together."""
     parts: list[str] = []
     for item in tasks.load("mini_gsm8k").items("train"):
         parts.append(f"Question: {item.prompt}\nAnswer: {item.reference['answer']}\n")
-        if len(tokenizer.encode("\n".join(parts))) >= SHOTS:
+        if len(tokenizer.encode("\n".join(parts))) >= tokens:
             return parts
     raise SystemExit("there are too few train items")
 
 
 def row(
-    claim: str, folder: Path, asked: list[Instance], rounds: int, **details: Any
+    claim: str, folder: Path, given: list[Instance], rounds: int, **details: Any
 ) -> dict[str, Any]:
-    stock = {size: HFLM(str(folder), device="cpu", batch_size=size) for size in BATCHES}
+    sizes = [size for size in BATCHES if size <= len(given)]
+    stock = {size: HFLM(str(folder), device="cpu", batch_size=size) for size in sizes}
     own = EngineLM(HFEngine(folder, device="cpu"))
 
-    def answer(lm: Any) -> Callable[[], list[str]]:
-        return lambda: lm.generate_until(asked, disable_tqdm=True)
+    def answer(lm: Any, given: list[Instance] = given) -> Callable[[], list[str]]:
+        return lambda: lm.generate_until(given, disable_tqdm=True)
 
-    took = {}
-    for size, lm in stock.items():
-        started = time.perf_counter()
-        answer(lm)()
-        took[size] = time.perf_counter() - started
-    best = min(took, key=took.__getitem__)
+    answer(own)()  # warm
+    best = ratio.fastest(sizes, lambda size: answer(stock[size], given[: max(sizes)])())
     return ratio.race(
         claim,
         answer(stock[best]),
         answer(own),
         rounds=rounds,
         same=operator.eq,
-        requests=len(asked),
+        warm=False,
+        requests=len(given),
         batch_size=best,
         **details,
     )
+
+
+def commands(items: int, rounds: int) -> dict[str, Any]:
+    """`lm_eval run` and `rlrf eval`, as a user types them, on three tasks of the shipped policy."""
+    policy, place = str(seed_policy()), Path(sys.executable).parent
+
+    def type_in(*words: object) -> None:
+        done = subprocess.run(
+            [str(place / str(words[0])), *map(str, words[1:])],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            sys.exit(f"{' '.join(map(str, words))} failed: {done.stderr[-2000:]}")
+
+    def theirs() -> dict[str, list[str]]:
+        with tempfile.TemporaryDirectory() as folder:
+            type_in(
+                *("lm_eval", "run", "--model", "hf"),
+                *("--model_args", f"pretrained={policy},dtype=float32", "--device", "cpu"),
+                *("--include_path", tasks.FOLDER, "--tasks", ",".join(TASKS)),
+                *("--apply_chat_template", "--limit", items, "--batch_size", BATCHES[-1]),
+                *("--output_path", folder, "--log_samples"),
+            )
+            found = {}
+            for file in Path(folder).rglob("samples_*.jsonl"):
+                lines = [json.loads(line) for line in file.read_text().splitlines()]
+                lines.sort(key=lambda line: line["doc_id"])
+                name = next(name for name in TASKS if f"_{name}_" in file.name)
+                found[name] = [line["filtered_resps"][0] for line in lines]
+            return found
+
+    def ours() -> dict[str, list[str]]:
+        with tempfile.TemporaryDirectory() as folder:
+            type_in(
+                *("rlrf", "eval", "--model", policy, "--tasks", ",".join(TASKS)),
+                *("--limit", items),
+                *("--device", "cpu", "--dtype", "float32", "--out", folder),
+            )
+            return {
+                name: [sample.response for sample in found.samples]
+                for name, found in evaluation.load(Path(folder)).items()
+            }
+
+    return ratio.race(
+        f"`lm_eval run --model hf` against `rlrf eval`, {SHIPPED}",
+        theirs,
+        ours,
+        rounds=rounds,
+        same=operator.eq,
+        warm=False,
+        items=items * len(TASKS),
+        batch_size=BATCHES[-1],
+    )
+
+
+def rows(told: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    small, many = seed_policy(), 32 * told.items
+    engine = HFEngine(small, device="cpu")
+    chat = asked(
+        engine,
+        [
+            item.prompt
+            for name in TASKS
+            for item in tasks.load(name).items("gate")[: many // len(TASKS)]
+        ],
+    )
+    shots = {name: solved(engine.tokenizer, length) for name, length in SHOTS.items()}
+
+    def fewshot(name: str, count: int) -> list[str]:
+        return prompts(engine.tokenizer, count, SHOTS[name] + 60, shared=shots[name])
+
+    def claim(name: str) -> str:
+        return f"lm-eval requests, {len(shots[name])}-shot ({SHOTS[name]:,} tokens), {name}"
+
+    yield row(
+        f"lm-eval requests, zero-shot, {SHIPPED}",
+        small,
+        requests(chat, 80, []),
+        told.rounds,
+        target=1.5,
+    )
+    few = asked(engine, fewshot(SHIPPED, many // 2))
+    yield row(claim(SHIPPED), small, requests(few, 40, []), told.rounds, target=5.0)
+    with tempfile.TemporaryDirectory() as folder:
+        big = random_policy(Path(folder))
+        plain = requests(prompts(engine.tokenizer, 2 * told.items, 60), told.tokens, ["\n"])
+        yield row(f"lm-eval requests, zero-shot, {RANDOM}", big, plain, told.rounds, target=1.5)
+        few = fewshot(RANDOM, told.items)
+        given = requests(few, told.tokens, ["\n\n"])
+        yield row(claim(RANDOM), big, given, told.rounds, target=5.0)
+    yield commands(8 * told.items, told.rounds)
 
 
 def main() -> None:
@@ -89,31 +180,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=2)
     told = parser.parse_args()
-    small, many = seed_policy(), 32 * told.items
-    engine = HFEngine(small, device="cpu")
-    chat = [
-        engine.render([Message(role="user", content=item.prompt)])
-        for name in ("mini_gsm8k", "mini_factscore", "mini_just_eval")
-        for item in tasks.load(name).items("gate")[: many // 3]
-    ]
-    with tempfile.TemporaryDirectory() as folder:
-        big = random_llama(Path(folder) / "llama")
-        plain = requests(prompts(big, 2 * told.items, 60), told.tokens, ["\n"])
-        fewshot = requests(
-            prompts(big, told.items, SHOTS + 60, shared=shots(big)), told.tokens, ["\n\n"]
-        )
-        made = [
-            row(
-                f"lm-eval requests, zero-shot, {SHIPPED}",
-                small,
-                requests(chat, 80, []),
-                told.rounds,
-                target=1.5,
-            ),
-            row(f"lm-eval requests, zero-shot, {RANDOM}", big, plain, told.rounds, target=1.5),
-            row(f"lm-eval requests, 8-shot, {RANDOM}", big, fewshot, told.rounds, target=5.0),
-        ]
-    ratio.publish(made, told.out)
+    ratio.publish(rows(told), told.out)
 
 
 if __name__ == "__main__":

@@ -1,43 +1,52 @@
-"""Exploration: eight samples a prompt, against `generate(num_return_sequences=8)`.
+"""Exploration: eight samples a prompt, against `transformers`' own ways to generate.
 
     python bench/generate.py --out generate.json
 
-On the shipped policy and a random Llama, prompts of about 128 and 384 tokens. Both sides get the
-same prompts, theirs as many at a time as is fastest of a few batch sizes. Proven equal: the greedy
-answers to all prompts. Samples differ by their seeds; their numbers of tokens are within a quarter.
+On the shipped policy and a random Qwen3, prompts of about 128 and 384 tokens. Theirs are
+`generate(num_return_sequences=8)` with as many prompts at a time as is fastest, and
+`generate_batch`, which is paged continuous batching. Proven equal: the greedy answers of `generate`
+to all prompts; those of `generate_batch`, which rounds differently, are counted. Samples differ by
+their seeds; their numbers of tokens are within a quarter.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import tempfile
-import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import ratio
 import torch
-from policies import RANDOM, SHIPPED, prompts, random_llama
+from policies import RANDOM, SHIPPED, asked, prompts, random_policy
+from transformers import AutoModelForCausalLM, ContinuousBatchingConfig, GenerationConfig
 
 from harness.engines import Sampling
 from harness.engines.hf import HFEngine
 from rlrf.quickstart import seed_policy
+from rlrf.quiet import quiet
 
 N = 8
-AT_A_TIME = (1, 4, 16)  # prompts
+AT_A_TIME = (1, 4, 16)  # prompts that `generate` is given
 TARGETS = {128: 2.0, 384: 3.0}
+PAGE = 128  # tokens of a page of `generate_batch`; with 32 it took half as long again
+TOGETHER = (256, 1024)  # tokens that `generate_batch` reads at a time
+DRAWS = {"do_sample": True, "temperature": 1.0, "top_k": 0, "num_return_sequences": N}
 
 
 @torch.inference_mode()
 def stock(
-    engine: HFEngine, asked: list[str], at_a_time: int, tokens: int, **options: Any
+    engine: HFEngine, texts: list[str], at_a_time: int, tokens: int, **options: Any
 ) -> list[list[int]]:
     """What `generate` gives to each prompt, as token ids without padding."""
     engine.tokenizer.padding_side = "left"
     made: list[list[int]] = []
-    for start in range(0, len(asked), at_a_time):
-        batch = asked[start : start + at_a_time]
-        inputs = engine.tokenizer(batch, return_tensors="pt", padding=True)
+    for start in range(0, len(texts), at_a_time):
+        inputs = engine.tokenizer(
+            texts[start : start + at_a_time], return_tensors="pt", padding=True
+        )
         out = engine.model.generate(**inputs, max_new_tokens=tokens, **options)
         for row in out[:, inputs.input_ids.shape[1] :].tolist():
             ended = [at for at, token in enumerate(row) if token in engine._ends]
@@ -45,59 +54,107 @@ def stock(
     return made
 
 
-def rows(name: str, folder: Path, count: int, tokens: int, rounds: int) -> list[dict[str, Any]]:
+def paged(
+    model: Any, ids: list[list[int]], together: int, tokens: int, ends: list[int], **options: Any
+) -> list[list[int]]:
+    """What `generate_batch` gives to each prompt, given pages for all answers at a time."""
+    rows = len(ids) * options.get("num_return_sequences", 1)
+    pages = math.ceil((max(map(len, ids)) + tokens) / PAGE)
+    made = model.generate_batch(
+        ids,
+        generation_config=GenerationConfig(
+            max_new_tokens=tokens, eos_token_id=ends, pad_token_id=0, **options
+        ),
+        continuous_batching_config=ContinuousBatchingConfig(
+            page_size=PAGE,
+            num_blocks=rows * pages + 1,
+            max_batch_tokens=together,
+            max_requests_per_batch=rows,
+        ),
+    )
+    if len(made) != rows:
+        raise SystemExit("generate_batch gave up")
+    return [one.generated_tokens for one in made.values()]
+
+
+def rows(
+    name: str, folder: Path, count: int, tokens: int, rounds: int, *, chat: bool
+) -> Iterator[dict[str, Any]]:
     engine = HFEngine(folder, device="cpu")
-    found = []
+    ends = engine._ends.tolist()
+    # A model of its own: generate_batch sets another attention.
+    other = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     for length, target in TARGETS.items():
-        asked = prompts(folder, count, length)
-        greedy = engine.generate(asked, Sampling(max_tokens=tokens))
-        for one, ids in zip(greedy, stock(engine, asked, 4, tokens, do_sample=False), strict=True):
-            if one[0].text != engine.tokenizer.decode(ids, skip_special_tokens=True):
-                raise SystemExit(f"{name}: a greedy answer differs")
+        texts = prompts(engine.tokenizer, count, length)
+        texts = asked(engine, texts) if chat else texts
+        ids = [engine.encode(text) for text in texts]
+        greedy = [one.text for (one,) in engine.generate(texts, Sampling(max_tokens=tokens))]
 
-        def theirs(at_a_time: int, asked: list[str] = asked) -> int:
-            options = {"do_sample": True, "temperature": 1.0, "top_k": 0, "num_return_sequences": N}
-            return sum(map(len, stock(engine, asked, at_a_time, tokens, **options)))
+        def said(made: list[list[int]]) -> list[str]:
+            return [engine.tokenizer.decode(one, skip_special_tokens=True) for one in made]
 
-        def ours(asked: list[str] = asked) -> int:
-            sampling = Sampling(temperature=1.0, n=N, max_tokens=tokens)
-            answers = engine.generate(asked, sampling)
-            return sum(one.completion_tokens for made in answers for one in made)
+        if said(stock(engine, texts, 4, tokens, do_sample=False)) != greedy:
+            raise SystemExit(f"{name}: a greedy answer differs")
+        alike = said(paged(other, ids, TOGETHER[0], tokens, ends, do_sample=False))
+        alike = sum(a == b for a, b in zip(alike, greedy, strict=True))
 
-        took = {}
-        for at_a_time in AT_A_TIME:
-            started = time.perf_counter()
-            theirs(at_a_time)
-            took[at_a_time] = time.perf_counter() - started
-        best = min(took, key=took.__getitem__)
-        found.append(
-            ratio.race(
-                f"{N} samples a prompt of {length} tokens, {name}",
-                lambda best=best, theirs=theirs: theirs(best),
-                ours,
-                rounds=rounds,
-                same=lambda a, b: abs(a - b) <= 0.25 * a,
-                target=target,
-                prompts=count,
-                tokens=tokens,
-                prompts_at_a_time=best,
-            )
+        def theirs(at_a_time: int, texts: list[str] = texts) -> int:
+            return sum(map(len, stock(engine, texts, at_a_time, tokens, **DRAWS)))
+
+        def theirs_paged(together: int, ids: list[list[int]] = ids) -> int:
+            return sum(map(len, paged(other, ids, together, tokens, ends, **DRAWS)))
+
+        def ours(texts: list[str] = texts) -> int:
+            answers = engine.generate(texts, Sampling(temperature=1.0, n=N, max_tokens=tokens))
+            return sum(one.completion_tokens or 0 for made in answers for one in made)
+
+        ours()  # warm
+        some = texts[: max(AT_A_TIME)]
+        sizes = [size for size in AT_A_TIME if size <= len(some)]
+        best = ratio.fastest(sizes, lambda size, some=some: theirs(size, some))
+        together = ratio.fastest(TOGETHER, lambda size, some=ids[:4]: theirs_paged(size, some))
+        shape = {"prompts": count, "prompt_tokens": length, "max_tokens": tokens}
+        claim = f"{N} samples a prompt of {length} tokens, {name}"
+        yield ratio.race(
+            claim,
+            lambda best=best: theirs(best),
+            ours,
+            rounds=rounds,
+            same=lambda a, b: abs(a - b) <= 0.25 * a,
+            warm=False,
+            target=target,
+            prompts_at_a_time=best,
+            **shape,
         )
-    return found
+        yield ratio.race(
+            f"{claim}, against generate_batch",
+            lambda together=together: theirs_paged(together),
+            ours,
+            rounds=max(1, rounds - 1),
+            same=lambda a, b: abs(a - b) <= 0.25 * a,
+            warm=False,
+            tokens_at_a_time=together,
+            equal_greedily=f"{alike} of {count}",
+            **shape,
+        )
 
 
+def all_rows(told: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    how = told.tokens, told.rounds
+    yield from rows(SHIPPED, seed_policy(), 16 * told.prompts, *how, chat=True)
+    with tempfile.TemporaryDirectory() as folder:
+        yield from rows(RANDOM, random_policy(Path(folder)), told.prompts, *how, chat=False)
+
+
+@quiet()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--prompts", type=int, default=16)
+    parser.add_argument("--prompts", type=int, default=2, help="of the random model; 16 times M0's")
     parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=3)
     told = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        big = random_llama(Path(folder) / "llama")
-        made = rows(SHIPPED, seed_policy(), 4 * told.prompts, told.tokens, told.rounds)
-        made += rows(RANDOM, big, max(1, told.prompts // 4), told.tokens, told.rounds)
-    ratio.publish(made, told.out)
+    ratio.publish(all_rows(told), told.out)
 
 
 if __name__ == "__main__":

@@ -1,37 +1,92 @@
-"""The two policies that the engines are measured on, and prompts of a given length for them."""
+"""The policies that engines and training are measured on, and prompts of a given length for them.
+
+The shipped policy answers as it does in use: prompts are conversations, and most answers end before
+the limit. A random model almost never ends an answer.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 import tasks
+from harness.schema import Message
 from rlrf.quickstart import seed_policy
 
-SHIPPED, RANDOM = "shipped policy, 3 M", "random Llama, 54 M"
+SHIPPED, RANDOM = "shipped policy, 1.4 M", "random Qwen3, 60 M"
+# Of a random model by its millions of parameters: vocabulary, size, layers, heads, and how many of
+# those have keys and values of their own.
+SIZES = {
+    1.4: (1057, 128, 6, 2, 1),
+    10: (32_000, 192, 9, 3, 1),
+    40: (32_000, 448, 10, 7, 7),
+    60: (32_000, 512, 14, 8, 4),
+    100: (32_000, 640, 16, 10, 5),
+}
 
 
-def random_llama(folder: Path) -> Path:
-    """A Llama of 54 M parameters, a vocabulary of 32,000 rows and the shipped tokenizer."""
+def random_model(millions: float = 60) -> Any:
+    """A Qwen3 with random weights, its embeddings tied to its head."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    vocabulary, size, layers, heads, own = SIZES[millions]
     torch.manual_seed(0)
-    tokenizer = AutoTokenizer.from_pretrained(seed_policy())
-    config = LlamaConfig(
-        vocab_size=32_000,
-        hidden_size=512,
-        intermediate_size=1376,
-        num_hidden_layers=12,
-        num_attention_heads=8,
+    config = Qwen3Config(
+        vocab_size=vocabulary,
+        hidden_size=size,
+        intermediate_size=3 * size,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=own,
+        head_dim=64,
         max_position_embeddings=2048,
         tie_word_embeddings=True,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=1,
+        pad_token_id=0,
+        bos_token_id=None,
     )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    return Qwen3ForCausalLM(config)
+
+
+def random_policy(folder: Path, millions: float = 60) -> Path:
+    """Such a model as a folder, with the shipped tokenizer."""
+    from transformers import AutoTokenizer
+
+    random_model(millions).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(seed_policy()).save_pretrained(folder)
+    return folder
+
+
+@torch.no_grad()
+def grown(folder: Path) -> Path:
+    """The shipped policy with zeros around its weights, 60 M parameters in all.
+
+    It computes what the shipped policy computes, at the cost of a model of its size: four times as
+    wide, eight layers more that add nothing to what passes through them.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    small = AutoModelForCausalLM.from_pretrained(seed_policy(), dtype=torch.float32)
+    config = small.config.to_dict()
+    for name in ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads"):
+        config[name] *= 4
+    config["num_hidden_layers"] *= 3
+    # The mean square of a state is a quarter of what it was.
+    config["rms_norm_eps"] /= 4
+    large = LlamaForCausalLM(LlamaConfig(**config))
+    weights = small.state_dict()
+    for name, whole in large.state_dict().items():
+        whole.zero_()
+        if name in weights:
+            part = weights[name] / (2 if "norm" in name else 1)
+            whole[tuple(slice(size) for size in part.shape)] = part
+    large.generation_config = small.generation_config
+    large.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(seed_policy()).save_pretrained(folder)
     return folder
 
 
@@ -41,13 +96,17 @@ def texts(count: int) -> list[str]:
     return [f"{i + 1}. {items[i % len(items)].prompt}" for i in range(count)]
 
 
-def prompts(folder: Path, count: int, length: int, *, shared: Sequence[str] = ()) -> list[str]:
-    """Prompts of about `length` tokens, which begin with `shared` and differ from there on."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    made, questions = [], texts(count * (1 + length // 20))
+def prompts(tokenizer: Any, count: int, length: int, *, shared: Sequence[str] = ()) -> list[str]:
+    """Texts of about `length` tokens, which begin with `shared` and differ from there on."""
+    made, questions = [], texts(count * (1 + math.ceil(length / 20)))
     for _ in range(count):
         parts = list(shared)
         while len(tokenizer.encode("\n".join(parts))) < length - 20:
             parts.append(questions.pop())
         made.append("\n".join(parts or [questions.pop()]))
     return made
+
+
+def asked(engine: Any, texts: Sequence[str]) -> list[str]:
+    """The texts as what a user says to the policy of `engine`."""
+    return [engine.render([Message(role="user", content=text)]) for text in texts]

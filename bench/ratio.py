@@ -6,7 +6,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ from harness.progress import say
 from harness.store import write_json
 
 T = TypeVar("T")
+S = TypeVar("S")
 
 
 def race(
@@ -51,7 +52,7 @@ def race(
         if number >= warm:
             seconds.append((took[theirs], took[ours]))
     row = {"claim": claim, **interval(seconds), "rounds": rounds, **details}
-    say(f"{claim}: {row['ratio']:.2f} [{row['low']:.2f}, {row['high']:.2f}]")
+    say(f"{claim}: {shown(row)}")
     return row
 
 
@@ -70,22 +71,47 @@ def within(
     return row
 
 
-def interval(seconds: Sequence[tuple[float, float]]) -> dict[str, float]:
-    """Of (theirs, ours) a round: the ratio with its 95 % interval, and each side's median."""
+def interval(seconds: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    """Of (theirs, ours) a round: the ratio with its 95 % interval, and each side's median.
+
+    One round has no interval: `low` and `high` are None.
+    """
     logs = np.log([theirs / ours for theirs, ours in seconds])
     center, n = float(logs.mean()), len(logs)
-    half = float(student.ppf(0.975, n - 1) * logs.std(ddof=1) / math.sqrt(n)) if n > 1 else math.inf
+    ends: dict[str, float | None] = {"low": None, "high": None}
+    if n > 1:
+        half = float(student.ppf(0.975, n - 1) * logs.std(ddof=1) / math.sqrt(n))
+        ends = {"low": math.exp(center - half), "high": math.exp(min(center + half, 700.0))}
     return {
         "ratio": math.exp(center),
-        "low": math.exp(center - half),
-        "high": math.exp(min(center + half, 700.0)),
+        **ends,
         "theirs_seconds": float(np.median([theirs for theirs, _ in seconds])),
         "ours_seconds": float(np.median([ours for _, ours in seconds])),
     }
 
 
-def publish(rows: Sequence[dict[str, Any]], out: Path | None) -> None:
-    """Print the rows as JSON, and keep them in the file `out`."""
-    if out is not None:
-        write_json(out, list(rows))
-    print(json.dumps(rows, indent=2))
+def shown(row: dict[str, Any]) -> str:
+    """The ratio of a row, with its interval."""
+    if row["low"] is None:
+        return f"{row['ratio']:.2f}"
+    return f"{row['ratio']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+
+
+def fastest(sizes: Iterable[S], work: Callable[[S], object]) -> S:
+    """The size with which `work` takes least, each tried once."""
+    took = {}
+    for size in sizes:
+        started = time.perf_counter()
+        work(size)
+        took[size] = time.perf_counter() - started
+    return min(took, key=took.__getitem__)
+
+
+def publish(rows: Iterable[dict[str, Any]], out: Path | None) -> None:
+    """Print the rows as JSON; keep them in the file `out`, each as soon as it is made."""
+    made: list[dict[str, Any]] = []
+    for row in rows:
+        made.append(row)
+        if out is not None:
+            write_json(out, made)
+    print(json.dumps(made, indent=2))
