@@ -7,20 +7,40 @@ by prompt, so that they are found again by an engine that cuts other parts.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
+from pydantic import Field
+
 from harness.engines import Completion, Engine, Sampling
-from harness.schema import digest
-from harness.store import read_jsonl, write_jsonl
+from harness.errors import UserError
+from harness.schema import FinishReason, Record, digest
+from harness.store import read_records, write_jsonl
 
 PARTS = ".parts"  # the folder's usual name
 AT_A_TIME = 1024  # responses in a part, at most
 
 OnDone = Callable[[int], None]
 Answers = Iterator[tuple[int, list[list[Completion]]]]  # a part's place among those asked, and it
+
+
+class _Answer(Record):
+    """A `Completion` as it is kept."""
+
+    text: str
+    finish_reason: FinishReason
+    prompt_tokens: int | None
+    completion_tokens: int | None
+
+
+class _Row(Record):
+    """The completions of the prompt at a place."""
+
+    place: int = Field(ge=0)
+    answers: list[_Answer]
 
 
 class Streaming(Engine, Protocol):
@@ -66,7 +86,7 @@ class Kept:
             return self._engine.generate(prompts, sampling, on_done)
         made_from = [self.name, self.model_digest, list(prompts), sampling.to_dict()]
         folder = self._folder / digest(made_from)
-        made = _read(folder)
+        made = _read(folder, len(prompts), sampling.n)
         parts = cut(prompts, sampling.n, getattr(self._engine, "at_once", 1))
         missing = [part for part in parts if not made.keys() >= set(part)]
         if on_done is not None and len(missing) < len(parts):
@@ -98,10 +118,12 @@ def cut(prompts: Sequence[str], n: int, at_once: int = 1) -> list[list[int]]:
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
-def _read(folder: Path) -> dict[int, list[Completion]]:
-    """What is kept in `folder`, by the prompt's place."""
-    return {
-        row["place"]: [Completion(**one) for one in row["answers"]]
-        for path in sorted(folder.glob("*.jsonl"))
-        for _, row in read_jsonl(path)
-    }
+def _read(folder: Path, prompts: int, n: int) -> dict[int, list[Completion]]:
+    """What is kept in `folder`, by the prompt's place; a part that is damaged is not there."""
+    found: dict[int, list[Completion]] = {}
+    for path in sorted(folder.glob("*.jsonl")):
+        with contextlib.suppress(UserError):
+            rows = read_records(path, _Row)
+            if all(row.place < prompts and len(row.answers) == n for row in rows):
+                found |= {r.place: [Completion(**vars(one)) for one in r.answers] for r in rows}
+    return found

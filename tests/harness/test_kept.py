@@ -68,3 +68,24 @@ def test_answers_to_something_else_are_not_taken(engine: Any, tmp_path: Path, ch
 def test_it_is_the_engine_for_whoever_asks_for_more(engine: Any, tmp_path: Path) -> None:
     assert Kept(engine, tmp_path).tokenizer is engine.tokenizer
     assert not hasattr(Kept(Dying(engine, 1), tmp_path), "loglikelihood")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "{",
+        '{"place": 0}',
+        '{"place": 99, "answers": []}',
+        '{"place": 0, "answers": [{"text": "x", "finish_reason": "stop"}]}',
+        '{"place": 0, "answers": []}',
+        '{"place": -1, "answers": [{"text": 1}]}',
+    ],
+)
+def test_a_part_that_is_damaged_is_generated_again(engine: Any, tmp_path: Path, row: str) -> None:
+    first, second = Dying(engine, 9), Dying(engine, 9)
+    made = Kept(first, tmp_path).generate(PROMPTS, SAMPLING)
+    part = sorted(tmp_path.rglob("*.jsonl"))[0]
+    whole = part.read_bytes()
+    part.write_text(f"{row}\n")
+    assert Kept(second, tmp_path).generate(PROMPTS, SAMPLING) == made
+    assert len(second.asked) == 1 and part.read_bytes() == whole
