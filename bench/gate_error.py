@@ -8,10 +8,12 @@ Every row is measured over simulated gates, and carries its 95 % interval (Clopp
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import json
 import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,10 +23,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from harness.schema import Noise
 from harness.stats.holm import holm
-from harness.stats.noninferiority import mcnemar, tango_statistic
+from harness.stats.noninferiority import mcnemar, tango, tango_statistic
 from harness.stats.paired import compare
 from harness.stats.power import items_needed
+from harness.stats.repeatability import bounds, measure
 from harness.stats.resampling import sign_flip_p
 from harness.stats.reuse import e_lond
 from harness.stats.sequential import log_evidence
@@ -118,6 +122,40 @@ def boundary(rng: np.random.Generator, gates: int) -> Iterator[Row]:
         b, c = flips(rng, 10 * gates, n, 0.1, 0.0)
         where = f"no difference, n {n:,}, discordance .1"
         yield row("boundary", "exact McNemar", where, "flip", "<= .05", hits=mcnemar(b, c) <= ALPHA)
+
+
+def noisy(rng: np.random.Generator, gates: int) -> Iterator[Row]:
+    """Type-I error where runs of one model differ as wholes; n 400, every answer drawn anew.
+
+    An item is right with a chance of its own, .25 to .85, moved in each run by the run's own
+    effect, whose standard deviation is a share of the paired difference's standard error.
+    """
+    n, margin = 400, 0.05
+    chances = np.linspace(0.25, 0.85, n)
+    stderr = math.sqrt(2 * float((chances * (1 - chances)).mean()) / n)
+    interval = functools.cache(functools.partial(tango, n=n, margin=margin, alpha=ALPHA))
+    for share in (0.0, 0.5, 1.0, 2.0):
+        sd = share * stderr / math.sqrt(2)
+
+        def runs(number: int, gain: float = 0.0, sd: float = sd) -> Numbers:
+            moved = chances + gain + rng.normal(0, sd, (number, 1))
+            return (rng.random((number, n)) < moved).astype(np.float64)
+
+        events: dict[tuple[str, str], list[bool]] = defaultdict(list)
+        for _ in range(gates):
+            (before,), (after,) = runs(1), runs(1, -margin)
+            found = interval(int((after > before).sum()), int((after < before).sum()))
+            events["Tango", "pass"].append(found.low > -margin)
+            events["Tango", "fail"].append(found.high < -margin)
+            for number in (5, 10):
+                seen = measure(runs(number))
+                low, high = bounds(found, Noise(sd=seen.shared_sd, runs=number), ALPHA)
+                name = f"Tango, noise of {number} runs"
+                events[name, "pass"].append(low > -margin)
+                events[name, "fail"].append(high < -margin)
+        where = f"runs differ by {share:g} standard errors, n {n}"
+        for (test, event), hits in events.items():
+            yield row("noise", test, where, event, "<= .05", hits=hits)
 
 
 def clustered(rng: np.random.Generator, gates: int) -> Iterator[Row]:
@@ -284,6 +322,7 @@ PARTS: Sequence[Callable[[np.random.Generator, int], Iterator[Row | Used]]] = (
     same_model,
     power,
     stream,
+    noisy,
 )
 
 

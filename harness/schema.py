@@ -238,6 +238,18 @@ class Evaluation(Record):
         )
 
 
+FEWEST_RUNS = 5  # with fewer the level of a gate that reckons with noise is not what it says
+
+
+class Noise(Record):
+    """What runs of one model differ by as wholes; see `harness.stats.repeatability`."""
+
+    sd: float = Field(
+        ge=0, description="standard deviation between runs that their items do not explain"
+    )
+    runs: int = Field(ge=FEWEST_RUNS, description="on which it was measured")
+
+
 class Rule(Record):
     """What a gate demands of one metric."""
 
@@ -245,6 +257,11 @@ class Rule(Record):
     metric: str
     tier: Tier = "critical"
     margin: float = Field(gt=0, description="largest tolerated loss, in the metric's unit")
+    noise: Noise | None = Field(
+        default=None,
+        exclude_if=lambda noise: noise is None,
+        description="what `rlrf noise` measured; None: runs do not differ beyond their items",
+    )
 
 
 class Policy(Record):

@@ -88,7 +88,7 @@ def certify(
     tasks = sorted({rule.task for rule in policy.rules})
     for run in runs:
         decide(policy, runs[0], run)  # says what is missing, and what does not match
-    _require_one_model(runs, tasks)
+    require_one_model(runs, tasks)
     rng = np.random.default_rng(seed)
     if by == "runs":
         if len(runs) < 2:
@@ -115,7 +115,12 @@ def certify(
     )
 
 
-def _require_one_model(runs: Sequence[Run], tasks: Sequence[str]) -> None:
+def require_one_model(runs: Sequence[Run], tasks: Sequence[str]) -> None:
+    """See that the runs are of one model that answers in one way.
+
+    Raises:
+        UserError: they are not.
+    """
     for task in tasks:
         first = runs[0][task].evaluation
         for run in runs[1:]:
@@ -123,8 +128,8 @@ def _require_one_model(runs: Sequence[Run], tasks: Sequence[str]) -> None:
             if (one.model, one.decoding) != (first.model, first.decoding):
                 raise UserError(
                     f"The evaluations of {task} are of {first.model.id} and {one.model.id}, or "
-                    "were decoded in two ways. A model is certified against itself: evaluate one, "
-                    "in one way, with different seeds."
+                    "were decoded in two ways. A model is held against itself: evaluate one, in "
+                    "one way."
                 )
 
 

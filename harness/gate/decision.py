@@ -33,13 +33,26 @@ import numpy as np
 
 from harness.errors import UserError
 from harness.gate.evidence import Evidence, Scored, gather
-from harness.schema import Alarm, Check, Decision, Metric, Policy, Promotion, Verdict, digest
+from harness.schema import (
+    FEWEST_RUNS,
+    Alarm,
+    Check,
+    Decision,
+    Metric,
+    Noise,
+    Policy,
+    Promotion,
+    Rule,
+    Verdict,
+    digest,
+)
 from harness.stats import Estimate
 from harness.stats.anytime import bounds, p_of_no_change
 from harness.stats.holm import holm
-from harness.stats.noninferiority import pairs_needed, tango
+from harness.stats.noninferiority import mcnemar, pairs_needed, tango
 from harness.stats.paired import Numbers, compare
-from harness.stats.power import items_needed
+from harness.stats.power import items_needed, threshold
+from harness.stats.repeatability import widen
 from harness.stats.sequential import watch
 
 Label = Literal["improved", "tolerated-regression", "unchanged", "regressed", "unclear"]
@@ -57,6 +70,8 @@ def decide(
 
     A yes/no metric is tested by Tango's score test on the pairs; any other, or a yes/no metric
     averaged over repeats, by Student's t on item means, clustered by item (see `harness.stats`).
+    A rule may say what runs of one model differ by as wholes, which pairs of items do not show:
+    its interval is then wider by that (`harness.stats.repeatability`).
 
     A check is inconclusive, whatever its numbers, where
     - a side has answered less than `min_completeness` of its items, or more than `max_unscored`
@@ -82,6 +97,8 @@ def decide(
     Raises:
         UserError: the evidence does not match (names what differs), or lacks what a rule asks for.
     """
+    if order is not None:
+        refuse_noise(policy)
     gathered = [
         _doubted(evidence, doubts or {}) for evidence in gather(policy, baseline, candidate)
     ]
@@ -104,6 +121,20 @@ def decide(
         baseline={task: baseline[task].evaluation.identity for task in tasks},
         candidate={task: candidate[task].evaluation.identity for task in tasks},
     )
+
+
+def refuse_noise(policy: Policy) -> None:
+    """See that a policy can be followed by sequential tests.
+
+    Raises:
+        UserError: a rule reckons with the noise of runs.
+    """
+    for rule in policy.rules:
+        if rule.noise is not None:
+            raise UserError(
+                f"The rule on {rule.task} {rule.metric} reckons with the noise of runs, which a "
+                "sequential test cannot: plan a fixed one, or take the noise out."
+            )
 
 
 def raise_alarms(decision: Decision, alarms: Sequence[Alarm]) -> Decision:
@@ -174,19 +205,18 @@ class _Finding:
 
 
 def _examine(evidence: Evidence, alpha: float) -> _Finding:
-    metric, margin = evidence.metric, evidence.rule.margin
+    metric = evidence.metric
     span = metric.high - metric.low
     sign = 1 if metric.higher_is_better else -1
     old, new = sign * evidence.baseline, sign * evidence.candidate
     n = int((~np.isnan(old) & ~np.isnan(new)).sum())
     if n == 0:
         return _nothing(evidence)
-    estimate, flips = _test(old, new, metric, margin, alpha)
-    verdict, reason = _read(estimate, n, margin, span, alpha)
+    estimate, flips = _test(old, new, metric, evidence.rule, alpha)
+    verdict, reason = _read(estimate, n, evidence.rule, span, alpha)
     if flips:
-        reason += (
-            f"; {flips[0]} items gained and {flips[1]} lost, exact McNemar p {estimate.p_zero:.2g}"
-        )
+        p_flips = float(mcnemar(*flips))
+        reason += f"; {flips[0]} items gained and {flips[1]} lost, exact McNemar p {p_flips:.2g}"
     if verdict == "pass" and evidence.lost:
         reason += _worst_case(old, new, evidence, alpha)
     if evidence.gap:
@@ -264,12 +294,12 @@ def _watch(evidence: Evidence, alpha: float, order: Sequence[str]) -> _Finding:
 
 def _worst_case(old: Numbers, new: Numbers, evidence: Evidence, alpha: float) -> str:
     """Whether a pass would stand if every lost item had gone from the best value to the worst."""
-    metric, margin, lost = evidence.metric, evidence.rule.margin, evidence.lost
+    metric, rule, lost = evidence.metric, evidence.rule, evidence.lost
     ends = (metric.low, metric.high) if metric.higher_is_better else (-metric.high, -metric.low)
     old = np.append(old, np.full(lost, ends[1]))
     new = np.append(new, np.full(lost, ends[0]))
-    estimate, _ = _test(old, new, metric, margin, alpha)
-    stands = _read(estimate, len(old), margin, metric.high - metric.low, alpha)[0] == "pass"
+    estimate, _ = _test(old, new, metric, rule, alpha)
+    stands = _read(estimate, len(old), rule, metric.high - metric.low, alpha)[0] == "pass"
     items = "1 item has" if lost == 1 else f"{lost} items have"
     return (
         f"; {items} no value: at worst {estimate.low:+.4g}, "
@@ -278,32 +308,50 @@ def _worst_case(old: Numbers, new: Numbers, evidence: Evidence, alpha: float) ->
 
 
 def _test(
-    old: Numbers, new: Numbers, metric: Metric, margin: float, alpha: float
+    old: Numbers, new: Numbers, metric: Metric, rule: Rule, alpha: float
 ) -> tuple[Estimate, tuple[int, int] | None]:
     """The test that fits the values, and for pairs of yes/no how many items gained and lost."""
+    flips = None
     if metric.kind == "binary" and np.isin([old, new], [-1, 0, 1]).all():
         flips = int((new > old).sum()), int((new < old).sum())
-        return tango(*flips, len(old), margin=margin, alpha=alpha), flips
-    return compare(old, new, margin=margin, alpha=alpha, span=metric.high - metric.low), None
+
+    def at(level: float) -> Estimate:
+        if flips is not None:
+            return tango(*flips, len(old), margin=rule.margin, alpha=level)
+        span = metric.high - metric.low
+        return compare(old, new, margin=rule.margin, alpha=level, span=span)
+
+    if rule.noise is None:
+        return at(alpha), flips
+    return widen(at, rule.noise, margin=rule.margin, alpha=alpha), flips
 
 
-def _read(
-    estimate: Estimate, n: int, margin: float, span: float, alpha: float
-) -> tuple[Verdict, str]:
+def _read(estimate: Estimate, n: int, rule: Rule, span: float, alpha: float) -> tuple[Verdict, str]:
+    margin = rule.margin
     slack = 1e-9 * span  # a bound that touches the margin but for rounding does not clear it
     if estimate.low > slack - margin:
         return "pass", f"at worst {estimate.low:+.4g}, above {-margin:+.4g}"
     if estimate.high < -margin - slack:
         return "fail", f"at best {estimate.high:+.4g}, below {-margin:+.4g}"
     reason = f"between {estimate.low:+.4g} and {estimate.high:+.4g}, which {-margin:+.4g} divides"
-    needed = (
-        items_needed(margin, estimate.stderr * math.sqrt(n), alpha)
-        if estimate.stderr > 0
-        else pairs_needed(margin / span, alpha)
-    )
-    if needed > n:
-        reason += f"; if nothing has changed, about {needed:,} items would tell (power .8)"
-    return "inconclusive", reason
+    return "inconclusive", reason + _what_would_tell(estimate, n, rule, span, alpha)
+
+
+def _what_would_tell(estimate: Estimate, n: int, rule: Rule, span: float, alpha: float) -> str:
+    noise = rule.noise or Noise(sd=0, runs=FEWEST_RUNS)
+    of_items = math.sqrt(max(0.0, estimate.stderr**2 - 2 * noise.sd**2))
+    try:
+        needed = (
+            items_needed(rule.margin, of_items * math.sqrt(n), alpha, noise=noise)
+            if of_items > 1e-9 * span
+            else pairs_needed(rule.margin / span, alpha)
+        )
+    except UserError:
+        lone = threshold(n, 0.0, alpha, noise)
+        return f"; runs of one model alone differ by up to {lone:.3g}: more items would not tell"
+    if needed <= n:
+        return ""
+    return f"; if nothing has changed, about {needed:,} items would tell (power .8)"
 
 
 def _labels(findings: Sequence[_Finding], alpha: float) -> list[Label]:

@@ -11,14 +11,14 @@ import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from harness.errors import UserError
 from harness.gate import decide
+from harness.gate.decision import refuse_noise
 from harness.gate.evidence import Scored, gather
 from harness.schema import (
     SCHEMA_VERSION,
@@ -33,7 +33,7 @@ from harness.schema import (
 )
 from harness.stats.noninferiority import unseen_change
 from harness.stats.paired import FEW_CLUSTERS, Numbers
-from harness.stats.power import items_needed, minimum_detectable, paired_sd
+from harness.stats.power import chance, items_needed, minimum_detectable, paired_sd
 from harness.stats.sequential import watch
 
 POWER = 0.8  # of every rule that can hold a candidate up
@@ -77,6 +77,13 @@ class Plan(Record):
         description="task -> digest of the item digests, in the order drawn by the policy's seed"
     )
 
+    @model_validator(mode="after")
+    def _of_the_same_tasks(self) -> Plan:
+        tasks = set(_tasks(self.policy))
+        if any(found.keys() != tasks for found in (self.baseline, self.items, self.order)):
+            raise ValueError("baseline, items and order are of other tasks than the policy")
+        return self
+
     @property
     def identity(self) -> str:
         return digest(self)
@@ -102,6 +109,8 @@ def make(
         UserError: a critical rule would pass an unchanged candidate with a chance below `POWER`
             (says how many items it takes); or the baseline lacks what a rule asks for.
     """
+    if sequential:
+        refuse_noise(policy)
     if discordance is not None and not 0 < discordance <= 1:
         raise UserError(f"The discordance is a share above 0 and up to 1, not {discordance:g}.")
     evidence = gather(policy, baseline, baseline)
@@ -234,7 +243,6 @@ def _planned(
         test = "Tango score test"
     else:
         test = "sign-flip permutation" if n < FEW_CLUSTERS else "clustered t"
-    critical_value = NormalDist().inv_cdf(1 - alpha)
     return PlannedRule(
         task=rule.task,
         metric=rule.metric,
@@ -246,9 +254,9 @@ def _planned(
         spread=spread,
         spread_from=source,
         discordance=spread**2 if pairs else None,
-        power=NormalDist().cdf(rule.margin * math.sqrt(n) / spread - critical_value),
-        minimum_detectable=minimum_detectable(n, spread, alpha, POWER),
-        items_needed=items_needed(rule.margin, spread, alpha, POWER),
+        power=chance(rule.margin, n, spread, alpha, rule.noise),
+        minimum_detectable=minimum_detectable(n, spread, alpha, POWER, rule.noise),
+        items_needed=items_needed(rule.margin, spread, alpha, POWER, rule.noise),
         expected_items=_expected_items(rule, metric, n, spread, policy) if sequential else None,
     )
 

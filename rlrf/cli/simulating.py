@@ -1,4 +1,4 @@
-"""`rlrf simulate` and `rlrf certify`: what a gate does, before it matters."""
+"""`rlrf simulate`, `rlrf certify`, `rlrf noise`: what a gate does, before it matters."""
 
 from __future__ import annotations
 
@@ -133,6 +133,58 @@ def certify(
             f"{found.runs} run{'s' * (found.runs > 1)}, gated by {found.by}, seed {found.seed}"
         )
     return EXIT["pass" if found.certified else "fail"]
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=FOLDER)
+@click.option("--policy", type=FILE, help="File or name.  [default: as of `rlrf gate`]")
+@click.option("--out", type=FILE, help="Write the policy with what was measured, for the gate.")
+@as_json
+def noise(*, runs: tuple[Path, ...], policy: Path | None, out: Path | None, json_: bool) -> None:
+    """Measure what runs of one model differ by, and give it to the gate.
+
+    RUNS are five or more evaluation folders of one model that were made in the same way: what
+    differs between them is kernels, servers, judges, seeds. The policy that is written to OUT makes
+    `rlrf gate` and `rlrf plan` reckon with what whole runs differ by, which items do not show.
+
+    \b
+    rlrf noise evaluations/m0_1 evaluations/m0_2 ... --policy gsm8k --out policy.json
+    rlrf gate --policy policy.json evaluations/m0_1 evaluations/m1
+    """
+    from harness import evaluation
+    from harness.gate import noise as measuring
+    from harness.progress import say
+    from harness.settings import default_policy, load_policy
+    from harness.store import write_json
+    from rlrf.result import table
+
+    loaded = [evaluation.load(folder) for folder in runs]
+    metrics = {task: one.evaluation.definitions.values() for task, one in loaded[0].items()}
+    asked = load_policy(policy) if policy else default_policy(metrics)
+    found = measuring.measure_noise(asked, loaded)
+    if out:
+        write_json(out, measuring.with_noise(asked, found))
+    if json_:
+        print_json([one.model_dump(mode="json") for one in found])
+        return
+    heads = ["rule", "margin", "runs", "items", "mean", "items that differ", "sd of a run"]
+    rows = [
+        [
+            f"{one.task} {one.metric}",
+            *(f"{one.margin:g}", f"{one.runs}", f"{one.items:,}", f"{one.mean:.4g}"),
+            *(f"{one.differing:.2%}", f"{one.total_sd:.3g}", f"{one.shared_sd:.3g}"),
+            *(f"{one.p_value:.2g}", f"{one.reach:.3g}"),
+        ]
+        for one in found
+    ]
+    print(table([[*heads, "beyond its items", "p", "two runs differ by"], *rows]))
+    for one in found:
+        if one.reach >= one.margin:
+            say(
+                f"The margin of {one.task} {one.metric}, {one.margin:g}, is within what two runs "
+                f"of this model differ by, {one.reach:.3g}: what has not changed would not pass. "
+                "Raise it, or make runs differ less."
+            )
 
 
 def _only(tasks: set[str]) -> str:
