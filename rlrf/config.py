@@ -83,6 +83,13 @@ class Pairing(Record):
         default=0.1, ge=0, le=1, description="least difference of reward; never an equal one"
     )
     min_chosen: float = Field(default=0.0, ge=0, le=1, description="least reward of a chosen one")
+    max_similarity: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="most words in common, of a pair's longer text: pairs that differ in few "
+        "tokens lower the likelihood of both",
+    )
     per_prompt: int = Field(default=2, ge=1, description="pairs a prompt at most")
     max_total: int | None = Field(default=None, ge=1, description="pairs an iteration at most")
 

@@ -14,7 +14,13 @@ from rlrf.reward import Reward, Rewarded
 
 Kind = Literal["pairs", "responses", "rankings", "rewrites"]
 Skipped = Literal[
-    "unscored", "one response", "equal rewards", "below threshold", "none choosable", "no rewrite"
+    "unscored",
+    "one response",
+    "equal rewards",
+    "below threshold",
+    "none choosable",
+    "too similar",
+    "no rewrite",
 ]
 
 
@@ -25,6 +31,7 @@ REMEDIES: dict[Skipped, str] = {
     "below threshold": "lower pairs.threshold",
     "none choosable": "lower pairs.min_chosen, or raise explore.max_tokens if the better ones are "
     "cut off",
+    "too similar": "raise pairs.max_similarity",
     "no rewrite": "see in the replies of the model that rewrites why there is none",
 }
 

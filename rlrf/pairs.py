@@ -98,11 +98,13 @@ def _pairs_of_item(
     used: set[str] = set()
     pairs: list[Pair] = []
     for gap, (high, _), (low, _) in sorted(usable, key=widest):
-        said = {high.sample.response, low.sample.response}
-        if len(pairs) < config.per_prompt and not said & used:
-            used |= said
-            pairs.append(_pair(prompt, gap, high, low))
-    return pairs
+        if len(pairs) == config.per_prompt:
+            break
+        pair = _pair(prompt, gap, high, low)
+        if pair.similarity <= config.max_similarity and not used.intersection(pair.texts):
+            used.update(pair.texts)
+            pairs.append(pair)
+    return pairs or "too similar"
 
 
 def _pair(prompt: str, gap: float, high: Rewarded, low: Rewarded) -> Pair:

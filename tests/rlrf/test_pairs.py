@@ -55,6 +55,11 @@ def test_the_grade_breaks_ties_of_the_metric():
             {"min_chosen": 0.5},
             "none choosable",
         ),
+        (
+            [toy.judged("a b c", 0.0), toy.judged("a b d", 1.0, repeat=1)],
+            {"max_similarity": 0.5},
+            "too similar",
+        ),
     ],
 )
 def test_a_prompt_without_a_pair_says_why(judged, settings, cause):
@@ -93,6 +98,18 @@ def test_no_response_is_used_twice_and_the_widest_gaps_come_first():
     judged = [toy.judged(str(v), v, repeat=i) for i, v in enumerate(values)]
     pairs, _ = pairs_of(*judged, per_prompt=9)
     assert [(p.chosen, p.rejected) for p in pairs] == [("1.0", "0.0"), ("0.8", "0.1")]
+
+
+def test_a_pair_that_is_too_similar_gives_way_to_a_narrower_one():
+    judged = [
+        toy.judged("a b c", 0.0),
+        toy.judged("x y z", 0.2, repeat=1),
+        toy.judged("a b d", 1.0, repeat=2),
+    ]
+    (pair,), _ = pairs_of(*judged)
+    assert (pair.chosen, pair.rejected) == ("a b d", "a b c")
+    (pair,), _ = pairs_of(*judged, max_similarity=0.5)
+    assert (pair.chosen, pair.rejected, pair.similarity) == ("a b d", "x y z", 0)
 
 
 def test_the_same_seed_gives_the_same_pairs_and_max_total_holds():
