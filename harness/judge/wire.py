@@ -89,7 +89,7 @@ def _logprobs(choice: dict[str, Any], choices: Sequence[str]) -> dict[str, float
         positions = choice["logprobs"]["content"]
         first = next(p for p in positions if p["token"].strip())
         tops = [(t["token"].strip(), float(t["logprob"])) for t in first["top_logprobs"]]
-    except (KeyError, TypeError, ValueError, AttributeError, StopIteration):
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, StopIteration):
         return None
     found: dict[str, list[float]] = {}
     for token, logprob in tops:

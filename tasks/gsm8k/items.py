@@ -6,6 +6,7 @@ itself is rounded, `abs_tol` or `rel_tol` stand beside it.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -70,6 +71,8 @@ def gsm8k(split: str, data: Path | None = None) -> list[Item]:
         rows = _rows(_TEST, data)
     else:
         everything = _rows(_TRAIN, data)
+        for where, row in everything:
+            _field(where, row, "question")  # by which they are divided
         gate = _gate([row for _, row in everything])
         rows = [row for at, row in enumerate(everything) if (at in gate) == (split == "gate")]
     return _items("gsm8k", split, rows, _gsm8k)
@@ -169,7 +172,8 @@ def _items(task: str, split: str, rows: Iterable[tuple[str, Row]], read: Read) -
 
 def _field(where: str, row: Row, name: str) -> str:
     value = row.get(name)
-    if not isinstance(value, str | int | float) or not str(value).strip():
+    is_infinite = isinstance(value, float) and not math.isfinite(value)
+    if not isinstance(value, str | int | float) or is_infinite or not str(value).strip():
         raise UserError(f"{where}: the field '{name}' is missing or empty.")
     return str(value).strip()
 

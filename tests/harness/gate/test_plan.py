@@ -129,6 +129,13 @@ def test_another_baseline_is_refused() -> None:
         orders(made, {})
 
 
+@pytest.mark.parametrize("field", ["baseline", "items", "order"])
+def test_a_plan_that_lacks_a_task_of_its_policy_is_refused(field: str) -> None:
+    told = plan(rules(), {"quiz": accuracy(600)}, discordance=0.1).model_dump(mode="json")
+    with pytest.raises(UserError, match="of other tasks than the policy"):
+        parse(Plan, told | {field: {}}, "plan.json")
+
+
 def test_the_order_is_drawn_by_the_seed_and_committed() -> None:
     before = accuracy(500)
     drawn = order(0, "quiz", before.scores)

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from harness.judge.budget import Tokens
@@ -45,6 +45,20 @@ completions = some(
 
 
 @given(completions)
+@example(
+    {
+        "choices": [
+            {
+                "message": {"content": "A"},
+                "logprobs": {
+                    "content": [
+                        {"token": "A", "top_logprobs": [{"token": "A", "logprob": 10**400}]}
+                    ]
+                },
+            }
+        ]
+    }
+)
 def test_a_completion_is_read_or_refused_and_nothing_else(value):
     body = json.dumps(value).encode()
     try:

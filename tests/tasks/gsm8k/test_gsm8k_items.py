@@ -58,14 +58,16 @@ def test_sealed_is_test_by_another_name(tmp_path: Path) -> None:
     [
         ({"question": "How?"}, "line 1: the field 'answer' is missing"),
         ({"question": " ", "answer": "#### 1"}, "line 1: the field 'question' is missing"),
+        ({"question": float("nan"), "answer": "#### 1"}, "line 1: the field 'question' is missing"),
         ({"question": "How?", "answer": "It is 5."}, "line 1: the answer has no line"),
         ({"question": "How?", "answer": "#### many"}, "line 1: the gold answer 'many' is no"),
     ],
 )
 def test_unfit_rows_are_named(tmp_path: Path, row: dict[str, object], message: str) -> None:
-    write(tmp_path / "test.jsonl", [row])
-    with pytest.raises(UserError, match=message):
-        tasks.load("gsm8k").items("test", tmp_path)
+    for split in ("test", "train"):
+        write(tmp_path / f"{split}.jsonl", [row])
+        with pytest.raises(UserError, match=message):
+            tasks.load("gsm8k").items(split, tmp_path)
 
 
 def test_missing_data_and_splits_are_sentences(tmp_path: Path) -> None:
