@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gzip
+import io
 import json
 import random
 import re
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from parsers import SPLIT
+from parsers import SPLIT, labelled, planned
 
 import tasks
 from harness import evaluation
-from harness.gate import plan
+from harness.engines import Completion
+from harness.gate import decide, plan, promote
 from harness.judge.cache import Cache
 from harness.leaderboard import Board
-from harness.schema import ModelRef, Policy, Reply, Rule, Sample
+from harness.schema import Policy, Reply, Rule, Sample
+from harness.store import jsonl_bytes
+from rlrf.config import Config, TaskConfig
+from rlrf.feedback import Judged, give_feedback
+from rlrf.feedback_model.asking import Asks
+from rlrf.feedback_model.config import FeedbackTraining
+from rlrf.feedback_model.model import Manifest as FeedbackManifest
+from rlrf.metrics import IterationMetrics
+from rlrf.pairs import make_pairs
+from rlrf.result import GateVerdict, Iteration, RunResult, Sealed
+from rlrf.reward import by_feedback
+from rlrf.rlmec.rewriter import Agreement
+from rlrf.rlmec.training import Rewrite
+from rlrf.training.reference import Known
 
 NUMBERS = [
     *b"0 -0 -1 1e308 1e309 -1e400 1e-400 NaN Infinity -Infinity .5 5. 0x10 1_000 1,000".split(),
@@ -190,6 +207,17 @@ def whole() -> dict[str, list[bytes]]:
         ],
         "wire_retry_after": [b"3", b"0.5", b"Sun, 06 Nov 1994 08:49:37 GMT"],
         "factscore_verdict": [b"The statement is True.", b"False" + SPLIT + b"cut short"],
+        "engine_reply": [
+            json.dumps({"choices": [choice], "usage": usage}).encode(),
+            b'{"choices": [{"message": {"content": null}, "finish_reason": "length"}]}',
+        ],
+        "rlmec_teacher": [
+            b'{"reason": "No.", "first_wrong": 2, "rewrite": "1 + 1 = 2\\n#### 2"}'
+            + SPLIT
+            + b"Let me see.\n1 + 1 = 3\n#### 3",
+            b'{"first_wrong": "3", "rewrite": "She won."}' + SPLIT + lives[0],
+        ],
+        "rlmec_rewriter": [b"2" + SPLIT + answers[0], answers[0] + SPLIT + lives[0]],
         "factscore_facts": [
             b"She was born on 3 June 1931 in Oslo."
             + SPLIT
@@ -286,7 +314,7 @@ def whole() -> dict[str, list[bytes]]:
         "store_jsonl": [b'{"a": 1}\n\n{"b": [2]}\n', gzip.compress(b'{"a": 1}\n', mtime=0)],
         "store_json": [b'{"a": [1, 2.5, null, "x"]}'],
     }
-    found |= _written()
+    found |= _written() | _of_runs()
     for name in (
         "gsm8k_answer",
         "gsm8k_arithmetic",
@@ -338,26 +366,15 @@ def _lm_eval() -> bytes:
 
 def _written() -> dict[str, list[bytes]]:
     """What this program writes, written by it."""
-    task = tasks.load("mini_gsm8k")
-    items = task.items("sealed")[:12]
-    samples = [
-        Sample(task=task.name, item=i.digest, index=i.index, prompt="p", response=f"#### {i.index}")
-        for i in items
-    ]
-    made = evaluation.build(
-        task,
-        items,
-        samples,
-        model=ModelRef(id="m"),
-        engine="recorded",
-        decoding={},
-        split="sealed",
-        prompt_digest="p",
-    )
-    rule = Rule(task=task.name, metric="accuracy", margin=0.9)
+    made = planned()
+    policy = Policy(rules=[Rule(task="mini_gsm8k", metric="accuracy", margin=0.9)])
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         evaluation.save(made, folder / "e")
+        evaluation.save_generated(
+            evaluation.Generation.of(labelled().evaluation), labelled().samples, folder / "e"
+        )
+        waiting = folder / ".e.generated"
         names = ("evaluation.json", "items.jsonl", "samples.jsonl", "scores.jsonl")
         saved = SPLIT.join((folder / "e" / one).read_bytes() for one in names)
         board = Board(folder / "b")
@@ -376,11 +393,126 @@ def _written() -> dict[str, list[bytes]]:
         pages.close()
         return {
             "evaluation_folder": [saved],
+            "evaluation_waiting": [
+                (waiting / "generation.json").read_bytes()
+                + SPLIT
+                + (waiting / "samples.jsonl").read_bytes()
+            ],
             "ledger": [rows + SPLIT + head],
-            "plan": [plan.make(Policy(rules=[rule]), {task.name: made}).model_dump_json().encode()],
+            "plan": [plan.make(policy, {"mini_gsm8k": made}).model_dump_json().encode()],
+            "board_samples": [next((folder / "b" / "samples").iterdir()).read_bytes()],
             "judge_cache": [(folder / "c.sqlite").read_bytes()],
             "factscore_database": [(folder / "p.db").read_bytes()],
         }
+
+
+def _of_runs() -> dict[str, list[bytes]]:
+    """What a run keeps, and what its methods learn from."""
+    made = planned()
+    scored = {"mini_gsm8k": made}
+    policy = Policy(rules=[Rule(task="mini_gsm8k", metric="accuracy", margin=0.9)])
+    decision = decide(policy, scored, scored)
+    gate = GateVerdict(
+        vs_incumbent=decision, vs_anchor=decision, promotion=promote(decision, decision)
+    )
+    rows = _judged()
+    with contextlib.redirect_stderr(io.StringIO()):
+        settings = Config(model="m", tasks=[TaskConfig(name="mini_gsm8k")])
+    responses = by_feedback(rows, {"mini_gsm8k": tasks.load("mini_gsm8k")})
+    pairs, lessons = make_pairs(responses, settings.pairs, 0)
+    turn = Iteration(
+        number=1, explored_by="M0", candidate="M1", lessons=lessons, seconds=1.5, gate=gate
+    )
+    result = RunResult(
+        run="r",
+        folder="f",
+        board="b",
+        incumbent=turn.candidate if turn.takes_over else "M0",
+        weights="w",
+        shown=["mini_gsm8k accuracy"],
+        iterations=[turn],
+        sealed=[
+            Sealed(
+                name=name,
+                metrics={"mini_gsm8k accuracy": made.evaluation.metrics["accuracy"]},
+                vs_anchor=against,
+            )
+            for name, against in (("M0", None), ("M1", decision))
+        ],
+    )
+    numbers = IterationMetrics(
+        **{"iteration": 1, "candidate": "M1", "outcome": "promoted", "lessons": 1},
+        **{"chosen_refined": 0, "rejected_refined": 0, "refinements_improved": None},
+        **{"training": {"loss": (1.0, 0.5)}, "explored_reward": {}, "explored_model_reward": {}},
+        **{"explored_tokens": {}, "gate": {}, "gate_model_reward": {}, "gate_tokens": {}},
+    )
+    progress = {"pid": 1, "host": "h", "since": 1.0, "at": 2.0, "stage": "iter_1/explore"}
+    progress |= {"doing": "explore", "done": 1, "total": 2, "unit": "responses", "rate": 1.0}
+    manifest = {"inputs": "i", "outputs": {"x.json": "0" * 64}, "seconds": 1.5}
+    kept = [progress, manifest]
+    rewrite = Rewrite(
+        **{"task": "mini_gsm8k", "item": "i", "index": 0, "prompt": "p", "response": "ab"},
+        **{"cut": False, "right": False, "tokens": ["a", "b"], "rewards": [0.1, -0.2]},
+        **{"rewrite": "ac", "rewrite_tokens": ["a", "c"], "edited": [False, True]},
+    )
+    measured = Agreement(by_task={"mini_gsm8k": {"copied": made.evaluation.metrics["accuracy"]}})
+    trained = FeedbackManifest(
+        **{"base": "b", "cases": "c", "answers": 1, "left_out": 0, "cut": 0, "items": ["i"]},
+        **{"usual": {"clarity": 2}, "training": FeedbackTraining(), "seed": 0, "files": {}},
+        asks=Asks(aspects=["clarity"], reference=True, max_length=100, max_reply=10),
+    )
+    completions = [
+        Completion(text, reason, 3, count)
+        for text, reason, count in (("yes", "stop", 1), ("no \ud800", "length", None))
+    ]
+    known = Known(key="0" * 64, logp=-1.5)
+    return {
+        "run_folder": [
+            SPLIT.join([b'{"seed": 1}', *(json.dumps(one).encode() for one in reversed(kept))])
+            + SPLIT
+            + jsonl_bytes([numbers])
+            + SPLIT
+            + b'{"judge": {"calls": 3, "cached": 1, "requests": 2, "prompt_tokens": 9.0}}'
+        ],
+        "run_page": [result.model_dump_json().encode()],
+        "stage_files": [jsonl_bytes(rows)],
+        "feedback_cases": [jsonl_bytes(rows)],
+        "reward_preferences": [
+            jsonl_bytes(pairs),
+            b'{"prompt": "p", "chosen": "a", "rejected": "b", "domain": "d"}\n',
+        ],
+        "kept_parts": [
+            jsonl_bytes([{"place": 0, "answers": [asdict(one) for one in completions]}])
+        ],
+        "reference_logps": [gzip.compress(jsonl_bytes([known]), mtime=0)],
+        "rlmec_rewrites": [jsonl_bytes([rewrite]) + SPLIT + measured.model_dump_json().encode()],
+        "model_folder": [b'{"model_type": "llama"}' + SPLIT + trained.model_dump_json().encode()],
+    }
+
+
+def _judged() -> list[Judged]:
+    """A right and a wrong answer to a few items, with feedback, and a refinement."""
+    task = tasks.load("mini_gsm8k")
+    found: list[Judged] = []
+    items = task.items("train")[:3]
+    for item in items:
+        answers = [item.reference["answer"], "1 + 1 = 3\n#### 0", "#### 1"]
+        samples = [
+            Sample(
+                task=task.name,
+                item=item.digest,
+                index=item.index,
+                repeat=repeat,
+                prompt=item.prompt,
+                response=response,
+                finish_reason="stop",
+            )
+            for repeat, response in enumerate(answers)
+        ]
+        drafts = [None, None, 1]
+        with contextlib.redirect_stderr(io.StringIO()):
+            found += give_feedback(samples, {item.digest: item}, {task.name: task}, drafts=drafts)
+    return found
 
 
 _NUMBER = re.compile(rb"-?\d+(?:\.\d+)?")

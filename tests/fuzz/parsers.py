@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import io
 import json
 import math
@@ -22,9 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import tasks
-from harness import evaluation, lm_eval_results, reliability, replay, settings, store
+from harness import evaluation, kept, lm_eval_results, models, reliability, replay, settings, store
+from harness.engines import Completion, Sampling
+from harness.engines.openai import OpenAIEngine
 from harness.errors import UserError
-from harness.gate.plan import Plan
+from harness.gate.plan import Plan, decide_by
 from harness.judge import pairwise, wire
 from harness.judge.budget import Tokens
 from harness.judge.cache import Cache
@@ -33,6 +36,7 @@ from harness.judge.config import load_judging
 from harness.judge.saved import Saved
 from harness.leaderboard import Board
 from harness.leaderboard import merge as merging
+from harness.progress import BILL
 from harness.render import csv, latex, markdown
 from harness.render.badge import Badge
 from harness.render.github import commands, summary
@@ -45,8 +49,10 @@ from harness.schema import (
     Call,
     Decision,
     Evaluation,
+    EvaluationEntry,
     Feedback,
     Item,
+    Message,
     ModelRef,
     Policy,
     Reply,
@@ -56,9 +62,22 @@ from harness.schema import (
 )
 from harness.serving import wire as served
 from harness.serving.pace import retry_after
+from harness.serving.server import FailedError
+from harness.serving.settings import ServerSettings
 from harness.store import jsonl_bytes
-from rlrf import config
-from rlrf.feedback_model import asking
+from rlrf import alone, config
+from rlrf import report as run_report
+from rlrf import status as run_status
+from rlrf.feedback_model import asking, cases
+from rlrf.feedback_model.model import read_manifest
+from rlrf.reward_model.preferences import preferences_digest, read_preferences
+from rlrf.reward_model.preferences import split as split_preferences
+from rlrf.rlmec import show as rewrites
+from rlrf.rlmec.rewriter import locate
+from rlrf.rlmec.steps import first_wrong, steps
+from rlrf.rlmec.teacher_prompt import read_rewrite
+from rlrf.run import MANIFEST, Stage, open_run
+from rlrf.training.reference import ReferenceLogps
 from tasks.factscore import demonstrations as demos
 from tasks.factscore.abstention import abstains
 from tasks.factscore.clauses import clauses
@@ -341,6 +360,47 @@ def feedback_model_reply(data: bytes) -> None:
 
 
 @parser
+def rlmec_teacher(data: bytes) -> None:
+    reply, response = texts(data, 2)
+    try:
+        rewrite = read_rewrite(Reply(text=reply), response)
+    except UnreadableError:
+        return
+    given = steps(response)
+    assert 1 <= first_wrong(response, rewrite) <= len(given) + 1 or rewrite.split() == (
+        response.split()
+    )
+
+
+@parser
+def rlmec_rewriter(data: bytes) -> None:
+    said, response = texts(data, 2)
+    assert "".join(steps(said)) == said or not said.strip()
+    assert 0 <= first_wrong(response, said) <= len(steps(response)) + 1
+    item = instruction()
+    sample = Sample(task=item.task, item=item.digest, index=0, prompt="", response=response)
+    [number] = locate(Writes(said), [sample], {item.digest: item})
+    assert number is None or 0 <= number < 10**6
+
+
+class Writes:
+    """An engine that completes every prompt alike."""
+
+    name, model_id, model_digest = "writes", "m", "0" * 64
+
+    def __init__(self, text: str) -> None:
+        self.completion = Completion(text, "stop", 1, 1)
+
+    def render(self, messages: Sequence[Message]) -> str:
+        return "\n".join(message.content for message in messages)
+
+    def generate(
+        self, prompts: Sequence[str], sampling: Sampling, on_done: Any = None
+    ) -> list[list[Completion]]:
+        return [[self.completion] * sampling.n for _ in prompts]
+
+
+@parser
 def factscore_facts(data: bytes) -> None:
     sentence, reply = texts(data, 2)
     for fact in clean_facts(sentence[:2000], parse_facts(reply)):
@@ -384,6 +444,21 @@ def wire_completion(data: bytes) -> None:
         storable(answer.reply)
     message = served.error_message(data)
     assert len(message) <= served.MAX_MESSAGE and message.isprintable()
+
+
+@functools.cache
+def engine() -> OpenAIEngine:
+    return OpenAIEngine(ServerSettings(base_url="http://localhost/v1", model="m"))
+
+
+@parser
+def engine_reply(data: bytes) -> None:
+    with contextlib.suppress(served.NotACompletionError, FailedError):
+        found = engine()._read(data, Sampling(stop=("\n", "Q:")))
+        assert not {"\n", "Q:"} & {found.text, *found.text}
+        assert found.finish_reason in ("stop", "length")
+        counts = (found.prompt_tokens, found.completion_tokens)
+        assert all(count is None or count >= 0 for count in counts)
 
 
 @parser
@@ -464,6 +539,15 @@ def factscore_items(data: bytes) -> None:
 def factscore_demonstrations(data: bytes) -> None:
     with files(demons_json=data) as folder:
         DecomposerByJudge(demos.load(folder / "demons.json")).prompt("Ada Lund painted.")
+
+
+@parser
+def reward_preferences(data: bytes) -> None:
+    with files(preferences_jsonl=data) as folder:
+        found = read_preferences(folder / "preferences.jsonl")
+        some, rest = split_preferences(found, 0.5, 0)
+        assert len(some) + len(rest) == len(found)
+        assert preferences_digest(found)
 
 
 @parser
@@ -552,9 +636,140 @@ def evaluation_folder(data: bytes) -> None:
 
 
 @parser
+def evaluation_waiting(data: bytes) -> None:
+    """Answers that were kept until they are scored."""
+    about, samples = parts(data, 2)
+    with files(x__generation_json=about, x__samples_jsonl=samples) as folder:
+        (folder / "x").rename(folder / ".e.generated")
+        generation = evaluation.Generation.of(labelled().evaluation)
+        evaluation.find_generated(generation, folder / "e")
+
+
+@parser
 def plan(data: bytes) -> None:
     with files(plan_json=data) as folder:
-        store.parse(Plan, store.read_json(folder / "plan.json"), "plan.json")
+        found = store.parse(Plan, store.read_json(folder / "plan.json"), "plan.json")
+        assert found.identity
+        scored = {"mini_gsm8k": planned()}
+        storable(decide_by(found, scored, scored))
+
+
+@parser
+def board_samples(data: bytes) -> None:
+    board, entry = recorded()
+    name = hashlib.sha256(data).hexdigest()
+    path = board.folder / "samples" / f"{name}.jsonl.gz"
+    path.write_bytes(data)
+    try:
+        with contextlib.suppress(UserError):
+            for score in board.scores(entry.model_copy(update={"samples": name})):
+                storable(score)
+    finally:
+        path.unlink()
+
+
+@parser
+def run_folder(data: bytes) -> None:
+    """What a run keeps of itself: what it is, what stages made, how far it is, its numbers."""
+    about, manifest, progress, metrics, bill = parts(data, 5)
+    folder = room() / "run"
+    shutil.rmtree(folder, ignore_errors=True)
+    stage = folder / "iter_1" / "explore"
+    stage.mkdir(parents=True)
+    (folder / "run.json").write_bytes(about)
+    (stage / MANIFEST).write_bytes(manifest)
+    (folder / ".progress.json").write_bytes(progress)
+    (folder / "metrics.jsonl").write_bytes(metrics)
+    (folder / BILL).write_bytes(bill)
+    with contextlib.suppress(UserError):
+        found = run_status.status(folder)
+        shown = run_status.markdown(found)
+        assert visible(shown) == shown
+        storable(found)
+    with contextlib.suppress(UserError), open_run(folder, {"seed": 1}) as run:
+        made = run.stage("iter_1/explore", [], lambda new: store.write_json(new / "x.json", 1))
+        assert isinstance(made, Stage) and (made.folder / "x.json").is_file()
+        run.seconds("iter_1")
+
+
+@parser
+def run_page(data: bytes) -> None:
+    folder = room() / "page"
+    if not folder.exists():
+        folder.mkdir()
+        (folder / "sealed").symlink_to(sealed())
+    (folder / "result.json").write_bytes(data)
+    with contextlib.suppress(UserError):
+        page = run_report.report(folder)
+        page.encode()
+        assert page.count("<script") == page.count("</script>")
+
+
+@parser
+def stage_files(data: bytes) -> None:
+    settings = config.Config(model="m", tasks=[config.TaskConfig(name="mini_gsm8k", prompts=9999)])
+    with files(judged_jsonl=data) as folder, silence():
+        alone.pairs(settings, [folder / "judged.jsonl"], folder / "pairs.jsonl")
+
+
+@parser
+def kept_parts(data: bytes) -> None:
+    folder = room() / "parts"
+    shutil.rmtree(folder, ignore_errors=True)
+    sampling = Sampling(n=2)
+    keeping = kept.Kept(Writes("yes"), folder)
+    keeping.generate(["a"], sampling)
+    [path] = folder.rglob("*.jsonl")
+    path.write_bytes(data)
+    [found] = keeping.generate(["a"], sampling)
+    assert len(found) == 2
+    for completion in found:
+        assert isinstance(completion.text, str) and completion.finish_reason in ("stop", "length")
+
+
+@parser
+def reference_logps(data: bytes) -> None:
+    folder = room() / "logps"
+    folder.mkdir(exist_ok=True)
+    (folder / "r.jsonl.gz").write_bytes(data)
+    found = ReferenceLogps(folder, "r")
+    assert all(math.isfinite(logp) for logp in found.known.values())
+    found.add({found.key([1], [2]): -1.0})
+    assert ReferenceLogps(folder, "r").known == found.known
+
+
+@parser
+def feedback_cases(data: bytes) -> None:
+    with files(records_jsonl=data) as folder:
+        found = cases.read_cases([folder / "records.jsonl"], tasks.load, {})
+        assert cases.cases_digest(found) and cases.usual_grades(found)
+        assert all(asking.write(case.feedback) for case in found)
+
+
+@parser
+def rlmec_rewrites(data: bytes) -> None:
+    lessons, measured = parts(data, 2)
+    with files(
+        rewrites__rewrites_jsonl=lessons, agreement__agreement_json=measured or b"{}"
+    ) as folder:
+        if not measured:
+            shutil.rmtree(folder / "agreement")
+        found, agreement = rewrites.load(folder)
+        for one in found:
+            assert rewrites.text(one).plain
+        page = rewrites.page(found, len(found), agreement)
+        page.encode()
+        assert agreement is None or agreement.sentence() is not None
+
+
+@parser
+def model_folder(data: bytes) -> None:
+    about, trained = parts(data, 2)
+    with files(config_json=about, tokenizer_json=b"{}", model_safetensors=b"") as folder:
+        models.check(folder)
+        assert models.model_digest(folder)
+    with files(feedback_model_json=trained) as folder:
+        read_manifest(folder)
 
 
 @parser
@@ -570,20 +785,60 @@ def judge_labels(data: bytes) -> None:
 
 
 @functools.cache
-def labelled() -> Saved:
-    item = mini("mini_gsm8k")
-    sample = Sample(task=item.task, item=item.digest, index=0, prompt="", response="#### 1")
+def planned() -> Saved:
+    """An evaluation that a plan is made for, and a run ends with."""
     task = tasks.load("mini_gsm8k")
+    items = task.items("sealed")[:12]
+    samples = [
+        Sample(task=task.name, item=i.digest, index=i.index, prompt="p", response=f"#### {i.index}")
+        for i in items
+    ]
+    return built(items, samples)
+
+
+def built(items: Sequence[Item], samples: Sequence[Sample]) -> Saved:
+    """Of mini_gsm8k."""
     return evaluation.build(
-        task,
-        [item],
-        [sample],
-        model=ModelRef(id="m"),
+        tasks.load("mini_gsm8k"),
+        items,
+        samples,
+        model=ModelRef(id="m", digest="d" * 64),
         engine="recorded",
         decoding={},
         split="sealed",
         prompt_digest="p",
     )
+
+
+@functools.cache
+def recorded() -> tuple[Board, EvaluationEntry]:
+    board = Board(room() / "board")
+    board.add_evaluation(labelled(), "M0", "r")
+    entry = board.rows()[0].entry
+    assert isinstance(entry, EvaluationEntry)
+    return board, entry
+
+
+@functools.cache
+def sealed() -> Path:
+    """The evaluations that a run ends with."""
+    folder = room() / "sealed"
+    for name in ("M0", "M1"):
+        evaluation.save(planned(), folder / name / "mini_gsm8k")
+    return folder
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    with contextlib.redirect_stderr(io.StringIO()):
+        yield
+
+
+@functools.cache
+def labelled() -> Saved:
+    item = mini("mini_gsm8k")
+    sample = Sample(task=item.task, item=item.digest, index=0, prompt="", response="#### 1")
+    return built([item], [sample])
 
 
 @parser
@@ -634,7 +889,6 @@ def shown_text(data: bytes) -> None:
 
 def rows_of(said: str) -> tuple[list[Any], Decision]:
     from harness.leaderboard.board import _row
-    from harness.schema import EvaluationEntry
 
     made: Evaluation = labelled().evaluation
     named = made.model_copy(update={"task": said, "split": said, "model": ModelRef(id=said)})
