@@ -136,7 +136,7 @@ def open_lab(config: Config, out: Path, fresh: bool) -> Iterator[Lab]:
     with open_tools(config) as tools:
         metrics = {name: task.metrics for name, task in tools.tasks.items()}
         policy = config.gate.policy or default_policy(metrics)
-        _check_rules(policy, tools.tasks)
+        check_rules(policy, tools.tasks)
         check_reporters(config.train)
         anchor = Checkpoint("M0", models.find(config.model, config.revision))
         judge, feedback_model, rewarder = tools.judge, tools.feedback_model, tools.rewarder
@@ -222,7 +222,7 @@ def critics(
     return found
 
 
-def _check_rules(policy: Policy, plugins: Mapping[str, Task]) -> None:
+def check_rules(policy: Policy, plugins: Mapping[str, Task]) -> None:
     """A rule on a metric that is not there is found before the first hour, not after it."""
     for rule in policy.rules:
         known = [metric.name for metric in plugins[rule.task].metrics]
