@@ -49,12 +49,14 @@ class Shared:
         self._start, self._prompts, self._at = start, prompts, at
         self._own: list[Stretch] = []
         self._steps = -1
+        self._biases: dict[int | None, tuple[torch.Tensor | None, torch.Tensor | None]] = {}
         self._place(owner)
 
     def step(self) -> None:
         """A token more: every layer is going to attend once."""
         self._steps += 1
-        self._biases: dict[int | None, tuple[torch.Tensor | None, torch.Tensor | None]] = {}
+        # Only a window moves.
+        self._biases = {window: one for window, one in self._biases.items() if window is None}
 
     def keep(self, kept: torch.Tensor) -> None:
         """Let go of all rows but `kept`, and of the prompts that none of them has."""
@@ -67,6 +69,7 @@ class Shared:
 
     def _place(self, owner: torch.Tensor) -> None:
         """Lay the rows out as (prompts, width), as wide as the prompt with most rows."""
+        self._biases = {}
         first = torch.searchsorted(owner, owner)
         rank = torch.arange(len(owner), device=owner.device) - first
         self._owner, self._width = owner, int(rank.max()) + 1

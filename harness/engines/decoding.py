@@ -188,10 +188,14 @@ class Decoding:
         token = choose(batch.logits, self.sampling, batch.drawn[:, at])
         batch.tokens[:, at] = token
         batch.step = at + 1
-        for r, reason in self._ended(batch.tokens[:, : at + 1]):
-            if r not in batch.done:
-                batch.done.add(r)
-                self.finish(batch.rows[r], (batch.tokens[r, : at + 1].tolist(), reason))
+        ended = {
+            r: reason for r, reason in self._ended(batch.tokens[:, : at + 1]) if r not in batch.done
+        }
+        if ended:
+            ids = batch.tokens[list(ended), : at + 1].tolist()
+            for (r, reason), made in zip(ended.items(), ids, strict=True):
+                self.finish(batch.rows[r], (made, reason))
+            batch.done.update(ended)
         if len(batch.done) * LEAVE < len(batch.rows):
             return token
         kept = [r for r in range(len(batch.rows)) if r not in batch.done]
