@@ -16,6 +16,7 @@ with the reference's log-probabilities kept from before, of which it then comput
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import resource
@@ -33,7 +34,7 @@ import peft
 import torch
 import transformers
 import trl
-from policies import RANDOM, SHIPPED, random_model
+from policies import RANDOM, SHIPPED, random_policy
 from ratio import publish, race
 from trl import DPOConfig, DPOTrainer
 
@@ -74,11 +75,17 @@ class Case:
     precomputed: bool = True  # the reference's log-probabilities; stock TRL alone goes without
 
 
+@functools.cache
+def large() -> tempfile.TemporaryDirectory[str]:
+    """The folder of the 60 M model, where stock TRL finds a reference of its own."""
+    folder = tempfile.TemporaryDirectory()
+    random_policy(Path(folder.name))
+    return folder
+
+
 def load(case: Case) -> Any:
-    if case.model == "60M":
-        model = random_model()
-    else:
-        model = transformers.AutoModelForCausalLM.from_pretrained(M0, dtype="float32")
+    folder = large().name if case.model == "60M" else M0
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
     if not case.lora:
         return model
     torch.manual_seed(0)
