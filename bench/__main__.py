@@ -6,7 +6,9 @@
 
 Each claim is a script of this folder that can be run alone and has rows of the table; what is
 there in OUT is not measured again, unless `--fresh`. Both sides of a row run by turns in one
-process or, where they need environments of their own, one after the other.
+process or, where they need environments of their own, one after the other. A script that fails
+leaves the rows that it had, and is run again by the next call; one that lacks what it compares with
+says so; in both cases the others go on.
 """
 
 from __future__ import annotations
@@ -17,16 +19,30 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from ratio import shown
 
 from harness.progress import say
 from harness.store import write_json, write_text
 from rlrf.result import table
 
 HERE = Path(__file__).parent
-CLAIMS = ("start", "gate", "ledger", "report", "generate", "evaluate", "dpo", "loop", "vllm_cpu")
+CLAIMS = (
+    "start",
+    "gate",
+    "ledger",
+    "report",
+    "generate",
+    "evaluate",
+    "dpo",
+    "memory",
+    "loop",
+    "vllm_cpu",
+)
 LIBRARIES = ("torch", "transformers", "trl", "lm-eval", "numpy")
 MARKS = "<!-- table -->", "<!-- /table -->"
 
@@ -40,41 +56,61 @@ def main() -> int:
     parser.add_argument("--fresh", action="store_true", help="measure again what is there")
     parser.add_argument("--page", type=Path, help=f"put the table between {' and '.join(MARKS)}")
     told = parser.parse_args()
-    failed = []
-    for name in told.only.split(","):
-        if name not in CLAIMS:
-            parser.error(f"there is no claim '{name}'; choose from {', '.join(CLAIMS)}")
+    names = told.only.split(",")
+    if strangers := sorted(set(names) - set(CLAIMS)):
+        parser.error(f"there is no claim '{strangers[0]}'; choose from {', '.join(CLAIMS)}")
+    started, failed = time.monotonic(), []
+    for number, name in enumerate(names, 1):
         out = told.out / f"{name}.json"
-        if told.fresh or not out.is_file():
-            say(f"bench/{name}.py begins")
-            if not measure(name, out):
-                failed.append(name)
-    found = {name: out for name in CLAIMS if (out := told.out / f"{name}.json").is_file()}
-    rows = [row for out in found.values() for row in json.loads(out.read_text())["rows"]]
-    machines = sorted({json.loads(out.read_text())["machine"] for out in found.values()})
-    text = "\n\n".join(["\n".join(machines), show(rows)])
+        if out.is_file() and not told.fresh:
+            continue
+        say(f"bench/{name}.py begins, {number} of {len(names)}")
+        began = time.monotonic()
+        reason = measure(name, out)
+        say(f"bench/{name}.py: {reason or 'done'}, {minutes(began)}")
+        if reason:
+            failed.append(f"{name} ({reason})")
+    say(f"{minutes(started)} in all")
+    text = page(told.out)
     print(text)
     if told.page is not None:
         before, _, rest = told.page.read_text().partition(MARKS[0])
         after = rest.partition(MARKS[1])[2]
         write_text(told.page, f"{before}{MARKS[0]}\n\n{text}\n\n{MARKS[1]}{after}")
     if failed:
-        say(f"Not measured, see above: {', '.join(failed)}.")
+        say(f"Not measured, or not all of it, see above: {'; '.join(failed)}.")
     return bool(failed)
 
 
-def measure(name: str, out: Path) -> bool:
-    """Run a script, one thread a side; whether it gave rows, which are kept with the machine."""
+def minutes(since: float) -> str:
+    return f"{(time.monotonic() - since) / 60:.1f} minutes"
+
+
+def measure(name: str, out: Path) -> str | None:
+    """Run a script, one thread a side, and keep its rows with the machine; why there are not all.
+
+    Of a script that failed the rows are kept beside `out`.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
-    made = out.with_suffix(".rows.json")
+    for old in (out, unfinished(out)):
+        old.unlink(missing_ok=True)
+    made = unfinished(out).with_suffix(".new")
     command = [sys.executable, str(HERE / f"{name}.py"), "--out", str(made)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, stdout=subprocess.DEVNULL, env=environment, check=False)
-    if done.returncode != 0 or not made.is_file():
-        return False
-    write_json(out, {"machine": machine(), "rows": json.loads(made.read_text())})
-    made.unlink()
-    return True
+    rows = json.loads(made.read_text()) if made.is_file() else []
+    made.unlink(missing_ok=True)
+    if rows:
+        kept = out if done.returncode == 0 else unfinished(out)
+        write_json(kept, {"machine": machine(), "rows": rows})
+    if done.returncode:
+        return f"failed after {len(rows)} rows"
+    return None if rows else "lacks its peer"
+
+
+def unfinished(out: Path) -> Path:
+    """Where the rows of a script that failed are."""
+    return out.with_suffix(".unfinished.json")
 
 
 def machine() -> str:
@@ -88,19 +124,40 @@ def machine() -> str:
     return f"{processor}, one thread of {os.cpu_count()}; {python}, {versions}"
 
 
+def page(folder: Path) -> str:
+    """What is found in `folder`: the machines, and the table."""
+    files = [
+        file
+        for name in CLAIMS
+        for file in (folder / f"{name}.json", unfinished(folder / f"{name}.json"))
+        if file.is_file()
+    ]
+    found = [json.loads(file.read_text()) for file in files]
+    machines = sorted({one["machine"] for one in found})
+    rows = [row for one in found for row in one["rows"]]
+    return "\n\n".join(["\n".join(machines), show(rows)])
+
+
 def show(rows: list[dict[str, Any]]) -> str:
     head = ["claim", "ratio [95 % interval]", "aim", "theirs", "ours"]
     body = [
         [
             row["claim"],
-            f"{row['ratio']:.2f} [{row['low']:.2f}, {row['high']:.2f}]",
+            shown(row),
             f"{row['target']:g}" if "target" in row else "",
-            f"{row['theirs_seconds']:.3g} s" if "theirs_seconds" in row else "",
-            f"{row['ours_seconds']:.3g} s" if "ours_seconds" in row else "",
+            amount(row, "theirs"),
+            amount(row, "ours"),
         ]
         for row in rows
     ]
     return table([head, *body])
+
+
+def amount(row: dict[str, Any], side: str) -> str:
+    """A side's seconds or MiB."""
+    if f"{side}_mib" in row:
+        return f"{row[f'{side}_mib']:,} MiB"
+    return f"{row[f'{side}_seconds']:.3g} s"
 
 
 if __name__ == "__main__":

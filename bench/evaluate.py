@@ -138,7 +138,7 @@ def rows(told: argparse.Namespace) -> Iterator[dict[str, Any]]:
     small, many = seed_policy(), 32 * told.items
     engine = HFEngine(small, device="cpu")
     chat = asked(
-        engine,
+        engine.tokenizer,
         [
             item.prompt
             for name in TASKS
@@ -160,7 +160,7 @@ def rows(told: argparse.Namespace) -> Iterator[dict[str, Any]]:
         told.rounds,
         target=1.5,
     )
-    few = asked(engine, fewshot(SHIPPED, many // 2))
+    few = asked(engine.tokenizer, fewshot(SHIPPED, many // 2))
     yield row(claim(SHIPPED), small, requests(few, 40, []), told.rounds, target=5.0)
     with tempfile.TemporaryDirectory() as folder:
         big = random_policy(Path(folder))

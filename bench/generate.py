@@ -86,7 +86,7 @@ def rows(
     other = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     for length, target in TARGETS.items():
         texts = prompts(engine.tokenizer, count, length)
-        texts = asked(engine, texts) if chat else texts
+        texts = asked(engine.tokenizer, texts) if chat else texts
         ids = [engine.encode(text) for text in texts]
         greedy = [one.text for (one,) in engine.generate(texts, Sampling(max_tokens=tokens))]
 

@@ -33,11 +33,11 @@ Z = NormalDist().inv_cdf(1 - ALPHA)
 
 
 @contextmanager
-def chart(file: Path, panels: int = 1) -> Iterator[Any]:
-    """A row of axes, saved as SVG when done."""
+def chart(file: Path, panels: int = 1, rows: int = 1) -> Iterator[Any]:
+    """Axes in `rows` rows of `panels`, saved as SVG when done."""
     with styled():
-        figure = Figure(figsize=(4.2 * panels if panels > 1 else 6, 3.1))
-        axes = figure.subplots(1, panels, squeeze=False)[0]
+        figure = Figure(figsize=(4.2 * panels if panels > 1 else 6, 3.1 * rows))
+        axes = figure.subplots(rows, panels, squeeze=False).flatten()
         for axis in axes:
             axis.grid(True)
         yield axes

