@@ -1,6 +1,6 @@
 """How long the gate takes on a large evaluation.
 
-    python bench/gate.py --items 10000 --metrics 8 --out gate.json
+python bench/gate.py --items 10000 --metrics 8 --out gate.json
 """
 
 from __future__ import annotations
