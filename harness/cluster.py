@@ -37,6 +37,7 @@ from harness.schema import Message, Record
 
 TRIES = 3  # engines that a part, or a place for an engine, may lose before it is given up
 LOOK = 1.0  # seconds between two looks at whether the cluster has found room
+LOOK_FOR = 10.0  # seconds that the cluster's address has to answer
 LEAVE = 20.0  # seconds that actors have to close what they opened
 STORE = 2**28  # bytes of a local cluster's object store: it holds a few parts of text
 
@@ -127,8 +128,8 @@ class _Seat:
     """A place for an engine: its actor, which waits for room, loads, or is ready."""
 
     number: int
-    actor: Any
-    opening: Any  # the reference that says that it has room, then that it has loaded
+    actor: Any = None
+    opening: Any = None  # what will say that it has room, then that it has loaded
     node: str | None = None
     ready: bool = False
     lost: int = 0  # actors, since one last answered
@@ -181,9 +182,12 @@ class Cluster:
         Raises:
             UserError: no cluster, no room for one actor, or what the loader says.
         """
+        self._connect()
+        for seat in self._seats:
+            if seat.actor is None:
+                self._fill(seat)
         if self._model is not None and self._using == (what, folders):
             return self._model
-        self._connect()
         self._using, self._model = (what, folders), None
         for seat in self._seats:
             seat.ready = False
@@ -209,8 +213,6 @@ class Cluster:
         Raises:
             UserError: what the engine says, or no engine is left, or a part loses each engine.
         """
-        import ray
-
         self.load(what, folders)
         waiting = deque(range(len(parts)))
         under_way: dict[Any, tuple[_Seat, Any, int]] = {}
@@ -248,8 +250,10 @@ class Cluster:
                         on_done(len(answers) * sampling.n)
                     yield number, answers
         finally:
-            for ref in under_way:
-                ray.cancel(ref)
+            # Given up: nothing waits for the answers that engines are still making.
+            for seat, actor, _ in under_way.values():
+                if seat.actor is actor:
+                    self._vacate(seat)
 
     def release(self) -> None:
         """Let the actors give back the memory of what they have loaded; returns when they have."""
@@ -271,11 +275,13 @@ class Cluster:
             return
         import ray
 
-        closed = [seat.actor.close.remote() for seat in self._seats if seat.node is not None]
+        idle = [seat for seat in self._seats if seat.node is not None and seat.opening is None]
+        closed = [seat.actor.close.remote() for seat in idle]
         if closed:
             ray.wait(closed, num_returns=len(closed), timeout=LEAVE)
         for seat in self._seats:
-            ray.kill(seat.actor)
+            if seat.actor is not None:
+                ray.kill(seat.actor)
         self._seats, self._using, self._model = [], None, None
         if self._connected:
             with _own_signals():
@@ -298,6 +304,7 @@ class Cluster:
         if not ray.is_initialized():
             local = {"include_dashboard": False, "object_store_memory": STORE}
             try:
+                _knock(self._address)
                 with _own_signals():
                     ray.init(
                         address=self._address or "local",
@@ -305,26 +312,34 @@ class Cluster:
                         logging_level="ERROR",
                         **({} if self._address else local),
                     )
-            except (ConnectionError, RuntimeError, ValueError) as error:
+            except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+                said = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
                 raise UserError(
-                    f"There is no Ray cluster at {self._address or 'this machine'}: "
-                    f"{_first_line(error)} Start one with `ray start --head`, or leave "
-                    "executor.address out."
+                    f"There is no Ray cluster to be had at {self._address or 'this machine'} "
+                    f"({said}). Start one with `ray start --head`, or leave executor.address out."
                 ) from error
             self._connected = True
             # Ray tells of lost workers on stdout, which is for results, and has no option for it.
             ray._private.worker._worker_logs_enabled = False
-        for number in range(1, self._engines + 1):
-            actor = self._start()
-            self._seats.append(_Seat(number, actor, actor.place.remote()))
+        self._seats = [_Seat(number) for number in range(1, self._engines + 1)]
 
-    def _start(self) -> Any:
+    def _fill(self, seat: _Seat) -> None:
+        """Ask for an actor."""
         import ray
 
         # A lost actor is not restarted by Ray, which does not say when it is there again, but
         # followed by another, which takes its place when there is room.
         options = {"num_cpus": self._cpus, "num_gpus": self._gpus, "max_restarts": 0}
-        return ray.remote(Host).options(**options).remote(self._loader, _version())
+        seat.actor = ray.remote(Host).options(**options).remote(self._loader, _version())
+        seat.opening = seat.actor.place.remote()
+
+    def _vacate(self, seat: _Seat) -> None:
+        """Kill the actor."""
+        import ray
+
+        ray.kill(seat.actor)
+        seat.actor = seat.opening = seat.node = None
+        seat.ready = False
 
     def _free(self, under_way: dict[Any, tuple[_Seat, Any, int]]) -> _Seat | None:
         """The ready engine with the fewest parts, if it may have another."""
@@ -387,19 +402,14 @@ class Cluster:
         Raises:
             UserError: the last place is given up.
         """
-        import ray
-
         where = f"engine {seat.number}" + (f" on {seat.node}" if seat.node else "")
         say(f"{where} was lost ({error}); {responses} responses that it had under way are repeated")
-        ray.kill(seat.actor)
+        self._vacate(seat)
         seat.lost += 1
-        seat.node, seat.ready = None, False
         if seat.lost < TRIES:
-            seat.actor = self._start()
-            seat.opening = seat.actor.place.remote()
+            self._fill(seat)
             return
         self._seats.remove(seat)
-        seat.actor = None
         if not self._seats:
             raise UserError(f"No engine is left on the cluster. The last one was lost: {error}.")
         say(f"engine {seat.number} was lost {TRIES} times and is given up")
@@ -492,7 +502,7 @@ def _get(ref: Any) -> Any:
         LostError: it is gone; anything else is what it raised.
     """
     import ray
-    from ray.exceptions import RayError, RayTaskError
+    from ray.exceptions import RayActorError, RayError, RayTaskError
 
     try:
         return ray.get(ref)
@@ -503,11 +513,26 @@ def _get(ref: Any) -> Any:
         raise error.cause from error
     except RayError as error:
         last = str(error).strip().splitlines()[-1]
+        if isinstance(error, RayActorError) and error.actor_init_failed:
+            raise UserError(
+                f"A node of the cluster cannot run this program ({last}): install the same "
+                "environment on all nodes."
+            ) from None
         raise LostError(last.partition(". ")[0].strip()) from None
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+def _knock(address: str | None) -> None:
+    """See that somebody listens at host:port: Ray itself waits for minutes.
+
+    Raises:
+        OSError: nobody does.
+        ValueError: it is no address.
+    """
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS", address)
+    if address not in (None, "auto"):
+        host, _, port = str(address).rpartition(":")
+        socket.create_connection((host, int(port)), timeout=LOOK_FOR).close()
 
 
 def _pass_on(seat: _Seat, lines: Sequence[str]) -> None:

@@ -69,8 +69,10 @@ class EngineLM(TemplateLM):  # type: ignore[misc]  # lm-eval is untyped
         for (_, repeats), group in groups.items():
             sampling = replace(to_sampling(group[0].args[1], self.seed), n=repeats)
             group.sort(key=lambda request: -len(request.args[0]))
-            for start in range(0, len(group), AT_A_TIME):
-                part = group[start : start + AT_A_TIME]
+            # An engine that may choose keeps many actors busy until the end.
+            at_a_time = len(group) if self.cache_hook.dbdict is None else AT_A_TIME
+            for start in range(0, len(group), at_a_time):
+                part = group[start : start + at_a_time]
                 answers = self.engine.generate([r.args[0] for r in part], sampling, self.on_done)
                 for request, completions in zip(part, answers, strict=True):
                     made[id(request)] = iter(completions)

@@ -84,7 +84,10 @@ class Engines:
             self.release()
             if self._vllm is not None:
                 self._vllm[1].close()
-            engine = VLLMEngine(checkpoint.model, rank=self._rank, **self._options())
+            adapter = checkpoint.adapter
+            engine = VLLMEngine(
+                checkpoint.model, rank=self._rank, adapter=adapter, **self._options()
+            )
             self._vllm = checkpoint.model, engine
         self._hf = None
         self._vllm[1].use(checkpoint.adapter)

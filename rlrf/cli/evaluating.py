@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -11,6 +13,13 @@ from harness.engines import KINDS
 from harness.errors import UserError
 from harness.progress import say
 from rlrf.cli.common import FILE, FOLDER, PATH, as_json, print_json
+
+if TYPE_CHECKING:
+    from harness.engines import Engine
+    from harness.schema import Record
+    from rlrf.checkpoint import Checkpoint
+
+R = TypeVar("R", bound="Record")
 
 
 @click.command("eval")
@@ -35,6 +44,9 @@ from rlrf.cli.common import FILE, FOLDER, PATH, as_json, print_json
 @click.option(
     "--max-batch", type=click.IntRange(min=1), help="Answers made at a time.  [default: engine's]"
 )
+@click.option("--ray", help="Ray cluster: auto or host:port; here: one is started for this.")
+@click.option("--engines", type=click.IntRange(min=1), help="--ray: how many.  [default: 1]")
+@click.option("--gpus", type=click.FloatRange(0, 1), help="--ray: of an engine.  [default: 0]")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--out", type=FOLDER, help="Write an evaluation folder, for `gate` and `board`.")
 @as_json
@@ -59,6 +71,9 @@ def eval_(
     device: str | None,
     dtype: str | None,
     max_batch: int | None,
+    ray: str | None,
+    engines: int | None,
+    gpus: float | None,
     seed: int,
     out: Path | None,
     json_: bool,
@@ -70,29 +85,41 @@ def eval_(
     rlrf eval --model Qwen/Qwen2.5-0.5B-Instruct --tasks gsm8k --limit 200 --out evaluations/qwen
     rlrf eval --model MODEL --tasks just_eval,factscore --judge judge.yaml --out evaluations/mine
     rlrf eval --engine openai --base-url http://localhost:8000/v1 --model m --tasks mini_gsm8k
+    rlrf eval --ray auto --engines 8 --gpus 1 --model MODEL --tasks gsm8k --out evaluations/mine
 
     All answers are generated first and kept in OUT; then they are judged. The same command goes
     on where it was stopped.
     """
-    from harness.engines.choice import open_engine
     from harness.evaluate import evaluate
     from harness.judge.config import load_judging
 
     judging = load_judging(judge_file)
     wanted = [judging.task(name.strip()) for name in names.split(",") if name.strip()]
-    with judging.open() as judge:
-        loaded = open_engine(
-            engine,
-            model,
-            revision=revision,
-            adapter=adapter,
-            tokenizer=tokenizer,
-            device=device,
-            dtype=dtype,
-            max_batch=max_batch,
-            base_url=base_url,
-            api_key_env=api_key_env,
-        )
+    places: dict[str, Any] = {"device": device, "dtype": dtype, "max_batch": max_batch}
+    remote: dict[str, Any] = {
+        "base_url": base_url,
+        "api_key_env": api_key_env,
+        "tokenizer": tokenizer,
+    }
+    with contextlib.ExitStack() as opened:
+        judge = opened.enter_context(judging.open())
+        if ray is None:
+            _refuse({"engines": engines, "gpus": gpus}, "without --ray")
+            from harness.engines.choice import open_engine
+
+            loaded = open_engine(
+                engine, model, revision=revision, adapter=adapter, **places, **remote
+            )
+        else:
+            _refuse(remote, "with --ray")
+            from harness.models import find
+            from rlrf.checkpoint import Checkpoint
+
+            asked = Checkpoint(model, find(model, revision), adapter)
+            executor = {"address": None if ray == "here" else ray, "engines": engines, "gpus": gpus}
+            loaded = opened.enter_context(
+                _on_cluster(asked, {"kind": engine} | places, {"kind": "ray"} | executor)
+            )
         scored = evaluate(
             loaded,
             wanted,
@@ -108,6 +135,35 @@ def eval_(
             seed=seed,
         )
     _show_evaluations(scored, out, json_)
+
+
+def _refuse(options: dict[str, Any], where: str) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise UserError(f"--{name.replace('_', '-')} means nothing {where}; leave it out.")
+
+
+@contextlib.contextmanager
+def _on_cluster(
+    asked: Checkpoint, engine: dict[str, Any], executor: dict[str, Any]
+) -> Iterator[Engine]:
+    """The engine of `asked` on a Ray cluster; an option that is None has its default."""
+    from pydantic import ValidationError
+
+    from harness import settings
+    from rlrf.checkpoint import Engines
+    from rlrf.config import EngineConfig, Executor
+
+    def read(kind: type[R], options: dict[str, Any]) -> R:
+        given = {name: value for name, value in options.items() if value is not None}
+        try:
+            return kind.model_validate(given)
+        except ValidationError as error:
+            raise UserError(f"--ray: {settings.explain(error, kind).removeprefix(': ')}") from error
+
+    engines = Engines(read(EngineConfig, engine), executor=read(Executor, executor))
+    with contextlib.closing(engines):
+        yield engines.load(asked)
 
 
 @click.command()

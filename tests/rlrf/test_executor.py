@@ -1,0 +1,226 @@
+"""A run whose engines are on a Ray cluster ends with the bytes of one in this process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import toy
+
+import tasks
+from harness import kept
+from rlrf.config import Config
+from rlrf.loop import train
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+pytest.importorskip("ray", reason="Ray is not installed")
+
+TESTS = Path(__file__).parent
+IN_FLIGHT = 2
+PART = 16  # responses, in place of `kept.AT_A_TIME`
+SIZES = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
+
+
+def config(model: Path, **executor: Any) -> Config:
+    """More exploring than it takes to notice that it has begun."""
+    return Config.model_validate(
+        {
+            "model": str(model),
+            "iterations": 1,
+            "tasks": [{"name": "toy_letters", "prompts": 40}],
+            "explore": {"n": 16},
+            "reflect": {"m": 1},
+            "pairs": {"threshold": 0.05},
+            "train": {"learning_rate": 2e-2, "batch_size": 8, "max_length": 200, "epochs": 1},
+            "gate": {"slice": 30, "sealed": 20},
+            "engine": {"device": "cpu"},
+            "executor": executor,
+        }
+    )
+
+
+def train_toy(options: str) -> None:
+    """In a process of its own: a run of the toy task (model, out, executor: JSON)."""
+    asked = json.loads(options)
+    folder = Path(asked["out"]).parent / "tasks"
+    folder.mkdir(exist_ok=True)
+    (folder / "toy.yaml").write_text(toy.YAML)
+    tasks.FOLDER, tasks._all = folder, lambda: {"toy_letters": toy.LETTERS}
+    kept.AT_A_TIME = PART
+    from rlrf.cli import stopping
+
+    stopping.listen()
+    try:
+        train(config(Path(asked["model"]), **asked["executor"]), Path(asked["out"]))
+    except stopping.Stopped as stop:
+        sys.exit(stopping.exit_code(stop))
+
+
+def start(model: Path, out: Path, executor: dict[str, Any]) -> subprocess.Popen[str]:
+    asked = json.dumps({"model": str(model), "out": str(out), "executor": executor})
+    code = f"import test_executor; test_executor.train_toy({asked!r})"
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a run but what holds a clock or a lock."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in ("manifest.json", "result.json", ".lock")
+    }
+
+
+def parts(out: Path) -> list[Path]:
+    """What the stage in progress has kept."""
+    return list(out.glob(f"{kept.PARTS}/*/*.jsonl"))
+
+
+def until(happened: Callable[[], Any]) -> None:
+    """Wait for it; where it does not come, the test runs into its time limit."""
+    while not happened():
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def local(tiny_model: Path, tmp_path: Path, toy_letters: None) -> dict[str, bytes]:
+    """What the run makes in this process."""
+    train(config(tiny_model), tmp_path / "local")
+    return contents(tmp_path / "local")
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Any]:
+    """A cluster whose head has no CPU for engines; a test adds nodes that have."""
+    from ray.cluster_utils import Cluster
+
+    found = Cluster(initialize_head=True, head_node_args=SIZES | {"num_cpus": 0})
+    yield found
+    found.shutdown()
+
+
+def raylet(node: Any) -> psutil.Process:
+    return psutil.Process(node.all_processes["raylet"][0].process.pid)
+
+
+def engines_on(node: Any) -> list[psutil.Process]:
+    """The actors of a node."""
+    running = raylet(node).children(recursive=True)
+    return [one for one in running if one.name().startswith("ray::Host")]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_run_on_nodes_of_which_one_is_killed_is_a_run_in_this_process(
+    local: dict[str, bytes],
+    nodes: Any,
+    tiny_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "cluster"
+    doomed = nodes.add_node(num_cpus=1, **SIZES)
+    added = []
+
+    def kill() -> None:
+        # It is the only node with room, so that it is at work when the first part comes.
+        until(lambda: parts(out))
+        raylet(doomed).kill()
+        added.extend(nodes.add_node(num_cpus=1, **SIZES) for _ in range(2))
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    executor = {"kind": "ray", "address": nodes.address, "engines": 2, "in_flight": IN_FLIGHT}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kept, "AT_A_TIME", PART)
+        train(config(tiny_model, **executor), out)
+    killer.join()
+    assert contents(out) == local
+    said = capsys.readouterr().err
+    assert said.count(" was lost (") == 1
+    assert "1 of 2 engines have room so far" in said
+    repeated = int(said.split(" responses that it had under way are repeated")[0].split()[-1])
+    assert 0 < repeated <= IN_FLIGHT * PART
+    assert "explore toy_letters: 640 responses in" in said
+    until(lambda: not any(engines_on(node) for node in added))
+    for node in added:
+        nodes.remove_node(node)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_killed_run_goes_on_and_a_stopped_one_leaves_no_engine(
+    local: dict[str, bytes], nodes: Any, tiny_model: Path, tmp_path: Path
+) -> None:
+    added = [nodes.add_node(num_cpus=1, **SIZES) for _ in range(2)]
+    out = tmp_path / "cluster"
+    executor = {"kind": "ray", "address": nodes.address, "engines": 2, "in_flight": IN_FLIGHT}
+
+    first = start(tiny_model, out, executor)
+    until(lambda: len(parts(out)) > 2 or first.poll() is not None)
+    first.kill()
+    assert first.wait() == -signal.SIGKILL, first.communicate()
+    there = {path: path.read_bytes() for path in parts(out)}
+    assert len(there) > 2
+
+    second = start(tiny_model, out, executor)
+    until(lambda: len(parts(out)) > len(there) or second.poll() is not None)
+    second.terminate()
+    _, err = second.communicate(timeout=300)
+    assert second.returncode == 143, err
+    assert err.splitlines()[-1].startswith("Terminated. Nothing half done was kept")
+    assert {path: path.read_bytes() for path in there} == there
+    until(lambda: not any(engines_on(node) for node in added))
+
+    third = start(tiny_model, out, executor)
+    stdout, err = third.communicate(timeout=300)
+    assert third.returncode == 0, err
+    assert stdout == ""
+    assert contents(out) == local
+    until(lambda: not any(engines_on(node) for node in added))
+    for node in added:
+        nodes.remove_node(node)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"executor": {"engines": 4}}, "engines is for a cluster; say kind: ray"),
+        ({"executor": {"kind": "ray", "address": "ray://h:10001"}}, "ray job submit"),
+        ({"executor": {"kind": "ray", "gpus": 2}}, "less than or equal to 1"),
+        (
+            {"executor": {"kind": "ray"}, "engine": {"device": "cuda"}},
+            "say in executor.gpus what an engine takes",
+        ),
+        (
+            {"executor": {"kind": "ray", "gpus": 0.5}, "engine": {"kind": "vllm"}},
+            "vllm takes a whole GPU",
+        ),
+    ],
+)
+def test_executors_that_cannot_be_are_refused(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        Config.model_validate({"model": "m", "tasks": [{"name": "gsm8k"}]} | changes)
+
+
+def test_where_engines_run_is_no_part_of_what_a_run_is() -> None:
+    here, there = config(Path("m")), config(Path("m"), kind="ray", engines=8, gpus=1)
+    assert here.identity == there.identity
+    assert Config.model_validate(here.model_dump()) == here
+    assert Config.model_validate(there.model_dump()) == there
