@@ -12,7 +12,6 @@ from pathlib import Path
 from pydantic import Field
 
 from harness.schema import Record
-from rlrf.result import table
 
 DISTRIBUTION = "rlrf-harness"
 ENOUGH_DISK_GIB = 2.0
@@ -25,7 +24,7 @@ class Finding(Record):
 
     name: str
     found: str
-    ok: bool = Field(description="False: something that is needed is missing")
+    ok: bool = Field(description="False: something that is needed is missing, or would fail")
     advice: str = ""
 
 
@@ -34,12 +33,17 @@ def examine() -> list[Finding]:
     return [_python(), *_libraries(), *_machine(), *_optional()]
 
 
-def markdown(findings: list[Finding]) -> str:
-    """The findings as a table, and what is to be done."""
-    rows = [[f.name, "ok" if f.ok else "MISSING", f.found, f.advice] for f in findings]
-    missing = sum(not finding.ok for finding in findings)
-    verdict = f"{missing} to be mended, see above." if missing else "Everything needed is here."
-    return f"{table([['what', 'state', 'found', 'what to do'], *rows])}\n\n{verdict}"
+def lines(findings: list[Finding]) -> str:
+    """The findings, one a line, with what is to be done under it."""
+    width = max(len(finding.name) for finding in findings)
+    told = []
+    for one in findings:
+        told.append(f"{'ok  ' if one.ok else 'MEND'}  {one.name:{width}}  {one.found}".rstrip())
+        if one.advice:
+            told.append(f"{'':{width + 6}}  -> {one.advice}")
+    wrong = sum(not finding.ok for finding in findings)
+    verdict = f"{wrong} to be mended, see above." if wrong else "Everything needed is here."
+    return "\n".join([*told, "", verdict])
 
 
 def _python() -> Finding:

@@ -39,6 +39,19 @@ def address(place: str) -> tuple[str, int]:
     return host.strip("[]") or HERE, int(port)
 
 
+def require_package() -> None:
+    """See that what serves metrics is installed.
+
+    Raises:
+        UserError: it is not.
+    """
+    if importlib.util.find_spec("prometheus_client") is None:
+        raise UserError(
+            "RLRF_METRICS asks for metrics, which prometheus-client serves: "
+            "pip install 'rlrf-harness[metrics]', or unset RLRF_METRICS."
+        )
+
+
 def serve_when_work_begins(place: str) -> None:
     """Serve metrics at `place` from the first work of this process to its end.
 
@@ -49,11 +62,7 @@ def serve_when_work_begins(place: str) -> None:
         UserError: `place` is no address, or prometheus-client is not installed.
     """
     host, port = address(place)
-    if importlib.util.find_spec("prometheus_client") is None:
-        raise UserError(
-            "RLRF_METRICS asks for metrics, which prometheus-client serves: "
-            "pip install 'rlrf-harness[metrics]', or unset RLRF_METRICS."
-        )
+    require_package()
 
     def begin() -> None:
         try:
