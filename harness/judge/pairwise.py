@@ -182,7 +182,7 @@ def read(reply: Reply, texts: Sequence[str]) -> tuple[Verdict | None, str]:
     if reply.failure:
         return None, reply.failure[:200]
     try:
-        said = judgements(reply.text, ("better",), "\n".join(texts)).get("better")
+        said = judgements(reply.text, ("better",), *texts).get("better")
     except UnreadableError as error:
         return None, str(error)
     word = said.strip("*. \n").lower() if isinstance(said, str) else None

@@ -41,27 +41,39 @@ def prompt(claim: Claim) -> str:
 PROMPT_DIGEST = digest([SYSTEM, prompt(Claim("", "", ("", "")))])
 
 
-def verdict(reply: Reply) -> Finding:
+def verdict(reply: Reply, statement: str = "") -> Finding:
     """What a reply says: the likelier word where probabilities are served, else by its text.
 
     By the text, the later of "true" and "false" counts; without either, the statement is
     supported unless the reply negates (not, cannot, unknown, information). These are the rules of
-    FActScore, but that an empty reply or a failed call is no verdict. A reply that was cut short
-    counts if it began with its verdict.
+    FActScore, but that an empty reply, a failed call and the `statement` said back are no verdict.
+    Of a statement that has "true" or "false" in it, the reply beside it has to say just one of the
+    two. A reply that was cut short counts if it began with its verdict.
     """
     if reply.logprobs:
         true, false = (reply.logprobs.get(word, float("-inf")) for word in ("True", "False"))
         if true != false:
             return Finding(true > false)
-    said = _VERDICT.findall(reply.text)
+    told = " ".join(reply.text.split())
+    own = _without(told, " ".join(statement.split()))
+    said = [word.lower() for word in _VERDICT.findall(own)]
     if reply.failure:
-        first = _VERDICT.match(reply.text.strip())
+        first = _VERDICT.match(own)
         return Finding(first.group().lower() == "true") if first else Finding(None, reply.failure)
+    if len(set(said)) > 1 and _VERDICT.search(statement):
+        return Finding(None, "the reply says both True and False of a statement that says one")
     if said:
-        return Finding(said[-1].lower() == "true")
-    if not reply.text.strip():
-        return Finding(None, "an empty reply")
-    return Finding(not _NEGATION.search(reply.text))
+        return Finding(said[-1] == "true")
+    if own != told or not told:
+        return Finding(None, "the reply repeats the statement" if told else "an empty reply")
+    return Finding(not _NEGATION.search(told))
+
+
+def _without(told: str, statement: str) -> str:
+    """What a reply says beside the whole of `statement`, both with single spaces."""
+    if not statement:
+        return told
+    return re.sub(rf"(?<!\w){re.escape(statement)}(?!\w)", " ", told).strip()
 
 
 class ByJudge:
@@ -79,6 +91,9 @@ class ByJudge:
         ]
         replies = iter(ask(judge, calls))
         return [
-            [replace(verdict(next(replies)), evidence=nearest(claim)) for claim in group]
+            [
+                replace(verdict(next(replies), claim.text[:MAX_FACT]), evidence=nearest(claim))
+                for claim in group
+            ]
             for group in claims
         ]

@@ -9,7 +9,7 @@ is ever guessed.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
@@ -27,14 +27,13 @@ class UnreadableError(Exception):
     """Nothing can be read in this reply; the message is the reason."""
 
 
-def judgements(reply: str, names: Sequence[str], answer: str = "") -> dict[str, Any]:
+def judgements(reply: str, names: Sequence[str], *answers: str) -> dict[str, Any]:
     """What the reply says of each name, as it stands there; scalars are text.
 
-    `names` are in lower case; `answer` is what was judged. Where the reply repeats the whole
-    answer, that is passed over, and an object that stands word for word in the answer is a
-    quotation too. Of what remains the last object binds; earlier ones add only names that no
-    later one judges, so that one object a name is read too. If the last object is broken, nothing
-    before it counts.
+    `names` are in lower case; `answers` are what was judged. Where the reply repeats the whole of
+    one, that is passed over, and an object that stands word for word in one is a quotation too.
+    Of what remains the last object binds; earlier ones add only names that no later one judges, so
+    that one object a name is read too. If the last object is broken, nothing before it counts.
 
     Raises:
         UnreadableError: the reply is empty, too long, without a judgement, or broken.
@@ -42,7 +41,7 @@ def judgements(reply: str, names: Sequence[str], answer: str = "") -> dict[str, 
     if len(reply) > MAX_REPLY:
         raise UnreadableError(f"the reply is longer than {MAX_REPLY} characters")
     found: dict[str, Any] = {}
-    for value in reversed(_objects(reply, tuple(names), answer)):
+    for value in reversed(_objects(reply, tuple(names), answers)):
         if value is None:
             if found:
                 break
@@ -73,16 +72,19 @@ def _starts_with_key(names: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile(rf"\{{\s*+{_key(names).pattern}", re.IGNORECASE)
 
 
-def _objects(reply: str, names: tuple[str, ...], answer: str) -> list[dict[str, Any] | None]:
-    """Each outermost object that judges and is not quoted from the answer; None for a broken one.
+def _objects(
+    reply: str, names: tuple[str, ...], answers: Sequence[str]
+) -> list[dict[str, Any] | None]:
+    """Each outermost object that judges and is not quoted from an answer; None for a broken one.
 
     Nothing inside a broken verdict is looked at: it may be a quotation that lost its quotes.
     """
     found: list[dict[str, Any] | None] = []
-    quotable = _squeezed(answer)
+    quotable = [_squeezed(answer) for answer in answers]
     closings = _closings(reply)
-    quotes = _quotes(reply, answer)
-    apart = iter(quotes if len(quotable) >= MIN_QUOTE else [])
+    places = {said: _quotes(reply, said) for said in quotable}
+    quotes = _apart(places.values())
+    apart = iter(_apart(where for said, where in places.items() if len(said) >= MIN_QUOTE))
     quote = next(apart, None)
     at = tried = 0
     while opening := _OPENING.search(reply, at):
@@ -109,7 +111,8 @@ def _objects(reply: str, names: tuple[str, ...], answer: str) -> list[dict[str, 
                 continue
         if value is not None and not _named(value, frozenset(names)):
             continue
-        if _squeezed(reply[start:at]) in quotable:
+        object_ = _squeezed(reply[start:at])
+        if any(object_ in said for said in quotable):
             continue
         within = [(max(begin, start), end) for begin, end in quotes if begin < at and end > start]
         if value and within and not _same_without(reply, start, value, within):
@@ -165,12 +168,11 @@ def _squeezed(text: str) -> str:
     return "".join(part for part in _KEPT.findall(text) if len(part) == 1)
 
 
-def _quotes(reply: str, answer: str) -> list[tuple[int, int]]:
-    """(start, end) of each place where the reply repeats the whole answer, in order.
+def _quotes(reply: str, wanted: str) -> list[tuple[int, int]]:
+    """(start, end) of each place where the reply repeats the whole of a squeezed answer, in order.
 
     An answer that can neither give a score nor swallow one is not looked for.
     """
-    wanted = _squeezed(answer)
     if len(wanted) < MIN_HARM or ":" not in wanted:
         return []
     places = [match.start() for match in _KEPT.finditer(reply) if len(match.group()) == 1]
@@ -181,6 +183,17 @@ def _quotes(reply: str, answer: str) -> list[tuple[int, int]]:
         last = at + len(wanted) - 1
         found.append((places[at], places[last] + 1))
         at = said.find(wanted, last + 1)
+    return found
+
+
+def _apart(places: Iterable[Sequence[tuple[int, int]]]) -> list[tuple[int, int]]:
+    """All the places in order, those that overlap as one."""
+    found: list[tuple[int, int]] = []
+    for start, end in sorted(place for some in places for place in some):
+        if found and start < found[-1][1]:
+            found[-1] = found[-1][0], max(found[-1][1], end)
+        else:
+            found.append((start, end))
     return found
 
 
