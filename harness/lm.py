@@ -66,11 +66,12 @@ class EngineLM(TemplateLM):  # type: ignore[misc]  # lm-eval is untyped
         for request in {id(request): request for request in requests}.values():
             groups[canonical_json(request.args[1]), counts[id(request)]].append(request)
         made: dict[int, Iterator[Completion]] = {}
+        # Where nothing is cached the engine gets all at once: many actors are busy until the end.
+        is_cached = getattr(self.cache_hook, "dbdict", self.cache_hook) is not None
+        at_a_time = AT_A_TIME if is_cached else len(requests)
         for (_, repeats), group in groups.items():
             sampling = replace(to_sampling(group[0].args[1], self.seed), n=repeats)
             group.sort(key=lambda request: -len(request.args[0]))
-            # An engine that may choose keeps many actors busy until the end.
-            at_a_time = len(group) if self.cache_hook.dbdict is None else AT_A_TIME
             for start in range(0, len(group), at_a_time):
                 part = group[start : start + at_a_time]
                 answers = self.engine.generate([r.args[0] for r in part], sampling, self.on_done)
