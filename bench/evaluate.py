@@ -24,7 +24,7 @@ from typing import Any
 import ratio
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
-from policies import RANDOM, SHIPPED, asked, prompts, random_policy
+from policies import GROWN, RANDOM, SHIPPED, asked, grown, prompts, random_policy
 
 import tasks
 from harness import evaluation
@@ -163,9 +163,11 @@ def rows(told: argparse.Namespace) -> Iterator[dict[str, Any]]:
     few = asked(engine.tokenizer, fewshot(SHIPPED, many // 2))
     yield row(claim(SHIPPED), small, requests(few, 40, []), told.rounds, target=5.0)
     with tempfile.TemporaryDirectory() as folder:
-        big = random_policy(Path(folder))
-        plain = requests(prompts(engine.tokenizer, 2 * told.items, 60), told.tokens, ["\n"])
-        yield row(f"lm-eval requests, zero-shot, {RANDOM}", big, plain, told.rounds, target=1.5)
+        # A random model's answers never end, so that no row would leave early.
+        given = requests(chat[:: 32 // 6], 80, [])
+        large = grown(Path(folder) / "grown")
+        yield row(f"lm-eval requests, zero-shot, {GROWN}", large, given, told.rounds, target=1.5)
+        big = random_policy(Path(folder) / "random")
         few = fewshot(RANDOM, told.items)
         given = requests(few, told.tokens, ["\n\n"])
         yield row(claim(RANDOM), big, given, told.rounds, target=5.0)

@@ -7,7 +7,9 @@ stock TRL DPO (reference log-probabilities precomputed, as here) and evaluates M
 lm-eval, each at the best of a few batch sizes. Feedback and pairs are no work of either side: the
 script gets ours for nothing. The same prompts and as many answers are explored and rewritten, the
 same pairs trained on, the same items evaluated. Proven equal: M0's and M1's greedy answers to every
-item, and the training losses to 1e-4. Sampled answers differ, by their seeds.
+item, and the training losses to 1e-4. Sampled answers differ, by their seeds. Policies: the shipped
+one, and the same grown to 62 M parameters with zeros, so that it explores, learns and answers as
+the shipped one does at the cost of a larger model.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ import torch
 from datasets import Dataset
 from lm_eval import simple_evaluate
 from lm_eval.tasks import TaskManager
+from policies import GROWN, SHIPPED, grown
 from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback
 from trl import DPOConfig, DPOTrainer
 
@@ -53,12 +56,12 @@ STAGES = {
 }
 
 
-def configuration(items: int) -> Config:
+def configuration(start: Path, items: int) -> Config:
     """One iteration of the embedded world's loop; the sealed split is one item a task."""
     names = ("mini_gsm8k", "mini_factscore", "mini_just_eval")
     return Config.model_validate(
         {
-            "model": str(seed_policy()),
+            "model": str(start),
             "iterations": 1,
             "tasks": [{"name": name, "prompts": items} for name in names],
             "explore": {"n": 8},
@@ -74,6 +77,7 @@ def configuration(items: int) -> Config:
 class Scripted:
     """The loop that a user would script, on the prompts, pairs and items of a finished run."""
 
+    start: Path  # the policy
     run: Path
     batch: int
     seconds: dict[str, float] = field(default_factory=dict)
@@ -86,7 +90,7 @@ class Scripted:
 
     def loop(self) -> None:
         """Explore, rewrite, train, evaluate; each timed."""
-        model, tokenizer = self.load(seed_policy())
+        model, tokenizer = self.load(self.start)
         explored = read_records(self.iteration / "explore" / RECORDS, Sample)
         rewritten = read_records(self.iteration / "reflect" / RECORDS, Refinement)
         n = 1 + max(sample.repeat for sample in explored)
@@ -100,7 +104,7 @@ class Scripted:
             self.train(model, tokenizer)
         del model
         with self.timed("evaluate"):
-            for name, folder in (("M0", seed_policy()), ("M1", self.iteration / "train/model")):
+            for name, folder in (("M0", self.start), ("M1", self.iteration / "train/model")):
                 self.answers[name] = self.evaluate(folder)
 
     def timed(self, stage: str) -> Any:
@@ -241,19 +245,13 @@ def same(run: Path, script: Scripted) -> Iterator[str]:
         yield f"the losses, {[json.loads(step)['loss'] for step in steps]} and {script.losses}"
 
 
-@quiet()
-def main() -> None:
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--items", type=int, default=32, help="prompts and gate items a task")
-    parser.add_argument("--rounds", type=int, default=3)
-    told = parser.parse_args()
-    config = configuration(told.items)
+def rows(name: str, start: Path, items: int, rounds: int) -> Iterator[dict[str, Any]]:
+    """The whole iteration of the policy `start`, and its stages."""
+    config = configuration(start, items)
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         ours(config, run)  # warm
-        trials = [Scripted(run, batch) for batch in BATCHES]
+        trials = [Scripted(start, run, batch) for batch in BATCHES]
         for trial in trials:
             trial.loop()
         best = {
@@ -263,10 +261,10 @@ def main() -> None:
         say(f"best batch sizes of the script: {best}")
         seconds: dict[str, list[tuple[float, float]]] = {stage: [] for stage in STAGES}
         whole = []
-        for number in range(told.rounds):
+        for number in range(rounds):
             took = ours(config, run)
             rest = took["whole"] - sum(took[stage] for stage in STAGES)
-            scripts = [Scripted(run, batch) for batch in sorted(set(best.values()))]
+            scripts = [Scripted(start, run, batch) for batch in sorted(set(best.values()))]
             for script in scripts:
                 script.loop()
                 for difference in same(run, script):
@@ -280,20 +278,35 @@ def main() -> None:
             # What the script does not have costs it what it costs here.
             whole.append((sum(theirs.values()) + rest, took["whole"]))
             say(f"round {number + 1}: {whole[-1][0]:.1f} s scripted, {whole[-1][1]:.1f} s here")
-    size = {"prompts_a_task": told.items, "rounds": told.rounds}
-    rows = [
-        {
-            "claim": "a whole RLRF iteration against a scripted loop",
-            **ratio.interval(whole),
-            "target": 3.0,
-            **size,
-        },
-        *(
-            {"claim": f"of that, {stage}", **ratio.interval(found), **size}
-            for stage, found in seconds.items()
-        ),
-    ]
-    ratio.publish(rows, told.out)
+    size = {"prompts_a_task": items, "rounds": rounds}
+    yield {
+        "claim": f"a whole RLRF iteration against a scripted loop, {name}",
+        **ratio.interval(whole),
+        "target": 3.0,
+        **size,
+    }
+    for stage, found in seconds.items():
+        yield {"claim": f"of that, {stage}, {name}", **ratio.interval(found), **size}
+
+
+def all_rows(told: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    yield from rows(SHIPPED, seed_policy(), told.items, told.rounds)
+    with tempfile.TemporaryDirectory() as folder:
+        large = grown(Path(folder))
+        yield from rows(GROWN, large, told.large_items, told.large_rounds)
+
+
+@quiet()
+def main() -> None:
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--items", type=int, default=32, help="prompts and gate items a task")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--large-items", type=int, default=6, help="of the grown policy")
+    parser.add_argument("--large-rounds", type=int, default=2)
+    told = parser.parse_args()
+    ratio.publish(all_rows(told), told.out)
 
 
 if __name__ == "__main__":
