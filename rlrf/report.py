@@ -70,8 +70,8 @@ def report(run: Path, judge: Sequence[JudgeFinding] = ()) -> str:
 def _title(result: RunResult) -> str:
     if result.incumbent == result.sealed[0].name:
         return f"{result.incumbent} stays the incumbent: no candidate passed the gate"
-    (outcome,) = {turn.outcome for turn in result.iterations if turn.candidate == result.incumbent}
-    if outcome != "promoted":
+    outcomes = {turn.candidate: turn.outcome for turn in result.iterations}
+    if outcomes.get(result.incumbent) != "promoted":
         return f"{result.incumbent} is the incumbent without having passed the gate"
     return f"{result.incumbent} passed the gate and is the incumbent"
 
@@ -115,18 +115,20 @@ def _curve(result: RunResult, measured: Sequence[Measured], task: str, metric: s
     """The sealed split's means over the iterations, and what the gate saw on its slices."""
     (one,) = [one for one in measured if one.task == task]
     outcomes = {turn.candidate: turn.outcome for turn in result.iterations}
+    points = [
+        Point(model.name, found, outcomes.get(model.name, "start"))
+        for model, found in zip(result.sealed, one.results(metric), strict=True)
+        if found is not None
+    ]
+    names = {point.name for point in points}
     return Curve(
         title=f"{task} {metric}",
         metric=one.definition(metric),
-        points=[
-            Point(model.name, found, outcomes.get(model.name, "start"))
-            for model, found in zip(result.sealed, one.results(metric), strict=True)
-            if found is not None
-        ],
+        points=points,
         steps=[
             Step(turn.explored_by, turn.candidate, check.baseline_mean, check.candidate_mean)
             for turn in result.iterations
-            if turn.gate
+            if turn.gate and {turn.explored_by, turn.candidate} <= names
             for check in turn.gate.vs_incumbent.checks
             if (check.task, check.metric) == (task, metric) and check.n
         ],

@@ -10,6 +10,7 @@ from harness.schema import Decision, Evaluation, MetricResult, Promotion, Record
 from rlrf.lessons import LessonReport
 
 RESULT = "result.json"
+FILE_NAME = r"^[^/\\\x00]*[^/\\\x00.][^/\\\x00]*$"  # in a folder, and not beside or above it
 
 
 class GateVerdict(Record):
@@ -56,7 +57,7 @@ class Iteration(Record):
 class Sealed(Record):
     """A model on the sealed split, opened once, at the end."""
 
-    name: str
+    name: str = Field(pattern=FILE_NAME, description="also of the folder of its evaluations")
     metrics: dict[str, MetricResult] = Field(description="'task metric' -> mean and interval")
     vs_anchor: Decision | None = Field(description="None for the anchor itself")
 
@@ -71,8 +72,8 @@ class RunResult(Record):
     weights: str = Field(description="its folder")
     adapter: str | None = None
     shown: list[str] = Field(description="'task metric' of the gate's critical rules: the headline")
-    iterations: list[Iteration]
-    sealed: list[Sealed]
+    iterations: list[Iteration] = Field(min_length=1)
+    sealed: list[Sealed] = Field(min_length=1)
 
     def optimism(self, name: str) -> dict[str, float]:
         """'task metric' -> gain of `name` over M0 at the gate, minus that on the sealed split.
@@ -87,6 +88,7 @@ class RunResult(Record):
         return {
             f"{check.task} {check.metric}": check.delta - gains[check.task, check.metric]
             for check in at_gate.vs_anchor.checks
+            if (check.task, check.metric) in gains
         }
 
 

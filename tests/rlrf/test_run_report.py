@@ -245,3 +245,26 @@ def test_a_real_run_has_a_page_with_every_stage_timed(
     taken = stage_seconds(tmp_path / "run" / "iter_1")
     assert taken.keys() == set(STAGES) and taken["train"] > 0 and taken["evaluate"] > 0
     assert sum(taken.values()) == pytest.approx(result.iterations[0].seconds, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("sealed", []), ("iterations", []), ("name", "../M0"), ("name", ".."), ("name", "a\0")],
+)
+def test_a_result_that_no_run_ends_with_is_refused(
+    run: Path, tmp_path: Path, field: str, value: object
+) -> None:
+    told = json.loads((run / "result.json").read_text())
+    (told["sealed"][0] if field == "name" else told)[field] = value
+    write_json(tmp_path / "result.json", told)
+    with pytest.raises(UserError, match=r"result\.json: (sealed|iterations)"):
+        report(tmp_path)
+
+
+def test_a_result_that_was_changed_is_shown_as_far_as_it_fits(run: Path, tmp_path: Path) -> None:
+    told = json.loads((run / "result.json").read_text())
+    told["incumbent"], told["iterations"][0]["candidate"] = "another", "a third"
+    told["sealed"][1]["vs_anchor"]["checks"][0]["task"] = "another"
+    write_json(tmp_path / "result.json", told)
+    (tmp_path / "sealed").symlink_to(run / "sealed")
+    assert "another is the incumbent without having passed the gate" in shown(report(tmp_path))
