@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Iterator
 
 from harness.errors import UserError
 
-# What PyTorch says on a GPU, on a CPU, and through cuBLAS.
-SAID = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+# What PyTorch says on a GPU, on a CPU, and through cuBLAS; and the loader of libraries.
+SAID = (
+    *("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED"),
+    "failed to map segment",
+)
 
 
 class OutOfMemoryError(UserError):
@@ -17,9 +21,10 @@ class OutOfMemoryError(UserError):
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory did not suffice; PyTorch has an exception of its own for GPUs alone."""
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return True
-    return isinstance(error, RuntimeError) and any(said in str(error) for said in SAID)
+    known = isinstance(error, RuntimeError | OSError | ImportError)
+    return known and any(said in str(error) for said in SAID)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import click
 
 from harness.errors import UserError
+from harness.memory import is_out_of_memory
 from harness.progress import say
 from rlrf.cli import (
     boards,
@@ -72,12 +73,7 @@ def run(arguments: Sequence[str]) -> int:
         return ERROR
     except Exception as error:
         _show_traceback()
-        said = _said((str(error).strip().splitlines() or ["no message"])[0])
-        say(
-            f"rlrf: something unexpected happened, {type(error).__name__}: {said}\n"
-            "RLRF_DEBUG=1 shows where; `rlrf doctor` shows whether the installation is sound.",
-            "error",
-        )
+        say(f"rlrf: {_unexpected(error)}", "error")
         return ERROR
 
 
@@ -127,6 +123,20 @@ for command in (
     doctoring.doctor,
 ):
     cli.add_command(command)
+
+
+def _unexpected(error: Exception) -> str:
+    """A sentence on what nobody foresaw, and on memory, which may run out anywhere."""
+    if is_out_of_memory(error):
+        return (
+            "There is not enough memory. Free some, or lower what is done at a time (max_batch, "
+            "batch_size), and run the same command again: it goes on."
+        )
+    said = _said((str(error).strip().splitlines() or ["no message"])[0])
+    return (
+        f"something unexpected happened, {type(error).__name__}: {said}\n"
+        "RLRF_DEBUG=1 shows where; `rlrf doctor` shows whether the installation is sound."
+    )
 
 
 def _said(message: str) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 from string import Template
 
@@ -61,6 +63,45 @@ def test_two_machines_alike_make_the_same_bytes(tmp_path: Path) -> None:
     soak.compare(*made)
     assert any(name.endswith("adapter_model.safetensors") for name in made[0])
     assert {"board/ledger.jsonl", "run/iter_1/pairs/pairs.jsonl"} <= made[0].keys()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_run_that_runs_out_of_memory_says_so_and_goes_on_when_there_is_some(
+    tmp_path: Path,
+) -> None:
+    """The limit is the operating system's, set on a run when its first stage is done."""
+    rlrf, *words = [Path(sys.executable).parent / "rlrf", *soak.STORIES["rlrf"].commands[0].split()]
+
+    def start(folder: Path) -> subprocess.Popen[str]:
+        folder.mkdir(exist_ok=True)
+        config = Template(soak.CONFIG).substitute(model=soak.seed_policy())
+        (folder / "config.yaml").write_text(config)
+        return subprocess.Popen(
+            [rlrf, *words],
+            cwd=folder,
+            env=os.environ | ALONE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    limited = start(tmp_path / "limited")
+    while not (tmp_path / "limited" / "run" / "iter_1" / "explore").exists():
+        assert limited.poll() is None, limited.communicate()
+        time.sleep(0.01)
+    used = int(Path(f"/proc/{limited.pid}/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.prlimit(limited.pid, resource.RLIMIT_AS, (used + 2**20,) * 2)
+    _, err = limited.communicate()
+    assert limited.returncode == 3
+    last = json.loads(err.splitlines()[-1])["message"]
+    assert "memory" in last and ("goes on" in last or "is kept" in last)
+
+    for name in ("limited", "whole"):
+        done = start(tmp_path / name)
+        _, err = done.communicate()
+        assert done.returncode == 0, err
+    soak.compare(soak.contents(tmp_path / "limited"), soak.contents(tmp_path / "whole"))
 
 
 def test_a_second_evaluation_into_one_folder_is_told(tmp_path: Path, tiny_model: Path) -> None:
