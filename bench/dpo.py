@@ -327,8 +327,8 @@ def all_rows(told: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=4, help="of the shipped policy")
-    parser.add_argument("--large-rounds", type=int, default=3, help="of the 60 M model")
+    parser.add_argument("--rounds", type=int, default=3, help="of the shipped policy")
+    parser.add_argument("--large-rounds", type=int, default=2, help="of the 60 M model")
     parser.add_argument("--large-pairs", type=int, default=1, help="a step of the 60 M model")
     parser.add_argument("--prompts", type=int, nargs="+", default=[128, 256, 384])
     parser.add_argument("--out", type=Path)

@@ -32,7 +32,7 @@ from harness.engines.hf import HFEngine
 from harness.lm import EngineLM
 from rlrf.quickstart import seed_policy
 
-BATCHES = (1, 8, 32, 128)
+BATCHES = (4, 32, 128)
 TASKS = ("mini_factscore", "mini_gsm8k", "mini_just_eval")
 SHOTS = {RANDOM: 1200, SHIPPED: 400}  # tokens; the shipped policy's context is 512
 
@@ -57,7 +57,7 @@ def solved(tokenizer: Any, tokens: int) -> list[str]:
 def row(
     claim: str, folder: Path, given: list[Instance], rounds: int, **details: Any
 ) -> dict[str, Any]:
-    sizes = [size for size in BATCHES if size <= len(given)]
+    sizes = [size for size in BATCHES if size <= max(len(given), BATCHES[0])]
     stock = {size: HFLM(str(folder), device="cpu", batch_size=size) for size in sizes}
     own = EngineLM(HFEngine(folder, device="cpu"))
 

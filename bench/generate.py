@@ -141,7 +141,7 @@ def rows(
 
 def all_rows(told: argparse.Namespace) -> Iterator[dict[str, Any]]:
     how = told.tokens, told.rounds
-    yield from rows(SHIPPED, seed_policy(), 16 * told.prompts, *how, chat=True)
+    yield from rows(SHIPPED, seed_policy(), 8 * told.prompts, *how, chat=True)
     with tempfile.TemporaryDirectory() as folder:
         yield from rows(RANDOM, random_policy(Path(folder)), told.prompts, *how, chat=False)
 
@@ -150,7 +150,7 @@ def all_rows(told: argparse.Namespace) -> Iterator[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--prompts", type=int, default=2, help="of the random model; 16 times M0's")
+    parser.add_argument("--prompts", type=int, default=2, help="of the random model; 8 times M0's")
     parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=3)
     told = parser.parse_args()

@@ -303,7 +303,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--items", type=int, default=32, help="prompts and gate items a task")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--large-items", type=int, default=6, help="of the grown policy")
+    parser.add_argument("--large-items", type=int, default=3, help="of the grown policy")
     parser.add_argument("--large-rounds", type=int, default=2)
     told = parser.parse_args()
     ratio.publish(all_rows(told), told.out)

@@ -30,7 +30,7 @@ from rlrf.quickstart import seed_policy
 
 COUNTS = (64, 512, 4000)  # as many as two tasks have to train on
 AT_A_TIME = 256  # answers
-TOKENS = 8  # of an answer, at most
+TOKENS = 4  # of an answer, at most
 N = 8
 TASKS = ("mini_factscore", "mini_gsm8k")
 
