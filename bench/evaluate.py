@@ -168,8 +168,7 @@ def rows(told: argparse.Namespace) -> Iterator[dict[str, Any]]:
         large = grown(Path(folder) / "grown")
         yield row(f"lm-eval requests, zero-shot, {GROWN}", large, given, told.rounds, target=1.5)
         big = random_policy(Path(folder) / "random")
-        few = fewshot(RANDOM, told.items)
-        given = requests(few, told.tokens, ["\n\n"])
+        given = requests(fewshot(RANDOM, 3 * told.items), told.tokens, ["\n\n"])
         yield row(claim(RANDOM), big, given, told.rounds, target=5.0)
     yield commands(8 * told.items, told.rounds)
 
@@ -178,7 +177,7 @@ def main() -> None:
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--items", type=int, default=4, help="of the large model; 32 times for M0")
+    parser.add_argument("--items", type=int, default=4, help="32 times as many for M0")
     parser.add_argument("--tokens", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=2)
     told = parser.parse_args()
