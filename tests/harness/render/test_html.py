@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import re
 from importlib import resources
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -65,6 +66,20 @@ def test_a_page_needs_nothing_but_itself_and_is_well_formed() -> None:
     assert parsed.all("html") == [{"lang": "en"}]
     assert "A title" in parsed.shown and "a finding" in parsed.shown
     assert "http" not in parsed.shown
+
+
+def test_every_page_is_made_from_the_template_that_has_the_policy() -> None:
+    templates = list((resources.files(html) / "templates").iterdir())
+    pages = {one.name: one.read_text() for one in templates if one.name.endswith(".html.jinja")}
+    assert "Content-Security-Policy" in pages.pop("base.html.jinja")
+    assert len(pages) == 3
+    for name, text in pages.items():
+        assert text.startswith('{% extends "base.html.jinja" %}'), name
+    # And no other code of ours writes HTML.
+    root = Path(__file__).parents[3]
+    for package in ("harness", "rlrf", "tasks"):
+        for path in (root / package).rglob("*.py"):
+            assert not re.search(r"<(html|body|!doctype)\b", path.read_text(), re.IGNORECASE), path
 
 
 def test_equal_reports_give_equal_bytes() -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pages import HOSTILE, hostile, simple
+from quiz import make
 
+from harness.leaderboard import Board
 from harness.render import html
+from harness.render.html.rewrites import Rewritten, Token
 from harness.render.html.text import visible
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -119,6 +122,35 @@ def test_hostile_text_is_text(driver: Any, tmp_path: Path, nasty: str) -> None:
     bad = "script:not([src])"
     assert script(driver, f"return document.querySelectorAll('{bad}').length") == 2
     assert script(driver, "return document.querySelectorAll('img, iframe, base, link').length") == 0
+
+
+def board_page(nasty: str, folder: Path) -> str:
+    """A leaderboard whose names somebody chose badly."""
+    board = Board(folder / "board")
+    board.add_evaluation(make([{"accuracy": 1.0}] * 3, engine=nasty), "M0", "r")
+    [row] = board.rows()
+    entry = row.entry.model_copy(update={"name": nasty})
+    return html.board([row.model_copy(update={"entry": entry, "run": nasty})])
+
+
+def rewrites_page(nasty: str, folder: Path) -> str:
+    """What RLMEC shows, of a model that tries to steer it."""
+    tokens = [Token(nasty, reward=0.1), Token(nasty, edited=True), Token(nasty)]
+    return html.rewrites([Rewritten(nasty, 0, nasty, True, tokens, tokens)], 1)
+
+
+# A surrogate alone is text for a page, and none for the ledger's digests.
+@pytest.mark.parametrize("nasty", [text for text in HOSTILE if text and "\ud800" not in text])
+@pytest.mark.parametrize("page", [board_page, rewrites_page])
+def test_hostile_text_is_text_on_the_other_pages(
+    driver: Any, tmp_path: Path, page: Callable[[str, Path], str], nasty: str
+) -> None:
+    show(driver, page(nasty, tmp_path), tmp_path)
+    assert script(driver, "return window.pwned") is None
+    assert complaints(driver) == []
+    assert requests(driver) == [f"file://{tmp_path}/page.html"]
+    assert script(driver, "return document.querySelectorAll('img, iframe, base, link').length") == 0
+    assert script(driver, "return document.querySelectorAll('script').length") == 1
 
 
 def test_a_script_that_got_in_after_all_would_not_run(driver: Any, tmp_path: Path) -> None:
