@@ -70,5 +70,5 @@ class _Levels:
         end = self.most if reward > 0 else self.least
         if not reward or not end:
             return ""
-        level = min(math.ceil(LEVELS * reward / end), LEVELS)
+        level = math.ceil(min(LEVELS * reward / end, LEVELS))
         return f"{'earns' if reward > 0 else 'loses'} l{level}"

@@ -37,6 +37,12 @@ def test_each_reward_is_marked_by_its_size_and_said() -> None:
     assert "2 of 9 responses" in page.shown
 
 
+def test_a_reward_at_the_end_of_floats_is_marked_like_any_other() -> None:
+    page = parse(rewrites([one("seven", 1.7e308)], 1))
+    marked = [span["class"] for span in page.all("span") if "title" in span]
+    assert marked == ["earns l4", "earns l1"]
+
+
 def test_marks_do_not_rest_on_colour_alone() -> None:
     (style,) = parse(rewrites([one()], 1)).text["style"]
     assert "underline solid" in style and "underline dotted" in style
