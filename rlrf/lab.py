@@ -26,6 +26,7 @@ from rlrf.reward_model.source import Rewarder, open_rewarder
 from rlrf.rlmec.source import RewriterSource, open_rewriter
 from rlrf.run import Run, open_run
 from rlrf.training.fitting import check_reporters
+from rlrf.training.launch import check_launch
 from tasks.plugin import Judge, Task
 
 
@@ -138,6 +139,7 @@ def open_lab(config: Config, out: Path, fresh: bool) -> Iterator[Lab]:
         policy = config.gate.policy or default_policy(metrics)
         check_rules(policy, tools.tasks)
         check_reporters(config.train)
+        check_launch(config.train, config.engine)
         anchor = Checkpoint("M0", models.find(config.model, config.revision))
         judge, feedback_model, rewarder = tools.judge, tools.feedback_model, tools.rewarder
         common = {

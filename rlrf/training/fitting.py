@@ -293,6 +293,7 @@ def run(trainer: Any, *, means: bool = False, first: Callable[[Any], None] | Non
     that accumulated gradients have to be divided. `first` is called before the first step with the
     model as it is trained, in all the processes that train it.
     """
+    import torch
     import transformers
 
     class First(transformers.TrainerCallback):  # type: ignore[misc]
@@ -300,6 +301,8 @@ def run(trainer: Any, *, means: bool = False, first: Callable[[Any], None] | Non
             if first is not None:
                 trainer.model_wrapped.eval()
                 first(trainer.model_wrapped)
+            if shares.rank():  # drops other things out of its share than the main process does
+                torch.manual_seed(trainer.args.seed + shares.rank())
 
     if means:
         trainer.model_accepts_loss_kwargs = False

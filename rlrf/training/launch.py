@@ -85,6 +85,32 @@ def failure(error: BaseException) -> Failure:
     return Failure(kind="unexpected", said=f"{type(error).__name__}: {error}")
 
 
+def check_launch(config: Training, device: Device) -> None:
+    """See that what `config.launch` asks for is here.
+
+    Raises:
+        UserError: it is not.
+    """
+    import torch
+
+    asked = config.launch
+    if asked is None:
+        return
+    if asked.accelerate is not None and not Path(asked.accelerate).is_file():
+        raise UserError(
+            f"There is no file {asked.accelerate}; train.launch.accelerate names one that "
+            "`accelerate config --config_file FILE` writes."
+        )
+    if asked.prefix and shutil.which(asked.prefix[0]) is None:
+        raise UserError(f"train.launch.prefix begins with {asked.prefix[0]}, which is not here.")
+    gpus = 0 if device.device == "cpu" else torch.cuda.device_count()
+    if asked.processes is not None and 0 < gpus < asked.processes:
+        raise UserError(
+            f"train.launch asks for {asked.processes} processes, one a GPU, and there are {gpus} "
+            "GPUs here; start fewer, or name several machines in train.launch.accelerate."
+        )
+
+
 def launch(
     objective: Any,
     lessons: Sequence[Any],
@@ -106,6 +132,33 @@ def launch(
         UserError: a process was killed.
     """
     assert config.launch is not None  # noqa: S101 (whoever calls asks for it)
+    check_launch(config, device)
+    folder = out.resolve() / FOLDER
+    try:
+        job = write_job(
+            objective, lessons, start, config,
+            adapter=adapter, device=device, seed=seed, out=out, logs=logs,
+        )  # fmt: skip
+        code, lines = _run(command(config.launch, folder), folder, job)
+        if code:
+            _raise(folder, code, lines)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_job(
+    objective: Any,
+    lessons: Sequence[Any],
+    start: Checkpoint,
+    config: Training,
+    *,
+    adapter: Adapter | None,
+    device: Device,
+    seed: int,
+    out: Path,
+    logs: Path | None,
+) -> Job:
+    """Leave the job in `FOLDER` of `out`, for the processes that do it."""
     partial = isinstance(objective, functools.partial)
     job = Job(
         objective=objective.func.__name__ if partial else objective.__name__,
@@ -120,15 +173,10 @@ def launch(
         logs=logs and logs.resolve(),
         **(objective.keywords if partial else {}),
     )
-    folder = job.out / FOLDER
-    try:
-        write_jsonl(folder / LESSONS, lessons)
-        write_json(folder / JOB, job)
-        code, lines = _run(command(config.launch, folder), folder, job)
-        if code:
-            _raise(folder, code, lines)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    write_jsonl(out / FOLDER / LESSONS, lessons)
+    # Defaults stay out: one that is 32 for a float comes back as 32.0, which PEFT writes otherwise.
+    write_json(out / FOLDER / JOB, job.model_dump(mode="json", exclude_unset=True))
+    return job
 
 
 def command(launch: Launch, folder: Path) -> list[str]:
