@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import tasks
 from harness.errors import UserError
 from harness.schema import (
     Call,
@@ -46,6 +47,7 @@ EVALUATION, ITEMS, SAMPLES, SCORES = (
     "scores.jsonl",
 )
 GENERATION = "generation.json"
+WITHOUT_ITEMS = ("0.1.0",)  # versions of this program
 PREFERRED_SPLITS = ("test", "gate")
 
 
@@ -262,25 +264,33 @@ def save_generated(generation: Generation, samples: Sequence[Sample], folder: Pa
 def find_generated(generation: Generation, folder: Path) -> list[Sample] | None:
     """What the model answered before: scored in `folder`, or waiting to be; None if nowhere.
 
-    Weights that are not known by their digest may have changed: their answers are not found.
+    Weights that are not known by their digest may have changed: their answers are not found; nor
+    are those that another version of this program generated.
 
     Raises:
         UserError: a file is malformed, or one is not what was written.
     """
     if generation.model.digest is None:
         return None
-    if (folder / EVALUATION).exists():
-        scored = _load_one(folder)
-        if Generation.of(scored.evaluation) == generation:
-            return scored.samples
+    path = folder / EVALUATION
+    if path.exists():
+        evaluation = parse(Evaluation, read_json(path), str(path))
+        if Generation.of(evaluation) == generation:
+            return _load_one(folder).samples
     waiting = _waiting(folder)
-    if (waiting / GENERATION).exists():
-        path = waiting / GENERATION
-        kept = parse(_Generated, read_json(path), str(path))
+    path = waiting / GENERATION
+    if path.exists() and _written_by(found := read_json(path)) == generation.code_version:
+        kept = parse(_Generated, found, str(path))
         if kept.generation == generation:
             _require_unchanged(waiting / SAMPLES, kept.samples_digest, GENERATION)
             return read_records(waiting / SAMPLES, Sample)
     return None
+
+
+def _written_by(found: Any) -> Any:
+    """The version of this program that wrote a generation."""
+    made = found.get("generation") if isinstance(found, dict) else None
+    return made.get("code_version") if isinstance(made, dict) else code_version()
 
 
 def _waiting(folder: Path) -> Path:
@@ -317,11 +327,13 @@ def load(folder: Path) -> dict[str, Scored]:
 def _load_one(folder: Path) -> Scored:
     path = folder / EVALUATION
     evaluation = parse(Evaluation, read_json(path), str(path))
-    items = read_records(folder / ITEMS, Item)
     samples = read_records(folder / SAMPLES, Sample)
     scores = read_records(folder / SCORES, Score)
     _require_unchanged(folder / SAMPLES, evaluation.samples_digest, EVALUATION)
     _require_unchanged(folder / SCORES, evaluation.scores_digest, EVALUATION)
+    if not (folder / ITEMS).exists() and evaluation.code_version in WITHOUT_ITEMS:
+        return Scored(evaluation, samples, scores, _items_of(evaluation, samples, folder))
+    items = read_records(folder / ITEMS, Item)
     try:
         unchanged = dataset_digest(items) == evaluation.dataset_digest
     except ValueError:  # a NaN has no digest, and was never written
@@ -329,6 +341,28 @@ def _load_one(folder: Path) -> Scored:
     if not unchanged:
         raise _changed(folder / ITEMS, EVALUATION)
     return Scored(evaluation, samples, scores, items)
+
+
+def _items_of(evaluation: Evaluation, samples: Sequence[Sample], folder: Path) -> list[Item]:
+    """The items of an evaluation by a version that kept none, as the task still has them.
+
+    Raises:
+        UserError: it has others, or does not have them at hand.
+    """
+    asked = {sample.index for sample in samples}
+    try:
+        at_hand = tasks.load(evaluation.task).items(evaluation.split, None)
+    except UserError:
+        at_hand = []
+    items = [item for item in at_hand if item.index in asked]
+    if dataset_digest(items) != evaluation.dataset_digest:
+        raise UserError(
+            f"{folder} was written by version {evaluation.code_version} of this program, which "
+            f"kept no items, and those of {evaluation.task} are not at hand as they were. Evaluate "
+            f"the model again, or read it with that version: pip install "
+            f"'rlrf-harness=={evaluation.code_version}'."
+        )
+    return _by_index(items)
 
 
 def _require_unchanged(path: Path, written: str, by: str) -> None:

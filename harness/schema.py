@@ -11,7 +11,7 @@ import json
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 SCHEMA_VERSION = 1
 
@@ -19,6 +19,19 @@ MetricKind = Literal["binary", "continuous"]
 Tier = Literal["critical", "guardrail", "advisory"]
 Verdict = Literal["pass", "fail", "inconclusive"]
 FinishReason = Literal["stop", "length"]
+
+
+def _known(version: int) -> int:
+    if version != SCHEMA_VERSION:
+        raise ValueError(
+            f"schema version {version}, and this program reads {SCHEMA_VERSION}; install the "
+            "version of rlrf-harness that wrote it, or make it again"
+        )
+    return version
+
+
+SchemaVersion = Annotated[int, AfterValidator(_known)]
+"""Of what is stored, so that another version's is refused rather than misread."""
 
 
 def canonical_json(value: Any) -> str:
@@ -197,7 +210,7 @@ class Reply(Record):
 class Evaluation(Record):
     """One model on one task: the unit that is gated, recorded and published."""
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: SchemaVersion = SCHEMA_VERSION
     task: str
     task_version: str
     split: str
@@ -320,7 +333,7 @@ class Check(Record):
 class Decision(Record):
     """The gate's verdict: frozen, with its reasons and the digests of all it looked at."""
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: SchemaVersion = SCHEMA_VERSION
     verdict: Verdict
     checks: list[Check]
     reasons: list[str]
@@ -407,7 +420,7 @@ class MergeEntry(Record):
 class Row(Record):
     """One line of a ledger: what was found, chained to the row it follows."""
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: SchemaVersion = SCHEMA_VERSION
     run: str
     entry: Annotated[
         EvaluationEntry

@@ -277,7 +277,8 @@ def parse(model: type[R], value: Any, where: str) -> R:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])[:MAX_FIELD] or "the whole"
-        raise UserError(f"{where}: {field}: {first['msg']}.") from error
+        said = first["msg"].removeprefix("Value error, ")
+        raise UserError(f"{where}: {field}: {said}.") from error
 
 
 def read_records(path: Path, model: type[R]) -> list[R]:

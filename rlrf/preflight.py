@@ -555,7 +555,7 @@ def _run_folder(config: Config, out: Path) -> Said:
     if not (out / IDENTITY).is_file():
         return f"{out} is there", advice
     before: Any = read_json(out / IDENTITY)
-    for name, now in (("config", config.identity), ("code", code_version())):
+    for name, now in (("code", code_version()), ("config", config.identity)):
         if isinstance(before, dict) and before.get(name) != now:
             other = "configuration" if name == "config" else "version of this program"
             raise UserError(

@@ -182,9 +182,8 @@ def _difference(found: Any, common: Mapping[str, Any]) -> str:
     """What the run that was found is another one by."""
     before = found if isinstance(found, dict) else {}
     differs = [name for name in {**common, **before} if before.get(name) != common.get(name)]
-    if differs == ["code"]:
-        return f"version of this program ({before.get('code')}, this is {common['code']})"
-    return " and ".join(name for name in differs if name != "code")
+    said = {"code": f"version of this program ({before.get('code')}, this is {common.get('code')})"}
+    return " and ".join(said.get(name, name) for name in sorted(differs, key=said.__contains__))
 
 
 def _identity(read: Any) -> Any:

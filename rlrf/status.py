@@ -18,6 +18,7 @@ from harness.store import is_in_use, parse, read_json, read_records
 from rlrf.metrics import METRICS, IterationMetrics
 from rlrf.result import RESULT
 from rlrf.run import IDENTITY, MANIFEST, PROGRESS, Manifest
+from rlrf.versions import told_of
 
 State = Literal["never started", "running", "stopped", "finished"]
 
@@ -57,8 +58,13 @@ def status(folder: Path) -> Status:
     """How far the run in `folder` is.
 
     Raises:
-        UserError: a file of it is malformed.
+        UserError: a file of it is malformed, or another version's.
     """
+    with told_of(folder):
+        return _status(folder)
+
+
+def _status(folder: Path) -> Status:
     started = (folder / IDENTITY).is_file()
     state: State = "stopped"
     if is_in_use(folder):

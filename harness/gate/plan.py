@@ -27,6 +27,7 @@ from harness.schema import (
     Policy,
     Record,
     Rule,
+    SchemaVersion,
     Score,
     Tier,
     digest,
@@ -66,7 +67,7 @@ class PlannedRule(Record):
 class Plan(Record):
     """A gate, before the candidate is looked at."""
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: SchemaVersion = SCHEMA_VERSION
     mode: Literal["fixed", "sequential"]
     policy: Policy
     policy_digest: str

@@ -54,8 +54,11 @@ def report(
     judge = [reliability.read(path) for path in findings]
     if run is not None and not (baseline or candidate or name or policy):
         from rlrf.report import report as page_of
+        from rlrf.versions import told_of
 
-        page, place = page_of(run, judge), out or run / "report.html"
+        with told_of(run):
+            page = page_of(run, judge)
+        place = out or run / "report.html"
     elif run is None and baseline and candidate:
         from harness import sides
         from harness.report import compare

@@ -12,7 +12,7 @@ from harness.engines import Engine, Sampling
 from harness.errors import UserError
 from harness.models import check_files, model_digest
 from harness.progress import say
-from harness.schema import Feedback, Record, digest
+from harness.schema import SCHEMA_VERSION, Feedback, Record, SchemaVersion, digest
 from harness.store import parse, read_json
 from rlrf.feedback_model.asking import Asks, Speaker, ask, read
 from rlrf.feedback_model.cases import Subject, subject_of
@@ -31,6 +31,7 @@ class Speaking(Engine, Speaker, Protocol):
 class Manifest(Record):
     """`feedback_model.json` of a trained feedback model: what it was made from, and what it is."""
 
+    schema_version: SchemaVersion = SCHEMA_VERSION
     base: str = Field(description="digest of the model that training started from")
     cases: str = Field(description="digest of the answers that it learned from, in order")
     answers: int

@@ -14,7 +14,7 @@ from pydantic import Field
 from harness.errors import UserError
 from harness.models import model_digest
 from harness.progress import track
-from harness.schema import Record
+from harness.schema import SCHEMA_VERSION, Record, SchemaVersion
 from harness.store import file_digest, new_folder, write_json, write_jsonl
 from rlrf.config import Device
 from rlrf.quiet import quiet
@@ -41,6 +41,7 @@ LOGGED = {
 class Manifest(Record):
     """`reward_model.json` of a trained reward model: what it was made from, and what it is."""
 
+    schema_version: SchemaVersion = SCHEMA_VERSION
     base: str = Field(description="digest of the model that training started from")
     preferences: str = Field(description="digest of the preferences, in order")
     pairs: int
