@@ -296,8 +296,10 @@ class Cluster:
         """Join the cluster and ask for the actors."""
         if self._seats:
             return
-        # Before Ray is loaded: nothing is reported to its makers.
+        # Before Ray is loaded: nothing is reported to its makers; and of a cluster that is started
+        # here, the actors are as nice as this process, not nicer than everything else.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_worker_niceness", "0")
         import ray
         import ray._private.worker
 
@@ -312,7 +314,7 @@ class Cluster:
                         logging_level="ERROR",
                         **({} if self._address else local),
                     )
-            except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            except Exception as error:  # of many kinds, bare ones among them
                 said = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
                 raise UserError(
                     f"There is no Ray cluster to be had at {self._address or 'this machine'} "
@@ -403,7 +405,8 @@ class Cluster:
             UserError: the last place is given up.
         """
         where = f"engine {seat.number}" + (f" on {seat.node}" if seat.node else "")
-        say(f"{where} was lost ({error}); {responses} responses that it had under way are repeated")
+        repeated = f"; {responses} responses that it had under way are repeated"
+        say(f"{where} was lost ({error})" + (repeated if responses else ""))
         self._vacate(seat)
         seat.lost += 1
         if seat.lost < TRIES:
@@ -502,7 +505,7 @@ def _get(ref: Any) -> Any:
         LostError: it is gone; anything else is what it raised.
     """
     import ray
-    from ray.exceptions import RayActorError, RayError, RayTaskError
+    from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
 
     try:
         return ray.get(ref)
@@ -511,6 +514,8 @@ def _get(ref: Any) -> Any:
         if isinstance(error.cause, UserError):
             raise error.cause from None
         raise error.cause from error
+    except ActorUnavailableError:
+        raise LostError("its node does not answer") from None
     except RayError as error:
         last = str(error).strip().splitlines()[-1]
         if isinstance(error, RayActorError) and error.actor_init_failed:

@@ -19,6 +19,7 @@ from harness.errors import UserError
 from harness.kept import Kept
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_worker_niceness", "0")  # else engines starve where tests share cores
 ray = pytest.importorskip("ray", reason="Ray is not installed")
 pytestmark = pytest.mark.slow
 

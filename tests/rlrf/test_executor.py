@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -23,11 +24,13 @@ from rlrf.config import Config
 from rlrf.loop import train
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_worker_niceness", "0")  # else engines starve where tests share cores
 pytest.importorskip("ray", reason="Ray is not installed")
 
 TESTS = Path(__file__).parent
 IN_FLIGHT = 2
-PART = 16  # responses, in place of `kept.AT_A_TIME`
+TRIES = 5  # to start a node
+PART = 8  # responses, in place of `kept.AT_A_TIME`
 SIZES = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
 
 
@@ -38,7 +41,7 @@ def config(model: Path, **executor: Any) -> Config:
             "model": str(model),
             "iterations": 1,
             "tasks": [{"name": "toy_letters", "prompts": 40}],
-            "explore": {"n": 16},
+            "explore": {"n": 8},
             "reflect": {"m": 1},
             "pairs": {"threshold": 0.05},
             "train": {"learning_rate": 2e-2, "batch_size": 8, "max_length": 200, "epochs": 1},
@@ -110,18 +113,24 @@ def nodes() -> Iterator[Any]:
     """A cluster whose head has no CPU for engines; a test adds nodes that have."""
     from ray.cluster_utils import Cluster
 
-    found = Cluster(initialize_head=True, head_node_args=SIZES | {"num_cpus": 0})
+    found = Cluster()
+    add_node(found, num_cpus=0)
     yield found
     found.shutdown()
 
 
-def raylet(node: Any) -> psutil.Process:
-    return psutil.Process(node.all_processes["raylet"][0].process.pid)
+def add_node(nodes: Any, num_cpus: int = 1) -> Any:
+    """A node more; Ray gives up on one that is not there in 30 seconds, as on a busy machine."""
+    for _ in range(TRIES):
+        with contextlib.suppress(Exception):
+            return nodes.add_node(num_cpus=num_cpus, **SIZES)
+    return nodes.add_node(num_cpus=num_cpus, **SIZES)
 
 
 def engines_on(node: Any) -> list[psutil.Process]:
     """The actors of a node."""
-    running = raylet(node).children(recursive=True)
+    raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+    running = raylet.children(recursive=True)
     return [one for one in running if one.name().startswith("ray::Host")]
 
 
@@ -135,14 +144,14 @@ def test_a_run_on_nodes_of_which_one_is_killed_is_a_run_in_this_process(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "cluster"
-    doomed = nodes.add_node(num_cpus=1, **SIZES)
+    doomed = add_node(nodes)
     added = []
 
     def kill() -> None:
         # It is the only node with room, so that it is at work when the first part comes.
         until(lambda: parts(out))
-        raylet(doomed).kill()
-        added.extend(nodes.add_node(num_cpus=1, **SIZES) for _ in range(2))
+        nodes.remove_node(doomed, allow_graceful=False)
+        added.extend(add_node(nodes) for _ in range(2))
 
     killer = threading.Thread(target=kill)
     killer.start()
@@ -157,7 +166,7 @@ def test_a_run_on_nodes_of_which_one_is_killed_is_a_run_in_this_process(
     assert "1 of 2 engines have room so far" in said
     repeated = int(said.split(" responses that it had under way are repeated")[0].split()[-1])
     assert 0 < repeated <= IN_FLIGHT * PART
-    assert "explore toy_letters: 640 responses in" in said
+    assert "explore toy_letters: 320 responses in" in said
     until(lambda: not any(engines_on(node) for node in added))
     for node in added:
         nodes.remove_node(node)
@@ -168,7 +177,7 @@ def test_a_run_on_nodes_of_which_one_is_killed_is_a_run_in_this_process(
 def test_a_killed_run_goes_on_and_a_stopped_one_leaves_no_engine(
     local: dict[str, bytes], nodes: Any, tiny_model: Path, tmp_path: Path
 ) -> None:
-    added = [nodes.add_node(num_cpus=1, **SIZES) for _ in range(2)]
+    added = [add_node(nodes) for _ in range(2)]
     out = tmp_path / "cluster"
     executor = {"kind": "ray", "address": nodes.address, "engines": 2, "in_flight": IN_FLIGHT}
 
@@ -182,16 +191,16 @@ def test_a_killed_run_goes_on_and_a_stopped_one_leaves_no_engine(
     second = start(tiny_model, out, executor)
     until(lambda: len(parts(out)) > len(there) or second.poll() is not None)
     second.terminate()
-    _, err = second.communicate(timeout=300)
+    stdout, err = second.communicate(timeout=300)
     assert second.returncode == 143, err
+    assert stdout == ""  # Ray's words neither
     assert err.splitlines()[-1].startswith("Terminated. Nothing half done was kept")
     assert {path: path.read_bytes() for path in there} == there
     until(lambda: not any(engines_on(node) for node in added))
 
-    third = start(tiny_model, out, executor)
-    stdout, err = third.communicate(timeout=300)
-    assert third.returncode == 0, err
-    assert stdout == ""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kept, "AT_A_TIME", PART)
+        train(config(tiny_model, **executor), out)
     assert contents(out) == local
     until(lambda: not any(engines_on(node) for node in added))
     for node in added:
