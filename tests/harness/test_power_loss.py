@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import unsynced
 from boards import run_once
 
 import tasks
+from harness.evaluate import evaluate
 from harness.leaderboard import Board
 from harness.schema import Message
 from harness.store import LOCK, TEMPORARY, new_folder, write_bytes, write_jsonl
+from rlrf import cli
 from rlrf.run import PROGRESS, open_run
 
 GREETINGS = [Message(role="user", content="hello"), Message(role="user", content="again")]
@@ -98,3 +101,33 @@ def test_a_ledger_goes_on_after_a_power_loss(
         last += 1
     # The power goes after the end: no row that was acknowledged is lost.
     assert files(tmp_path / str(last)) == files(tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("eager", [False, True], ids=["least", "eager"])
+def test_evaluations_scored_and_added_to_a_board_are_the_same_after_a_power_loss(
+    tmp_path: Path, model_folder: Path, engine: Any, eager: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.kept.AT_A_TIME", 2)  # an answer is kept after every second one
+
+    def act(root: Path) -> None:
+        evaluate(engine, ["mini_gsm8k"], limit=4, max_tokens=4, out=root / "made")
+        made, scored, board = (str(root / name) for name in ("made/mini_gsm8k", "scored", "board"))
+        for words in (
+            ["score", "mini_gsm8k", made, "--out", scored],
+            ["board", "add", board, scored, "--name", "scored"],
+        ):
+            assert cli.run(words) == 0
+
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    act(whole)
+    last = 1
+    while unsynced.survive(tmp_path / str(last), act, eager=eager, last=last):
+        act(tmp_path / str(last))
+        assert files(tmp_path / str(last)) == files(whole), f"power went at fsync {last}"
+        last += 1
+    assert last > 40
+    # After the end nothing is lost; what was deleted last may be there again.
+    assert files(whole).items() <= files(tmp_path / str(last)).items()
