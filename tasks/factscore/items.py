@@ -11,6 +11,7 @@ from harness.schema import Item
 from harness.store import read_jsonl
 from tasks.splits import check_apart, check_split, fold, halves
 
+MAX_BYTES = 16 * 1024 * 1024  # of a list of names
 LIST = "prompt_entities.txt"
 UNLABELED = (f"unlabeled/{LIST}", "unlabeled_entities_500.txt")
 TRAIN = ("train.txt", "train.jsonl")
@@ -83,8 +84,12 @@ def _names(path: Path) -> list[str]:
     if path.suffix == ".jsonl":
         lines = [_entity(row, f"{path}, line {number}") for number, row in read_jsonl(path)]
     else:
+        with open(path, "rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise UserError(f"{path} is larger than {MAX_BYTES:,} bytes; a name a line is expected.")
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = content.decode().splitlines()
         except UnicodeDecodeError as error:
             raise UserError(f"{path} is not a list of names: it is not UTF-8 text.") from error
     entities = [line.strip() for line in lines if line.strip()]

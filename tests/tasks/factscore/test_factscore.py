@@ -18,7 +18,7 @@ from tasks.factscore import TASKS
 from tasks.factscore.abstention import abstains
 from tasks.factscore.facts import Fact
 from tasks.factscore.feedback import feedback
-from tasks.factscore.items import items
+from tasks.factscore.items import MAX_BYTES, items
 from tasks.factscore.scoring import facts_score, score, unverified_score
 
 YAML = Path(tasks.__file__).parent / "factscore" / "factscore.yaml"
@@ -226,6 +226,9 @@ def test_unfit_lists_are_named(tmp_path: Path) -> None:
         items("test", names)
     names.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="not UTF-8"):
+        items("test", names)
+    names.write_bytes(b"a" * (MAX_BYTES + 1))
+    with pytest.raises(UserError, match="larger than 16,777,216 bytes"):
         items("test", names)
 
 
