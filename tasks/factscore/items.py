@@ -87,7 +87,7 @@ def _names(path: Path) -> list[str]:
         with open(path, "rb") as file:
             content = file.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
-            raise UserError(f"{path} is larger than {MAX_BYTES:,} bytes; a name a line is expected.")
+            raise UserError(f"{path} is larger than {MAX_BYTES:,} bytes; names are expected.")
         try:
             lines = content.decode().splitlines()
         except UnicodeDecodeError as error:

@@ -422,8 +422,8 @@ def factscore_decomposer(data: bytes) -> None:
 
 @parser
 def factscore_verdict(data: bytes) -> None:
-    said, failure = texts(data, 2)
-    found = verdict(Reply(text=said, failure=failure))
+    said, failure, statement = texts(data, 3)
+    found = verdict(Reply(text=said, failure=failure), statement)
     assert (found.supported is None) == bool(found.failure)
 
 

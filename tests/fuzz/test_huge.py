@@ -1,0 +1,36 @@
+"""A line of 100 MB is refused or cut, within a limit of memory, wherever it stands."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HUGE = Path(__file__).with_name("huge.py")
+GROWTH = 1.25 * 1024**3  # bytes
+# One parser for each way of reading files; `bench/fuzz.py --huge` takes them all.
+READERS = [
+    "store_jsonl",
+    "store_json",
+    "yaml_run",
+    "factscore_items",
+    "ledger",
+    "run_folder",
+    "kept_parts",
+    "reference_logps",
+    "judge_cache",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parser", READERS)
+def test_a_line_of_100_mb_is_read_in_bounded_memory(parser: str) -> None:
+    command = [sys.executable, str(HUGE), parser, "an open string", "empty lists", "packed"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(found) >= 3
+    assert all(grown < GROWTH for *_, grown in found)
