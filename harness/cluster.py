@@ -5,8 +5,9 @@ on nothing but its prompt, its number and the seed, so that it does not matter w
 what an actor had under way when it was lost goes to others, and is the same.
 
 Nothing but prompts, completions and names of folders travels. Weights are read by each node itself,
-so that model folders lie where all nodes see them, under one path. A judge behind a server stays
-with the process that runs the loop, which asks it concurrently, under one budget and one cache.
+so that model folders lie where all nodes see them, under one path. Judging stays with the process
+that runs the loop: it asks a server concurrently, under one budget and one cache, and what asks
+nobody is scored at hundreds of answers a second.
 
 Ray is the extra `rlrf-harness[ray]`, and is used by this module alone.
 """
@@ -438,7 +439,6 @@ class ClusterEngine:
     Args:
         tokenizer: that of the model.
         folders: where the model lies, seen by all nodes.
-        model_id: what readers of an evaluation are told; None: what the actors say.
 
     Raises:
         UserError: as `Cluster.load`.
@@ -451,11 +451,10 @@ class ClusterEngine:
         *,
         tokenizer: Any,
         folders: Sequence[Path],
-        model_id: str | None = None,
     ) -> None:
         model = cluster.load(what, folders)
         self.name = model.name
-        self.model_id = model_id or model.model_id
+        self.model_id = model.model_id
         self.model_digest = model.model_digest
         self.context = model.context
         self.tokenizer = tokenizer
