@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import make_model
 
 from harness.engines.hf import HFEngine
 from harness.errors import UserError
@@ -19,6 +18,7 @@ from harness.schema import Message
 from rlrf.checkpoint import Checkpoint
 from rlrf.config import Device
 from rlrf.training import fitting
+from tests.harness.conftest import make_model
 
 ROOT = Path(__file__).parents[2]
 EVIL = "from pathlib import Path\nPath({out!r}).write_text('this ran')\n"
