@@ -223,6 +223,7 @@ class Soak:
             SystemExit: a command failed, or made other bytes than when it was left alone.
         """
         wholes = {name: self.undisturbed(name) for name in stories}
+        in_a_run = min(IN_A_RUN, -(-most // len(stories)))
         kills: Counter[str] = Counter()  # by where they hit
         runs: Counter[str] = Counter()
         needed: Counter[str] = Counter()
@@ -231,7 +232,7 @@ class Soak:
             name = stories[runs.total() % len(stories)]
             whole, folder = wholes[name], self.root / f"{name}_{runs[name]}"
             before, left = kills.total(), 1.0
-            while kills.total() < min(most, before + IN_A_RUN):
+            while kills.total() < min(most, before + in_a_run):
                 share = left * self.dice.random()
                 place = self.attempt(folder, name, self.draw(whole, share))
                 if place is None:

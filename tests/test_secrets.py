@@ -17,10 +17,8 @@ from pathlib import Path
 import pytest
 
 from rlrf.quickstart import seed_policy
+from tests.harness.judge.faulty import Act, Asked, FaultyServer, completion
 
-sys.path.insert(0, str(Path(__file__).parent / "harness" / "judge"))
-
-from faulty import Act, Asked, FaultyServer, completion
 
 PLANTED = {
     "JUDGE_KEY": "sk-judge/Zebra+4f9a2e71==",
