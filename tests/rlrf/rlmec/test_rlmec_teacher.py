@@ -63,8 +63,8 @@ def test_steps_are_lines_or_the_sentences_of_one(text, found):
 @pytest.mark.parametrize("blank", [" ", "\n", " \n", "a ", "a.", "\n\t"])
 def test_steps_are_found_in_linear_time(blank):
     text = blank * 200_000
-    for given in (text, f"a.{text}", f"{text}a", f"a\n{text}\nb"):
-        assert "".join(steps(given)) == (given if given.strip() else "")
+    for told in (text, f"a.{text}", f"{text}a", f"a\n{text}\nb"):
+        assert "".join(steps(told)) == (told if told.strip() else "")
 
 
 @given(st.text(alphabet="ab .!?\n\t", max_size=40))
