@@ -6,6 +6,7 @@ on a CPU, where a step costs what its rows cost.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -76,7 +77,7 @@ class Decoding:
         self,
         engine: HFEngine,
         prompts: Sequence[str],
-        ids: Sequence[list[int]],
+        ids: Sequence[array[int]],
         sampling: Sampling,
         finish: Callable[[Row, Answer], None],
     ) -> None:
@@ -155,7 +156,7 @@ class Decoding:
         return shared, torch.cat(logits)
 
     def _read(
-        self, ids: Sequence[list[int]], cache: DynamicCache, known: int
+        self, ids: Sequence[array[int]], cache: DynamicCache, known: int
     ) -> tuple[list[Stretch], torch.Tensor]:
         """Read `ids` after the `known` columns of `cache`: their columns, their next logits."""
         _, logits = self._forward(ids, cache, known)
@@ -169,7 +170,7 @@ class Decoding:
         return Repeated(cache, mask, owner), logits
 
     def _forward(
-        self, ids: Sequence[list[int]], cache: DynamicCache, known: int
+        self, ids: Sequence[array[int]], cache: DynamicCache, known: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Read `ids`, padded on the left, into `cache`: its columns' mask, the next logits."""
         width = max(map(len, ids))

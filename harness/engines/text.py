@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,13 +60,13 @@ def encode(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer.encode(text))
 
 
-def encode_all(tokenizer: Any, prompts: Sequence[str], room: int) -> list[list[int]]:
+def encode_all(tokenizer: Any, prompts: Sequence[str], room: int) -> list[array[int]]:
     """Token ids of each prompt, at most `room`, at least one; what is too long loses its beginning,
     with a warning."""
-    known: dict[str, list[int]] = {}
+    known: dict[str, array[int]] = {}  # four bytes a token: all prompts are held at a time
     for prompt in prompts:
         if prompt not in known:
-            known[prompt] = encode(tokenizer, prompt) or [_start(tokenizer)]
+            known[prompt] = array("i", encode(tokenizer, prompt) or [_start(tokenizer)])
     cut = sum(len(ids) > room for ids in known.values())
     if cut:
         say(

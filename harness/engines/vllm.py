@@ -166,7 +166,7 @@ class VLLMEngine:
                         output_kind=RequestOutputKind.FINAL_ONLY,
                     )
                     waiting[f"{p}/{j}"] = p, j
-                    asked = {"prompt_token_ids": ids[p]}
+                    asked = {"prompt_token_ids": list(ids[p])}
                     engine.add_request(f"{p}/{j}", asked, params, lora_request=self._lora)
             while waiting:
                 for output in engine.step():
