@@ -216,7 +216,7 @@ def test_a_process_that_is_killed_ends_them_all_with_a_sentence(start, tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("asked", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("asked", [signal.SIGKILL, signal.SIGINT])
 def test_nobody_is_left_behind(tiny_model, tmp_path, asked):
     settings = {"batch_size": 8, "max_length": 100, "epochs": 10_000} | TWO
     whole = {"model": str(tiny_model), "tasks": [{"name": "mini_gsm8k"}], "train": settings}
@@ -235,7 +235,7 @@ def test_nobody_is_left_behind(tiny_model, tmp_path, asked):
     process.send_signal(asked)
     process.communicate(timeout=60)
     if asked != signal.SIGKILL:
-        assert process.returncode in (130, 143)
+        assert process.returncode == 130
         assert taking_part(tmp_path) == [] and not list(tmp_path.glob(".out.*"))
     else:
         psutil.wait_procs(there, timeout=60)
