@@ -10,6 +10,7 @@ import re
 from typing import Literal
 
 from harness.errors import UserError
+from tasks.factscore.reading import MAX_TEXT
 
 Rules = Literal["generic", "search"]
 
@@ -39,7 +40,7 @@ def abstains(response: str, rules: Rules = "generic") -> bool:
     Raises:
         UserError: there is no such rule set.
     """
-    text = response.strip()
+    text = response.strip()[:MAX_TEXT]
     if rules == "generic":
         return not text or bool(_APOLOGY.match(text) or _ASKS_FOR_MORE.search(text))
     if rules == "search":

@@ -16,6 +16,7 @@ from fractions import Fraction
 
 from tasks.gsm8k.arithmetic import NUMERAL, evaluate, plain, show
 
+MAX_TEXT = 200_000  # characters read of a response, its last
 SPAN = 200  # characters read after a marker
 LOOKBACK = 400  # characters read before the last digit, when no marker is found
 MAX_MARKERS = 20  # of a kind, from the last; a flood of markers is not read further
@@ -100,6 +101,7 @@ _UNANSWERABLE = re.compile(
 
 def extract(response: str) -> Answer | None:
     """The final answer of a response, or None where it states no number and no refusal."""
+    response = response[-MAX_TEXT:]
     for name, marker in _MARKERS:
         for start in _last_starts(marker, response):
             if answer := _after(name, response, start):

@@ -235,3 +235,9 @@ def test_any_response_is_read(response: str) -> None:
     answer = extract(response)
     assert isinstance(matches(answer, "9"), bool)
     assert matches(answer, "None") in (False, True)
+
+
+def test_of_an_answer_without_end_the_end_is_read() -> None:
+    found = extract("#### 17\n" + "the answer is 5 " * 1_000_000 + "#### 18")
+    assert found is not None and found.text == "18" and found.found_by == "####"
+    assert extract("#### 17" + "x" * 10_000_000) is None
