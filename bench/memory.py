@@ -3,7 +3,7 @@
     python bench/memory.py --out memory.json
 
 Each figure is the peak of a process of its own that loads the shipped policy and then explores so
-many prompts, eight answers each, or evaluates the model on so many items through lm-eval, 256
+many prompts, eight answers each, or evaluates the model on so many items through lm-eval, 64
 answers at a time. What may grow is the records: questions and answers as text.
 """
 
@@ -29,7 +29,7 @@ from rlrf.explore import explore
 from rlrf.quickstart import seed_policy
 
 COUNTS = (64, 512, 4000)  # as many as two tasks have to train on
-AT_A_TIME = 256  # answers
+AT_A_TIME = 64  # answers: batches are full with the fewest prompts
 TOKENS = 4  # of an answer, at most
 N = 8
 TASKS = ("mini_factscore", "mini_gsm8k")

@@ -68,7 +68,7 @@ class Side:
         sys.exit(f"{self._process.args} ended early: {self._log.read()[-2000:]}")
 
     def close(self) -> None:
-        self._process.communicate(timeout=60)
+        self._process.communicate(timeout=300)
 
 
 def serve(kind: str, model: str) -> None:
