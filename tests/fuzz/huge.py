@@ -1,18 +1,18 @@
-"""One parser and lines of 100 MB, in a process whose address space is limited.
+"""Parsers and lines of 100 MB, in a process whose address space is limited.
 
-    python tests/fuzz/huge.py store_jsonl
+    python tests/fuzz/huge.py store_jsonl ledger --lines packed
 
 The process ends with exit status 0 when everything was refused, or read, within the limit. For each
-line it prints its name, the seconds of CPU and the bytes by which the largest resident size grew.
+line it prints parser, line, seconds of CPU and the bytes by which the largest resident size grew.
 """
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import json
 import logging
 import resource
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -50,23 +50,28 @@ def status(field: str) -> int:
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
-def main(parser: str, names: list[str]) -> None:
+def main() -> None:
+    told = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    told.add_argument("parsers", nargs="+", choices=sorted(PARSERS))
+    told.add_argument("--lines", nargs="+", choices=LINES, default=list(LINES))
+    given = told.parse_args()
     logging.disable()
     warnings.simplefilter("ignore")
-    for data in material.whole()[parser]:
-        PARSERS[parser](data)  # what is imported late is no part of what a line takes
-    for name in names or LINES:
+    for parser in given.parsers:
+        for data in material.whole()[parser]:
+            PARSERS[parser](data)  # what is imported late is no part of what a line takes
+    limit = status("VmSize") + ROOM
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    for name in given.lines:
         line = LINES[name]()
-        limit = status("VmSize") + ROOM
-        resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
-        for data in inputs(parser, line):
-            Path("/proc/self/clear_refs").write_text("5")
-            before, started = status("VmRSS"), time.process_time()
-            PARSERS[parser](data)
-            seconds, grown = time.process_time() - started, status("VmHWM") - before
-            print(json.dumps([parser, name, round(seconds, 2), grown]), flush=True)
-        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
+        for parser in given.parsers:
+            for data in inputs(parser, line):
+                Path("/proc/self/clear_refs").write_text("5")
+                before, started = status("VmRSS"), time.process_time()
+                PARSERS[parser](data)
+                seconds, grown = time.process_time() - started, status("VmHWM") - before
+                print(json.dumps([parser, name, round(seconds, 2), grown]), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:])
+    main()

@@ -206,7 +206,10 @@ def whole() -> dict[str, list[bytes]]:
             b'{"error": {"message": "too long"}}',
         ],
         "wire_retry_after": [b"3", b"0.5", b"Sun, 06 Nov 1994 08:49:37 GMT"],
-        "factscore_verdict": [b"The statement is True.", b"False" + SPLIT + b"cut short"],
+        "factscore_verdict": [
+            b"The statement is True.",
+            b"False" + SPLIT + b"cut" + SPLIT + b"So.",
+        ],
         "engine_reply": [
             json.dumps({"choices": [choice], "usage": usage}).encode(),
             b'{"choices": [{"message": {"content": null}, "finish_reason": "length"}]}',

@@ -109,7 +109,8 @@ def test_spend_is_counted_on_by_the_next_process_and_a_damaged_bill_begins_anew(
             progress.used("j", {"calls": 1})
         assert status(tmp_path).spend["j"].calls == expected
     assert status(tmp_path).spend["j"].failures == {"no": 2}
-    for damaged in ('{"j": {"calls": NaN}}', '{"j": 3}', "[", '{"j": {"calls": -1}}'):
+    beyond = f'{{"j": {{"calls": {10**400}}}}}'
+    for damaged in ('{"j": {"calls": NaN}}', '{"j": 3}', "[", '{"j": {"calls": -1}}', beyond):
         (tmp_path / progress.BILL).write_text(damaged)
         assert status(tmp_path).spend == {}
 

@@ -24,6 +24,13 @@ def test_a_run_that_was_never_started(tmp_path: Path) -> None:
     assert "no run yet" in told(tmp_path / "run")
 
 
+def test_what_a_run_says_of_itself_steers_no_terminal(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    told_by = {"pid": 1, "host": "h", "since": 1.0, "at": 1.0, "stage": "\x1b[2J\u202e"}
+    (tmp_path / PROGRESS).write_text(json.dumps(told_by))
+    assert "killed in ⟨U+001B⟩[2J⟨U+202E⟩" in told(tmp_path)
+
+
 def test_a_run_at_each_of_its_moments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "PUBLISH_EVERY_SECONDS", 0.0)
     folder = tmp_path / "run"
