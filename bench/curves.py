@@ -137,6 +137,9 @@ def scaled(axis: Any, values: tuple[float, ...], label: str) -> None:
     axis.set_xticks(values, [f"{value:,g}" for value in values])
     axis.xaxis.set_minor_formatter(NullFormatter())
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.yaxis.set_minor_formatter(
+        FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
+    )
 
 
 @quiet()

