@@ -32,7 +32,7 @@ from harness.stats.power import chance, items_needed
 from harness.store import is_in_use, read_json
 from rlrf.artefacts import open_artefacts
 from rlrf.checkpoint import Engines
-from rlrf.config import Config, Launch, load
+from rlrf.config import Config, load
 from rlrf.doctor import GIB, Finding
 from rlrf.explore import pick, sampling_for
 from rlrf.lab import check_rules, open_feedback_model
@@ -40,6 +40,7 @@ from rlrf.reward_model.source import open_rewarder
 from rlrf.rlmec.source import open_rewriter
 from rlrf.run import IDENTITY
 from rlrf.training.fitting import check_reporters
+from rlrf.training.launch import check_launch
 from tasks.plugin import Task
 
 Said = str | tuple[str, str]
@@ -497,26 +498,13 @@ def _artefacts(url: str) -> Said:
 
 def _training(config: Config) -> Said:
     check_reporters(config.train)
+    check_launch(config.train, config.engine)
     launch = config.train.launch
-    return "in this process" if launch is None else _launch(config, launch)
-
-
-def _launch(config: Config, launch: Launch) -> Said:
-    import torch
-
-    if launch.prefix and shutil.which(launch.prefix[0]) is None:
-        raise UserError(f"train.launch.prefix starts with {launch.prefix[0]}, which is not here.")
+    if launch is None:
+        return "in this process"
     if launch.accelerate is not None:
-        if not Path(launch.accelerate).is_file():
-            raise UserError(f"train.launch.accelerate names {launch.accelerate}: no such file.")
         return f"accelerate launch, as {launch.accelerate} says"
-    gpus, processes = torch.cuda.device_count(), launch.processes or 1
-    if config.engine.device != "cpu" and 0 < gpus < processes:
-        raise UserError(
-            f"train.launch.processes is {processes}, and there are {gpus} GPUs here: each process "
-            "needs one."
-        )
-    return f"{processes} processes, {launch.strategy}, on {gpus or 'no'} GPUs"
+    return f"{launch.processes} processes, {launch.strategy}"
 
 
 def _executor(config: Config) -> Said:
