@@ -170,7 +170,7 @@ def test_a_model_that_is_spoiled(model, write, look, case):
         (
             {"train": {"launch": {"accelerate": "nowhere.yaml"}}},
             "training",
-            "no such file",
+            "There is no file",
         ),
         (
             {"train": {"launch": {"processes": 2, "prefix": ["no-such-srun"]}}},
