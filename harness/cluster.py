@@ -25,6 +25,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -37,6 +38,7 @@ from harness.progress import say
 from harness.schema import Message, Record
 
 TRIES = 3  # engines that a part, or a place for an engine, may lose before it is given up
+SLICE = 0.5  # seconds after which a wait that was given up ends
 LOOK = 1.0  # seconds between two looks at whether the cluster has found room
 LOOK_FOR = 10.0  # seconds that the cluster's address has to answer
 LEAVE = 20.0  # seconds that actors have to close what they opened
@@ -258,16 +260,13 @@ class Cluster:
 
     def release(self) -> None:
         """Let the actors give back the memory of what they have loaded; returns when they have."""
-        import ray
-
         asked = []
         for seat in self._seats:
             seat.ready = False
             if seat.node is not None:
                 seat.opening = None
                 asked.append(seat.actor.release.remote())
-        if asked:
-            ray.wait(asked, num_returns=len(asked))
+        _wait(asked, len(asked))
         self._using = self._model = None
 
     def close(self) -> None:
@@ -278,8 +277,7 @@ class Cluster:
 
         idle = [seat for seat in self._seats if seat.node is not None and seat.opening is None]
         closed = [seat.actor.close.remote() for seat in idle]
-        if closed:
-            ray.wait(closed, num_returns=len(closed), timeout=LEAVE)
+        _wait(closed, len(closed), timeout=LEAVE)
         for seat in self._seats:
             if seat.actor is not None:
                 ray.kill(seat.actor)
@@ -360,13 +358,11 @@ class Cluster:
         Raises:
             UserError: no engine is left, or there is no room for one.
         """
-        import ray
-
         until = time.monotonic() + self._wait
         while True:
             opening = {seat.opening: seat for seat in self._seats if seat.opening is not None}
             is_placed = any(seat.node is not None for seat in self._seats)
-            done, _ = ray.wait([*refs, *opening], timeout=None if is_placed or refs else LOOK)
+            done = _wait([*refs, *opening], timeout=None if is_placed or refs else LOOK)
             for ref in done:
                 if ref in opening:
                     self._opened(opening[ref])
@@ -495,6 +491,40 @@ class ClusterEngine:
 
 class LostError(Exception):
     """An actor, or its node, is gone."""
+
+
+def _wait(refs: Sequence[Any], count: int = 1, timeout: float | None = None) -> list[Any]:
+    """Those of `refs` that are done, when `count` are, or fewer after `timeout` seconds.
+
+    In a thread of its own: in the main one Ray makes an end of the process of its own out of the
+    exception by which a signal stops the program.
+    """
+    import ray
+
+    found: Future[list[Any]] = Future()
+    given_up = threading.Event()
+    until = None if timeout is None else time.monotonic() + timeout
+
+    def wait() -> None:
+        try:
+            done: list[Any] = []
+            while len(done) < count and not given_up.is_set():
+                done, _ = ray.wait(list(refs), num_returns=count, timeout=SLICE)
+                if until is not None and time.monotonic() > until:
+                    break
+            found.set_result(done)
+        except BaseException as error:
+            found.set_exception(error)
+
+    if not refs:
+        return []
+    waiting = threading.Thread(target=wait, daemon=True)
+    waiting.start()
+    try:
+        return found.result()
+    finally:
+        given_up.set()
+        waiting.join()
 
 
 def _get(ref: Any) -> Any:
