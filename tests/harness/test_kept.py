@@ -49,6 +49,18 @@ def test_what_was_generated_is_not_generated_again(engine: Any, tmp_path: Path) 
     assert sorted(p for part in first.asked + second.asked for p in part) == sorted(PROMPTS)
 
 
+def test_what_was_generated_is_found_by_who_cuts_other_parts(
+    engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = Dying(engine, 2), Dying(engine, 9)
+    with pytest.raises(KeyboardInterrupt):
+        Kept(first, tmp_path).generate(PROMPTS, SAMPLING)
+    monkeypatch.setattr(kept, "AT_A_TIME", 4)  # six parts, four of them in the two there are
+    found = Kept(second, tmp_path).generate(PROMPTS, SAMPLING)
+    assert found == engine.generate(PROMPTS, SAMPLING)
+    assert len(second.asked) == 2
+
+
 @pytest.mark.parametrize("change", ["seed", "model", "unknown"])
 def test_answers_to_something_else_are_not_taken(engine: Any, tmp_path: Path, change: str) -> None:
     one = Dying(engine, 9)
