@@ -19,7 +19,6 @@ import pytest
 from rlrf.quickstart import seed_policy
 from tests.harness.judge.faulty import Act, Asked, FaultyServer, completion
 
-
 PLANTED = {
     "JUDGE_KEY": "sk-judge/Zebra+4f9a2e71==",
     "SERVER_KEY": "sk-server-Quagga-77ab01c3",

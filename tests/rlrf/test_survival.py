@@ -26,7 +26,7 @@ ALONE = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "RLRF_LOG": 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_commands_killed_at_random_moments_end_with_the_same_bytes(tmp_path: Path) -> None:
     command = [sys.executable, ROOT / "bench" / "soak.py", "--kills", "6", "--out", "soak.json"]
     done = subprocess.run(
