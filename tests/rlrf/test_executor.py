@@ -165,7 +165,7 @@ def test_a_run_on_nodes_of_which_one_is_killed_is_a_run_in_this_process(
     killer.join()
     assert contents(out) == local
     said = capsys.readouterr().err
-    assert said.count(" was lost (") == 1
+    assert said.count(" responses that it had under way are repeated") == 1
     repeated = int(said.split(" responses that it had under way are repeated")[0].split()[-1])
     assert 0 < repeated <= IN_FLIGHT * PART
     assert "explore toy_letters: 320 responses in" in said
