@@ -7,6 +7,7 @@ UTF-8; where a parser takes several texts or files, a `SPLIT` lies between them.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import hashlib
@@ -135,9 +136,11 @@ def parts(data: bytes, count: int) -> list[bytes]:
 
 @functools.cache
 def room() -> Path:
-    """A folder in memory, where there is such a thing."""
+    """A folder in memory, where there is such a thing; it goes with the process."""
     memory = Path("/dev/shm")
-    return Path(tempfile.mkdtemp(prefix="fuzz-", dir=memory if memory.is_dir() else None))
+    folder = Path(tempfile.mkdtemp(prefix="fuzz-", dir=memory if memory.is_dir() else None))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 @contextlib.contextmanager
