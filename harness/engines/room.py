@@ -13,13 +13,18 @@ COPIES = 6  # of a row's logits while a token is chosen, as float32
 
 
 def rows_that_fit(model: Any, device: torch.device, columns: int, scored: int = 1) -> int:
-    """How many rows of `columns` tokens, with logits for `scored` of them, fit on `device`."""
+    """How many rows of `columns` tokens, with logits for `scored` of them, fit on `device`.
+
+    A power of two, as sums are rounded by how many rows there are: a little more or less memory
+    free than the time before is to change no sample.
+    """
     config = model.config.get_text_config(decoder=True)
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     past = 2 * config.num_hidden_layers * heads * dim * model.dtype.itemsize * columns
     logits = COPIES * torch.float32.itemsize * config.vocab_size * scored
-    return max(1, min(MOST, int(PART * free_memory(device) / (past + logits))))
+    most = max(1, min(MOST, int(PART * free_memory(device) / (past + logits))))
+    return 1 << (most.bit_length() - 1)
 
 
 def free_memory(device: torch.device) -> int:

@@ -172,4 +172,5 @@ def test_the_batch_is_as_large_as_free_memory_allows(
     columns = max(len(engine.encode(prompt)) for prompt in FEWSHOT) + GREEDY.max_tokens
     past = 2 * 2 * 2 * 8 * 4 * columns  # keys and values: layers, heads, dim, bytes
     row = past + room.COPIES * 4 * len(tokenizer)
-    assert most(int(3 * row / room.PART) + 1) == 3
+    # A power of two, so that a little more memory free than before changes no rounding.
+    assert most(int(3 * row / room.PART) + 1) == most(int(2 * row / room.PART) + 1) == 2
