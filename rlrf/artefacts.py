@@ -152,7 +152,7 @@ def open_artefacts(url: str) -> Artefacts:
         UserError: the URL holds a password or other parameters, names no place that can be reached,
             or nothing can be written there.
     """
-    import fsspec  # type: ignore[import-untyped]
+    import fsspec
 
     if "::" in url:
         raise UserError("artefacts: name one place, such as s3://bucket/runs, not a chain ('::').")

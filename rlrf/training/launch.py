@@ -291,7 +291,7 @@ def _progress(file: Path) -> dict[str, Any] | None:
 @contextlib.contextmanager
 def _ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
     """See that nothing is left of `process`, however the block ends."""
-    import psutil  # type: ignore[import-untyped]
+    import psutil
 
     found: list[psutil.Process] = []
     try:

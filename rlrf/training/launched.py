@@ -106,7 +106,7 @@ def train(job: Job, folder: Path) -> None:
 def _leave_when_alone() -> None:
     """End this process when the launcher has ended, or who started that: nobody is left behind by a
     run that is killed."""
-    import psutil  # type: ignore[import-untyped]
+    import psutil
 
     try:
         launcher = psutil.Process(os.getppid())
