@@ -34,6 +34,7 @@ FOLDER = ".launch"
 JOB = "job.json"
 LESSONS = "lessons.jsonl"
 PROGRESS = "progress.json"
+FAILURE = "failure.json"
 PROCESS = "rlrf.training.launched"
 LOOK_EVERY_SECONDS = 0.5
 SECONDS_TO_LEAVE = 10.0
@@ -312,8 +313,8 @@ def _ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
 
 def _raise(folder: Path, code: int, lines: Sequence[str]) -> NoReturn:
     """Raise what a process could not go on for."""
-    for file in sorted(folder.glob("failure-*.json")):
-        found = parse(Failure, read_json(file), str(file))
+    if (folder / FAILURE).exists():
+        found = parse(Failure, read_json(folder / FAILURE), str(folder / FAILURE))
         if found.kind == "diverged":
             row = {name: float(value) for name, value in found.row.items()}
             raise DivergedError(found.step, row, found.rows)

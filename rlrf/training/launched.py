@@ -17,13 +17,13 @@ from pathlib import Path
 from harness.errors import UserError
 from harness.progress import published
 from harness.schema import Record
-from harness.store import parse, read_json, read_records, write_json
+from harness.store import parse, read_json, read_records
 from rlrf.pairs import Pair
 from rlrf.rlmec.training import Rewrite, rlmec
 from rlrf.training import shares
 from rlrf.training.dpo import dpo
 from rlrf.training.fitting import Example
-from rlrf.training.launch import JOB, LESSONS, PROGRESS, Job, failure
+from rlrf.training.launch import FAILURE, JOB, LESSONS, PROGRESS, Job, failure
 from rlrf.training.rrhf import Ranking, rrhf
 from rlrf.training.sft import sft
 
@@ -50,7 +50,9 @@ def main(folder: Path) -> None:
                 train(job, folder)  # what is to be said is said once
     except BaseException as error:
         traceback.print_exc(file=sys.__stderr__)
-        write_json(folder / f"failure-{os.environ.get('RANK', '0')}.json", failure(error))
+        # The first to fail leaves word: that others lost touch with it is no cause.
+        with contextlib.suppress(FileExistsError), open(folder / FAILURE, "x") as file:
+            file.write(failure(error).model_dump_json())
         # The others wait for this process: there is no leave to take.
         os._exit(1)
 
