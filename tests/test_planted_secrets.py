@@ -39,7 +39,7 @@ train: {{learning_rate: 1.0e-4, batch_size: 4, max_length: 400, report_to: [tens
 gate: {{slice: 6, sealed: 6}}
 """
 JUDGE = """
-judge: {{base_url: "{base_url}", model: critic, api_key_env: JUDGE_KEY, cache: judge.sqlite,
+judge: {{base_url: "{base_url}", model: {model}, api_key_env: JUDGE_KEY, cache: judge.sqlite,
   max_attempts: 4, backoff: 0.01}}
 """
 ASPECTS = ("readability", "completeness", "factuality")
@@ -134,14 +134,15 @@ def test_planted_keys_are_found_nowhere(tmp_path: Path) -> None:
     at_server = ("eval", "--engine", "openai", "--model", "m", "--tasks", "mini_gsm8k")
     at_server += ("--limit", "4", "--api-key-env", "SERVER_KEY")
     with (server := FaultyServer(indiscreet)).running():
-        (work / "judge.yaml").write_text(JUDGE.format(base_url=server.base_url))
+        (work / "judge.yaml").write_text(JUDGE.format(base_url=server.base_url, model="critic"))
         watched.run("train", "config.yaml", "--out", "run")
         watched.run(*at_server, "--base-url", server.base_url, "--out", "evaluations/server")
     sent = {asked.headers.get("Authorization") for asked in server.asked}
     assert sent == {f"Bearer {PLANTED[name]}" for name in ("JUDGE_KEY", "SERVER_KEY")}
 
     with (server := FaultyServer(refusing)).running():
-        (work / "judge.yaml").write_text(JUDGE.format(base_url=server.base_url))
+        # Another judge, of whose replies none is in the cache.
+        (work / "judge.yaml").write_text(JUDGE.format(base_url=server.base_url, model="another"))
         watched.run("train", "config.yaml", "--out", "other", code=3)
         watched.run(*at_server, "--base-url", server.base_url, code=3)
     assert any("Traceback" in text for text in watched.shown)
