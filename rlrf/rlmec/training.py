@@ -100,7 +100,7 @@ def rlmec(
     import transformers
 
     tokenizer = fitting.load_tokenizer(start)
-    model = fitting.load_with_adapter(start, adapter, device)
+    model = fitting.load_with_adapter(start, adapter, device, seed)
     max_length = fitting.room(model, config)
     rows = tokenize(rewrites, tokenizer, settings, max_length)
     fitting.check_room("rewrites", len(rows), len(rewrites), max_length)

@@ -91,11 +91,16 @@ def load_model(start: Checkpoint, adapter: Adapter | None, device: Device) -> tu
     return model, lora(adapter, "CAUSAL_LM")
 
 
-def load_with_adapter(start: Checkpoint, adapter: Adapter | None, device: Device) -> Any:
-    """The model to train with its adapter, which TRL's trainers would add themselves."""
+def load_with_adapter(
+    start: Checkpoint, adapter: Adapter | None, device: Device, seed: int
+) -> Any:
+    """The model to train with its adapter, which TRL's trainers would add themselves, and draw by
+    the same `seed`."""
     import peft
+    import transformers
 
     model, lora = load_model(start, adapter, device)
+    transformers.set_seed(seed)
     return model if lora is None else peft.get_peft_model(model, lora)
 
 
@@ -327,7 +332,7 @@ def keep(
     if trainer.is_fsdp_enabled:
         weights = trainer.accelerator.get_state_dict(model)
         if shares.is_main():
-            model = load_with_adapter(start, adapter, device)
+            model = load_with_adapter(start, adapter, device, trainer.args.seed)
             model.load_state_dict({name: weights[name] for name in model.state_dict()})
     if shares.is_main():
         write_jsonl(out / "metrics.jsonl", rows)

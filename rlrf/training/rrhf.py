@@ -85,7 +85,7 @@ def rrhf(
     import transformers
 
     tokenizer = fitting.load_tokenizer(start)
-    model = fitting.load_with_adapter(start, adapter, device)
+    model = fitting.load_with_adapter(start, adapter, device, seed)
     max_length = fitting.room(model, config)
     rows = tokenize(rankings, tokenizer, max_length)
     fitting.check_room("rankings", len(rows), len(rankings), max_length)
