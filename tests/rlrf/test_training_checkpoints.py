@@ -389,7 +389,7 @@ def test_a_run_that_is_killed_while_it_trains(tmp_path: Path) -> None:
         )
 
     killed = started("killed", "1.0e-9")
-    while not list(tmp_path.glob("killed/run/.parts/*/checkpoint-*")):
+    while not list(tmp_path.glob("killed/run/.parts/[0-9a-f]*/checkpoint-*")):
         assert killed.poll() is None, killed.communicate()
         time.sleep(0.005)
     killed.send_signal(signal.SIGKILL)
