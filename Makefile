@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # Threads that spin while they wait slow each other down where cores are shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup quickstart test lint unit bench m0 environments vllm factscore eee clean
+.PHONY: setup quickstart test lint unit bench m0 audit sbom environments vllm factscore eee supply clean
 
 setup: $(READY)
 
@@ -34,21 +34,32 @@ lint: setup
 unit: setup
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
-# Every claim on speed, measured on this machine (about 20 minutes on two cores).
+# Every claim on speed, measured on this machine (about 20 minutes on two quiet cores).
 bench: setup
-	$(BIN)/python bench --out runs/bench
+	$(BIN)/python bench --out runs/bench --page docs/benchmarks.md
 
 # Make the seed policy anew (about half an hour on two cores).
 m0: setup
 	$(BIN)/python -m rlrf.quickstart.recipe --out rlrf/quickstart/m0
 
+# Known vulnerabilities in what was tested together, as PyPI knows them.
+audit: supply
+	.venv-supply/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+
+# What is installed, as a CycloneDX bill of materials.
+sbom: setup supply
+	mkdir -p runs
+	.venv-supply/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+	  --validate --output-format JSON --output-file runs/sbom.json $(BIN)/python
+
 # Environments of their own, for what cannot live beside the project's libraries. Tests that need
 # one skip, saying so, where it is absent.
-environments: vllm factscore eee
+environments: vllm factscore eee supply
 
 vllm: .venv-vllm/.ready
 factscore: .venv-factscore/.ready
 eee: .venv-eee/.ready
+supply: .venv-supply/.ready
 
 # The wheels of the three libraries taken out again are for another build of torch.
 .venv-vllm/.ready: environments/vllm.txt
@@ -68,6 +79,11 @@ eee: .venv-eee/.ready
 .venv-eee/.ready: setup
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --ignore-requires-python \
 	  --target .venv-eee every-eval-ever==0.3.0
+	@touch $@
+
+.venv-supply/.ready: environments/supply.txt
+	$(PYTHON) -m venv .venv-supply
+	.venv-supply/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
 
 clean:

@@ -5,9 +5,10 @@ on nothing but its prompt, its number and the seed, so that it does not matter w
 what an actor had under way when it was lost goes to others, and is the same.
 
 Nothing but prompts, completions and names of folders travels. Weights are read by each node itself,
-so that model folders lie where all nodes see them, under one path. Judging stays with the process
-that runs the loop: it asks a server concurrently, under one budget and one cache, and what asks
-nobody is scored at hundreds of answers a second.
+so that model folders lie where all nodes see them, under one path. A judge that is a model is
+loaded like any other; its budget and its cache stay with the process that runs the loop. From there
+a judge behind a server is asked too, concurrently, and what asks nobody is scored at hundreds of
+answers a second.
 
 Ray is the extra `rlrf-harness[ray]`, and is used by this module alone.
 """
@@ -43,6 +44,8 @@ LOOK = 1.0  # seconds between two looks at whether the cluster has found room
 LOOK_FOR = 10.0  # seconds that the cluster's address has to answer
 LEAVE = 20.0  # seconds that actors have to close what they opened
 STORE = 2**28  # bytes of a local cluster's object store: it holds a few parts of text
+
+Pair = tuple[list[int], list[int]]  # context and continuation, as token ids
 
 
 class Loader(Protocol):
@@ -110,6 +113,15 @@ class Host:
         with _said() as lines:
             answers = self._loader.load(what).generate(prompts, sampling)
         return answers, lines()
+
+    def loglikelihood(
+        self, what: Any, pairs: Sequence[Pair]
+    ) -> tuple[list[tuple[float, bool]], list[str]]:
+        """As `HFEngine.loglikelihood` of `what`; what was said meanwhile comes with it."""
+        with _said() as lines:
+            engine: Any = self._loader.load(what)
+            scored = engine.loglikelihood(pairs)
+        return scored, lines()
 
     def release(self) -> None:
         self._loader.release()
@@ -216,6 +228,28 @@ class Cluster:
         Raises:
             UserError: what the engine says, or no engine is left, or a part loses each engine.
         """
+        return self._spread(
+            what, folders, parts, "generate", [sampling], each=sampling.n, on_done=on_done
+        )
+
+    def loglikelihoods(
+        self, what: Any, folders: Sequence[Path], parts: Sequence[Sequence[Pair]]
+    ) -> Iterator[tuple[int, list[tuple[float, bool]]]]:
+        """As `stream`: how likely the pairs of each part are, which are scored together."""
+        return self._spread(what, folders, parts, "loglikelihood")
+
+    def _spread(
+        self,
+        what: Any,
+        folders: Sequence[Path],
+        parts: Sequence[Sequence[Any]],
+        method: str,
+        options: Sequence[Any] = (),
+        *,
+        each: int = 1,
+        on_done: Callable[[int], None] | None = None,
+    ) -> Iterator[tuple[int, list[Any]]]:
+        """What `method` of the actors gives for each part, `each` responses for one of its rows."""
         self.load(what, folders)
         waiting = deque(range(len(parts)))
         under_way: dict[Any, tuple[_Seat, Any, int]] = {}
@@ -224,7 +258,8 @@ class Cluster:
             while waiting or under_way:
                 while waiting and (seat := self._free(under_way)) is not None:
                     number = waiting.popleft()
-                    ref = seat.actor.generate.remote(what, parts[number], sampling)
+                    ask = getattr(seat.actor, method)
+                    ref = ask.remote(what, parts[number], *options)
                     under_way[ref] = seat, seat.actor, number
                 for ref in self._look(list(under_way)):
                     seat, actor, number = under_way.pop(ref)
@@ -236,21 +271,19 @@ class Cluster:
                         if losses[number] == TRIES:
                             raise UserError(
                                 f"{TRIES} engines were lost, one after the other, over the same "
-                                f"{len(parts[number]) * sampling.n} responses. The last one: "
+                                f"{len(parts[number]) * each} responses. The last one: "
                                 f"{error}. If memory did not suffice, give engines less to do at a "
                                 "time (engine.max_batch) or more of a node (executor.cpus, "
                                 "executor.gpus)."
                             ) from None
                         if seat.actor is actor:
                             lost = [number, *(n for _, a, n in under_way.values() if a is actor)]
-                            self._replace(
-                                seat, error, sampling.n * sum(len(parts[n]) for n in lost)
-                            )
+                            self._replace(seat, error, each * sum(len(parts[n]) for n in lost))
                         continue
                     seat.lost = 0
                     _pass_on(seat, lines)
                     if on_done is not None:
-                        on_done(len(answers) * sampling.n)
+                        on_done(len(answers) * each)
                     yield number, answers
         finally:
             # Given up: nothing waits for the answers that engines are still making.
@@ -487,6 +520,11 @@ class ClusterEngine:
         for number, answers in self.stream(asked, sampling, on_done):
             made |= zip(parts[number], answers, strict=True)
         return [made[place] for place in range(len(prompts))]
+
+    def loglikelihoods(self, groups: Sequence[Sequence[Pair]]) -> list[list[tuple[float, bool]]]:
+        """As `HFEngine.loglikelihood` of each group by itself, by whichever actor is free."""
+        scored = dict(self._cluster.loglikelihoods(self._what, self._folders, groups))
+        return [scored[place] for place in range(len(groups))]
 
 
 class LostError(Exception):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +13,10 @@ from harness.schema import digest
 from rlrf.config import EngineConfig, Executor
 
 if TYPE_CHECKING:
-    from harness.cluster import ClusterEngine
+    from harness.cluster import Cluster, ClusterEngine
     from harness.engines.hf import HFEngine
     from harness.engines.vllm import VLLMEngine
+    from harness.judge.in_process import OpenEngine
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,15 @@ class Checkpoint:
         return base if self.adapter is None else digest([base, model_digest(self.adapter)])
 
 
+@dataclass(frozen=True)
+class JudgeModel:
+    """A judge to load: under `transformers`, as its own file says, whatever the policy's engine."""
+
+    model: Path
+    device: str
+    dtype: str
+
+
 class Engines:
     """Loads checkpoints for generation, one at a time, here or on a cluster.
 
@@ -48,7 +58,7 @@ class Engines:
     ) -> None:
         self._config = config
         self._rank = rank
-        self._hf: tuple[Checkpoint, HFEngine] | None = None
+        self._hf: tuple[Checkpoint | JudgeModel, HFEngine] | None = None
         self._vllm: tuple[Path, VLLMEngine] | None = None
         self._cluster = None
         if executor is not None and executor.kind == "ray":
@@ -57,29 +67,43 @@ class Engines:
             asked = executor.model_dump(exclude={"kind"})
             self._cluster = Cluster(Engines(config, rank), **asked)
 
-    def load(self, checkpoint: Checkpoint) -> HFEngine | VLLMEngine | ClusterEngine:
-        """The engine of `checkpoint`; the one before is released."""
+    def load(self, what: Checkpoint | JudgeModel) -> HFEngine | VLLMEngine | ClusterEngine:
+        """The engine of `what`; the one before is released."""
         if self._cluster is not None:
-            return self._load_on_cluster(checkpoint)
-        if self._config.kind == "vllm":
-            return self._load_vllm(checkpoint)
-        return self.load_hf(checkpoint)
+            return self._load_on_cluster(self._cluster, what)
+        if self._config.kind == "vllm" and isinstance(what, Checkpoint):
+            return self._load_vllm(what)
+        return self.load_hf(what)
 
-    def load_hf(self, checkpoint: Checkpoint) -> HFEngine:
-        """The engine of `checkpoint`, for what asks how likely a text is."""
+    def load_hf(self, what: Checkpoint | JudgeModel) -> HFEngine:
+        """The engine of `what`, for what asks how likely a text is."""
         from harness.engines.hf import HFEngine
 
-        if self._hf is None or self._hf[0] != checkpoint:
+        if self._hf is None or self._hf[0] != what:
             self.release()
-            engine = HFEngine(checkpoint.model, adapter=checkpoint.adapter, **self._options())
-            # A checkpoint's place on disk says nothing to readers of an evaluation.
-            engine.model_id = checkpoint.name
-            self._hf = checkpoint, engine
+            if isinstance(what, Checkpoint):
+                engine = HFEngine(what.model, adapter=what.adapter, **self._options())
+                # A checkpoint's place on disk says nothing to readers of an evaluation.
+                engine.model_id = what.name
+            else:
+                engine = HFEngine(what.model, device=what.device, dtype=what.dtype)
+            self._hf = what, engine
         return self._hf[1]
+
+    @property
+    def open_judge(self) -> OpenEngine | None:
+        """What opens a judge on the cluster, where it and the policy take turns; None: there is
+        none, and the judge has an engine of its own."""
+        cluster = self._cluster
+        if cluster is None:
+            return None
+        return lambda model, **options: self._load_on_cluster(cluster, JudgeModel(model, **options))
 
     def _load_vllm(self, checkpoint: Checkpoint) -> VLLMEngine:
         from harness.engines.vllm import VLLMEngine
 
+        if self._hf is not None:
+            self.release()
         if self._vllm is None or self._vllm[0] != checkpoint.model:
             self.release()
             if self._vllm is not None:
@@ -89,26 +113,23 @@ class Engines:
                 checkpoint.model, rank=self._rank, adapter=adapter, **self._options()
             )
             self._vllm = checkpoint.model, engine
-        self._hf = None
         self._vllm[1].use(checkpoint.adapter)
         self._vllm[1].model_id = checkpoint.name
         return self._vllm[1]
 
-    def _load_on_cluster(self, checkpoint: Checkpoint) -> ClusterEngine:
+    def _load_on_cluster(self, cluster: Cluster, what: Checkpoint | JudgeModel) -> ClusterEngine:
         from harness.cluster import ClusterEngine
         from harness.engines.loading import load_tokenizer
 
-        assert self._cluster is not None  # noqa: S101 (whoever calls has looked)
         # As other machines find it, whatever folder their processes work in.
-        adapter = None if checkpoint.adapter is None else checkpoint.adapter.resolve()
-        found = Checkpoint(checkpoint.name, checkpoint.model.resolve(), adapter)
+        found = replace(what, model=what.model.resolve())
+        folders = [found.model]
+        if isinstance(found, Checkpoint) and found.adapter is not None:
+            adapter = found.adapter.resolve()
+            found = replace(found, adapter=adapter)
+            folders.append(adapter)
         self._hf = None
-        return ClusterEngine(
-            self._cluster,
-            found,
-            tokenizer=load_tokenizer(found.model),
-            folders=[found.model, *([adapter] if adapter else [])],
-        )
+        return ClusterEngine(cluster, found, tokenizer=load_tokenizer(found.model), folders=folders)
 
     def _options(self) -> dict[str, Any]:
         config = self._config

@@ -310,8 +310,8 @@ class EngineConfig(Device):
 
 
 class Executor(Record):
-    """Where the policy's engine runs: in this process, or in those of a Ray cluster, each with an
-    engine of its own. What a run comes to does not depend on it."""
+    """Where engines run, the policy's and a judge's that is a model: in this process, or in those
+    of a Ray cluster, each with an engine of its own. It is no part of what a run is."""
 
     kind: Literal["local", "ray"] = "local"
     address: str | None = Field(

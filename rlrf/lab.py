@@ -177,11 +177,13 @@ def open_tools(config: Config, *, feedback: bool = True) -> Iterator[Tools]:
     judging = load_judging(Path(config.judge) if config.judge else None)
     plugins = {task.name: judging.task(task.name) for task in config.tasks}
     with contextlib.ExitStack() as opened:
-        judge = opened.enter_context(judging.open()) if feedback else None
-        rewarded = config.reward if feedback else None
         rank = config.adapter.r if config.adapter else 0
         engines = Engines(config.engine, rank, config.executor)
         opened.callback(engines.close)
+        judge = None
+        if feedback:
+            judge = opened.enter_context(judging.open(open_engine=engines.open_judge))
+        rewarded = config.reward if feedback else None
         model = open_feedback_model(config, engines) if feedback else None
         yield Tools(
             config=config,

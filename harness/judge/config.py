@@ -16,7 +16,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import tasks
 import tasks.factscore
@@ -32,6 +32,9 @@ from harness.schema import Record
 from tasks.factscore import FactScoreSettings
 from tasks.just_eval import JustEvalSettings
 from tasks.plugin import Task
+
+if TYPE_CHECKING:
+    from harness.judge.in_process import OpenEngine
 
 R = TypeVar("R", bound=Record)
 
@@ -56,12 +59,14 @@ class Judging(Record):
         return tasks.load(name)
 
     @contextlib.contextmanager
-    def open(self, *, fresh: bool = False) -> Iterator[LLMJudge | None]:
+    def open(
+        self, *, fresh: bool = False, open_engine: OpenEngine | None = None
+    ) -> Iterator[LLMJudge | None]:
         """The judge, if there is one, for as long as the block runs; see `open_judge`."""
         if self.judge is None:
             yield None
             return
-        with open_judge(self.judge, fresh=fresh) as judge:
+        with open_judge(self.judge, fresh=fresh, open_engine=open_engine) as judge:
             try:
                 yield judge
             finally:
@@ -97,17 +102,20 @@ def _rooted(record: R, folder: Path) -> R:
 
 
 @contextlib.contextmanager
-def open_judge(settings: JudgeSettings, *, fresh: bool = False) -> Iterator[LLMJudge]:
+def open_judge(
+    settings: JudgeSettings, *, fresh: bool = False, open_engine: OpenEngine | None = None
+) -> Iterator[LLMJudge]:
     """The judge of `settings`, with its cache open for as long as the block runs.
 
     Args:
         fresh: ask everything anew, past the cache: how a judge is watched for drift.
+        open_engine: where a judge that is a model runs; None: in this process.
 
     Raises:
         UserError: there is no key or no such model, or the cache cannot be used.
     """
     meter = Meter(settings.budget, settings.price, settings.thinking_tokens)
-    backend = _backend(settings)
+    backend = _backend(settings, open_engine)
     with contextlib.ExitStack() as stack:
         cache = None
         if not fresh:
@@ -115,11 +123,11 @@ def open_judge(settings: JudgeSettings, *, fresh: bool = False) -> Iterator[LLMJ
         yield LLMJudge(backend, cache, meter)
 
 
-def _backend(settings: JudgeSettings) -> Backend:
+def _backend(settings: JudgeSettings, open_engine: OpenEngine | None) -> Backend:
     if settings.engine is not None:
         from harness.judge.in_process import InProcess
 
-        return InProcess(settings)
+        return InProcess(settings, open_engine)
     from harness.judge.client import ChatServer
 
     return ChatServer(settings, settings.key())

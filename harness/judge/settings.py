@@ -34,7 +34,7 @@ class JudgeSettings(ServerSettings):
     """A judge: a chat server by `base_url`, or a model in this process by `engine`."""
 
     engine: Literal["hf"] | None = Field(
-        default=None, description="hf: transformers, in this process"
+        default=None, description="hf: transformers, in this process or on a run's cluster"
     )
     model: str = Field(
         min_length=1, description="as the server calls it; engine: a model folder or hub name"

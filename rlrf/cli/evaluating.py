@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,7 +16,7 @@ from rlrf.cli.common import FILE, FOLDER, PATH, as_json, print_json
 if TYPE_CHECKING:
     from harness.engines import Engine
     from harness.schema import Record
-    from rlrf.checkpoint import Checkpoint
+    from rlrf.checkpoint import Engines
 
 R = TypeVar("R", bound="Record")
 
@@ -102,12 +101,12 @@ def eval_(
         "tokenizer": tokenizer,
     }
     with contextlib.ExitStack() as opened:
-        judge = opened.enter_context(judging.open())
         if ray is None:
             _refuse({"engines": engines, "gpus": gpus}, "without --ray")
             from harness.engines.choice import open_engine
 
-            loaded = open_engine(
+            judge = opened.enter_context(judging.open())
+            loaded: Engine = open_engine(
                 engine, model, revision=revision, adapter=adapter, **places, **remote
             )
         else:
@@ -117,9 +116,10 @@ def eval_(
 
             asked = Checkpoint(model, find(model, revision), adapter)
             executor = {"address": None if ray == "here" else ray, "engines": engines, "gpus": gpus}
-            loaded = opened.enter_context(
-                _on_cluster(asked, {"kind": engine} | places, {"kind": "ray"} | executor)
-            )
+            cluster = _on_cluster({"kind": engine} | places, {"kind": "ray"} | executor)
+            opened.callback(cluster.close)
+            judge = opened.enter_context(judging.open(open_engine=cluster.open_judge))
+            loaded = cluster.load(asked)
         scored = evaluate(
             loaded,
             wanted,
@@ -143,11 +143,8 @@ def _refuse(options: dict[str, Any], where: str) -> None:
             raise UserError(f"--{name.replace('_', '-')} means nothing {where}; leave it out.")
 
 
-@contextlib.contextmanager
-def _on_cluster(
-    asked: Checkpoint, engine: dict[str, Any], executor: dict[str, Any]
-) -> Iterator[Engine]:
-    """The engine of `asked` on a Ray cluster; an option that is None has its default."""
+def _on_cluster(engine: dict[str, Any], executor: dict[str, Any]) -> Engines:
+    """Engines on a Ray cluster; an option that is None has its default."""
     from pydantic import ValidationError
 
     from harness import settings
@@ -161,9 +158,7 @@ def _on_cluster(
         except ValidationError as error:
             raise UserError(f"--ray: {settings.explain(error, kind).removeprefix(': ')}") from error
 
-    engines = Engines(read(EngineConfig, engine), executor=read(Executor, executor))
-    with contextlib.closing(engines):
-        yield engines.load(asked)
+    return Engines(read(EngineConfig, engine), executor=read(Executor, executor))
 
 
 @click.command()

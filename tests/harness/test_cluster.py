@@ -69,6 +69,13 @@ class Faulty:
             self.do(*prompt.split(":"))
         return answers(prompts, sampling)
 
+    def loglikelihood(self, pairs: Sequence[clusters.Pair]) -> list[tuple[float, bool]]:
+        """A context of 0 kills the process, once."""
+        self.note("scored", str(pairs))
+        if pairs[0][0] == [0]:
+            self.do("die once", "dead")
+        return likelihoods(pairs)
+
     def do(self, verb: str, name: str = "") -> None:
         file = self.folder / name
         while verb == "wait for" and not list(self.folder.glob(name)):
@@ -89,6 +96,11 @@ def answers(prompts: Sequence[str], sampling: Sampling = SAMPLING) -> list[list[
         ]
         for prompt in prompts
     ]
+
+
+def likelihoods(pairs: Sequence[clusters.Pair]) -> list[tuple[float, bool]]:
+    """What a faulty engine finds likely, which depends on what is asked together."""
+    return [(-float(sum(after)), before == pairs[0][0]) for before, after in pairs]
 
 
 # The actors find no tests to import.
@@ -193,6 +205,16 @@ def test_each_part_is_kept_as_it_comes(
     before = asked(tmp_path)
     assert keeping.generate(prompts, SAMPLING) == answers(prompts)
     assert len(asked(tmp_path)) - len(before) <= 2
+
+
+def test_pairs_that_are_asked_together_are_scored_together_though_an_engine_is_lost(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    groups = [[([n], [n, 1]), ([n % 2], [n])] for n in range(12)]
+    found = engine(cluster, tmp_path).loglikelihoods(groups)
+    assert found == [likelihoods(group) for group in groups]
+    assert len(processes(tmp_path, "scored")) >= 2
+    assert engine(cluster, tmp_path).loglikelihoods([]) == []
 
 
 def test_what_kills_every_engine_is_not_tried_for_ever(cluster: Cluster, tmp_path: Path) -> None:

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+import tiny
 import toy
 
 import tasks
 from harness import kept
+from harness.engines.hf import HFEngine
+from harness.judge import in_process
+from harness.schema import Call, Score
 from rlrf.config import Config
 from rlrf.loop import train
+from tasks.plugin import Answered, Judge
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_worker_niceness", "0")  # else engines starve where tests share cores
@@ -206,6 +214,87 @@ def test_a_killed_run_goes_on_and_a_stopped_one_leaves_no_engine(
     assert contents(out) == local
     until(lambda: not any(engines_on(node) for node in added))
     for node in added:
+        nodes.remove_node(node)
+
+
+def by_judge(answered: list[Answered], judge: Judge | None = None) -> list[Score]:
+    """Scores that depend on each letter of a judge's replies and each bit of its logprobs."""
+    scores = toy.LETTERS.score(answered)
+    if judge is None:
+        return [s.model_copy(update={"values": {}, "unscored": {"letters": "x"}}) for s in scores]
+    calls = [
+        Call(prompt=sample.response, max_tokens=16 + sample.index % 2, choices=("yes", "no"))
+        for _, sample in answered
+    ]
+    found = []
+    for score, reply in zip(scores, judge.ask(calls), strict=True):
+        assert reply.logprobs is not None
+        said = sum(map(ord, reply.text)) % 97 / 97
+        value = (score.values["letters"] + said + math.exp(reply.logprobs["yes"])) / 3
+        found.append(score.model_copy(update={"values": {"letters": value}}))
+    return found
+
+
+def replies(cache: Path) -> list[Any]:
+    """What a judge's cache holds."""
+    with contextlib.closing(sqlite3.connect(cache)) as opened:
+        return sorted(opened.execute("SELECT * FROM replies"))
+
+
+@pytest.fixture
+def judge(tmp_path: Path, toy_letters: None, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A judge of the toy task that is a model, not the policy's; judge.yaml beside it names it."""
+    judged = replace(toy.LETTERS, score=by_judge)
+    monkeypatch.setattr(tasks, "_all", lambda: {"toy_letters": judged})
+    monkeypatch.setattr(in_process, "AT_ONCE", 5)
+    (tmp_path / "judge.yaml").write_text("judge: {engine: hf, model: judge, cache: judge.sqlite}")
+    folder = tiny.save(tmp_path / "judge", seed=1, initializer_range=0.3)  # it has opinions
+    # So that most replies end before they are cut short, and are kept.
+    ends = {"eos_token_id": [1, *range(20, 60)]}
+    (folder / "generation_config.json").write_text(json.dumps(ends))
+    return folder
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The models that are loaded in this process."""
+    found: list[Path] = []
+    load = HFEngine.__init__
+
+    def loading(self: HFEngine, model: Any, **options: Any) -> None:
+        found.append(model)
+        load(self, model, **options)
+
+    monkeypatch.setattr(HFEngine, "__init__", loading)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_judge_that_is_a_model_takes_turns_with_the_policy_and_says_the_same(
+    nodes: Any, tiny_model: Path, tmp_path: Path, judge: Path, loaded: list[Path]
+) -> None:
+    def run(out: str, **executor: Any) -> tuple[dict[str, bytes], list[Any]]:
+        changes = {
+            "judge": str(tmp_path / "judge.yaml"),
+            "tasks": [{"name": "toy_letters", "prompts": 8}],
+            "explore": {"n": 4},
+            "gate": {"slice": 10, "sealed": 6},
+        }
+        dumped = config(tiny_model, **executor).model_dump()
+        train(Config.model_validate(dumped | changes), tmp_path / out)
+        kept_replies = replies(tmp_path / "judge.sqlite")
+        (tmp_path / "judge.sqlite").unlink()
+        return contents(tmp_path / out), kept_replies
+
+    here = run("here")
+    assert len({reply for _, reply, _ in here[1]}) > 20 and loaded.count(judge) == 1
+    loaded.clear()
+    there = [add_node(nodes) for _ in range(2)]
+    found = run("there", kind="ray", address=nodes.address, engines=2)
+    assert found == here
+    assert judge not in loaded
+    for node in there:
         nodes.remove_node(node)
 
 
