@@ -49,7 +49,8 @@ tasks: [{name: mini_gsm8k, prompts: 6}]
 explore: {n: 3}
 reflect: {m: 1}
 pairs: {threshold: 0.05, min_chosen: 0.3}
-train: {learning_rate: 1.0e-4, batch_size: 8, max_length: 400}
+train: {learning_rate: 1.0e-4, batch_size: 8, max_length: 400, epochs: 6,
+        checkpoint_minutes: 1.0e-9}
 gate: {slice: 6, sealed: 6}
 """
 JUDGED = """
@@ -61,7 +62,8 @@ tasks: [{name: mini_just_eval, prompts: 6, feedback: critique}]
 explore: {n: 3}
 reflect: {m: 1}
 pairs: {threshold: 0.05}
-train: {learning_rate: 1.0e-4, batch_size: 4, max_length: 400}
+train: {learning_rate: 1.0e-4, batch_size: 4, max_length: 400, epochs: 6,
+        checkpoint_minutes: 1.0e-9}
 gate: {slice: 6, sealed: 6}
 """
 JUDGE = """

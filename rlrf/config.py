@@ -163,6 +163,25 @@ class Training(Optimisation):
         exclude_if=lambda launch: launch is None,
         description="train in several processes; default: in the run's own",
     )
+    checkpoint_minutes: float | None = Field(
+        default=30,
+        gt=0,
+        exclude=True,  # no byte of what is trained depends on it
+        description="training in one process saves its state in RUN/.parts/ this often (weights "
+        "that are trained, and optimiser: full training of float32 takes 12 bytes a parameter, "
+        "while it is written twice that), and goes on from there when it was killed; the "
+        "rewriter's too; null: it begins anew",
+    )
+
+    @model_validator(mode="after")
+    def _one_process_goes_on(self) -> Training:
+        asked = "checkpoint_minutes" in self.model_fields_set
+        if self.launch is not None and asked and self.checkpoint_minutes is not None:
+            raise ValueError(
+                "checkpoint_minutes is for training in one process; with launch a training that "
+                "is killed begins anew, so leave one of them out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _every_process_reads(self) -> Training:

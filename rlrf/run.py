@@ -2,8 +2,9 @@
 
 A stage is written to a temporary folder, fsynced and renamed; its `manifest.json` holds what it
 was made from and what it made. The same command on the same folder goes on where it stopped and
-ends with the same artefacts, wherever it was killed. What a stage in progress has generated waits
-in `RUN/.parts/`; `RUN/.progress.json` says how far a run is that is open.
+ends with the same artefacts, wherever it was killed. What a stage in progress has generated, and
+how far it has trained, waits in `RUN/.parts/`; `RUN/.progress.json` says how far a run is that is
+open.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ class Run:
         were.
         """
         folder = self.folder / name
-        inputs = digest([dict(self.common), [_identity(read) for read in reads]])
+        inputs = self._inputs(reads)
         if is_whole(folder, inputs):
             say(f"{name}: done before")
         elif self.artefacts is None or not self.artefacts.fetch(name, inputs, folder):
@@ -107,9 +108,7 @@ class Run:
                     make(new)
             except OutOfMemoryError as error:
                 raise UserError(f"{name}: {error} What is finished is kept.") from error
-            seconds = round(time.monotonic() - started, 3)
-            found = Manifest(inputs=inputs, outputs=_outputs(new), seconds=seconds)
-            write_json(new / MANIFEST, found)
+            seal(new, inputs, round(time.monotonic() - started, 3))
         shutil.rmtree(self.folder / PARTS, ignore_errors=True)
 
     def records(
@@ -122,6 +121,14 @@ class Run:
 
         stage = self.stage(name, reads, write)
         return Records(read_records(stage.folder / RECORDS, kind), stage.digest)
+
+    def in_progress(self, name: str, reads: Sequence[Any]) -> Path:
+        """Where the stage `name`, made from `reads`, may leave what it goes on from when it is
+        killed: gone when it is made. The folder's own name is a digest of both."""
+        return self.folder / PARTS / digest([name, self._inputs(reads)])
+
+    def _inputs(self, reads: Sequence[Any]) -> str:
+        return digest([dict(self.common), [_identity(read) for read in reads]])
 
     def keeping(self, engine: Engine) -> Kept:
         """`engine`, whose answers are kept while a stage is in progress: it goes on from them."""
@@ -190,6 +197,12 @@ def _identity(read: Any) -> Any:
     if isinstance(read, Record):
         return read.model_dump(mode="json")
     return getattr(read, "digest", read)
+
+
+def seal(folder: Path, inputs: str, seconds: float = 0.0) -> None:
+    """Say in `folder` what it was made from and what it holds."""
+    found = Manifest(inputs=inputs, outputs=_outputs(folder), seconds=seconds)
+    write_json(folder / MANIFEST, found)
 
 
 def is_whole(folder: Path, inputs: str) -> bool:

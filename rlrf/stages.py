@@ -23,6 +23,7 @@ from rlrf.reward import Rewarded, by_feedback, by_model
 from rlrf.run import Records
 from rlrf.training.fitting import DivergedError, checkpoint
 from rlrf.training.launch import launch
+from rlrf.training.saves import Saves
 
 DIVERGED = "diverged.json"
 
@@ -44,6 +45,7 @@ class Objective(Protocol[T_contra]):
         seed: int,
         out: Path,
         logs: Path | None,
+        saves: Saves | None = None,
     ) -> None: ...
 
 
@@ -211,13 +213,14 @@ def learn(
     def train(folder: Path) -> None:
         lab.engines.release()
         try:
-            fit(turn, lessons, objective, folder)
+            fit(turn, lessons, objective, folder, saves)
         except DivergedError as error:
             # What was there of a model is gone; the steps before stay as evidence.
             write_jsonl(folder / "metrics.jsonl", error.rows)
             write_json(folder / DIVERGED, {"reason": str(error)})
 
     reads = [turn.policy, kept, lab.config.train, lab.config.adapter, *reads]
+    saves = saves_of(lab, f"{place}/train", reads)
     trained = lab.run.stage(f"{place}/train", reads, train)
     if (trained.folder / DIVERGED).is_file():
         reason = str(read_json(trained.folder / DIVERGED)["reason"])
@@ -226,15 +229,30 @@ def learn(
     return Attempt(checkpoint(trained.folder, turn.candidate, turn.policy), report)
 
 
-def fit(turn: Turn, lessons: Sequence[L], objective: Objective[L], out: Path) -> None:
+def saves_of(lab: Tools, name: str, reads: Sequence[Any]) -> Saves | None:
+    """Where the training that makes the stage `name` from `reads` saves its state, if it does."""
+    minutes = lab.config.train.checkpoint_minutes
+    return None if minutes is None else Saves(lab.run.in_progress(name, reads), minutes)
+
+
+def fit(
+    turn: Turn,
+    lessons: Sequence[L],
+    objective: Objective[L],
+    out: Path,
+    saves: Saves | None = None,
+) -> None:
     """Train the turn's policy, which is the reference too, on `lessons`, as the run is configured.
+
+    In one process a training that was killed goes on from `saves`.
 
     Raises:
         DivergedError: the loss is not a number.
         UserError: no lesson fits.
     """
     config = turn.lab.config
-    train = objective if config.train.launch is None else partial(launch, objective)
+    one_process = config.train.launch is None
+    train = partial(objective, saves=saves) if one_process else partial(launch, objective)
     train(
         lessons,
         turn.policy,

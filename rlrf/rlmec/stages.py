@@ -18,6 +18,7 @@ from rlrf.rlmec.source import NAME, RewriterSource
 from rlrf.rlmec.teacher import Correction, teach
 from rlrf.rlmec.teacher_prompt import TEACHER_DIGEST
 from rlrf.run import Records
+from rlrf.stages import saves_of
 from rlrf.training.fitting import DivergedError, checkpoint
 from rlrf.training.sft import sft
 
@@ -75,12 +76,15 @@ def rewriter(
                 device=config.engine,
                 seed=turn.seed("rewriter"),
                 out=folder,
+                saves=saves,
             )
         except DivergedError as error:
             raise UserError(f"The rewriter's {error} in rlmec.train.") from error
 
-    reads = [base, judged, corrections, sorted(kept), config.rlmec.train, config.adapter, REQUESTS]
-    stage = lab.run.stage(f"{turn.place}/rewriter", [*reads, config.rlmec.gold], train)
+    asked = [config.rlmec.train, config.adapter, REQUESTS, config.rlmec.gold]
+    reads = [base, judged, corrections, sorted(kept), *asked]
+    saves = saves_of(lab, f"{turn.place}/rewriter", reads)
+    stage = lab.run.stage(f"{turn.place}/rewriter", reads, train)
     return _rewriter_in(stage.folder, base)
 
 

@@ -22,6 +22,7 @@ from rlrf.quiet import quiet
 from rlrf.rlmec import objective
 from rlrf.training import fitting, own
 from rlrf.training.own import token_logps
+from rlrf.training.saves import Saves
 
 if TYPE_CHECKING:
     import torch
@@ -85,6 +86,7 @@ def rlmec(
     seed: int,
     out: Path,
     logs: Path | None = None,
+    saves: Saves | None = None,
 ) -> None:
     """Train `start` on `rewrites` and save it under `out`, as `dpo` does.
 
@@ -100,7 +102,7 @@ def rlmec(
     import transformers
 
     tokenizer = fitting.load_tokenizer(start)
-    model = fitting.load_with_adapter(start, adapter, device)
+    model = fitting.load_with_adapter(start, adapter, device, seed)
     max_length = fitting.room(model, config)
     rows = tokenize(rewrites, tokenizer, settings, max_length)
     fitting.check_room("rewrites", len(rows), len(rewrites), max_length)
@@ -109,7 +111,7 @@ def rlmec(
         return _collate(batch, tokenizer.pad_token_id)
 
     with (
-        fitting.session(config, device, seed, logs) as arguments,
+        fitting.session(config, device, seed, logs, saves) as arguments,
         track(f"train from {start.name}", fitting.steps(len(rows), config), "steps") as advance,
     ):
         watch = fitting.watch(advance, METRICS)
@@ -126,7 +128,7 @@ def rlmec(
                 batch = rows[first : first + config.batch_size]
                 _add_reference(model, batch, trainer._prepare_inputs(collate(batch)))
 
-        fitting.run(trainer, means=True, first=read_reference)
+        fitting.run(trainer, means=True, first=read_reference, saves=saves)
     fitting.keep(
         trainer, watch.rows, tokenizer, start=start, adapter=adapter, device=device, out=out
     )

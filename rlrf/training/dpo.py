@@ -20,6 +20,7 @@ from rlrf.pairs import Pair
 from rlrf.quiet import quiet
 from rlrf.training import fitting, shares
 from rlrf.training.reference import ReferenceLogps
+from rlrf.training.saves import Resumable, Saves
 
 SIDES = ("chosen", "rejected")
 METRICS = {
@@ -49,6 +50,7 @@ def dpo(
     seed: int,
     out: Path,
     logs: Path | None = None,
+    saves: Saves | None = None,
     references: Path | None = None,
 ) -> None:
     """Train `start` on `pairs` and save it under `out`; `fitting.checkpoint(out, ...)` names it.
@@ -57,7 +59,7 @@ def dpo(
     `loss`, mean log-probabilities of chosen and rejected responses (summed over tokens), their
     implicit rewards and margin. A likelihood of the chosen that falls with the margin rising is
     displacement. What the reference gives to the pairs is kept in the folder `references`, and is
-    not computed again where it is there.
+    not computed again where it is there. A training that was killed goes on from `saves`.
 
     Raises:
         DivergedError: the loss is not a number.
@@ -74,7 +76,7 @@ def dpo(
     shared = share_prompts(model)
     total = math.ceil(len(rows) / config.batch_size) + fitting.steps(len(rows), config)
     with (
-        fitting.session(config, device, seed, logs) as arguments,
+        fitting.session(config, device, seed, logs, saves) as arguments,
         track(f"train from {start.name}", total, "steps") as advance,
     ):
         watch = fitting.watch(advance, METRICS)
@@ -96,7 +98,7 @@ def dpo(
             callbacks=[watch],
             peft_config=lora,
         )
-        fitting.run(trainer, first=trainer.read_reference)
+        fitting.run(trainer, first=trainer.read_reference, saves=saves)
     fitting.keep(
         trainer, watch.rows, tokenizer, start=start, adapter=adapter, device=device, out=out
     )
@@ -120,7 +122,7 @@ def trainer_class(kept: ReferenceLogps, shared: bool, advance: Advance) -> Any:
 
     from rlrf.training import shared_prompt
 
-    class Trainer(shares.WholeBatches, DPOTrainer):  # type: ignore[misc]
+    class Trainer(Resumable, shares.WholeBatches, DPOTrainer):  # type: ignore[misc]
         data_collator: Any
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:

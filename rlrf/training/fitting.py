@@ -25,6 +25,7 @@ from harness.store import read_json, write_json, write_jsonl
 from rlrf.checkpoint import Checkpoint
 from rlrf.config import Adapter, Device, Optimisation, Training
 from rlrf.training import shares
+from rlrf.training.saves import Saves, clock
 
 GENERATION = "generation_config.json"
 # `report_to` -> the packages of which it needs one.
@@ -91,11 +92,14 @@ def load_model(start: Checkpoint, adapter: Adapter | None, device: Device) -> tu
     return model, lora(adapter, "CAUSAL_LM")
 
 
-def load_with_adapter(start: Checkpoint, adapter: Adapter | None, device: Device) -> Any:
-    """The model to train with its adapter, which TRL's trainers would add themselves."""
+def load_with_adapter(start: Checkpoint, adapter: Adapter | None, device: Device, seed: int) -> Any:
+    """The model to train with its adapter, which TRL's trainers would add themselves, and draw by
+    the same `seed`."""
     import peft
+    import transformers
 
     model, lora = load_model(start, adapter, device)
+    transformers.set_seed(seed)
     return model if lora is None else peft.get_peft_model(model, lora)
 
 
@@ -190,11 +194,16 @@ def steps(examples: int, config: Optimisation) -> int:
 
 @contextlib.contextmanager
 def session(
-    config: Optimisation, device: Device, seed: int, logs: Path | None = None
+    config: Optimisation,
+    device: Device,
+    seed: int,
+    logs: Path | None = None,
+    saves: Saves | None = None,
 ) -> Iterator[dict[str, Any]]:
     """The arguments that every trainer of `transformers` and TRL takes, for as long as it trains.
 
-    What `config.report_to` names writes into the folder `logs`, which is made anew.
+    What `config.report_to` names writes into the folder `logs`, which is made anew unless the
+    training goes on from `saves`.
 
     Raises:
         UserError: one of them is not installed.
@@ -203,7 +212,7 @@ def session(
 
     on_cpu = device.device == "cpu" or not torch.cuda.is_available()
     bf16 = not on_cpu and torch.cuda.is_bf16_supported() if config.bf16 is None else config.bf16
-    with tempfile.TemporaryDirectory() as scratch, _reports(config, logs) as reports:
+    with tempfile.TemporaryDirectory() as scratch, _reports(config, logs, saves) as reports:
         yield {
             "output_dir": scratch,
             "learning_rate": config.learning_rate,
@@ -226,15 +235,18 @@ def session(
 
 
 @contextlib.contextmanager
-def _reports(config: Optimisation, logs: Path | None) -> Iterator[dict[str, Any]]:
+def _reports(
+    config: Optimisation, logs: Path | None, saves: Saves | None
+) -> Iterator[dict[str, Any]]:
     """Where a trainer reports to: some of its arguments, and the environment that it reads."""
     if logs is None or not isinstance(config, Training) or not config.report_to:
         yield {"report_to": "none"}
         return
     check_reporters(config)
     if shares.is_main():
-        shutil.rmtree(logs, ignore_errors=True)
-        logs.mkdir(parents=True)
+        if saves is None or saves.last is None:
+            shutil.rmtree(logs, ignore_errors=True)
+        logs.mkdir(parents=True, exist_ok=True)
     before = {name: os.environ.get(name) for name in LOGGING_FOLDERS}
     os.environ.update(dict.fromkeys(LOGGING_FOLDERS, str(logs)))
     try:
@@ -272,43 +284,67 @@ def watch(advance: Advance, metrics: Mapping[str, str]) -> Any:
         def __init__(self) -> None:
             self.rows: list[dict[str, float]] = []
 
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            for logs in state.log_history:  # of the steps before, in a training that goes on
+                self.keep(logs["step"], logs)
+            advance(state.global_step)
+
         def on_step_end(self, *_: Any, **__: Any) -> None:
             advance(1)
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            self.keep(state.global_step, logs)
+
+        def keep(self, step: int, logs: Mapping[str, Any]) -> None:
             if "loss" not in logs:
                 return
             row = {name: float(logs[key]) for key, name in metrics.items() if key in logs}
             if not all(math.isfinite(value) for value in row.values()):
-                raise DivergedError(state.global_step, row, self.rows)
-            self.rows.append({"step": state.global_step, **row})
+                raise DivergedError(step, row, self.rows)
+            self.rows.append({"step": step, **row})
 
     return Watch()
 
 
-def run(trainer: Any, *, means: bool = False, first: Callable[[Any], None] | None = None) -> None:
+def run(
+    trainer: Any,
+    *,
+    means: bool = False,
+    first: Callable[[Any], None] | None = None,
+    saves: Saves | None = None,
+) -> None:
     """Train, without the notices of the trainer's own.
 
     `means`: the loss is a mean over a batch of its own, not over the tokens of a whole step, so
-    that accumulated gradients have to be divided. `first` is called before the first step with the
-    model as it is trained, in all the processes that train it.
+    that accumulated gradients have to be divided. `first` is called with the model that training
+    starts from, in all the processes that train it: before the first step, and before the weights
+    of `saves` are taken by a training that goes on from there, which a trainer that is
+    `saves.Resumable` does.
     """
     import torch
     import transformers
 
+    last = saves and saves.last
+
     class First(transformers.TrainerCallback):  # type: ignore[misc]
-        def on_train_begin(self, *_: Any, **__: Any) -> None:
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if first is not None:
                 trainer.model_wrapped.eval()
                 first(trainer.model_wrapped)
             if shares.rank():  # drops other things out of its share than the main process does
                 torch.manual_seed(trainer.args.seed + shares.rank())
+            if last:
+                trainer.load_weights(last)
+                say(f"training goes on after step {state.global_step} of {state.max_steps}")
 
     if means:
         trainer.model_accepts_loss_kwargs = False
     trainer.remove_callback(transformers.PrinterCallback)
     trainer.add_callback(First)
-    trainer.train()
+    if saves is not None:
+        trainer.saves = saves
+        trainer.add_callback(clock(saves.minutes))
+    trainer.train(resume_from_checkpoint=last and str(last))
 
 
 def keep(
@@ -327,7 +363,7 @@ def keep(
     if trainer.is_fsdp_enabled:
         weights = trainer.accelerator.get_state_dict(model)
         if shares.is_main():
-            model = load_with_adapter(start, adapter, device)
+            model = load_with_adapter(start, adapter, device, trainer.args.seed)
             model.load_state_dict({name: weights[name] for name in model.state_dict()})
     if shares.is_main():
         write_jsonl(out / "metrics.jsonl", rows)

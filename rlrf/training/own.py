@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.schema import mean
 from rlrf.training import shares
+from rlrf.training.saves import Resumable
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +20,7 @@ def trainer(loss: Loss) -> Any:
     """The class of a `transformers` trainer of `loss`, which logs the mean of its terms a step."""
     import transformers
 
-    class Trainer(shares.WholeBatches, transformers.Trainer):  # type: ignore[misc]
+    class Trainer(Resumable, shares.WholeBatches, transformers.Trainer):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             self.terms: list[dict[str, float]] = []  # of the forward passes of a step

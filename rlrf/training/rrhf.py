@@ -23,6 +23,7 @@ from rlrf.checkpoint import Checkpoint
 from rlrf.config import Adapter, Device, Training
 from rlrf.quiet import quiet
 from rlrf.training import fitting, own
+from rlrf.training.saves import Saves
 
 if TYPE_CHECKING:
     import torch
@@ -70,6 +71,7 @@ def rrhf(
     seed: int,
     out: Path,
     logs: Path | None = None,
+    saves: Saves | None = None,
 ) -> None:
     """Train `start` on `rankings` and save it under `out`, as `dpo` does.
 
@@ -85,7 +87,7 @@ def rrhf(
     import transformers
 
     tokenizer = fitting.load_tokenizer(start)
-    model = fitting.load_with_adapter(start, adapter, device)
+    model = fitting.load_with_adapter(start, adapter, device, seed)
     max_length = fitting.room(model, config)
     rows = tokenize(rankings, tokenizer, max_length)
     fitting.check_room("rankings", len(rows), len(rankings), max_length)
@@ -109,7 +111,7 @@ def rrhf(
         }
 
     with (
-        fitting.session(config, device, seed, logs) as arguments,
+        fitting.session(config, device, seed, logs, saves) as arguments,
         track(f"train from {start.name}", fitting.steps(len(rows), config), "steps") as advance,
     ):
         watch = fitting.watch(advance, METRICS)
@@ -120,7 +122,7 @@ def rrhf(
             data_collator=collate,
             callbacks=[watch],
         )
-        fitting.run(trainer, means=True)
+        fitting.run(trainer, means=True, saves=saves)
     fitting.keep(
         trainer, watch.rows, tokenizer, start=start, adapter=adapter, device=device, out=out
     )

@@ -13,6 +13,7 @@ from rlrf.config import Adapter, Device, Optimisation
 from rlrf.quiet import quiet
 from rlrf.training import fitting, shares
 from rlrf.training.fitting import Example
+from rlrf.training.saves import Resumable, Saves
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +37,7 @@ def sft(
     seed: int,
     out: Path,
     logs: Path | None = None,
+    saves: Saves | None = None,
 ) -> None:
     """Train `start` on the responses of `examples` (not on their prompts) and save it under `out`.
 
@@ -49,7 +51,7 @@ def sft(
     import datasets
     from trl import SFTConfig, SFTTrainer
 
-    class Trainer(shares.WholeBatches, SFTTrainer):  # type: ignore[misc]
+    class Trainer(Resumable, shares.WholeBatches, SFTTrainer):  # type: ignore[misc]
         def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
             """The rows are token ids already: TRL would tokenize prompt and response as one."""
             return dataset
@@ -74,7 +76,7 @@ def sft(
         max_length = fitting.room(model, config)
         rows = tokenize(examples, tokenizer, max_length)
         fitting.check_room("responses", len(rows), len(examples), max_length, config.place)
-        arguments = opened.enter_context(fitting.session(config, device, seed, logs))
+        arguments = opened.enter_context(fitting.session(config, device, seed, logs, saves))
         total = fitting.steps(len(rows), config)
         advance = opened.enter_context(track(f"train from {start.name}", total, "steps"))
         watch = fitting.watch(advance, METRICS)
@@ -89,7 +91,7 @@ def sft(
             callbacks=[watch],
             peft_config=lora,
         )
-        fitting.run(trainer)
+        fitting.run(trainer, saves=saves)
     fitting.keep(
         trainer, watch.rows, tokenizer, start=start, adapter=adapter, device=device, out=out
     )

@@ -154,6 +154,31 @@ def test_a_run_killed_in_every_step_ends_with_the_same_artefacts(finished, tiny_
 
 
 @pytest.mark.slow
+def test_a_rewriter_that_is_killed_while_it_learns_goes_on(finished, tiny_model, tmp_path):
+    import transformers
+
+    _, whole = finished
+    step, passes = transformers.Trainer.training_step, []
+    training = {"learning_rate": 1e-2, "batch_size": 8, "max_length": 200, "epochs": 8}
+    often = config(tiny_model, train=training | {"checkpoint_minutes": 1e-9})
+
+    def killed(*args, **more):
+        passes.append(1)
+        if len(passes) == 6:
+            raise KeyboardInterrupt
+        return step(*args, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transformers.Trainer, "training_step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(often, tmp_path / "run")
+        train(often, tmp_path / "run")
+    assert contents(tmp_path / "run") == contents(whole)
+    made = (tmp_path / "run" / "iter_1").glob("*/metrics.jsonl")
+    assert len(passes) == sum(len(path.read_text().splitlines()) for path in made) + 1
+
+
+@pytest.mark.slow
 def test_later_iterations_use_the_first_rewriter_unless_it_is_to_be_trained_anew(
     tiny_model, tmp_path
 ):
