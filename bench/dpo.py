@@ -19,7 +19,6 @@ import argparse
 import functools
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -35,7 +34,7 @@ import torch
 import transformers
 import trl
 from policies import RANDOM, SHIPPED, random_policy
-from ratio import publish, race
+from ratio import most_memory, publish, race
 from trl import DPOConfig, DPOTrainer
 
 from rlrf.checkpoint import Checkpoint
@@ -194,8 +193,7 @@ def peak(side: str, model: str, prompt: int, pairs: int) -> float:
     run = step(side, Case(model), draw([(prompt, 64, 64)] * pairs))
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     run()
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most / 1024 - pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+    return most_memory() - pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def memory(model: str, prompt: int, pairs: int) -> dict[str, Any]:

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ratio import publish
+from ratio import most_memory, publish
 
 import tasks
 from harness.engines.hf import HFEngine
@@ -48,7 +47,7 @@ def peak(stage: str, count: int) -> float:
         made = N * sum(len(one.samples) for one in found.values())
     if made != N * count:
         sys.exit(f"{stage} gave {made} answers")
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return most_memory()
 
 
 def rows(counts: tuple[int, ...]) -> Iterator[dict[str, Any]]:

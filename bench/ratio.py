@@ -109,6 +109,15 @@ def fastest(sizes: Sequence[S], work: Callable[[S], object]) -> S:
     return min(took, key=took.__getitem__)
 
 
+def most_memory() -> float:
+    """MiB, the largest resident size of this process so far.
+
+    What `getrusage` says begins with that of the process which started this one.
+    """
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
+
+
 def publish(rows: Iterable[dict[str, Any]], out: Path | None) -> None:
     """Print the rows as JSON; keep them in the file `out`, each as soon as it is made."""
     made: list[dict[str, Any]] = []
