@@ -33,7 +33,7 @@ from typing import Any, Protocol
 
 from harness.engines import Completion, Engine, Sampling
 from harness.engines.text import encode, render
-from harness.errors import UserError
+from harness.errors import UserError, first_line
 from harness.kept import cut
 from harness.progress import say
 from harness.schema import Message, Record
@@ -347,7 +347,7 @@ class Cluster:
                         **({} if self._address else local),
                     )
             except Exception as error:  # of many kinds, bare ones among them
-                said = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+                said = first_line(error)
                 raise UserError(
                     f"There is no Ray cluster to be had at {self._address or 'this machine'} "
                     f"({said}). Start one with `ray start --head`, or leave executor.address out."

@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to read."""
+"""The one exception that a user is meant to read, and what others' come to in a sentence."""
 
 
 class UserError(Exception):
@@ -6,3 +6,8 @@ class UserError(Exception):
 
     The command line prints it without a traceback and exits 3; a notebook sees it as it is.
     """
+
+
+def first_line(error: Exception) -> str:
+    """What a library's error says, in at most 300 characters; its type, where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

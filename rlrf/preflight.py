@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import models
-from harness.errors import UserError
+from harness.errors import UserError, first_line
 from harness.evaluation import code_version
 from harness.judge.config import Judging, load_judging
 from harness.leaderboard import Board
@@ -192,7 +192,7 @@ def _model(config: Config) -> tuple[_Model, Said]:
     try:
         settings = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        said = first_line(error)
         raise UserError(f"{folder / models.CONFIG} cannot be used: {said}") from error
     parameters, size = _weights(folder)
     found = _Model(folder, settings, load_tokenizer(folder), parameters, size)
@@ -264,14 +264,15 @@ def _adapter_weights(config: Config, model: _Model) -> int:
 
 def _memory(config: Config, model: _Model) -> Said:
     """An estimate from below: without activations, and with the cache of one response."""
-    where, free = _free_memory(config)
+    from harness.engines.loading import find_device
+    from harness.engines.room import free_memory, numbers_kept
+
+    device = find_device(config.engine.device)
+    where, free = str(device), free_memory(device)
     number = {"float32": 4, "bfloat16": 2, "float16": 2}.get(
         config.engine.dtype, model.size / max(model.parameters, 1)
     )
-    text = model.text
-    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    cache = 2 * text.num_hidden_layers * heads * width * number * model.context
+    cache = numbers_kept(model.text) * number * model.context
     generating = model.parameters * number + cache
     if config.adapter is None:
         training, reckoned = 16.0 * model.parameters, "weights, gradient and two moments in float32"
@@ -293,21 +294,6 @@ def _memory(config: Config, model: _Model) -> Said:
         hint = "" if config.adapter else ", train an adapter"
         raise UserError(f"{said}. Take a smaller model{hint}, or a larger machine.")
     return said
-
-
-def _free_memory(config: Config) -> tuple[str, int]:
-    import torch
-
-    from harness.engines.loading import find_device
-
-    device = find_device(config.engine.device)
-    if device.type == "cuda":
-        return str(device), int(torch.cuda.mem_get_info(device)[0])
-    found = Path("/proc/meminfo").read_text() if Path("/proc/meminfo").exists() else ""
-    for line in found.splitlines():
-        if line.startswith("MemAvailable:"):
-            return "cpu", int(line.split()[1]) * 1024
-    return "cpu", os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _disk(config: Config, model: _Model, out: Path) -> Said:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from harness import memory
-from harness.errors import UserError
+from harness.errors import UserError, first_line
 from harness.models import check_adapter
 
 DEFAULT_CONTEXT = 2048
@@ -47,7 +47,7 @@ def load_model(folder: Path, device: torch.device, dtype: str) -> Any:
         except Exception as error:
             if memory.is_out_of_memory(error):
                 raise
-            raise UserError(f"Cannot load the model in {folder}: {_sentence(error)}") from error
+            raise UserError(f"Cannot load the model in {folder}: {first_line(error)}") from error
     if info["missing_keys"]:
         names = sorted(info["missing_keys"])
         raise UserError(
@@ -66,7 +66,7 @@ def load_tokenizer(source: Any) -> Any:
     try:
         return AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=True)
     except Exception as error:
-        raise UserError(f"Cannot load the tokenizer in {source}: {_sentence(error)}") from error
+        raise UserError(f"Cannot load the tokenizer in {source}: {first_line(error)}") from error
 
 
 def merge_adapter(model: Any, adapter: Path) -> Any:
@@ -79,7 +79,7 @@ def merge_adapter(model: Any, adapter: Path) -> Any:
             return PeftModel.from_pretrained(model, adapter).merge_and_unload()
         except Exception as error:
             raise UserError(
-                f"The adapter {adapter} does not fit the model: {_sentence(error)}"
+                f"The adapter {adapter} does not fit the model: {first_line(error)}"
             ) from error
 
 
@@ -95,10 +95,6 @@ def _quiet() -> Iterator[None]:
     finally:
         if shown:
             said.enable_progress_bar()
-
-
-def _sentence(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 def context(config: Any, tokenizer: Any) -> int:

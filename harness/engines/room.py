@@ -19,12 +19,17 @@ def rows_that_fit(model: Any, device: torch.device, columns: int, scored: int = 
     free than the time before is to change no sample.
     """
     config = model.config.get_text_config(decoder=True)
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    past = 2 * config.num_hidden_layers * heads * dim * model.dtype.itemsize * columns
+    past = numbers_kept(config) * model.dtype.itemsize * columns
     logits = COPIES * torch.float32.itemsize * config.vocab_size * scored
     most = max(1, min(MOST, int(PART * free_memory(device) / (past + logits))))
     return 1 << (most.bit_length() - 1)
+
+
+def numbers_kept(config: Any) -> int:
+    """Numbers in the keys and values of a token, by the `config` of a model's language part."""
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return int(2 * config.num_hidden_layers * heads * dim)
 
 
 def free_memory(device: torch.device) -> int:

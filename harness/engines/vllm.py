@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.engines import SEEDS, Completion, Sampling, seed_of
 from harness.engines.text import check_sampling, cut, encode, encode_all, render
-from harness.errors import UserError
+from harness.errors import UserError, first_line
 from harness.models import ADAPTER_CONFIG, CONFIG, check, check_adapter, find, model_digest
 from harness.schema import Message, digest
 from harness.store import read_json
@@ -217,7 +217,7 @@ class VLLMEngine:
             try:
                 self._llm = vllm.LLM(**self._options)
             except Exception as error:
-                said = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+                said = first_line(error)
                 raise UserError(f"vLLM cannot load {self.model_id}: {said}") from error
         elif self._is_asleep:
             self._llm.wake_up()

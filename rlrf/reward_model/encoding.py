@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rlrf.training.fitting import encode_prompt
+from harness.engines import text
 
 
 def encode(prompt: str, response: str, tokenizer: Any) -> list[int]:
@@ -13,7 +13,7 @@ def encode(prompt: str, response: str, tokenizer: Any) -> list[int]:
     A response ends with the end token, also where a length limit cut it off: a reward is of a text.
     """
     prompt, response = _sayable(prompt), _sayable(response)
-    asked = encode_prompt(prompt, tokenizer)
+    asked = text.encode(tokenizer, prompt)
     if asked and asked[-1] == tokenizer.eos_token_id and not prompt.endswith(tokenizer.eos_token):
         asked = asked[:-1]  # encoders such as BERT's close what is not yet at its end
     answered = tokenizer.encode(response, add_special_tokens=False)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
+from harness.engines.text import encode
 from harness.progress import track
 from harness.schema import Record
 from rlrf.checkpoint import Checkpoint
@@ -140,7 +141,7 @@ def tokenize(
     """Token ids, rewards and weights of the rewrites that fit, with their responses."""
     rows = []
     for one in rewrites:
-        prompt = fitting.encode_prompt(one.prompt, tokenizer)
+        prompt = encode(tokenizer, one.prompt)
         response = fitting.encode_response(one.response, tokenizer, cut=one.cut)
         rewrite = fitting.encode_response(one.rewrite, tokenizer)
         if len(prompt) + max(len(response), len(rewrite)) <= max_length:

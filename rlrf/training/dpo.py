@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.engines.text import encode
 from harness.progress import Advance, track
 from harness.schema import digest
 from rlrf.checkpoint import Checkpoint
@@ -217,7 +218,7 @@ def tokenize(pairs: Sequence[Pair], tokenizer: Any, max_length: int) -> list[Row
     """Token ids of the pairs whose chosen response fits into `max_length` with its prompt."""
     rows = []
     for pair in pairs:
-        prompt = fitting.encode_prompt(pair.prompt, tokenizer)
+        prompt = encode(tokenizer, pair.prompt)
         chosen = fitting.encode_response(pair.chosen, tokenizer)
         rejected = fitting.encode_response(pair.rejected, tokenizer, cut=pair.rejected_cut)
         if len(prompt) + len(chosen) <= max_length:

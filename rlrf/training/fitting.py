@@ -116,13 +116,6 @@ def lora(adapter: Adapter, task_type: str) -> Any:
     )
 
 
-def encode_prompt(prompt: str, tokenizer: Any) -> list[int]:
-    """Token ids of a rendered prompt, as `HFEngine.encode`: one with a BOS gets no other."""
-    bare = bool(tokenizer.bos_token) and prompt.startswith(tokenizer.bos_token)
-    ids: list[int] = tokenizer.encode(prompt, add_special_tokens=not bare)
-    return ids
-
-
 def encode_response(response: str, tokenizer: Any, *, cut: bool = False) -> list[int]:
     """Token ids of a response, with the token that ends it unless the length limit cut it off."""
     ids: list[int] = tokenizer.encode(response, add_special_tokens=False)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
+from harness.engines.text import encode
 from harness.progress import track
 from harness.schema import Record
 from rlrf.checkpoint import Checkpoint
@@ -133,7 +134,7 @@ def tokenize(rankings: Sequence[Ranking], tokenizer: Any, max_length: int) -> li
     were cut off before a word, are left out."""
     rows = []
     for one in rankings:
-        prompt = fitting.encode_prompt(one.prompt, tokenizer)
+        prompt = encode(tokenizer, one.prompt)
         texts = [
             prompt + fitting.encode_response(text, tokenizer, cut=cut)
             for text, cut in zip(one.responses, one.cut, strict=True)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.engines.text import encode
 from harness.progress import track
 from rlrf.checkpoint import Checkpoint
 from rlrf.config import Adapter, Device, Optimisation
@@ -111,7 +112,7 @@ def tokenize(
     """Token ids, and labels that leave the prompt out, of the examples that fit."""
     rows = []
     for one in examples:
-        prompt = fitting.encode_prompt(one.prompt, tokenizer)
+        prompt = encode(tokenizer, one.prompt)
         response = fitting.encode_response(one.response, tokenizer, cut=one.cut)
         if len(prompt) + len(response) <= max_length:
             labels = [-100] * len(prompt) + response

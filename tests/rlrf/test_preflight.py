@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from test_judged_loop import judged_config
 
+from harness.engines import room
 from harness.store import sole_user
-from rlrf import preflight
 from rlrf.cli import run
 from rlrf.config import load
 from rlrf.doctor import Finding
@@ -217,7 +217,7 @@ def test_a_cluster_where_nobody_answers(write, look):
 
 def test_what_there_is_too_little_of(write, look, monkeypatch):
     config = write()
-    monkeypatch.setattr(preflight, "_free_memory", lambda config: ("cpu", 1000))
+    monkeypatch.setattr(room, "free_memory", lambda device: 1000)
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     found = wrong(look(config))

@@ -12,6 +12,7 @@ import toy
 
 from harness.engines import Sampling
 from harness.engines.hf import HFEngine
+from harness.engines.text import encode
 from harness.schema import Message, Sample
 from harness.store import read_records
 from rlrf.checkpoint import Checkpoint
@@ -100,7 +101,7 @@ def test_prompts_are_the_same_tokens_for_generation_and_training(family):
     for text in ASKED:
         for prompt in (engine.render(ask(text)), text):
             ids = engine.encode(prompt)
-            assert fitting.encode_prompt(prompt, tokenizer) == ids
+            assert encode(tokenizer, prompt) == ids
             if made.bos:
                 assert ids.count(tokenizer.bos_token_id) == 1 and ids[0] == tokenizer.bos_token_id
     told = engine.render([Message(role="system", content="Be brief."), *ask("What is 3 plus 4?")])
