@@ -86,8 +86,9 @@ def evaluate(
         for name, (used, _, positions) in chosen.items():
             built[name] = _task(manager, name, used, num_fewshot)
             _decode(built[name], max_tokens, temperature, repeats)
+            # lm-eval's own `samples` looks through the whole split, and through them for each doc.
+            built[name].dataset[used] = built[name].dataset[used].select(positions)
             built[name].build_all_requests(
-                samples=positions,
                 apply_chat_template=chat,
                 fewshot_as_multiturn=True,
                 chat_template=lm.apply_chat_template if chat else None,

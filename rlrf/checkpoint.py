@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -144,7 +143,6 @@ class Engines:
             self._vllm[1].release()
         if self._cluster is not None:
             self._cluster.release()
-        gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from harness.engines import Completion, Engine, Sampling
+from harness.engines import Engine
 from harness.errors import UserError
-from harness.progress import track
 from harness.schema import Item, Message, Sample, digest
-from rlrf.config import Decoding, Explore
+from rlrf.config import Explore
+from rlrf.sampling import completions, sample_of
 from tasks.plugin import Task
 
 
@@ -51,42 +51,12 @@ def explore(
     seed: int,
 ) -> list[Sample]:
     """`config.n` responses to every item of `asked` (task -> items), by task, item, repeat."""
-    samples = []
-    for name, items in asked.items():
-        prompts = [engine.render([Message(role="user", content=i.prompt)]) for i in items]
-        sampling = sampling_for(tasks[name], config, config.n, seed)
-        with track(f"explore {name}", len(prompts) * config.n, "responses") as advance:
-            answers = engine.generate(prompts, sampling, advance)
-        samples += [
-            sample_of(item, prompt, completion, repeat)
-            for item, prompt, completions in zip(items, prompts, answers, strict=True)
-            for repeat, completion in enumerate(completions)
-        ]
-    return samples
-
-
-def sampling_for(task: Task, decoding: Decoding, n: int, seed: int) -> Sampling:
-    """As the configuration asks, with the task's own length limit and stop strings."""
-    return Sampling(
-        temperature=decoding.temperature,
-        top_p=decoding.top_p,
-        max_tokens=decoding.max_tokens or task.generation["max_tokens"],
-        n=n,
-        stop=tuple(task.generation["stop"]),
-        seed=seed,
-    )
-
-
-def sample_of(item: Item, prompt: str, completion: Completion, repeat: int) -> Sample:
-    """A completion as a record."""
-    return Sample(
-        task=item.task,
-        item=item.digest,
-        index=item.index,
-        repeat=repeat,
-        prompt=prompt,
-        response=completion.text,
-        finish_reason=completion.finish_reason,
-        prompt_tokens=completion.prompt_tokens,
-        completion_tokens=completion.completion_tokens,
-    )
+    items = [item for of_task in asked.values() for item in of_task]
+    prompts = [engine.render([Message(role="user", content=item.prompt)]) for item in items]
+    to_ask = [(item.task, prompt) for item, prompt in zip(items, prompts, strict=True)]
+    made = completions(engine, to_ask, tasks, decoding=config, n=config.n, seed=seed, what="explore")
+    return [
+        sample_of(item, prompt, completion, repeat)
+        for item, prompt, answers in zip(items, prompts, made, strict=True)
+        for repeat, completion in enumerate(answers)
+    ]

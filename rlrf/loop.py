@@ -146,17 +146,20 @@ def measure(
     config = lab.config
 
     def run_evaluation(folder: Path) -> None:
-        for task in config.tasks:
+        for data in {task.data: None for task in config.tasks}:
+            # Tasks that are asked together share their batches.
+            tasks = [lab.tasks[task.name] for task in config.tasks if task.data == data]
             found = evaluate(
                 lab.run.keeping(lab.engines.load(model)),
-                [lab.tasks[task.name]],
+                tasks,
                 split=split,
-                indices={task.name: [item.index for item in asked[task.name]]},
-                data=Path(task.data) if task.data else None,
+                indices={task.name: [item.index for item in asked[task.name]] for task in tasks},
+                data=Path(data) if data else None,
                 judge=lab.judge,
                 seed=config.seed,
             )
-            evaluation.save(found[task.name], folder / task.name)
+            for name, one in found.items():
+                evaluation.save(one, folder / name)
 
     digests = [item.digest for items in asked.values() for item in items]
     stage = lab.run.stage(place, [model, split, digests], run_evaluation)

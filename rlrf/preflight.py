@@ -34,11 +34,12 @@ from rlrf.artefacts import open_artefacts
 from rlrf.checkpoint import Engines
 from rlrf.config import Config, load
 from rlrf.doctor import GIB, Finding
-from rlrf.explore import pick, sampling_for
+from rlrf.explore import pick
 from rlrf.lab import check_rules, open_feedback_model
 from rlrf.reward_model.source import open_rewarder
 from rlrf.rlmec.source import open_rewriter
 from rlrf.run import IDENTITY
+from rlrf.sampling import sampling_for
 from rlrf.training.fitting import check_reporters
 from rlrf.training.launch import check_launch
 from tasks.plugin import Task

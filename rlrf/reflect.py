@@ -6,12 +6,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from harness.engines import Engine
-from harness.progress import track
 from harness.schema import Feedback, Item, Message, Record, Sample, digest
 from rlrf.config import Reflect
-from rlrf.explore import sample_of, sampling_for
 from rlrf.feedback import Judged
 from rlrf.reward import Reward, of_feedback
+from rlrf.sampling import completions, sample_of
 from tasks.plugin import Task
 
 
@@ -68,22 +67,18 @@ def reflect(
     seed: int,
 ) -> list[Refinement]:
     """One rewrite of each draft; the repeats of an item's rewrites count from `first_repeat`."""
+    chosen = [one for name in tasks for one in drafts if one.sample.task == name]
+    prompts = [
+        engine.render(conversation(items[d.sample.item], d.sample.response, d.feedback))
+        for d in chosen
+    ]
+    to_ask = [(d.sample.task, prompt) for d, prompt in zip(chosen, prompts, strict=True)]
+    made = completions(engine, to_ask, tasks, decoding=config, n=1, seed=seed, what="reflect")
     repeats: dict[str, int] = defaultdict(lambda: first_repeat)
     refinements = []
-    for name, task in tasks.items():
-        chosen = [one for one in drafts if one.sample.task == name]
-        if not chosen:
-            continue
-        prompts = [
-            engine.render(conversation(items[d.sample.item], d.sample.response, d.feedback))
-            for d in chosen
-        ]
-        sampling = sampling_for(task, config, 1, seed)
-        with track(f"reflect {name}", len(prompts), "responses") as advance:
-            answers = engine.generate(prompts, sampling, advance)
-        for draft, prompt, (completion,) in zip(chosen, prompts, answers, strict=True):
-            item = items[draft.sample.item]
-            sample = sample_of(item, prompt, completion, repeats[item.digest])
-            repeats[item.digest] += 1
-            refinements.append(Refinement(draft=draft.sample.repeat, sample=sample))
+    for draft, prompt, (completion,) in zip(chosen, prompts, made, strict=True):
+        item = items[draft.sample.item]
+        sample = sample_of(item, prompt, completion, repeats[item.digest])
+        repeats[item.digest] += 1
+        refinements.append(Refinement(draft=draft.sample.repeat, sample=sample))
     return refinements

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -218,6 +219,7 @@ def learn(
             # What was there of a model is gone; the steps before stay as evidence.
             write_jsonl(folder / "metrics.jsonl", error.rows)
             write_json(folder / DIVERGED, {"reason": str(error)})
+        gc.collect()  # a trainer is in cycles, and holds the model
 
     reads = [turn.policy, kept, lab.config.train, lab.config.adapter, *reads]
     saves = saves_of(lab, f"{place}/train", reads)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -104,11 +105,12 @@ def overlap(
     vocabulary: dict[str, int] = {}
     asked = [_numbers(text, vocabulary, grow=True) for text in items]
     sizes = [len(words) if len(words) < SHORT else min(n, len(words)) for words in asked]
-    wanted = {
-        size: np.unique(np.concatenate([_grams(w, size) for w in group]))
-        for size in sorted({*sizes} - {0})
-        if (group := [w for w, own in zip(asked, sizes, strict=True) if own == size])
-    }
+    grams_of = [_grams(words, size) for words, size in zip(asked, sizes, strict=True)]
+    by_size = defaultdict(list)
+    for grams, size in zip(grams_of, sizes, strict=True):
+        if size:
+            by_size[size].append(grams)
+    wanted = {size: np.unique(np.concatenate(by_size[size])) for size in sorted(by_size)}
     seen = {size: np.zeros(len(grams), dtype=bool) for size, grams in wanted.items()}
     for start in range(0, len(training), CHUNK):
         texts = [_numbers(t, vocabulary, grow=False) for t in training[start : start + CHUNK]]
@@ -125,7 +127,7 @@ def overlap(
     touched = []
     for index, (words, size) in enumerate(zip(asked, sizes, strict=True)):
         if size:
-            repeated = seen[size][np.searchsorted(wanted[size], _grams(words, size))]
+            repeated = seen[size][np.searchsorted(wanted[size], grams_of[index])]
             covered = np.convolve(repeated, np.ones(size, dtype=int))[: len(words)] > 0
             if covered.mean() >= least:
                 touched.append(Overlap(index, float(covered.mean())))

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pydantic import Field
 
 from harness.engines import Engine, Sampling
-from harness.progress import say, track
+from harness.progress import say
 from harness.schema import Item, Message, MetricResult, Record, Sample, Score, digest
 from rlrf.config import Decoding
-from rlrf.explore import sample_of, sampling_for
 from rlrf.feedback import Judged
 from rlrf.reflect import Refinement
 from rlrf.rlmec.teacher import Correction, is_right
+from rlrf.sampling import completions, sample_of
 from rlrf.training.fitting import Example
 from tasks.plugin import Task, aggregate, within
 
@@ -112,21 +112,17 @@ def rewrite(
     first_repeat: int,
 ) -> list[Refinement]:
     """The rewriter's likeliest rewrite of each sample; its repeat is `first_repeat` more."""
-    made: dict[tuple[str, int], Refinement] = {}
-    for name, task in tasks.items():
-        drafts = [sample for sample in samples if sample.task == name]
-        prompts = _prompts(engine, drafts, items, REWRITE)
-        sampling = sampling_for(task, Decoding(temperature=0, max_tokens=max_tokens), 1, 0)
-        with track(f"rewrite {name}", len(prompts), "responses") as advance:
-            answers = engine.generate(prompts, sampling, advance) if prompts else []
-        for draft, prompt, (completion,) in zip(drafts, prompts, answers, strict=True):
-            made[draft.item, draft.repeat] = Refinement(
-                draft=draft.repeat,
-                sample=sample_of(
-                    items[draft.item], prompt, completion, first_repeat + draft.repeat
-                ),
-            )
-    return [made[sample.item, sample.repeat] for sample in samples]
+    prompts = _prompts(engine, samples, items, REWRITE)
+    to_ask = [(draft.task, prompt) for draft, prompt in zip(samples, prompts, strict=True)]
+    greedy = Decoding(temperature=0, max_tokens=max_tokens)
+    made = completions(engine, to_ask, tasks, decoding=greedy, n=1, seed=0, what="rewrite")
+    return [
+        Refinement(
+            draft=draft.repeat,
+            sample=sample_of(items[draft.item], prompt, completion, first_repeat + draft.repeat),
+        )
+        for draft, prompt, (completion,) in zip(samples, prompts, made, strict=True)
+    ]
 
 
 def locate(
