@@ -11,17 +11,15 @@ commands as they are typed, from start to end. Proven equal: every response.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import operator
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import ratio
+from commands import lm_eval_answers, type_in
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from policies import GROWN, RANDOM, SHIPPED, asked, grown, prompts, random_policy
@@ -81,17 +79,7 @@ def row(
 
 def commands(items: int, rounds: int) -> dict[str, Any]:
     """`lm_eval run` and `rlrf eval`, as a user types them, on three tasks of the shipped policy."""
-    policy, place = str(seed_policy()), Path(sys.executable).parent
-
-    def type_in(*words: object) -> None:
-        done = subprocess.run(
-            [str(place / str(words[0])), *map(str, words[1:])],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            sys.exit(f"{' '.join(map(str, words))} failed: {done.stderr[-2000:]}")
+    policy = seed_policy()
 
     def theirs() -> dict[str, list[str]]:
         with tempfile.TemporaryDirectory() as folder:
@@ -102,13 +90,7 @@ def commands(items: int, rounds: int) -> dict[str, Any]:
                 *("--apply_chat_template", "--limit", items, "--batch_size", BATCHES[-1]),
                 *("--output_path", folder, "--log_samples"),
             )
-            found = {}
-            for file in Path(folder).rglob("samples_*.jsonl"):
-                lines = [json.loads(line) for line in file.read_text().splitlines()]
-                lines.sort(key=lambda line: line["doc_id"])
-                name = next(name for name in TASKS if f"_{name}_" in file.name)
-                found[name] = [line["filtered_resps"][0] for line in lines]
-            return found
+            return lm_eval_answers(Path(folder), TASKS)
 
     def ours() -> dict[str, list[str]]:
         with tempfile.TemporaryDirectory() as folder:

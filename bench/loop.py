@@ -2,21 +2,28 @@
 
     python bench/loop.py --out loop.json
 
-The script samples with `generate(num_return_sequences=n)`, rewrites with `generate`, trains with
-stock TRL DPO (reference log-probabilities precomputed, as here) and evaluates M0 and M1 with stock
-lm-eval, each at the best of a few batch sizes. Feedback and pairs are no work of either side: the
-script gets ours for nothing. The same prompts and as many answers are explored and rewritten, the
-same pairs trained on, the same items evaluated. Proven equal: M0's and M1's greedy answers to every
-item, and the training losses to 1e-4. Sampled answers differ, by their seeds. Policies: the shipped
-one, and the same grown to 62 M parameters with zeros, so that it explores, learns and answers as
-the shipped one does at the cost of a larger model.
+*As commands*: `rlrf train` against `sample.py` (twice), `trl dpo` and `lm_eval run` (of M0 and M1),
+each a process as a user starts it. *In one process*: the same libraries with the models at hand,
+stage by stage, each at the best of a few batch sizes, so that no more than work is compared.
+Feedback and pairs are no work of the script, which gets ours for nothing; in one process what it
+does not have costs it what it costs here. The same prompts and as many answers are explored and
+rewritten, the same pairs trained on (reference log-probabilities precomputed, as here), the same
+items evaluated. Proven equal: M0's and M1's greedy answers to every item, and the training losses
+to 1e-4. Sampled answers differ, by their seeds.
+
+Policies: the shipped one, and the same grown to 62 M parameters with zeros. Prompts: those of the
+embedded world (7 to 45 tokens), and with passages before them, pages of its encyclopedia: the
+policy was not taught to read those, answers worse and learns something else, at the same cost.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
+import re
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -26,19 +33,20 @@ from typing import Any
 
 import numpy as np
 import ratio
-import torch
+import sample
+from commands import lm_eval_answers, type_in
 from datasets import Dataset
 from lm_eval import simple_evaluate
 from lm_eval.tasks import TaskManager
-from policies import GROWN, SHIPPED, grown
-from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback
+from policies import GROWN, SHIPPED, grown, roomy, with_passages
+from transformers import PrinterCallback
 from trl import DPOConfig, DPOTrainer
 
 import tasks as benchmarks
 from harness import evaluation
 from harness.progress import say
 from harness.schema import Sample, digest
-from harness.store import read_records
+from harness.store import read_records, write_json, write_jsonl
 from rlrf.config import Config
 from rlrf.loop import train
 from rlrf.pairs import Pair
@@ -48,133 +56,180 @@ from rlrf.reflect import Refinement
 from rlrf.run import RECORDS
 
 BATCHES = (64, 256)  # rows that the script generates at a time
+LONGEST = 120  # tokens of an answer
+CONTEXT = 1024  # tokens that a policy with passages to read has room for
 STAGES = {
     "explore": ("explore",),
     "reflect": ("reflect",),
     "train": ("train",),
     "evaluate": ("evaluate_M0", "evaluate_M1"),
 }
+DPO = {
+    "learning_rate": 1e-4,
+    "num_train_epochs": 1,
+    "per_device_train_batch_size": 8,
+    "warmup_steps": 0.1,
+    "precompute_ref_log_probs": True,
+    "bf16": False,
+    "gradient_checkpointing": False,
+    "use_cpu": True,
+    "logging_steps": 1,
+    "save_strategy": "no",
+    "report_to": "none",
+    "disable_tqdm": True,
+    "seed": int(digest([0, 1, "train"])[:7], 16),  # the order of our batches
+}
 
 
-def configuration(start: Path, items: int) -> Config:
-    """One iteration of the embedded world's loop; the sealed split is one item a task."""
-    names = ("mini_gsm8k", "mini_factscore", "mini_just_eval")
-    return Config.model_validate(
-        {
-            "model": str(start),
-            "iterations": 1,
-            "tasks": [{"name": name, "prompts": items} for name in names],
-            "explore": {"n": 8},
-            "reflect": {"m": 2, "temperature": 0.7},
-            "train": {"learning_rate": 1e-4, "batch_size": 8, "max_length": 400},
-            "gate": {"slice": items, "sealed": 1},
-            "engine": {"device": "cpu"},
-        }
-    )
+@dataclass(frozen=True)
+class Case:
+    """An iteration: of which policy, on how many items a task, with passages up to which length."""
+
+    name: str
+    policy: Path
+    items: int
+    passages: int = 0
+
+    @property
+    def config(self) -> Config:
+        """One iteration of the embedded world's loop; the sealed split is one item a task."""
+        names = ("mini_gsm8k", "mini_factscore", "mini_just_eval")
+        return Config.model_validate(
+            {
+                "model": str(self.policy),
+                "iterations": 1,
+                "tasks": [{"name": name, "prompts": self.items} for name in names],
+                "explore": {"n": 8, "max_tokens": LONGEST},
+                "reflect": {"m": 2, "temperature": 0.7, "max_tokens": LONGEST},
+                "train": {
+                    "learning_rate": DPO["learning_rate"],
+                    "batch_size": DPO["per_device_train_batch_size"],
+                    "max_length": self.max_length,
+                },
+                "gate": {"slice": self.items, "sealed": 1},
+                "engine": {"device": "cpu"},
+            }
+        )
+
+    @property
+    def max_length(self) -> int:
+        return self.passages + 400
 
 
-@dataclass
-class Scripted:
-    """The loop that a user would script, on the prompts, pairs and items of a finished run."""
+@dataclass(frozen=True)
+class Done:
+    """An iteration that is done, and whose work the script is given to do again."""
 
-    start: Path  # the policy
+    case: Case
     run: Path
-    batch: int
-    seconds: dict[str, float] = field(default_factory=dict)
-    answers: dict[str, list[str]] = field(default_factory=dict)  # model -> greedy answers
-    losses: list[float] = field(default_factory=list)
 
     @property
     def iteration(self) -> Path:
         return self.run / "iter_1"
 
+    @property
+    def explored(self) -> tuple[list[dict[str, Any]], int]:
+        """The prompts, and how often each was answered."""
+        samples = read_records(self.iteration / "explore" / RECORDS, Sample)
+        n = 1 + max(sample.repeat for sample in samples)
+        return [to_ask(sample) for sample in samples if sample.repeat == 0], n
+
+    @property
+    def rewritten(self) -> list[dict[str, Any]]:
+        refined = read_records(self.iteration / "reflect" / RECORDS, Refinement)
+        return [to_ask(one.sample) for one in refined]
+
+    @property
+    def pairs(self) -> list[dict[str, str]]:
+        pairs = read_records(self.iteration / "pairs" / "pairs.jsonl", Pair)
+        return [{"prompt": p.prompt, "chosen": p.chosen, "rejected": p.rejected} for p in pairs]
+
+    @property
+    def models(self) -> dict[str, Path]:
+        return {"M0": self.case.policy, "M1": self.iteration / "train/model"}
+
+    @property
+    def measured(self) -> dict[str, list[int]]:
+        """Task -> the items that M0 and M1 are measured on."""
+        found = evaluation.load(self.iteration / "evaluate_M0")
+        return {name: [item.index for item in found[name].items] for name in sorted(found)}
+
+    def answers(self, name: str) -> list[str]:
+        """The greedy answers of a model to those, by task and item."""
+        found = evaluation.load(self.iteration / f"evaluate_{name}")
+        return [
+            sample.response
+            for task in sorted(found)
+            for sample in sorted(found[task].samples, key=lambda one: one.index)
+        ]
+
+    @property
+    def losses(self) -> list[float]:
+        steps = (self.iteration / "train/metrics.jsonl").read_text().splitlines()
+        return [json.loads(step)["loss"] for step in steps]
+
+    def check(self, answers: dict[str, list[str]], losses: list[float], within: float) -> None:
+        """Raises SystemExit where the script made something else."""
+        for name, made in answers.items():
+            if made != self.answers(name):
+                sys.exit(f"the two sides' greedy answers of {name} differ")
+        if len(losses) != len(self.losses) or not np.allclose(losses, self.losses, atol=within):
+            sys.exit(f"the two sides' losses differ: {self.losses} here, {losses} of the script")
+
+
+def to_ask(one: Sample) -> dict[str, Any]:
+    return {"prompt": one.prompt, "most": LONGEST}
+
+
+@dataclass
+class InProcess:
+    """The script's stages in this process, each timed."""
+
+    done: Done
+    batch: int
+    seconds: dict[str, float] = field(default_factory=dict)
+
     def loop(self) -> None:
-        """Explore, rewrite, train, evaluate; each timed."""
-        model, tokenizer = self.load(self.start)
-        explored = read_records(self.iteration / "explore" / RECORDS, Sample)
-        rewritten = read_records(self.iteration / "reflect" / RECORDS, Refinement)
-        n = 1 + max(sample.repeat for sample in explored)
-        asked = [sample for sample in explored if sample.repeat == 0]
+        model, tokenizer = sample.load(self.done.case.policy)
+        asked, n = self.done.explored
         with self.timed("explore"):
-            self.generate(model, tokenizer, asked, n, temperature=1.0)
+            sample.sample(model, tokenizer, asked, n=n, batch=self.batch, temperature=1.0)
+        asked = self.done.rewritten
         with self.timed("reflect"):
-            drafts = [one.sample for one in rewritten]
-            self.generate(model, tokenizer, drafts, 1, temperature=0.7)
+            sample.sample(model, tokenizer, asked, n=1, batch=self.batch, temperature=0.7)
         with self.timed("train"):
-            self.train(model, tokenizer)
+            losses = self.train(model, tokenizer)
         del model
         with self.timed("evaluate"):
-            for name, folder in (("M0", self.start), ("M1", self.iteration / "train/model")):
-                self.answers[name] = self.evaluate(folder)
+            answers = {name: self.evaluate(folder) for name, folder in self.done.models.items()}
+        self.done.check(answers, losses, 1e-4)
 
-    def timed(self, stage: str) -> Any:
-        return _Timer(self.seconds, stage)
+    @contextlib.contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds[stage] = time.perf_counter() - started
 
-    @staticmethod
-    def load(folder: Path) -> tuple[Any, Any]:
-        tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), tokenizer
-
-    @torch.inference_mode()
-    def generate(
-        self, model: Any, tokenizer: Any, asked: Sequence[Sample], n: int, *, temperature: float
-    ) -> None:
-        """`n` answers to each prompt, task by task, as each has its own length."""
-        for name, samples in by_task(asked).items():
-            longest = benchmarks.load(name).generation["max_tokens"]
-            at_a_time = max(1, self.batch // n)
-            for start in range(0, len(samples), at_a_time):
-                prompts = [sample.prompt for sample in samples[start : start + at_a_time]]
-                inputs = tokenizer(prompts, return_tensors="pt", padding=True)
-                made = model.generate(
-                    **inputs,
-                    do_sample=True,
-                    temperature=temperature,
-                    top_k=0,
-                    max_new_tokens=longest,
-                    num_return_sequences=n,
-                )
-                tokenizer.batch_decode(made[:, inputs.input_ids.shape[1] :])
-
-    def train(self, model: Any, tokenizer: Any) -> None:
-        pairs = read_records(self.iteration / "pairs" / "pairs.jsonl", Pair)
-        rows = [{"prompt": p.prompt, "chosen": p.chosen, "rejected": p.rejected} for p in pairs]
+    def train(self, model: Any, tokenizer: Any) -> list[float]:
         with tempfile.TemporaryDirectory() as scratch:
             trainer = DPOTrainer(
                 model=model,
-                args=DPOConfig(
-                    output_dir=scratch,
-                    learning_rate=1e-4,
-                    num_train_epochs=1,
-                    per_device_train_batch_size=8,
-                    warmup_steps=0.1,
-                    max_length=400,
-                    precompute_ref_log_probs=True,
-                    bf16=False,
-                    gradient_checkpointing=False,
-                    use_cpu=True,
-                    logging_steps=1,
-                    save_strategy="no",
-                    report_to="none",
-                    disable_tqdm=True,
-                    seed=int(digest([0, 1, "train"])[:7], 16),  # the order of our batches
-                ),
-                train_dataset=Dataset.from_list(rows),
+                args=DPOConfig(output_dir=scratch, max_length=self.done.case.max_length, **DPO),
+                train_dataset=Dataset.from_list(self.done.pairs),
                 processing_class=tokenizer,
             )
             trainer.remove_callback(PrinterCallback)
             trainer.train()
             trainer.save_model(scratch)
-        self.losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+        return [row["loss"] for row in trainer.state.log_history if "loss" in row]
 
     def evaluate(self, folder: Path) -> list[str]:
-        """The greedy answers of a model to the items of the gate, by task and item."""
-        gated = evaluation.load(self.iteration / "evaluate_M0")
+        measured = self.done.measured
         found = simple_evaluate(
             model="hf",
             model_args={"pretrained": str(folder), "dtype": "float32"},
-            tasks=sorted(gated),
-            samples={name: [item.index for item in one.items] for name, one in gated.items()},
+            tasks=list(measured),
+            samples=measured,
             task_manager=TaskManager(
                 include_path=str(benchmarks.FOLDER), include_defaults=False, verbosity="ERROR"
             ),
@@ -185,37 +240,81 @@ class Scripted:
         )
         return [
             shown["filtered_resps"][0]
-            for name in sorted(gated)
+            for name in measured
             for shown in sorted(found["samples"][name], key=lambda one: one["doc_id"])
         ]
 
 
-class _Timer:
-    def __init__(self, seconds: dict[str, float], stage: str) -> None:
-        self.seconds, self.stage = seconds, stage
+def as_commands(done: Done, batch: int) -> float:
+    """Seconds of the script's commands, one after the other."""
+    case = done.case
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        explored, n = done.explored
+        write_jsonl(folder / "prompts.jsonl", explored)
+        write_jsonl(folder / "drafts.jsonl", done.rewritten)
+        (folder / "pairs").mkdir()
+        write_jsonl(folder / "pairs/train.jsonl", done.pairs)
+        ask = ("python", Path(sample.__file__), "--model", case.policy, "--batch", batch)
+        options = [f"--{name}={value}" for name, value in DPO.items()]
+        answers = {}
+        started = time.perf_counter()
+        type_in(*ask, "--prompts", folder / "prompts.jsonl", "--n", n, "--out", folder / "a.jsonl")
+        type_in(
+            *(*ask, "--prompts", folder / "drafts.jsonl", "--temperature", 0.7),
+            *("--out", folder / "b.jsonl"),
+        )
+        printed = type_in(
+            *("trl", "dpo", "--model_name_or_path", case.policy, "--dtype", "float32"),
+            *("--dataset_name", folder / "pairs", "--output_dir", folder / "M1"),
+            *(f"--max_length={case.max_length}", *options),
+        )
+        for name, model in done.models.items():
+            type_in(
+                *("lm_eval", "run", "--model", "hf", "--device", "cpu", "--batch_size", batch),
+                *("--model_args", f"pretrained={model},dtype=float32"),
+                *("--include_path", benchmarks.FOLDER, "--tasks", ",".join(done.measured)),
+                *("--samples", json.dumps(done.measured), "--apply_chat_template"),
+                *("--output_path", folder / name, "--log_samples"),
+            )
+        seconds = time.perf_counter() - started
+        for name in done.models:
+            found = lm_eval_answers(folder / name, done.measured)
+            answers[name] = [answer for task in done.measured for answer in found[task]]
+    losses = [float(loss) for loss in re.findall(r"'loss': '([0-9.e-]+)'", printed)]
+    done.check(answers, losses, 1e-3)  # printed with four digits
+    return seconds
 
-    def __enter__(self) -> None:
-        self.started = time.perf_counter()
 
-    def __exit__(self, *_: object) -> None:
-        self.seconds[self.stage] = time.perf_counter() - self.started
+def commands(case: Case, rounds: int) -> Iterator[dict[str, Any]]:
+    """`rlrf train` against the script's commands."""
+    with tempfile.TemporaryDirectory() as place:
+        file, done = Path(place) / "config.yaml", Done(case, Path(place) / "run")
+        write_json(file, case.config.model_dump(exclude_defaults=True, mode="json"))
+        seconds = []
+        for number in range(rounds):
+            started = time.perf_counter()
+            type_in("rlrf", "train", file, "--out", done.run, "--fresh")
+            ours = time.perf_counter() - started
+            seconds.append((as_commands(done, BATCHES[-1]), ours))
+            say(f"round {number + 1}: {seconds[-1][0]:.1f} s scripted, {ours:.1f} s here")
+    yield {
+        "claim": f"`rlrf train` against `sample.py`, `trl dpo` and `lm_eval run`, {case.name}",
+        **ratio.interval(seconds),
+        "target": 3.0,
+        "prompts_a_task": case.items,
+        "rounds": rounds,
+    }
 
 
-def by_task(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
-    found: dict[str, list[Sample]] = {}
-    for sample in samples:
-        found.setdefault(sample.task, []).append(sample)
-    return found
-
-
-def ours(config: Config, run: Path) -> dict[str, float]:
+def ours(done: Done) -> dict[str, float]:
     """Seconds of each stage that both sides have, and of the whole."""
     started = time.perf_counter()
-    train(config, run, fresh=True)
+    train(done.case.config, done.run, fresh=True)
     whole = time.perf_counter() - started
     took = {
         stage: sum(
-            json.loads((run / "iter_1" / part / "manifest.json").read_text())["seconds"]
+            json.loads((done.iteration / part / "manifest.json").read_text())["seconds"]
             for part in parts
         )
         for stage, parts in STAGES.items()
@@ -223,77 +322,57 @@ def ours(config: Config, run: Path) -> dict[str, float]:
     return took | {"whole": whole}
 
 
-def greedy(run: Path, name: str) -> list[str]:
-    """Our answers, in the same order."""
-    found = evaluation.load(run / "iter_1" / f"evaluate_{name}")
-    return [
-        sample.response
-        for task in sorted(found)
-        for sample in sorted(found[task].samples, key=lambda one: one.index)
-    ]
-
-
-def same(run: Path, script: Scripted) -> Iterator[str]:
-    """What is not equal on the two sides."""
-    for name, answers in script.answers.items():
-        if answers != greedy(run, name):
-            yield f"{name}'s greedy answers"
-    steps = (run / "iter_1/train/metrics.jsonl").read_text().splitlines()
-    if len(steps) != len(script.losses):
-        yield "the number of training steps"
-    elif not np.allclose([json.loads(step)["loss"] for step in steps], script.losses, atol=1e-4):
-        yield f"the losses, {[json.loads(step)['loss'] for step in steps]} and {script.losses}"
-
-
-def rows(name: str, start: Path, items: int, rounds: int) -> Iterator[dict[str, Any]]:
-    """The whole iteration of the policy `start`, and its stages."""
-    config = configuration(start, items)
-    with tempfile.TemporaryDirectory() as folder:
-        run = Path(folder) / "run"
-        ours(config, run)  # warm
-        trials = [Scripted(start, run, batch) for batch in BATCHES]
-        for trial in trials:
-            trial.loop()
-        best = {
-            stage: min(trials, key=lambda one, stage=stage: one.seconds[stage]).batch
-            for stage in STAGES
-        }
-        say(f"best batch sizes of the script: {best}")
+def stages(case: Case, rounds: int, batches: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """The whole iteration in one process, and its stages."""
+    with tempfile.TemporaryDirectory() as place:
+        done = Done(case, Path(place) / "run")
+        ours(done)  # warm
+        best = dict.fromkeys(STAGES, batches[0])
+        if len(batches) > 1:
+            trials = [InProcess(done, batch) for batch in batches]
+            for trial in trials:
+                trial.loop()
+            for stage in STAGES:
+                best[stage] = min(trials, key=lambda one: one.seconds[stage]).batch
+            say(f"best batch sizes of the script: {best}")
         seconds: dict[str, list[tuple[float, float]]] = {stage: [] for stage in STAGES}
         whole = []
         for number in range(rounds):
-            took = ours(config, run)
+            took = ours(done)
             rest = took["whole"] - sum(took[stage] for stage in STAGES)
-            scripts = [Scripted(start, run, batch) for batch in sorted(set(best.values()))]
-            for script in scripts:
+            scripts = {batch: InProcess(done, batch) for batch in sorted(set(best.values()))}
+            for script in scripts.values():
                 script.loop()
-                for difference in same(run, script):
-                    raise SystemExit(f"the two sides differ: {difference}")
-            theirs = {
-                stage: next(one for one in scripts if one.batch == batch).seconds[stage]
-                for stage, batch in best.items()
-            }
+            theirs = {stage: scripts[batch].seconds[stage] for stage, batch in best.items()}
             for stage in STAGES:
                 seconds[stage].append((theirs[stage], took[stage]))
             # What the script does not have costs it what it costs here.
             whole.append((sum(theirs.values()) + rest, took["whole"]))
             say(f"round {number + 1}: {whole[-1][0]:.1f} s scripted, {whole[-1][1]:.1f} s here")
-    size = {"prompts_a_task": items, "rounds": rounds}
+        explored = read_records(done.iteration / "explore" / RECORDS, Sample)
+        length = round(np.mean([one.prompt_tokens for one in explored if one.prompt_tokens]))
+    size = {"prompts_a_task": case.items, "prompt_tokens": length, "rounds": rounds}
     yield {
-        "claim": f"a whole RLRF iteration against a scripted loop, {name}",
+        "claim": f"an iteration in one process, prompts of {length} tokens, {case.name}",
         **ratio.interval(whole),
         "target": 3.0,
         **size,
     }
     for stage, found in seconds.items():
-        yield {"claim": f"of that, {stage}, {name}", **ratio.interval(found), **size}
+        yield {"claim": f"of that, {stage}", **ratio.interval(found), **size}
 
 
 def all_rows(told: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    yield from rows(SHIPPED, seed_policy(), told.items, told.rounds)
-    with tempfile.TemporaryDirectory() as folder:
-        large = grown(Path(folder))
-        yield from rows(GROWN, large, told.large_items, told.large_rounds)
+    yield from commands(Case(SHIPPED, seed_policy(), told.items), told.rounds)
+    with tempfile.TemporaryDirectory() as place:
+        small, large = roomy(Path(place) / "small", CONTEXT), grown(Path(place) / "large", CONTEXT)
+        yield from stages(Case(SHIPPED, small, told.items), told.rounds, BATCHES)
+        for passages in (128, 384):
+            with with_passages(passages):
+                case = Case(SHIPPED, small, told.items, passages)
+                yield from stages(case, told.rounds, BATCHES)
+                case = Case(GROWN, large, told.large_items, passages)
+                yield from stages(case, told.large_rounds, BATCHES[:1])
 
 
 @quiet()
@@ -303,7 +382,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--items", type=int, default=32, help="prompts and gate items a task")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--large-items", type=int, default=3, help="of the grown policy")
+    parser.add_argument("--large-items", type=int, default=4, help="of the grown policy")
     parser.add_argument("--large-rounds", type=int, default=2)
     told = parser.parse_args()
     ratio.publish(all_rows(told), told.out)

@@ -6,8 +6,10 @@ the limit. A random model almost never ends an answer.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,9 @@ import torch
 
 import tasks
 from harness.engines.text import render
-from harness.schema import Message
+from harness.schema import Item, Message
 from rlrf.quickstart import seed_policy
+from tasks.mini import world
 
 SHIPPED, RANDOM = "shipped policy, 1.4 M", "random Qwen3, 60 M"
 GROWN = "shipped policy grown to 62 M"
@@ -63,8 +66,19 @@ def random_policy(folder: Path, millions: float = 60) -> Path:
     return folder
 
 
+def roomy(folder: Path, context: int) -> Path:
+    """The shipped policy, allowed `context` tokens; it was taught on fewer."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(seed_policy(), dtype=torch.float32)
+    model.config.max_position_embeddings = context
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(seed_policy(), model_max_length=context).save_pretrained(folder)
+    return folder
+
+
 @torch.no_grad()
-def grown(folder: Path) -> Path:
+def grown(folder: Path, context: int = 512) -> Path:
     """The shipped policy with zeros around its weights, 62 M parameters in all.
 
     It computes what the shipped policy computes, at the cost of a model of its size: four times as
@@ -77,6 +91,7 @@ def grown(folder: Path) -> Path:
     for name in ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads"):
         config[name] *= 4
     config["num_hidden_layers"] *= 3
+    config["max_position_embeddings"] = context
     # The mean square of a state is a quarter of what it was.
     config["rms_norm_eps"] /= 4
     large = LlamaForCausalLM(LlamaConfig(**config))
@@ -88,8 +103,39 @@ def grown(folder: Path) -> Path:
             whole[tuple(slice(size) for size in part.shape)] = part
     large.generation_config = small.generation_config
     large.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(seed_policy()).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(seed_policy(), model_max_length=context).save_pretrained(folder)
     return folder
+
+
+@contextlib.contextmanager
+def with_passages(tokens: int) -> Iterator[None]:
+    """The embedded world with pages before each question, prompts of about `tokens` tokens.
+
+    No page stands before questions of two splits.
+    """
+    from transformers import AutoTokenizer
+
+    own, everyone = world.items, world.everyone()
+    size = len(AutoTokenizer.from_pretrained(seed_policy()).encode(everyone[0].page()))
+
+    @cache
+    def read(task: str, split: str) -> list[Item]:
+        names = list(world.SIZES)
+        first = sum(world.SIZES[name] for name in names[: names.index(split)])
+        pages = [one.page() for one in everyone[first : first + world.SIZES[split]]]
+        items = []
+        for item in own(task, split):
+            begin = item.index * count
+            found = [pages[(begin + i) % len(pages)] for i in range(count)]
+            items.append(item.model_copy(update={"prompt": "\n".join([*found, item.prompt])}))
+        return items
+
+    count = round((tokens - 30) / size)
+    world.items = lambda task, split: list(read(task, split))
+    try:
+        yield
+    finally:
+        world.items = own
 
 
 def texts(count: int) -> list[str]:

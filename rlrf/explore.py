@@ -54,7 +54,9 @@ def explore(
     items = [item for of_task in asked.values() for item in of_task]
     prompts = [engine.render([Message(role="user", content=item.prompt)]) for item in items]
     to_ask = [(item.task, prompt) for item, prompt in zip(items, prompts, strict=True)]
-    made = completions(engine, to_ask, tasks, decoding=config, n=config.n, seed=seed, what="explore")
+    made = completions(
+        engine, to_ask, tasks, decoding=config, n=config.n, seed=seed, what="explore"
+    )
     return [
         sample_of(item, prompt, completion, repeat)
         for item, prompt, answers in zip(items, prompts, made, strict=True)

@@ -38,7 +38,7 @@ from rlrf.explore import pick
 from rlrf.lab import check_rules, open_feedback_model
 from rlrf.reward_model.source import open_rewarder
 from rlrf.rlmec.source import open_rewriter
-from rlrf.run import IDENTITY
+from rlrf.run import check_identity, holds_run
 from rlrf.sampling import sampling_for
 from rlrf.training.fitting import check_reporters
 from rlrf.training.launch import check_launch
@@ -518,25 +518,15 @@ def _executor(config: Config) -> Said:
 
 
 def _run_folder(config: Config, out: Path) -> Said:
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file; name a folder for the run with --out.")
+    is_there = holds_run(out)
     advice = _file_system(_existing(out))
-    if not out.is_dir():
-        return f"{out} is new", advice
-    if is_in_use(out):
+    if out.is_dir() and is_in_use(out):
         raise UserError(
             f"Another process works in {out}. Wait for it, or choose another with --out."
         )
-    if not (out / IDENTITY).is_file():
-        return f"{out} is there", advice
-    before: Any = read_json(out / IDENTITY)
-    for name, now in (("code", code_version()), ("config", config.identity)):
-        if isinstance(before, dict) and before.get(name) != now:
-            other = "configuration" if name == "config" else "version of this program"
-            raise UserError(
-                f"{out} holds a run of another {other}. Choose another folder with --out, or start "
-                "over with --fresh, which deletes it."
-            )
+    if not is_there:
+        return f"{out} is {'empty' if out.is_dir() else 'new'}", advice
+    check_identity(out, {"config": config.identity, "code": code_version()})
     return f"{out} holds this run, which is resumed", advice
 
 

@@ -156,12 +156,7 @@ def open_run(
         UserError: another process works there, it holds a run of something else, or it holds
             things that are no run.
     """
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file; name a folder for the run with --out.")
-    entries = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
-    foreign = {name for name in entries if name != LOCK and not name.endswith(TEMPORARY)}
-    if foreign and IDENTITY not in entries:
-        raise UserError(f"{folder} holds other things than a run; choose another with --out.")
+    holds_run(folder)
     with sole_user(folder):
         _prepare(folder, common, fresh)
         with published(folder / PROGRESS):
@@ -175,22 +170,49 @@ def _prepare(folder: Path, common: Mapping[str, Any], fresh: bool) -> None:
         for entry in sorted(folder.iterdir(), key=lambda entry: entry.name == IDENTITY):
             if entry.name != LOCK:
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-    path = folder / IDENTITY
-    if not path.exists():
-        write_json(path, dict(common))
-    elif (found := read_json(path)) != dict(common):
+    if (folder / IDENTITY).exists():
+        check_identity(folder, common)
+    else:
+        write_json(folder / IDENTITY, dict(common))
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a run is in `folder`; not so if that is new or empty.
+
+    Raises:
+        UserError: it is a file, or holds things that are no run.
+    """
+    if not folder.exists():
+        return False
+    if not folder.is_dir():
+        raise UserError(f"{folder} is a file; name a folder for the run with --out.")
+    entries = {entry.name for entry in folder.iterdir()}
+    if IDENTITY in entries:
+        return True
+    if any(name != LOCK and not name.endswith(TEMPORARY) for name in entries):
+        raise UserError(f"{folder} holds other things than a run; choose another with --out.")
+    return False
+
+
+def check_identity(folder: Path, known: Mapping[str, Any]) -> None:
+    """See that the run in `folder` is of what is `known` (JSON).
+
+    Raises:
+        UserError: it is of something else.
+    """
+    found = read_json(folder / IDENTITY)
+    before = found if isinstance(found, dict) else {}
+    differs = [name for name in known if before.get(name) != known[name]]
+    if differs:
+        said = {
+            "config": "configuration",
+            "code": f"version of this program ({before.get('code')}, this is {known.get('code')})",
+        }
+        names = sorted(differs, key=said.__contains__)
         raise UserError(
-            f"{folder} holds a run of another {_difference(found, common)}. "
+            f"{folder} holds a run of another {' and '.join(said.get(n, n) for n in names)}. "
             "Choose another folder with --out, or start over with --fresh, which deletes it."
         )
-
-
-def _difference(found: Any, common: Mapping[str, Any]) -> str:
-    """What the run that was found is another one by."""
-    before = found if isinstance(found, dict) else {}
-    differs = [name for name in {**common, **before} if before.get(name) != common.get(name)]
-    said = {"code": f"version of this program ({before.get('code')}, this is {common.get('code')})"}
-    return " and ".join(said.get(name, name) for name in sorted(differs, key=said.__contains__))
 
 
 def _identity(read: Any) -> Any:

@@ -79,6 +79,13 @@ def test_a_sound_configuration_passes_and_leaves_nothing_behind(tmp_path, write,
     assert found["run folder"].found.endswith("is new")
 
 
+def test_a_folder_of_other_things_is_refused_as_the_run_would(tmp_path, write, look):
+    (tmp_path / "run").mkdir()
+    assert look(write())["run folder"].found.endswith("is empty")
+    (tmp_path / "run" / "thesis.txt").write_text("mine")
+    assert "holds other things than a run" in wrong(look(write()))["run folder"]
+
+
 @pytest.mark.slow
 def test_what_passes_runs_and_is_then_resumed(tmp_path, write, look):
     config = write()
