@@ -3,6 +3,7 @@
     make bench
     python bench --out runs/bench --page docs/benchmarks.md
     python bench --only dpo,gate --fresh
+    python bench --only loop_large       # half an hour more
 
 Each claim is a script of this folder that can be run alone and has rows of the table; what is
 there in OUT is not measured again, unless `--fresh`. Both sides of a row run by turns in one
@@ -43,6 +44,7 @@ CLAIMS = (
     "loop",
     "vllm_cpu",
 )
+LONG = {"loop_large": ("loop", "--large")}  # only if they are named
 LIBRARIES = ("torch", "transformers", "trl", "lm-eval", "numpy")
 MARKS = "<!-- table -->", "<!-- /table -->"
 
@@ -57,17 +59,18 @@ def main() -> int:
     parser.add_argument("--page", type=Path, help=f"put the table between {' and '.join(MARKS)}")
     told = parser.parse_args()
     names = told.only.split(",")
-    if strangers := sorted(set(names) - set(CLAIMS)):
-        parser.error(f"there is no claim '{strangers[0]}'; choose from {', '.join(CLAIMS)}")
+    if strangers := sorted({*names} - {*CLAIMS, *LONG}):
+        known = ", ".join([*CLAIMS, *LONG])
+        parser.error(f"there is no claim '{strangers[0]}'; choose from {known}")
     started, failed = time.monotonic(), []
     for number, name in enumerate(names, 1):
         out = told.out / f"{name}.json"
         if out.is_file() and not told.fresh:
             continue
-        say(f"bench/{name}.py begins, {number} of {len(names)}")
+        say(f"{name} begins, {number} of {len(names)}")
         began = time.monotonic()
         reason = measure(name, out)
-        say(f"bench/{name}.py: {reason or 'done'}, {minutes(began)}")
+        say(f"{name}: {reason or 'done'}, {minutes(began)}")
         if reason:
             failed.append(f"{name} ({reason})")
     say(f"{minutes(started)} in all")
@@ -95,7 +98,8 @@ def measure(name: str, out: Path) -> str | None:
     for old in (out, unfinished(out)):
         old.unlink(missing_ok=True)
     made = unfinished(out).with_suffix(".new")
-    command = [sys.executable, str(HERE / f"{name}.py"), "--out", str(made)]
+    script, *options = LONG.get(name, (name,))
+    command = [sys.executable, str(HERE / f"{script}.py"), *options, "--out", str(made)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, stdout=subprocess.DEVNULL, env=environment, check=False)
     rows = json.loads(made.read_text()) if made.is_file() else []
@@ -128,7 +132,7 @@ def page(folder: Path) -> str:
     """What is found in `folder`: the machines, and the table."""
     files = [
         file
-        for name in CLAIMS
+        for name in (*CLAIMS, *LONG)
         for file in (folder / f"{name}.json", unfinished(folder / f"{name}.json"))
         if file.is_file()
     ]

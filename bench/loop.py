@@ -1,6 +1,7 @@
 """A whole RLRF iteration against the loop that a user would script, on the same work.
 
     python bench/loop.py --out loop.json
+    python bench/loop.py --large --out loop_large.json
 
 *As commands*: `rlrf train` against `sample.py` (twice), `trl dpo` and `lm_eval run` (of M0 and M1),
 each a process as a user starts it. *In one process*: the same libraries with the models at hand,
@@ -322,33 +323,26 @@ def ours(done: Done) -> dict[str, float]:
     return took | {"whole": whole}
 
 
-def stages(case: Case, rounds: int, batches: Sequence[int]) -> Iterator[dict[str, Any]]:
+def stages(case: Case, rounds: int, batches: Sequence[int] = BATCHES) -> Iterator[dict[str, Any]]:
     """The whole iteration in one process, and its stages."""
     with tempfile.TemporaryDirectory() as place:
         done = Done(case, Path(place) / "run")
-        ours(done)  # warm
-        best = dict.fromkeys(STAGES, batches[0])
-        if len(batches) > 1:
-            trials = [InProcess(done, batch) for batch in batches]
-            for trial in trials:
-                trial.loop()
-            for stage in STAGES:
-                best[stage] = min(trials, key=lambda one: one.seconds[stage]).batch
-            say(f"best batch sizes of the script: {best}")
         seconds: dict[str, list[tuple[float, float]]] = {stage: [] for stage in STAGES}
         whole = []
-        for number in range(rounds):
+        for number in range(1 + rounds):
             took = ours(done)
-            rest = took["whole"] - sum(took[stage] for stage in STAGES)
-            scripts = {batch: InProcess(done, batch) for batch in sorted(set(best.values()))}
-            for script in scripts.values():
+            if not number:
+                continue  # warm
+            scripts = [InProcess(done, batch) for batch in batches]
+            for script in scripts:
                 script.loop()
-            theirs = {stage: scripts[batch].seconds[stage] for stage, batch in best.items()}
+            theirs = {stage: min(one.seconds[stage] for one in scripts) for stage in STAGES}
             for stage in STAGES:
                 seconds[stage].append((theirs[stage], took[stage]))
             # What the script does not have costs it what it costs here.
+            rest = took["whole"] - sum(took[stage] for stage in STAGES)
             whole.append((sum(theirs.values()) + rest, took["whole"]))
-            say(f"round {number + 1}: {whole[-1][0]:.1f} s scripted, {whole[-1][1]:.1f} s here")
+            say(f"round {number}: {whole[-1][0]:.1f} s scripted, {whole[-1][1]:.1f} s here")
         explored = read_records(done.iteration / "explore" / RECORDS, Sample)
         length = round(np.mean([one.prompt_tokens for one in explored if one.prompt_tokens]))
     size = {"prompts_a_task": case.items, "prompt_tokens": length, "rounds": rounds}
@@ -363,16 +357,19 @@ def stages(case: Case, rounds: int, batches: Sequence[int]) -> Iterator[dict[str
 
 
 def all_rows(told: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    yield from commands(Case(SHIPPED, seed_policy(), told.items), told.rounds)
     with tempfile.TemporaryDirectory() as place:
         small, large = roomy(Path(place) / "small", CONTEXT), grown(Path(place) / "large", CONTEXT)
-        yield from stages(Case(SHIPPED, small, told.items), told.rounds, BATCHES)
-        for passages in (128, 384):
+        if not told.large:
+            yield from commands(Case(SHIPPED, seed_policy(), told.items), told.rounds)
+        else:
+            yield from commands(Case(GROWN, large, 2 * told.large_items), told.rounds)
+        for passages in (0, 128, 384):
             with with_passages(passages):
-                case = Case(SHIPPED, small, told.items, passages)
-                yield from stages(case, told.rounds, BATCHES)
-                case = Case(GROWN, large, told.large_items, passages)
-                yield from stages(case, told.large_rounds, BATCHES[:1])
+                if not told.large:
+                    yield from stages(Case(SHIPPED, small, told.items // 2, passages), told.rounds)
+                elif passages:
+                    case = Case(GROWN, large, told.large_items, passages)
+                    yield from stages(case, told.rounds, BATCHES[:1])
 
 
 @quiet()
@@ -381,9 +378,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path)
     parser.add_argument("--items", type=int, default=32, help="prompts and gate items a task")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--large-items", type=int, default=4, help="of the grown policy")
-    parser.add_argument("--large-rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--large", action="store_true", help="of the grown policy: half an hour")
+    parser.add_argument("--large-items", type=int, default=4)
     told = parser.parse_args()
     ratio.publish(all_rows(told), told.out)
 

@@ -105,6 +105,39 @@ def test_a_common_beginning_is_read_once_and_answers_are_those_of_generate(
     assert engine.model.config._attn_implementation == own
 
 
+@pytest.mark.parametrize("kind", [llama, absolute])
+@pytest.mark.parametrize("begin", ["", SHOWN], ids=["nothing in common", "all begin alike"])
+def test_what_some_prompts_go_on_with_in_common_is_read_once(
+    begin: str, kind: Callable[[int], Any], tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = HFEngine(kind(len(tokenizer)), tokenizer=tokenizer)
+    long, short = "buys 14 plums more " * 6, "does have 7 " * 8
+    prompts = [
+        long + "buys 7",
+        short + "now?",
+        long + "How many plums does she have now? 14 14 14",
+        "many " * 40,
+        short + "7 plums 7 plums",
+        long + "buys 7",
+    ]
+    prompts = [begin + prompt for prompt in prompts]
+    shapes = read(engine, monkeypatch)
+    assert is_generate(engine, prompts)
+    asked = [shape for shape in shapes if shape[1] > 1]
+    ids = [engine.encode(prompt) for prompt in prompts]
+    start = 0
+    if begin:
+        assert asked[0][0] == 1, "first what all begin with"
+        start = asked.pop(0)[1]
+    (alone, heads, tails) = asked
+    assert alone == (1, len(ids[3]) - start)
+    assert heads[0] == 2 and tails[0] == 5
+    assert start + heads[1] + tails[1] <= max(map(len, ids))
+    warm = Sampling(temperature=1.0, max_tokens=24, n=3, seed=3)
+    one_by_one = HFEngine(engine.model, tokenizer=tokenizer, max_batch=1)
+    assert texts(engine, prompts, warm) == texts(one_by_one, prompts, warm)
+
+
 @pytest.mark.parametrize("kind", [sliding, some_sliding])
 def test_prompts_are_read_whole_where_a_window_slides(
     kind: Callable[[int], Any], tokenizer: Any
