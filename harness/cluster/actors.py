@@ -1,141 +1,26 @@
-"""An engine on a Ray cluster: a fixed number of actors, each with an engine of its own.
-
-Prompts travel to the actors in parts and completions come back as they are ready. A sample depends
-on nothing but its prompt, its number and the seed, so that it does not matter which actor answers:
-what an actor had under way when it was lost goes to others, and is the same.
-
-Nothing but prompts, completions and names of folders travels. Weights are read by each node itself,
-so that model folders lie where all nodes see them, under one path. A judge that is a model is
-loaded like any other; its budget and its cache stay with the process that runs the loop. From there
-a judge behind a server is asked too, concurrently, and what asks nobody is scored at hundreds of
-answers a second.
-
-Ray is the extra `rlrf-harness[ray]`, and is used by this module alone.
-"""
+"""The actors of a run: places for engines, some of which wait for room or are lost."""
 
 from __future__ import annotations
 
-import contextlib
-import importlib.metadata
 import importlib.util
-import io
 import os
-import signal
-import socket
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from harness.engines import Completion, Engine, Sampling
-from harness.engines.text import encode, render
+from harness.cluster.calls import LostError, get, knock, own_signals, wait_for
+from harness.cluster.host import Host, Loader, Model, Pair, own_version
+from harness.engines import Completion, Sampling
 from harness.errors import UserError, first_line
-from harness.kept import cut
 from harness.progress import say
-from harness.schema import Message, Record
 
 TRIES = 3  # engines that a part, or a place for an engine, may lose before it is given up
-SLICE = 0.5  # seconds after which a wait that was given up ends
 LOOK = 1.0  # seconds between two looks at whether the cluster has found room
-LOOK_FOR = 10.0  # seconds that the cluster's address has to answer
 LEAVE = 20.0  # seconds that actors have to close what they opened
 STORE = 2**28  # bytes of a local cluster's object store: it holds a few parts of text
-
-Pair = tuple[list[int], list[int]]  # context and continuation, as token ids
-
-
-class Loader(Protocol):
-    """What opens an actor's engines, one at a time; it is sent to each of them."""
-
-    def load(self, what: Any, /) -> Engine: ...
-    def release(self) -> None: ...
-    def close(self) -> None: ...
-
-
-class Model(Record):
-    """What an actor says of the model that it has loaded."""
-
-    name: str
-    model_id: str
-    model_digest: str | None
-    context: int
-
-
-class Host:
-    """The actor: it lives on a node of the cluster, in a process of its own."""
-
-    def __init__(self, loader: Loader, version: str) -> None:
-        # As of the command line: to be set before torch is loaded.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        self._loader = loader
-        self._version = version
-
-    def place(self) -> str:
-        """The name of the node.
-
-        Raises:
-            UserError: another version of this program is installed there.
-        """
-        node, version = socket.gethostname(), _version()
-        if version != self._version:
-            raise UserError(
-                f"The node {node} has version {version} of this program, and the run is of "
-                f"{self._version}: install the same one on all nodes."
-            )
-        return node
-
-    def load(self, what: Any, folders: Sequence[Path]) -> tuple[Model, list[str]]:
-        """Load `what`, which lies in `folders`; what was said meanwhile comes with it."""
-        for folder in folders:
-            if not folder.is_dir():
-                raise UserError(
-                    f"The node {socket.gethostname()} has no folder {folder}: models and runs of a "
-                    "cluster lie on a file system that all its nodes see, under the same path."
-                )
-        with _said() as lines:
-            engine: Any = self._loader.load(what)
-        model = Model(
-            name=engine.name,
-            model_id=engine.model_id,
-            model_digest=engine.model_digest,
-            context=engine.context,
-        )
-        return model, lines()
-
-    def generate(
-        self, what: Any, prompts: Sequence[str], sampling: Sampling
-    ) -> tuple[list[list[Completion]], list[str]]:
-        """As `Engine.generate` of `what`; what was said meanwhile comes with it."""
-        with _said() as lines:
-            answers = self._loader.load(what).generate(prompts, sampling)
-        return answers, lines()
-
-    def loglikelihood(
-        self, what: Any, pairs: Sequence[Pair]
-    ) -> tuple[list[tuple[float, bool]], list[str]]:
-        """As `HFEngine.loglikelihood` of `what`; what was said meanwhile comes with it."""
-        with _said() as lines:
-            engine: Any = self._loader.load(what)
-            scored = engine.loglikelihood(pairs)
-        return scored, lines()
-
-    def release(self) -> None:
-        self._loader.release()
-
-    def close(self) -> None:
-        self._loader.close()
-
-
-@contextlib.contextmanager
-def _said() -> Iterator[Callable[[], list[str]]]:
-    """What `say` writes while the block runs."""
-    told = io.StringIO()
-    with contextlib.redirect_stderr(told):
-        yield lambda: told.getvalue().splitlines()
 
 
 @dataclass(eq=False)
@@ -264,7 +149,7 @@ class Cluster:
                 for ref in self._look(list(under_way)):
                     seat, actor, number = under_way.pop(ref)
                     try:
-                        answers, lines = _get(ref)
+                        answers, lines = get(ref)
                     except LostError as error:
                         losses[number] += 1
                         waiting.appendleft(number)
@@ -299,7 +184,7 @@ class Cluster:
             if seat.node is not None:
                 seat.opening = None
                 asked.append(seat.actor.release.remote())
-        _wait(asked, len(asked))
+        wait_for(asked, len(asked))
         self._using = self._model = None
 
     def close(self) -> None:
@@ -310,13 +195,13 @@ class Cluster:
 
         idle = [seat for seat in self._seats if seat.node is not None and seat.opening is None]
         closed = [seat.actor.close.remote() for seat in idle]
-        _wait(closed, len(closed), timeout=LEAVE)
+        wait_for(closed, len(closed), timeout=LEAVE)
         for seat in self._seats:
             if seat.actor is not None:
                 ray.kill(seat.actor)
         self._seats, self._using, self._model = [], None, None
         if self._connected:
-            with _own_signals():
+            with own_signals():
                 ray.shutdown()
             self._connected = False
 
@@ -338,8 +223,8 @@ class Cluster:
         if not ray.is_initialized():
             local = {"include_dashboard": False, "object_store_memory": STORE}
             try:
-                _knock(self._address)
-                with _own_signals():
+                knock(self._address)
+                with own_signals():
                     ray.init(
                         address=self._address or "local",
                         log_to_driver=False,
@@ -364,7 +249,7 @@ class Cluster:
         # A lost actor is not restarted by Ray, which does not say when it is there again, but
         # followed by another, which takes its place when there is room.
         options = {"num_cpus": self._cpus, "num_gpus": self._gpus, "max_restarts": 0}
-        seat.actor = ray.remote(Host).options(**options).remote(self._loader, _version())
+        seat.actor = ray.remote(Host).options(**options).remote(self._loader, own_version())
         seat.opening = seat.actor.place.remote()
 
     def _vacate(self, seat: _Seat) -> None:
@@ -395,7 +280,7 @@ class Cluster:
         while True:
             opening = {seat.opening: seat for seat in self._seats if seat.opening is not None}
             is_placed = any(seat.node is not None for seat in self._seats)
-            done = _wait([*refs, *opening], timeout=None if is_placed or refs else LOOK)
+            done = wait_for([*refs, *opening], timeout=None if is_placed or refs else LOOK)
             for ref in done:
                 if ref in opening:
                     self._opened(opening[ref])
@@ -410,10 +295,10 @@ class Cluster:
         ref, seat.opening = seat.opening, None
         try:
             if seat.node is None:
-                seat.node = _get(ref)
+                seat.node = get(ref)
                 seat.opening = seat.actor.load.remote(*self._using)
                 return
-            model, lines = _get(ref)
+            model, lines = get(ref)
         except LostError as error:
             self._replace(seat, error)
             return
@@ -462,168 +347,6 @@ class Cluster:
         )
 
 
-class ClusterEngine:
-    """`what` on the actors of a cluster; prompts are rendered here.
-
-    Args:
-        tokenizer: that of the model.
-        folders: where the model lies, seen by all nodes.
-
-    Raises:
-        UserError: as `Cluster.load`.
-    """
-
-    def __init__(
-        self,
-        cluster: Cluster,
-        what: Any,
-        *,
-        tokenizer: Any,
-        folders: Sequence[Path],
-    ) -> None:
-        model = cluster.load(what, folders)
-        self.name = model.name
-        self.model_id = model.model_id
-        self.model_digest = model.model_digest
-        self.context = model.context
-        self.tokenizer = tokenizer
-        self.at_once = cluster.at_once
-        self._cluster, self._what, self._folders = cluster, what, folders
-
-    def render(self, messages: Sequence[Message]) -> str:
-        """The prompt text of a conversation, ready for the assistant's turn."""
-        return render(self.tokenizer, messages)
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a prompt."""
-        return encode(self.tokenizer, text)
-
-    def stream(
-        self,
-        parts: Sequence[Sequence[str]],
-        sampling: Sampling,
-        on_done: Callable[[int], None] | None = None,
-    ) -> Iterator[tuple[int, list[list[Completion]]]]:
-        """As `Cluster.stream`, of this model."""
-        return self._cluster.stream(self._what, self._folders, parts, sampling, on_done)
-
-    def generate(
-        self,
-        prompts: Sequence[str],
-        sampling: Sampling,
-        on_done: Callable[[int], None] | None = None,
-    ) -> list[list[Completion]]:
-        """As the actors' engines, each of which gets some of the prompts."""
-        parts = cut(prompts, sampling.n, self.at_once)
-        asked = [[prompts[place] for place in part] for part in parts]
-        made: dict[int, list[Completion]] = {}
-        for number, answers in self.stream(asked, sampling, on_done):
-            made |= zip(parts[number], answers, strict=True)
-        return [made[place] for place in range(len(prompts))]
-
-    def loglikelihoods(self, groups: Sequence[Sequence[Pair]]) -> list[list[tuple[float, bool]]]:
-        """As `HFEngine.loglikelihood` of each group by itself, by whichever actor is free."""
-        scored = dict(self._cluster.loglikelihoods(self._what, self._folders, groups))
-        return [scored[place] for place in range(len(groups))]
-
-
-class LostError(Exception):
-    """An actor, or its node, is gone."""
-
-
-def _wait(refs: Sequence[Any], count: int = 1, timeout: float | None = None) -> list[Any]:
-    """Those of `refs` that are done, when `count` are, or fewer after `timeout` seconds.
-
-    In a thread of its own: in the main one Ray makes an end of the process of its own out of the
-    exception by which a signal stops the program.
-    """
-    import ray
-
-    found: Future[list[Any]] = Future()
-    given_up = threading.Event()
-    until = None if timeout is None else time.monotonic() + timeout
-
-    def wait() -> None:
-        try:
-            done: list[Any] = []
-            while len(done) < count and not given_up.is_set():
-                done, _ = ray.wait(list(refs), num_returns=count, timeout=SLICE)
-                if until is not None and time.monotonic() > until:
-                    break
-            found.set_result(done)
-        except BaseException as error:
-            found.set_exception(error)
-
-    if not refs:
-        return []
-    waiting = threading.Thread(target=wait, daemon=True)
-    waiting.start()
-    try:
-        return found.result()
-    finally:
-        given_up.set()
-        waiting.join()
-
-
-def _get(ref: Any) -> Any:
-    """What an actor gave.
-
-    Raises:
-        LostError: it is gone; anything else is what it raised.
-    """
-    import ray
-    from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
-
-    try:
-        return ray.get(ref)
-    except RayTaskError as error:
-        # Of Ray's own making is an exception that has its traceback for a message.
-        if isinstance(error.cause, UserError):
-            raise error.cause from None
-        raise error.cause from error
-    except ActorUnavailableError:
-        raise LostError("its node does not answer") from None
-    except RayError as error:
-        last = str(error).strip().splitlines()[-1]
-        if isinstance(error, RayActorError) and error.actor_init_failed:
-            raise UserError(
-                f"A node of the cluster cannot run this program ({last}): install the same "
-                "environment on all nodes."
-            ) from None
-        raise LostError(last.partition(". ")[0].strip()) from None
-
-
-def _knock(address: str | None) -> None:
-    """See that somebody listens at host:port: Ray itself waits for minutes.
-
-    Raises:
-        OSError: nobody does.
-        ValueError: it is no address.
-    """
-    if address == "auto":
-        address = os.environ.get("RAY_ADDRESS", address)
-    if address not in (None, "auto"):
-        host, _, port = str(address).rpartition(":")
-        socket.create_connection((host, int(port)), timeout=LOOK_FOR).close()
-
-
 def _pass_on(seat: _Seat, lines: Sequence[str]) -> None:
     for line in lines:
         say(f"engine {seat.number} on {seat.node}: {line}")
-
-
-def _version() -> str:
-    return importlib.metadata.version("rlrf-harness")
-
-
-@contextlib.contextmanager
-def _own_signals() -> Iterator[None]:
-    """Ray takes SIGTERM for itself; it is this program's to handle."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
