@@ -288,7 +288,7 @@ def test_engines_release_and_leave_nothing_behind(cluster: Cluster, tmp_path: Pa
 def test_another_version_on_a_node_is_refused(
     nodes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clusters, "_version", lambda: "9.9")
+    monkeypatch.setattr(clusters.actors, "own_version", lambda: "9.9")
     other = Cluster(Faulty(), engines=1, address=nodes)
     with pytest.raises(UserError, match=r"the run is of 9\.9: install the same one"):
         engine(other, tmp_path)
