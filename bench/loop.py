@@ -1,7 +1,7 @@
 """A whole RLRF iteration against the loop that a user would script, on the same work.
 
     python bench/loop.py --out loop.json
-    python bench/loop.py --large --out loop_large.json
+    python bench/loop.py --stages --out loop_stages.json
 
 *As commands*: `rlrf train` against `sample.py` (twice), `trl dpo` and `lm_eval run` (of M0 and M1),
 each a process as a user starts it. *In one process*: the same libraries with the models at hand,
@@ -357,19 +357,18 @@ def stages(case: Case, rounds: int, batches: Sequence[int] = BATCHES) -> Iterato
 
 
 def all_rows(told: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    if not told.stages:
+        yield from commands(Case(SHIPPED, seed_policy(), told.items), told.rounds)
+        return
     with tempfile.TemporaryDirectory() as place:
         small, large = roomy(Path(place) / "small", CONTEXT), grown(Path(place) / "large", CONTEXT)
-        if not told.large:
-            yield from commands(Case(SHIPPED, seed_policy(), told.items), told.rounds)
-        else:
-            yield from commands(Case(GROWN, large, 2 * told.large_items), told.rounds)
-        for passages in (0, 128, 384):
+        yield from stages(Case(SHIPPED, small, told.items), told.rounds)
+        for passages in (128, 384):
             with with_passages(passages):
-                if not told.large:
-                    yield from stages(Case(SHIPPED, small, told.items // 2, passages), told.rounds)
-                elif passages:
-                    case = Case(GROWN, large, told.large_items, passages)
-                    yield from stages(case, told.rounds, BATCHES[:1])
+                yield from stages(Case(SHIPPED, small, told.items, passages), told.rounds)
+                case = Case(GROWN, large, told.large_items, passages)
+                yield from stages(case, told.rounds, BATCHES[:1])
+        yield from commands(Case(GROWN, large, 2 * told.large_items), told.rounds)
 
 
 @quiet()
@@ -379,8 +378,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--items", type=int, default=32, help="prompts and gate items a task")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--large", action="store_true", help="of the grown policy: half an hour")
-    parser.add_argument("--large-items", type=int, default=4)
+    parser.add_argument("--stages", action="store_true", help="in one process; half an hour")
+    parser.add_argument("--large-items", type=int, default=4, help="of the grown policy")
     told = parser.parse_args()
     ratio.publish(all_rows(told), told.out)
 

@@ -111,7 +111,7 @@ def grown(folder: Path, context: int = 512) -> Path:
 def with_passages(tokens: int) -> Iterator[None]:
     """The embedded world with pages before each question, prompts of about `tokens` tokens.
 
-    No page stands before questions of two splits. 0: no pages, the world as it is.
+    No page stands before questions of two splits.
     """
     from transformers import AutoTokenizer
 
@@ -130,7 +130,7 @@ def with_passages(tokens: int) -> Iterator[None]:
             items.append(item.model_copy(update={"prompt": "\n".join([*found, item.prompt])}))
         return items
 
-    count = max(round((tokens - 30) / size), 0)
+    count = round((tokens - 30) / size)
     world.items = lambda task, split: list(read(task, split))
     try:
         yield
