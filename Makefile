@@ -44,7 +44,7 @@ m0: setup
 
 # Known vulnerabilities in what was tested together, as PyPI knows them.
 audit: supply
-	.venv-supply/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+	.venv-supply/bin/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
 
 # What is installed, as a CycloneDX bill of materials.
 sbom: setup supply

@@ -88,6 +88,12 @@ def test_all_that_the_package_needs_has_its_exact_version_in_the_constraints() -
     assert found - pinned().keys() == set()
 
 
+def test_a_package_that_the_index_knows_nothing_of_fails_the_audit() -> None:
+    # Without this pip-audit passes on a mirror that has no vulnerability data at all.
+    recipe = (ROOT / "Makefile").read_text().partition("\naudit:")[2].partition("\n\n")[0]
+    assert "pip-audit --strict " in recipe
+
+
 def test_the_audit_and_the_bill_are_made_by_exact_versions() -> None:
     lines = (ROOT / "environments" / "supply.txt").read_text().splitlines()[1:]
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines)
