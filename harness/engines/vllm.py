@@ -83,6 +83,9 @@ class VLLMEngine:
             "enforce_eager": built_for == "cpu",  # compiling gains nothing there, and takes longer
             "enable_lora": rank > 0,
         }
+        if built_for == "cpu":
+            # A prompt that is read in parts rewinds its generator, which those of CPUs cannot.
+            self._options["enable_chunked_prefill"] = False
         if max_batch is not None:
             self._options["max_num_seqs"] = max_batch
         if rank:

@@ -124,6 +124,7 @@ def test_a_sample_depends_on_seed_prompt_and_number(told: Any) -> None:
     assert told["backwards"] == warm[::-1]
     assert told["alone"] == [warm[2][:2]]
     assert told["other seed"] != warm
+    assert told["many"][20:24] == told["some of many"]
 
 
 @needs_vllm

@@ -16,6 +16,8 @@ from harness.engines.vllm import VLLMEngine
 from harness.errors import UserError
 
 GREEDY = Sampling(max_tokens=24)
+# More tokens in all than vLLM reads at a time (4,096).
+MANY = [f"{number}. " + "She has 14 plums. " * 60 for number in range(64)]
 WARM = Sampling(temperature=1.0, top_p=0.9, max_tokens=24, n=4, seed=3)
 
 
@@ -35,6 +37,8 @@ def main(model: str, adapter: Path, other: Path, prompts: list[str]) -> dict[str
         "warm": made(WARM),
         "backwards": made(WARM, prompts[::-1]),
         "alone": made(replace(WARM, n=2), prompts[2:3]),
+        "many": made(WARM, MANY),
+        "some of many": made(WARM, MANY[20:24]),
         "other seed": made(replace(WARM, seed=4)),
         "stopped": made(replace(GREEDY, stop=("a", "o"))),
         "long": made(GREEDY, ["She has 14 plums. " * 100, "", "<|end|>"]),
