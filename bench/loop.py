@@ -309,15 +309,20 @@ def commands(case: Case, rounds: int) -> Iterator[dict[str, Any]]:
 
 
 def ours(done: Done) -> dict[str, float]:
-    """Seconds of each stage that both sides have, and of the whole."""
+    """Seconds of each stage that both sides have, and of the whole iteration.
+
+    The sealed split, which a run opens once at its end, is no part of an iteration.
+    """
+
+    def seconds(folder: Path) -> float:
+        return float(json.loads((folder / "manifest.json").read_text())["seconds"])
+
     started = time.perf_counter()
     train(done.case.config, done.run, fresh=True)
     whole = time.perf_counter() - started
+    whole -= sum(seconds(folder) for folder in (done.run / "sealed").iterdir())
     took = {
-        stage: sum(
-            json.loads((done.iteration / part / "manifest.json").read_text())["seconds"]
-            for part in parts
-        )
+        stage: sum(seconds(done.iteration / part) for part in parts)
         for stage, parts in STAGES.items()
     }
     return took | {"whole": whole}
