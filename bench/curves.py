@@ -129,7 +129,7 @@ def draw(found: dict[str, dict[str, float]], memory: Path, file: Path) -> None:
             axes[-1].plot(points.keys(), points.values(), "o-", color=colour, label=label)
         scaled(axes[-1], tuple(points), "prompts")
         axes[-1].set(yscale="linear", ylabel="MiB at the peak", ylim=(0, None))
-        axes[-1].legend()
+        axes[-1].legend(loc="lower right")
 
 
 def scaled(axis: Any, values: tuple[float, ...], label: str) -> None:
