@@ -9,12 +9,11 @@ from typing import Any
 from harness.cluster.actors import Cluster
 from harness.cluster.host import Pair
 from harness.engines import Completion, Sampling
-from harness.engines.text import encode, render
+from harness.engines.text import Tokenized
 from harness.kept import cut
-from harness.schema import Message
 
 
-class ClusterEngine:
+class ClusterEngine(Tokenized):
     """`what` on the actors of a cluster; prompts are rendered here.
 
     Args:
@@ -41,14 +40,6 @@ class ClusterEngine:
         self.tokenizer = tokenizer
         self.at_once = cluster.at_once
         self._cluster, self._what, self._folders = cluster, what, folders
-
-    def render(self, messages: Sequence[Message]) -> str:
-        """The prompt text of a conversation, ready for the assistant's turn."""
-        return render(self.tokenizer, messages)
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a prompt."""
-        return encode(self.tokenizer, text)
 
     def stream(
         self,

@@ -20,11 +20,11 @@ from harness.engines import Completion, Sampling, loading
 from harness.engines.attention import Shared, attending, can_share
 from harness.engines.decoding import Answer, Decoding, Row
 from harness.engines.room import rows_that_fit
-from harness.engines.text import check_sampling, cut, encode, encode_all, render
+from harness.engines.text import Tokenized, check_sampling, cut, encode_all
 from harness.errors import UserError
 from harness.models import check, find, loaded_digest, model_digest
 from harness.progress import say
-from harness.schema import Message, digest
+from harness.schema import digest
 
 __all__ = ["HFEngine", "model_digest"]
 
@@ -34,7 +34,7 @@ Pair = tuple[list[int], list[int]]  # context and continuation, as token ids
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
-class HFEngine:
+class HFEngine(Tokenized):
     """A causal language model, loaded once for sampling and evaluation.
 
     Args:
@@ -97,14 +97,6 @@ class HFEngine:
         self.context = loading.context(self.model.config, self.tokenizer)
         self._takes = set(inspect.signature(self.model.forward).parameters)
         self._ends = torch.tensor(loading.ends(self.model, self.tokenizer), device=self.device)
-
-    def render(self, messages: Sequence[Message]) -> str:
-        """The prompt text of a conversation, ready for the assistant's turn."""
-        return render(self.tokenizer, messages)
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a prompt."""
-        return encode(self.tokenizer, text)
 
     def generate(
         self,

@@ -13,6 +13,20 @@ from harness.progress import say
 from harness.schema import FinishReason, Message
 
 
+class Tokenized:
+    """An engine that has its model's tokenizer."""
+
+    tokenizer: Any
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """The prompt text of a conversation, ready for the assistant's turn."""
+        return render(self.tokenizer, messages)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a prompt."""
+        return encode(self.tokenizer, text)
+
+
 def render(tokenizer: Any, messages: Sequence[Message]) -> str:
     """The prompt text of a conversation, ready for the assistant's turn.
 

@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from harness.engines import SEEDS, Completion, Sampling, seed_of
-from harness.engines.text import check_sampling, cut, encode, encode_all, render
+from harness.engines.text import Tokenized, check_sampling, cut, encode_all
 from harness.errors import UserError, first_line
 from harness.models import ADAPTER_CONFIG, CONFIG, check, check_adapter, find, model_digest
-from harness.schema import Message, digest
+from harness.schema import digest
 from harness.store import read_json
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # of adapters, as vLLM makes room for them
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
-class VLLMEngine:
+class VLLMEngine(Tokenized):
     """A causal language model under vLLM, loaded once for all adapters on it.
 
     A sample has a seed of its own, so that its draws do not depend on the batch; its logits still
@@ -122,14 +122,6 @@ class VLLMEngine:
         number = self._adapters.index(name) + 1
         self._lora = LoRARequest(name, number, str(adapter.resolve()))
         self.model_digest = digest([self._base, name])
-
-    def render(self, messages: Sequence[Message]) -> str:
-        """The prompt text of a conversation, ready for the assistant's turn."""
-        return render(self.tokenizer, messages)
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a prompt."""
-        return encode(self.tokenizer, text)
 
     def generate(
         self,
