@@ -126,12 +126,9 @@ class Reader:
     ) -> tuple[Shared, torch.Tensor]:
         """What the rows of `owner` share of `prompts`, and the prompts' next logits."""
         rests = [prompt[start.count :] for prompt in prompts]
-        width = max(map(len, rests))
-        at = torch.full((len(rests), width), -1)
-        for i, rest in enumerate(rests):
-            at[i, width - len(rest) :] = torch.arange(start.count, start.count + len(rest))
-        read, logits = _collected(self._parts(rests, start), len(rests), width)
-        return Shared(start.layers, read, at.to(self.engine.device), owner), logits
+        read, logits = _collected(self._parts(rests, start), len(rests), max(map(len, rests)))
+        at = torch.where(read.seen > 0, start.count + read.seen.cumsum(1) - 1, -1)
+        return Shared(start.layers, read.layers, at, owner), logits
 
     def _parts(self, rests: Sequence[Prompt], start: Columns) -> Iterator[Part]:
         """All of `rests` after `start`, part by part."""
@@ -156,12 +153,8 @@ class Reader:
     ) -> Iterator[Part]:
         """Families of `rests`: first what their members have in common, then their own."""
         begun = [rests[places[0]][:size] for size, places in related]
-        most = max(map(len, begun))
-        read, _ = _collected(self._one_by_one(begun, range(len(begun)), start), len(begun), most)
-        seen = torch.zeros(len(begun), most, dtype=torch.long, device=self.engine.device)
-        for one, head in zip(seen, begun, strict=True):
-            one[most - len(head) :] = 1
-        heads = Columns(read, seen)
+        parts = self._one_by_one(begun, range(len(begun)), start)
+        heads, _ = _collected(parts, len(begun), max(map(len, begun)))
         members = [(place, which) for which, (_, places) in enumerate(related) for place in places]
         width = max(len(rests[place]) for place, _ in members)
         for part in _cut(members, READ // (start.count + width)):
@@ -230,19 +223,21 @@ def full_cache(model: torch.nn.Module, before: Columns, rows: int) -> DynamicCac
     return cache
 
 
-def _collected(parts: Iterable[Part], rows: int, width: int) -> tuple[list[Stretch], torch.Tensor]:
-    """Keys and values of all `rows`, at the right of `width` columns, and their next logits."""
-    whole: list[Stretch] = []
+def _collected(parts: Iterable[Part], rows: int, width: int) -> tuple[Columns, torch.Tensor]:
+    """What all `rows` have read, at the right of `width` columns, and their next logits."""
+    whole = Columns([], torch.empty(0))
     logits = torch.empty(0)
     for places, read, found in parts:
-        if not whole:
+        if not whole.layers:
             logits = found.new_empty(rows, found.shape[1])
-            whole = [
+            stores = [
                 (_wide(keys, rows, width), _wide(values, rows, width))
                 for keys, values in read.layers
             ]
+            whole = Columns(stores, read.seen.new_zeros(rows, width))
         logits[places] = found
-        for (keys, values), (some_keys, some_values) in zip(whole, read.layers, strict=True):
+        whole.seen[places, width - read.count :] = read.seen
+        for (keys, values), (some_keys, some_values) in zip(whole.layers, read.layers, strict=True):
             keys[places, :, width - read.count :] = some_keys
             values[places, :, width - read.count :] = some_values
     return whole, logits
