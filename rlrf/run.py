@@ -194,23 +194,24 @@ def holds_run(folder: Path) -> bool:
     return False
 
 
-def check_identity(folder: Path, known: Mapping[str, Any]) -> None:
-    """See that the run in `folder` is of what is `known` (JSON).
+def check_identity(folder: Path, known: Mapping[str, Any], *, partly: bool = False) -> None:
+    """See that the run in `folder` is of what is `known` (JSON), of which `partly` names some.
 
     Raises:
         UserError: it is of something else.
     """
     found = read_json(folder / IDENTITY)
     before = found if isinstance(found, dict) else {}
-    differs = [name for name in known if before.get(name) != known[name]]
+    names = known if partly else {**known, **before}
+    differs = [name for name in names if before.get(name) != known.get(name)]
     if differs:
         said = {
             "config": "configuration",
             "code": f"version of this program ({before.get('code')}, this is {known.get('code')})",
         }
-        names = sorted(differs, key=said.__contains__)
+        others = [said.get(name, name) for name in sorted(differs, key=said.__contains__)]
         raise UserError(
-            f"{folder} holds a run of another {' and '.join(said.get(n, n) for n in names)}. "
+            f"{folder} holds a run of another {' and '.join(others)}. "
             "Choose another folder with --out, or start over with --fresh, which deletes it."
         )
 

@@ -54,7 +54,7 @@ def run_folder(config: Config, out: Path) -> Said:
         )
     if not is_there:
         return f"{out} is {'empty' if out.is_dir() else 'new'}", advice
-    check_identity(out, {"config": config.identity, "code": code_version()})
+    check_identity(out, {"config": config.identity, "code": code_version()}, partly=True)
     return f"{out} holds this run, which is resumed", advice
 
 

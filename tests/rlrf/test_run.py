@@ -83,6 +83,13 @@ def test_seconds_are_those_of_the_making(tmp_path):
         assert run.seconds("iter_1") == before
 
 
+def test_a_run_that_depends_on_more_is_refused(tmp_path):
+    with open_run(tmp_path / "run", COMMON | {"rewriter": "r"}):
+        pass
+    with pytest.raises(UserError, match="another rewriter"), open_run(tmp_path / "run", COMMON):
+        pass
+
+
 def test_another_configuration_is_refused_and_fresh_starts_over(tmp_path):
     with open_run(tmp_path / "run", COMMON) as run:
         run.stage("a", [], writer([]))
