@@ -5,12 +5,12 @@
 
 *As commands*: `rlrf train` against `sample.py` (twice), `trl dpo` and `lm_eval run` (of M0 and M1),
 each a process as a user starts it. *In one process*: the same libraries with the models at hand,
-stage by stage, each at the best of a few batch sizes, so that no more than work is compared.
-Feedback and pairs are no work of the script, which gets ours for nothing; in one process what it
-does not have costs it what it costs here. The same prompts and as many answers are explored and
-rewritten, the same pairs trained on (reference log-probabilities precomputed, as here), the same
-items evaluated. Proven equal: M0's and M1's greedy answers to every item, and the training losses
-to 1e-4. Sampled answers differ, by their seeds.
+stage by stage, each at the better of two batch sizes (the larger policy at one), so that no more
+than work is compared. M1 is ours on both sides. Feedback and pairs are no work of the script, which
+gets ours for nothing; in one process what it does not have costs it what it costs here. The same
+prompts and as many answers are explored and rewritten, the same pairs trained on (the reference
+precomputed, as here), the same items evaluated. Proven equal: M0's and M1's greedy
+answers to every item, and the training losses to 1e-4. Sampled answers differ, by their seeds.
 
 Policies: the shipped one, and the same grown to 62 M parameters with zeros. Prompts: those of the
 embedded world (7 to 45 tokens), and with passages before them, pages of its encyclopedia: the
@@ -198,11 +198,13 @@ class InProcess:
         asked = self.done.rewritten
         with self.timed("reflect"):
             sample.sample(model, tokenizer, asked, n=1, batch=self.batch, temperature=0.7)
+        pairs, measured = self.done.pairs, self.done.measured
         with self.timed("train"):
-            losses = self.train(model, tokenizer)
+            losses = self.train(model, tokenizer, pairs)
         del model
         with self.timed("evaluate"):
-            answers = {name: self.evaluate(folder) for name, folder in self.done.models.items()}
+            models = self.done.models.items()
+            answers = {name: self.evaluate(folder, measured) for name, folder in models}
         self.done.check(answers, losses, 1e-4)
 
     @contextlib.contextmanager
@@ -211,12 +213,12 @@ class InProcess:
         yield
         self.seconds[stage] = time.perf_counter() - started
 
-    def train(self, model: Any, tokenizer: Any) -> list[float]:
+    def train(self, model: Any, tokenizer: Any, pairs: list[dict[str, str]]) -> list[float]:
         with tempfile.TemporaryDirectory() as scratch:
             trainer = DPOTrainer(
                 model=model,
                 args=DPOConfig(output_dir=scratch, max_length=self.done.case.max_length, **DPO),
-                train_dataset=Dataset.from_list(self.done.pairs),
+                train_dataset=Dataset.from_list(pairs),
                 processing_class=tokenizer,
             )
             trainer.remove_callback(PrinterCallback)
@@ -224,8 +226,7 @@ class InProcess:
             trainer.save_model(scratch)
         return [row["loss"] for row in trainer.state.log_history if "loss" in row]
 
-    def evaluate(self, folder: Path) -> list[str]:
-        measured = self.done.measured
+    def evaluate(self, folder: Path, measured: dict[str, list[int]]) -> list[str]:
         found = simple_evaluate(
             model="hf",
             model_args={"pretrained": str(folder), "dtype": "float32"},
@@ -251,7 +252,7 @@ def as_commands(done: Done, batch: int) -> float:
     case = done.case
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        explored, n = done.explored
+        (explored, n), measured = done.explored, done.measured
         write_jsonl(folder / "prompts.jsonl", explored)
         write_jsonl(folder / "drafts.jsonl", done.rewritten)
         (folder / "pairs").mkdir()
@@ -274,14 +275,14 @@ def as_commands(done: Done, batch: int) -> float:
             type_in(
                 *("lm_eval", "run", "--model", "hf", "--device", "cpu", "--batch_size", batch),
                 *("--model_args", f"pretrained={model},dtype=float32"),
-                *("--include_path", benchmarks.FOLDER, "--tasks", ",".join(done.measured)),
-                *("--samples", json.dumps(done.measured), "--apply_chat_template"),
+                *("--include_path", benchmarks.FOLDER, "--tasks", ",".join(measured)),
+                *("--samples", json.dumps(measured), "--apply_chat_template"),
                 *("--output_path", folder / name, "--log_samples"),
             )
         seconds = time.perf_counter() - started
         for name in done.models:
-            found = lm_eval_answers(folder / name, done.measured)
-            answers[name] = [answer for task in done.measured for answer in found[task]]
+            found = lm_eval_answers(folder / name, measured)
+            answers[name] = [answer for task in measured for answer in found[task]]
     losses = [float(loss) for loss in re.findall(r"'loss': '([0-9.e-]+)'", printed)]
     done.check(answers, losses, 1e-3)  # printed with four digits
     return seconds

@@ -146,7 +146,7 @@ def measure(
     config = lab.config
 
     def run_evaluation(folder: Path) -> None:
-        for data in {task.data: None for task in config.tasks}:
+        for data in dict.fromkeys(task.data for task in config.tasks):
             # Tasks that are asked together share their batches.
             tasks = [lab.tasks[task.name] for task in config.tasks if task.data == data]
             found = evaluate(

@@ -105,11 +105,14 @@ def overlap(
     vocabulary: dict[str, int] = {}
     asked = [_numbers(text, vocabulary, grow=True) for text in items]
     sizes = [len(words) if len(words) < SHORT else min(n, len(words)) for words in asked]
-    grams_of = [_grams(words, size) for words, size in zip(asked, sizes, strict=True)]
+    own = {
+        i: _grams(words, size)
+        for i, (words, size) in enumerate(zip(asked, sizes, strict=True))
+        if size
+    }
     by_size = defaultdict(list)
-    for grams, size in zip(grams_of, sizes, strict=True):
-        if size:
-            by_size[size].append(grams)
+    for index, grams in own.items():
+        by_size[sizes[index]].append(grams)
     wanted = {size: np.unique(np.concatenate(by_size[size])) for size in sorted(by_size)}
     seen = {size: np.zeros(len(grams), dtype=bool) for size, grams in wanted.items()}
     for start in range(0, len(training), CHUNK):
@@ -125,12 +128,12 @@ def overlap(
             place = np.searchsorted(grams, found).clip(max=len(grams) - 1)
             seen[size][place[grams[place] == found]] = True
     touched = []
-    for index, (words, size) in enumerate(zip(asked, sizes, strict=True)):
-        if size:
-            repeated = seen[size][np.searchsorted(wanted[size], grams_of[index])]
-            covered = np.convolve(repeated, np.ones(size, dtype=int))[: len(words)] > 0
-            if covered.mean() >= least:
-                touched.append(Overlap(index, float(covered.mean())))
+    for index, grams in own.items():
+        size = sizes[index]
+        repeated = seen[size][np.searchsorted(wanted[size], grams)]
+        covered = np.convolve(repeated, np.ones(size, dtype=int))[: len(asked[index])] > 0
+        if covered.mean() >= least:
+            touched.append(Overlap(index, float(covered.mean())))
     return touched
 
 
