@@ -352,7 +352,8 @@
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const typing = document.activeElement?.matches("input, select");
     if (event.key === "Escape" && typing) {
-      if (document.activeElement === $("search") && state.query) {
+      if (document.activeElement === $("search") && $("search").value) {
+        clearTimeout(waiting); // what was typed last is gone, and must not redraw the list later
         $("search").value = "";
         state.query = "";
         refresh();
