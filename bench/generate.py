@@ -38,16 +38,16 @@ DRAWS = {"do_sample": True, "temperature": 1.0, "top_k": 0, "num_return_sequence
 
 @torch.inference_mode()
 def stock(
-    engine: HFEngine, texts: list[str], at_a_time: int, tokens: int, **options: Any
+    model: Any, engine: HFEngine, texts: list[str], at_a_time: int, tokens: int, **options: Any
 ) -> list[list[int]]:
-    """What `generate` gives to each prompt, as token ids without padding."""
+    """What `generate` of a `model` as loaded gives to each prompt, as token ids without padding."""
     engine.tokenizer.padding_side = "left"
     made: list[list[int]] = []
     for start in range(0, len(texts), at_a_time):
         inputs = engine.tokenizer(
             texts[start : start + at_a_time], return_tensors="pt", padding=True
         )
-        out = engine.model.generate(**inputs, max_new_tokens=tokens, **options)
+        out = model.generate(**inputs, max_new_tokens=tokens, **options)
         for row in out[:, inputs.input_ids.shape[1] :].tolist():
             ended = [at for at, token in enumerate(row) if token in engine._ends]
             made.append(row[: ended[0] + 1] if ended else row)
@@ -82,8 +82,10 @@ def rows(
 ) -> Iterator[dict[str, Any]]:
     engine = HFEngine(folder, device="cpu")
     ends = engine._ends.tolist()
-    # A model of its own: generate_batch sets another attention.
-    other = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    # Models as users load them; generate_batch sets another attention.
+    plain, other = (
+        AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval() for _ in range(2)
+    )
     for length, target in TARGETS.items():
         texts = prompts(engine.tokenizer, count, length)
         texts = asked(engine.tokenizer, texts) if chat else texts
@@ -93,13 +95,13 @@ def rows(
         def said(made: list[list[int]]) -> list[str]:
             return [engine.tokenizer.decode(one, skip_special_tokens=True) for one in made]
 
-        if said(stock(engine, texts, 4, tokens, do_sample=False)) != greedy:
+        if said(stock(plain, engine, texts, 4, tokens, do_sample=False)) != greedy:
             raise SystemExit(f"{name}: a greedy answer differs")
         alike = said(paged(other, ids, TOGETHER[0], tokens, ends, do_sample=False))
         alike = sum(a == b for a, b in zip(alike, greedy, strict=True))
 
         def theirs(at_a_time: int, texts: list[str] = texts) -> int:
-            return sum(map(len, stock(engine, texts, at_a_time, tokens, **DRAWS)))
+            return sum(map(len, stock(plain, engine, texts, at_a_time, tokens, **DRAWS)))
 
         def theirs_paged(together: int, ids: list[list[int]] = ids) -> int:
             return sum(map(len, paged(other, ids, together, tokens, ends, **DRAWS)))

@@ -19,6 +19,7 @@ from harness import memory
 from harness.engines import Completion, Sampling, loading
 from harness.engines.attention import Shared, attending, can_share
 from harness.engines.decoding import Answer, Decoding, Row
+from harness.engines.packed import pack
 from harness.engines.room import rows_that_fit
 from harness.engines.text import Tokenized, check_sampling, cut, encode_all
 from harness.errors import UserError
@@ -94,6 +95,8 @@ class HFEngine(Tokenized):
             self.model = loading.merge_adapter(self.model, adapter)
             self.model_digest = digest([self.model_digest, model_digest(adapter)])
         self.model.eval()
+        if isinstance(model, str | Path):
+            pack(self.model)  # a loaded model may be trained on by who handed it over
         self.context = loading.context(self.model.config, self.tokenizer)
         self._takes = set(inspect.signature(self.model.forward).parameters)
         self._ends = torch.tensor(loading.ends(self.model, self.tokenizer), device=self.device)
