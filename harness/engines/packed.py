@@ -27,8 +27,13 @@ class Packed(torch.nn.Module):
 
     @property
     def weight(self) -> torch.Tensor:
-        """For models that look at it: a copy."""
-        return self._packed.to_dense()
+        """A copy, for models that look at it."""
+        dense: torch.Tensor = self._packed.to_dense()
+        return dense
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[f"{prefix}weight"] = self.weight
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         found: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
@@ -40,12 +45,12 @@ class Packed(torch.nn.Module):
 def pack(model: Any) -> None:
     """Pack the large linear layers of `model`, where this processor gains by it.
 
-    The model can be saved and trained no more. On a CPU other than x86, where this was not measured, and
-    on other devices nothing is done.
+    Such a model can be saved as before, but not trained. On another device than a CPU, and on a CPU
+    other than x86, where this was not measured, nothing is done.
     """
     if model.device.type != "cpu" or platform.machine().lower() not in ("x86_64", "amd64"):
         return
-    if not torch.backends.mkldnn.is_available():
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return
     for parent in list(model.modules()):
         for name, layer in list(parent.named_children()):

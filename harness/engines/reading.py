@@ -7,7 +7,7 @@ drafts of answers to one question, claims about one page.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-READ = 2048  # columns of prompts in one forward pass; more gained nothing
+READ = 1024  # columns of prompts in one forward pass; more gain nothing, and are padding in part
+KEPT = 8192  # columns of those prompts and of what is read before them; bounds their memory
 SHARED = 16  # tokens that prompts must begin with in common for them to be read once
 
 Prompt: TypeAlias = "array[int]"  # token ids
@@ -143,8 +144,7 @@ class Reader:
         self, rests: Sequence[Prompt], places: Sequence[int], start: Columns
     ) -> Iterator[Part]:
         """Those of `rests` that have nothing in common after `start`."""
-        width = max((len(rests[place]) for place in places), default=1)
-        for part in _cut(places, READ // (start.count + width)):
+        for part in _cut(places, lambda place: len(rests[place]), start.count):
             read, logits = self._read([rests[place] for place in part], start)
             yield part, read.since(start.count), logits
 
@@ -152,15 +152,20 @@ class Reader:
         self, rests: Sequence[Prompt], related: Sequence[tuple[int, list[int]]], start: Columns
     ) -> Iterator[Part]:
         """Families of `rests`: first what their members have in common, then their own."""
+        related = sorted(related, reverse=True)  # the longest first: less padding
         begun = [rests[places[0]][:size] for size, places in related]
         parts = self._one_by_one(begun, range(len(begun)), start)
         heads, _ = _collected(parts, len(begun), max(map(len, begun)))
-        members = [(place, which) for which, (_, places) in enumerate(related) for place in places]
-        width = max(len(rests[place]) for place, _ in members)
-        for part in _cut(members, READ // (start.count + width)):
-            places, which = [place for place, _ in part], [which for _, which in part]
+        members = [
+            (rests[place][size:], place, family)
+            for family, (size, places) in enumerate(related)
+            for place in places
+        ]
+        members.sort(key=lambda member: -len(member[0]))
+        width = max(len(rests[place]) for _, place, _ in members)
+        for part in _cut(members, lambda member: len(member[0]), start.count + heads.count):
+            tails, places, which = map(list, zip(*part, strict=True))
             before = start.then(heads.rows(torch.tensor(which, device=self.engine.device)))
-            tails = [rests[place][len(begun[family]) :] for place, family in part]
             both, logits = self._read(tails, before)
             yield places, both.since(start.count).packed(width), logits
 
@@ -251,7 +256,15 @@ def _behind(first: torch.Tensor, more: torch.Tensor) -> torch.Tensor:
     return torch.cat([first.expand(len(more), -1, -1, -1), more], 2)
 
 
-def _cut(places: Sequence[T], size: int) -> Iterator[list[T]]:
-    size = max(size, 1)
-    for first in range(0, len(places), size):
-        yield list(places[first : first + size])
+def _cut(what: Iterable[T], size: Callable[[T], int], before: int) -> Iterator[list[T]]:
+    """Parts of `what`, of `size` columns each after `before` others, to be read at a time."""
+    part: list[T] = []
+    width = 0
+    for one in what:
+        width, rows = max(width, size(one)), len(part) + 1
+        if part and (rows * width > READ or rows * (before + width) > KEPT):
+            yield part
+            part, width = [], size(one)
+        part.append(one)
+    if part:
+        yield part
