@@ -3,7 +3,7 @@
     make bench
     python bench --out runs/bench --page docs/benchmarks.md
     python bench --only dpo,gate --fresh
-    python bench --only loop_stages      # half an hour more
+    python bench --only loop_more,loop_stages      # an hour more
 
 Each claim is a script of this folder that can be run alone and has rows of the table; what is
 there in OUT is not measured again, unless `--fresh`. Both sides of a row run by turns in one
@@ -44,7 +44,10 @@ CLAIMS = (
     "loop",
     "vllm_cpu",
 )
-LONG = {"loop_stages": ("loop", "--stages")}  # only if they are named
+LONG = {
+    "loop_more": ("loop", "--more"),
+    "loop_stages": ("loop", "--stages"),
+}  # only if they are named
 LIBRARIES = ("torch", "transformers", "trl", "lm-eval", "numpy")
 MARKS = "<!-- table -->", "<!-- /table -->"
 

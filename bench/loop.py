@@ -1,16 +1,18 @@
 """A whole RLRF iteration against the loop that a user would script, on the same work.
 
     python bench/loop.py --out loop.json
+    python bench/loop.py --more --out loop_more.json
     python bench/loop.py --stages --out loop_stages.json
 
 *As commands*: `rlrf train` against `sample.py` (twice), `trl dpo` and `lm_eval run` (of M0 and M1),
-each a process as a user starts it. *In one process*: the same libraries with the models at hand,
-stage by stage, each at the better of two batch sizes (the larger policy at one), so that no more
-than work is compared. M1 is ours on both sides. Feedback and pairs are no work of the script, which
-gets ours for nothing; in one process what it does not have costs it what it costs here. The same
-prompts and as many answers are explored and rewritten, the same pairs trained on (the reference
-precomputed, as here), the same items evaluated. Proven equal: M0's and M1's greedy
-answers to every item, and the training losses to 1e-4. Sampled answers differ, by their seeds.
+each a process as a user starts it; `--more` has longer prompts and a larger policy. *In one
+process* (`--stages`): the same libraries with the models at hand, stage by stage, each at the
+better of two batch sizes (the larger policy at one), so that no more than work is compared. M1 is
+ours on both sides. Feedback and pairs are no work of the script, which gets ours for nothing; in
+one process what it does not have costs it what it costs here. The same prompts and as many answers
+are explored and rewritten, the same pairs trained on (the reference precomputed, as here), the same
+items evaluated. Proven equal: M0's and M1's greedy answers to every item, and the training losses
+to 1e-4. Sampled answers differ, by their seeds.
 
 Policies: the shipped one, and the same grown to 62 M parameters with zeros. Prompts: those of the
 embedded world (7 to 45 tokens), and with passages before them, pages of its encyclopedia: the
@@ -39,7 +41,8 @@ from commands import lm_eval_answers, type_in
 from datasets import Dataset
 from lm_eval import simple_evaluate
 from lm_eval.tasks import TaskManager
-from policies import GROWN, SHIPPED, grown, roomy, with_passages
+from passages import with_passages
+from policies import GROWN, SHIPPED, grown, roomy
 from transformers import PrinterCallback
 from trl import DPOConfig, DPOTrainer
 
@@ -116,6 +119,12 @@ class Case:
     def max_length(self) -> int:
         return self.passages + 400
 
+    def type_in(self, *words: object) -> str:
+        """Run a command, in a world with such passages."""
+        if not self.passages:
+            return type_in(*words)
+        return type_in("python", Path(__file__).with_name("passages.py"), self.passages, *words)
+
 
 @dataclass(frozen=True)
 class Done:
@@ -134,6 +143,12 @@ class Done:
         samples = read_records(self.iteration / "explore" / RECORDS, Sample)
         n = 1 + max(sample.repeat for sample in samples)
         return [to_ask(sample) for sample in samples if sample.repeat == 0], n
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Of the prompts explored, on average."""
+        samples = read_records(self.iteration / "explore" / RECORDS, Sample)
+        return round(np.mean([one.prompt_tokens for one in samples if one.prompt_tokens]))
 
     @property
     def rewritten(self) -> list[dict[str, Any]]:
@@ -272,7 +287,7 @@ def as_commands(done: Done, batch: int) -> float:
             *(f"--max_length={case.max_length}", *options),
         )
         for name, model in done.models.items():
-            type_in(
+            case.type_in(
                 *("lm_eval", "run", "--model", "hf", "--device", "cpu", "--batch_size", batch),
                 *("--model_args", f"pretrained={model},dtype=float32"),
                 *("--include_path", benchmarks.FOLDER, "--tasks", ",".join(measured)),
@@ -296,12 +311,14 @@ def commands(case: Case, rounds: int) -> Iterator[dict[str, Any]]:
         seconds = []
         for number in range(rounds):
             started = time.perf_counter()
-            type_in("rlrf", "train", file, "--out", done.run, "--fresh")
+            case.type_in("rlrf", "train", file, "--out", done.run, "--fresh")
             ours = time.perf_counter() - started
             seconds.append((as_commands(done, BATCHES[-1]), ours))
             say(f"round {number + 1}: {seconds[-1][0]:.1f} s scripted, {ours:.1f} s here")
+        length = done.prompt_tokens
     yield {
-        "claim": f"`rlrf train` against `sample.py`, `trl dpo` and `lm_eval run`, {case.name}",
+        "claim": f"`rlrf train` against the script's commands, prompts of {length} tokens, "
+        f"{case.name}",
         **ratio.interval(seconds),
         "target": 3.0,
         "prompts_a_task": case.items,
@@ -349,8 +366,7 @@ def stages(case: Case, rounds: int, batches: Sequence[int] = BATCHES) -> Iterato
             rest = took["whole"] - sum(took[stage] for stage in STAGES)
             whole.append((sum(theirs.values()) + rest, took["whole"]))
             say(f"round {number}: {whole[-1][0]:.1f} s scripted, {whole[-1][1]:.1f} s here")
-        explored = read_records(done.iteration / "explore" / RECORDS, Sample)
-        length = round(np.mean([one.prompt_tokens for one in explored if one.prompt_tokens]))
+        length = done.prompt_tokens
     size = {"prompts_a_task": case.items, "prompt_tokens": length, "rounds": rounds}
     yield {
         "claim": f"an iteration in one process, prompts of {length} tokens, {case.name}",
@@ -363,18 +379,22 @@ def stages(case: Case, rounds: int, batches: Sequence[int] = BATCHES) -> Iterato
 
 
 def all_rows(told: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    if not told.stages:
+    if not told.more and not told.stages:
         yield from commands(Case(SHIPPED, seed_policy(), told.items), told.rounds)
         return
     with tempfile.TemporaryDirectory() as place:
         small, large = roomy(Path(place) / "small", CONTEXT), grown(Path(place) / "large", CONTEXT)
-        yield from stages(Case(SHIPPED, small, told.items), told.rounds)
-        for passages in (128, 384):
-            with with_passages(passages):
-                yield from stages(Case(SHIPPED, small, told.items, passages), told.rounds)
-                case = Case(GROWN, large, told.large_items, passages)
+        if told.stages:
+            with with_passages(128):
+                yield from stages(Case(SHIPPED, small, told.items, 128), told.rounds)
+                case = Case(GROWN, large, told.large_items, 128)
                 yield from stages(case, told.rounds, BATCHES[:1])
-        yield from commands(Case(GROWN, large, 2 * told.large_items), told.rounds)
+            return
+        for passages in (128, 384):
+            yield from commands(Case(GROWN, large, told.large_items, passages), told.rounds)
+            yield from commands(Case(SHIPPED, small, told.items, passages), told.rounds)
+            if passages == 128:
+                yield from commands(Case(GROWN, large, 2 * told.large_items), told.rounds)
 
 
 @quiet()
@@ -384,7 +404,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--items", type=int, default=32, help="prompts and gate items a task")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--stages", action="store_true", help="in one process; half an hour")
+    parser.add_argument("--more", action="store_true", help="longer prompts, a larger policy")
+    parser.add_argument("--stages", action="store_true", help="in one process, stage by stage")
     parser.add_argument("--large-items", type=int, default=4, help="of the grown policy")
     told = parser.parse_args()
     ratio.publish(all_rows(told), told.out)

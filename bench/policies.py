@@ -6,10 +6,8 @@ the limit. A random model almost never ends an answer.
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator, Sequence
-from functools import cache
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +15,8 @@ import torch
 
 import tasks
 from harness.engines.text import render
-from harness.schema import Item, Message
+from harness.schema import Message
 from rlrf.quickstart import seed_policy
-from tasks.mini import world
 
 SHIPPED, RANDOM = "shipped policy, 1.4 M", "random Qwen3, 60 M"
 GROWN = "shipped policy grown to 62 M"
@@ -105,37 +102,6 @@ def grown(folder: Path, context: int = 512) -> Path:
     large.save_pretrained(folder)
     AutoTokenizer.from_pretrained(seed_policy(), model_max_length=context).save_pretrained(folder)
     return folder
-
-
-@contextlib.contextmanager
-def with_passages(tokens: int) -> Iterator[None]:
-    """The embedded world with pages before each question, prompts of about `tokens` tokens.
-
-    No page stands before questions of two splits.
-    """
-    from transformers import AutoTokenizer
-
-    own, everyone = world.items, world.everyone()
-    size = len(AutoTokenizer.from_pretrained(seed_policy()).encode(everyone[0].page()))
-
-    @cache
-    def read(task: str, split: str) -> list[Item]:
-        names = list(world.SIZES)
-        first = sum(world.SIZES[name] for name in names[: names.index(split)])
-        pages = [one.page() for one in everyone[first : first + world.SIZES[split]]]
-        items = []
-        for item in own(task, split):
-            begin = item.index * count
-            found = [pages[(begin + i) % len(pages)] for i in range(count)]
-            items.append(item.model_copy(update={"prompt": "\n".join([*found, item.prompt])}))
-        return items
-
-    count = round((tokens - 30) / size)
-    world.items = lambda task, split: list(read(task, split))
-    try:
-        yield
-    finally:
-        world.items = own
 
 
 def texts(count: int) -> list[str]:
