@@ -4,12 +4,14 @@
 
 The rows are those of loops (two evaluations of 200 items, two decisions, a promotion) that many
 runs repeat: `--distinct` loops differ, the others are found right once. Beside it: the time to read
-the file, hash it and parse its lines, and (`distinct_seconds`) to recompute every distinct loop.
+the file, hash it and parse its lines, against the chain alone and against all that is verified, and
+(`distinct_seconds`) to recompute every distinct loop.
 """
 
 from __future__ import annotations
 
 import argparse
+import collections
 import hashlib
 import json
 import random
@@ -116,17 +118,30 @@ def main() -> None:
             hashlib.sha256(content).digest()
             return [line for line in content.splitlines() if "digest" not in json.loads(line)]
 
-        row = ratio.race(
-            f"a ledger of {options.rows:,} rows verified, against reading it",
-            read,
-            board.verify,
-            rounds=options.rounds,
-            same=lambda _, faults: not faults,
-            MB=round(size / 1e6, 1),
-            distinct_rows=5 * options.distinct,
-            distinct_seconds=distinct,
-        )
-    ratio.publish([row], options.out)
+        def chain() -> str:
+            """Every row has its digest and follows the one before, and HEAD names the last."""
+            reading = Reading(ledger, board.folder / "HEAD")
+            collections.deque(reading, maxlen=0)
+            return reading.damage or reading.interrupted
+
+        rows = [
+            ratio.race(
+                f"a ledger of {options.rows:,} rows {what}, against reading it",
+                read,
+                work,
+                rounds=options.rounds,
+                same=lambda _, faults: not faults,
+                MB=round(size / 1e6, 1),
+                distinct_rows=5 * options.distinct,
+                distinct_seconds=distinct,
+                **more,
+            )
+            for what, work, more in (
+                ("chained", chain, {"target": 1.0}),
+                ("verified", board.verify, {}),
+            )
+        ]
+    ratio.publish(rows, options.out)
 
 
 if __name__ == "__main__":

@@ -71,6 +71,13 @@ class Line:
             raise UserError(f"{where}: not a row ({error}).") from error
 
 
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not a number")
+
+
+_JSON = json.JSONDecoder(parse_constant=_refuse)  # made once: json.loads would make one a line
+
+
 def loads(text: bytes) -> Any:
     """JSON without NaN.
 
@@ -78,11 +85,7 @@ def loads(text: bytes) -> Any:
         ValueError: it is not JSON.
         RecursionError: it is too deep.
     """
-
-    def refuse(constant: str) -> NoReturn:
-        raise ValueError(f"{constant} is not a number")
-
-    return json.loads(text, parse_constant=refuse)
+    return _JSON.decode(text.decode("utf-8", "surrogatepass"))
 
 
 class Reading:
