@@ -21,7 +21,7 @@ import torch
 from cost import KEPT, Machine, Measured, Model, step
 from gate import made
 from policies import prompts, random_policy
-from transformers import AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from harness.engines import Sampling
 from harness.engines.hf import HFEngine
@@ -48,6 +48,12 @@ def took(work: Callable[[], object], times: int = 1) -> float:
     return min(found)
 
 
+def plain(folder: Path) -> HFEngine:
+    """The engine with its layers as they are, which is how a GPU has them: `pack` is for CPUs."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return HFEngine(model, tokenizer=folder, device="cpu")
+
+
 def shape(config: Any) -> Model:
     return Model(
         "measured",
@@ -71,7 +77,7 @@ def measure() -> Measured:
     bandwidth = 4 * 2**26 / took(long.sum, 5)
     with tempfile.TemporaryDirectory() as scratch:
         folders = {size: random_policy(Path(scratch) / str(size), size) for size in (10, 60)}
-        small, large = HFEngine(seed_policy(), device="cpu"), HFEngine(folders[60], device="cpu")
+        small, large = plain(seed_policy()), plain(folders[60])
         model = shape(large.model.config)
         layers = small.model.config.num_hidden_layers
         host = writes(small, 1, 16, 96) / layers
@@ -97,7 +103,7 @@ def measure() -> Measured:
 
 def checked(measured: Measured, folder: Path) -> dict[str, list[float]]:
     """What the constants say of another model and other lengths, and what it takes."""
-    engine = HFEngine(folder, device="cpu")
+    engine = plain(folder)
     model = shape(engine.model.config)
     at = Machine(
         prefill=measured.flops * measured.prefill,
