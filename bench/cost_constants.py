@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from cost import KEPT, Machine, Measured, Model, step
 from gate import made
-from policies import prompts, random_policy
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from policies import as_loaded, prompts, random_policy
+from transformers import AutoTokenizer
 
 from harness.engines import Sampling
 from harness.engines.hf import HFEngine
@@ -49,9 +49,8 @@ def took(work: Callable[[], object], times: int = 1) -> float:
 
 
 def plain(folder: Path) -> HFEngine:
-    """The engine with its layers as they are, which is how a GPU has them: `pack` is for CPUs."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    return HFEngine(model, tokenizer=folder, device="cpu")
+    """The engine with layers as a GPU has them."""
+    return HFEngine(as_loaded(folder), tokenizer=folder, device="cpu")
 
 
 def shape(config: Any) -> Model:

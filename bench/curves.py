@@ -25,7 +25,7 @@ import torch
 from generate import stock
 from matplotlib.ticker import FuncFormatter, NullFormatter
 from pictures import chart
-from policies import SIZES, prompts, random_policy
+from policies import SIZES, as_loaded, prompts, random_policy
 
 from harness.engines import Sampling
 from harness.engines.hf import HFEngine
@@ -71,11 +71,13 @@ def key(case: Case) -> str:
 def measure(case: Case) -> dict[str, float]:
     """Seconds of both sides."""
     with tempfile.TemporaryDirectory() as folder:
-        engine = HFEngine(random_policy(Path(folder), case.millions), device="cpu")
+        policy = random_policy(Path(folder), case.millions)
+        engine, model = HFEngine(policy, device="cpu"), as_loaded(policy)
         texts = prompts(engine.tokenizer, case.prompts, case.prompt_tokens)
 
         def theirs() -> int:
             made = stock(
+                model,
                 engine,
                 texts,
                 max(1, ROWS // case.n),

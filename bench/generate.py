@@ -20,8 +20,8 @@ from typing import Any
 
 import ratio
 import torch
-from policies import RANDOM, SHIPPED, asked, prompts, random_policy
-from transformers import AutoModelForCausalLM, ContinuousBatchingConfig, GenerationConfig
+from policies import RANDOM, SHIPPED, as_loaded, asked, prompts, random_policy
+from transformers import ContinuousBatchingConfig, GenerationConfig
 
 from harness.engines import Sampling
 from harness.engines.hf import HFEngine
@@ -29,7 +29,7 @@ from rlrf.quickstart import seed_policy
 from rlrf.quiet import quiet
 
 N = 8
-AT_A_TIME = (1, 4, 16)  # prompts that `generate` is given
+AT_A_TIME = (1, 4, 8)  # prompts that `generate` is given
 TARGETS = {128: 2.0, 384: 3.0}
 PAGE = 128  # tokens of a page of `generate_batch`; with 32 it took half as long again
 TOGETHER = (256, 1024)  # tokens that `generate_batch` reads at a time
@@ -40,7 +40,7 @@ DRAWS = {"do_sample": True, "temperature": 1.0, "top_k": 0, "num_return_sequence
 def stock(
     model: Any, engine: HFEngine, texts: list[str], at_a_time: int, tokens: int, **options: Any
 ) -> list[list[int]]:
-    """What `generate` of a `model` as loaded gives to each prompt, as token ids without padding."""
+    """What `generate` gives to each prompt, as token ids without padding."""
     engine.tokenizer.padding_side = "left"
     made: list[list[int]] = []
     for start in range(0, len(texts), at_a_time):
@@ -82,10 +82,8 @@ def rows(
 ) -> Iterator[dict[str, Any]]:
     engine = HFEngine(folder, device="cpu")
     ends = engine._ends.tolist()
-    # Models as users load them; generate_batch sets another attention.
-    plain, other = (
-        AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval() for _ in range(2)
-    )
+    # Two models: generate_batch sets another attention.
+    plain, other = as_loaded(folder), as_loaded(folder)
     for length, target in TARGETS.items():
         texts = prompts(engine.tokenizer, count, length)
         texts = asked(engine.tokenizer, texts) if chat else texts
@@ -143,7 +141,7 @@ def rows(
 
 def all_rows(told: argparse.Namespace) -> Iterator[dict[str, Any]]:
     how = told.tokens, told.rounds
-    yield from rows(SHIPPED, seed_policy(), 8 * told.prompts, *how, chat=True)
+    yield from rows(SHIPPED, seed_policy(), 4 * told.prompts, *how, chat=True)
     with tempfile.TemporaryDirectory() as folder:
         yield from rows(RANDOM, random_policy(Path(folder)), told.prompts, *how, chat=False)
 
@@ -152,7 +150,12 @@ def all_rows(told: argparse.Namespace) -> Iterator[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--prompts", type=int, default=2, help="of the random model; 8 times M0's")
+    parser.add_argument(
+        "--prompts",
+        type=int,
+        default=2,
+        help="of the random model, 4 times as many of the shipped policy",
+    )
     parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=3)
     told = parser.parse_args()

@@ -54,6 +54,13 @@ def random_model(millions: float = 60) -> Any:
     return Qwen3ForCausalLM(config)
 
 
+def as_loaded(folder: Path) -> Any:
+    """The model in `folder` as users load it, and as a GPU has it: its layers are not packed."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
 def random_policy(folder: Path, millions: float = 60) -> Path:
     """Such a model as a folder, with the shipped tokenizer."""
     from transformers import AutoTokenizer
@@ -65,9 +72,9 @@ def random_policy(folder: Path, millions: float = 60) -> Path:
 
 def roomy(folder: Path, context: int) -> Path:
     """The shipped policy, allowed `context` tokens; it was taught on fewer."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained(seed_policy(), dtype=torch.float32)
+    model = as_loaded(seed_policy())
     model.config.max_position_embeddings = context
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(seed_policy(), model_max_length=context).save_pretrained(folder)
@@ -81,9 +88,9 @@ def grown(folder: Path, context: int = 512) -> Path:
     It computes what the shipped policy computes, at the cost of a model of its size: four times as
     wide, eight layers more that add nothing to what passes through them.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-    small = AutoModelForCausalLM.from_pretrained(seed_policy(), dtype=torch.float32)
+    small = as_loaded(seed_policy())
     config = small.config.to_dict()
     for name in ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads"):
         config[name] *= 4

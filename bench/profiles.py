@@ -32,7 +32,7 @@ from rlrf.quickstart import seed_policy
 from rlrf.quiet import quiet
 from rlrf.result import table
 
-PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "linear", "_scaled_dot_product")
+PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "linear", "_linear_pointwise", "_scaled_dot_product")
 STEPS = 32
 Times = dict[str, float]  # seconds
 
@@ -52,7 +52,7 @@ def measured(work: Callable[[], object], rounds: int) -> Times:
     found = {"plain": float(np.median(took)), "profiled": profiled, "products": 0.0, "tensors": 0.0}
     for event in seen.key_averages():
         kind, _, name = event.key.partition("::")
-        if kind == "aten":
+        if kind in ("aten", "mkldnn"):
             part = "products" if name.startswith(PRODUCTS) else "tensors"
             found[part] += event.self_cpu_time_total / 1e6
     return found
