@@ -320,7 +320,7 @@ def commands(case: Case, rounds: int) -> Iterator[dict[str, Any]]:
         "claim": f"`rlrf train` against the script's commands, prompts of {length} tokens, "
         f"{case.name}",
         **ratio.interval(seconds),
-        "target": 3.0,
+        **({"target": 3.0} if case.passages else {}),  # aims are for 128 and 384 tokens
         "prompts_a_task": case.items,
         "rounds": rounds,
     }
