@@ -352,12 +352,15 @@ def test_scores_that_unpack_without_end_are_refused(
     assert "unpacks to more than" in board.verify()[0]
 
 
-SPOILED = gzip.compress(b"{}\n" * 100, mtime=0)[:12] + b"\xff" * 20
+NO_SCORES = {
+    "not packed": b"no gzip",
+    "spoiled": gzip.compress(b"{}\n" * 100)[:12] + b"\xff" * 20,
+    "a list": gzip.compress(b"[1]\n"),
+    "no JSON": gzip.compress(b"{\n"),
+}
 
 
-@pytest.mark.parametrize(
-    "packed", [b"no gzip", SPOILED, gzip.compress(b"[1]\n"), gzip.compress(b"{\n")]
-)
+@pytest.mark.parametrize("packed", NO_SCORES.values(), ids=NO_SCORES)
 def test_scores_that_are_no_scores_are_a_sentence(tmp_path: Path, packed: bytes) -> None:
     board = Board(tmp_path)
     board.add_evaluation(make(answers(20)), "M0", "r")
