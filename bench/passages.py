@@ -1,6 +1,8 @@
 """The embedded world with pages of its encyclopedia before each question, here or for a command.
 
-python bench/passages.py 128 rlrf train config.yaml --out run
+    python bench/passages.py 128 rlrf train config.yaml --out run
+
+trains on questions of about 128 tokens.
 """
 
 from __future__ import annotations
