@@ -371,7 +371,6 @@ def stages(case: Case, rounds: int, batches: Sequence[int] = BATCHES) -> Iterato
     yield {
         "claim": f"an iteration in one process, prompts of {length} tokens, {case.name}",
         **ratio.interval(whole),
-        "target": 3.0,
         **size,
     }
     for stage, found in seconds.items():
