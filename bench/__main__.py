@@ -44,10 +44,8 @@ CLAIMS = (
     "loop",
     "vllm_cpu",
 )
-LONG = {
-    "loop_more": ("loop", "--more"),
-    "loop_stages": ("loop", "--stages"),
-}  # only if they are named
+# Only if they are named.
+LONG = {"loop_more": ("loop", "--more"), "loop_stages": ("loop", "--stages")}
 LIBRARIES = ("torch", "transformers", "trl", "lm-eval", "numpy")
 MARKS = "<!-- table -->", "<!-- /table -->"
 

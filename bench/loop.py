@@ -389,11 +389,15 @@ def all_rows(told: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 case = Case(GROWN, large, told.large_items, 128)
                 yield from stages(case, told.rounds, BATCHES[:1])
             return
-        for passages in (128, 384):
-            yield from commands(Case(GROWN, large, told.large_items, passages), told.rounds)
-            yield from commands(Case(SHIPPED, small, told.items, passages), told.rounds)
-            if passages == 128:
-                yield from commands(Case(GROWN, large, 2 * told.large_items), told.rounds)
+        cases = (
+            Case(GROWN, large, told.large_items, 128),
+            Case(SHIPPED, small, told.items, 128),
+            Case(GROWN, large, 2 * told.large_items),
+            Case(GROWN, large, told.large_items, 384),
+            Case(SHIPPED, small, told.items, 384),
+        )
+        for case in cases:
+            yield from commands(case, told.rounds)
 
 
 @quiet()

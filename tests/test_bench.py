@@ -70,15 +70,14 @@ def test_a_claim_that_lacks_its_peer_leaves_the_others_alone(tmp_path: Path) -> 
 
 
 def test_zeros_around_the_shipped_policy_change_no_answer(tmp_path: Path) -> None:
-    from policies import asked, grown, texts
-    from transformers import AutoModelForCausalLM
+    from policies import as_loaded, asked, grown, texts
 
     from harness.engines import Sampling
     from harness.engines.hf import HFEngine
     from rlrf.quickstart import seed_policy
 
     folders = seed_policy(), grown(tmp_path)
-    size, larger = (AutoModelForCausalLM.from_pretrained(one).num_parameters() for one in folders)
+    size, larger = (as_loaded(one).num_parameters() for one in folders)
     assert larger > 60e6 > 40 * size
     small, large = (HFEngine(folder, device="cpu") for folder in folders)
     questions = asked(small.tokenizer, texts(3))

@@ -134,7 +134,7 @@ class Reader:
     def _parts(self, rests: Sequence[Prompt], start: Columns) -> Iterator[Part]:
         """All of `rests` after `start`, part by part."""
         found = families(rests) if self._apart else [(0, [i]) for i in range(len(rests))]
-        alone = sorted(places[0] for _, places in found if len(places) == 1)
+        alone = [places[0] for _, places in found if len(places) == 1]
         yield from self._one_by_one(rests, alone, start)
         related = [(size, places) for size, places in found if len(places) > 1]
         if related:
@@ -152,7 +152,6 @@ class Reader:
         self, rests: Sequence[Prompt], related: Sequence[tuple[int, list[int]]], start: Columns
     ) -> Iterator[Part]:
         """Families of `rests`: first what their members have in common, then their own."""
-        related = sorted(related, reverse=True)  # the longest first: less padding
         begun = [rests[places[0]][:size] for size, places in related]
         parts = self._one_by_one(begun, range(len(begun)), start)
         heads, _ = _collected(parts, len(begun), max(map(len, begun)))
@@ -161,7 +160,6 @@ class Reader:
             for family, (size, places) in enumerate(related)
             for place in places
         ]
-        members.sort(key=lambda member: -len(member[0]))
         width = max(len(rests[place]) for _, place, _ in members)
         for part in _cut(members, lambda member: len(member[0]), start.count + heads.count):
             tails, places, which = map(list, zip(*part, strict=True))
@@ -257,10 +255,13 @@ def _behind(first: torch.Tensor, more: torch.Tensor) -> torch.Tensor:
 
 
 def _cut(what: Iterable[T], size: Callable[[T], int], before: int) -> Iterator[list[T]]:
-    """Parts of `what`, of `size` columns each after `before` others, to be read at a time."""
+    """Parts of `what`, of `size` columns each after `before` others, to be read at a time.
+
+    The longest come first, so that those of a part are of like lengths and little is padding.
+    """
     part: list[T] = []
     width = 0
-    for one in what:
+    for one in sorted(what, key=size, reverse=True):
         width, rows = max(width, size(one)), len(part) + 1
         if part and (rows * width > READ or rows * (before + width) > KEPT):
             yield part
