@@ -107,8 +107,15 @@ def _wider(one: Metric, other: Metric) -> Metric:
             "evaluate both with the same version of the task."
         )
     kind = one.kind if one.kind == other.kind else "continuous"
-    low, high = min(one.low, other.low), max(one.high, other.high)
-    return one.model_copy(update={"kind": kind, "low": low, "high": high})
+    lows = [end for end in (one.low, other.low) if end is not None]
+    highs = [end for end in (one.high, other.high) if end is not None]
+    return one.model_copy(
+        update={
+            "kind": kind,
+            "low": min(lows) if len(lows) == 2 else None,
+            "high": max(highs) if len(highs) == 2 else None,
+        }
+    )
 
 
 def _defined(evaluation: Evaluation, shared: Mapping[str, Metric]) -> Evaluation:

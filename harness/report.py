@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import tasks
 from harness.errors import UserError
-from harness.gate import decide
+from harness.gate import gate
 from harness.judge.saved import Saved
 from harness.render import html
 from harness.render.html import numbers
@@ -48,6 +48,7 @@ SENTENCES = {
     "fail": "At least one check fails: its interval lies below the largest tolerated loss.",
     "inconclusive": "No check fails, and at least one cannot be decided on this evidence.",
 }
+HELD_UP = "Every critical check passes, and an alarm holds the pass up, as the policy asks."
 
 
 def compare(
@@ -62,9 +63,13 @@ def compare(
     on a leaderboard the scores are shown, for it keeps no answers.
 
     Raises:
-        UserError: the evidence does not match, as `harness.gate.decide`.
+        UserError: the evidence does not match, as `harness.gate.gate`.
     """
-    decision = decide(policy, baseline, candidate)
+    decision = gate(baseline, candidate, policy)
+    sentence = SENTENCES[decision.verdict]
+    decisive = {check.verdict for check in decision.checks if check.tier != "advisory"}
+    if decision.verdict == "inconclusive" and decisive <= {"pass"}:
+        sentence = HELD_UP
     critical = [check for check in decision.checks if check.tier == "critical"]
     measured = measure([baseline, candidate])
     definitions = {one.task: one.evaluations[0].definitions for one in measured}
@@ -73,7 +78,7 @@ def compare(
             kind="Comparison",
             title=TITLES[decision.verdict],
             verdict=decision.verdict,
-            sentence=SENTENCES[decision.verdict],
+            sentence=sentence,
             findings=gains(critical or decision.checks, decision, definitions),
             split=", ".join(sorted({one.evaluations[0].split for one in measured})),
             models=[
@@ -110,7 +115,7 @@ def gains(
             continue
         old, new = check.baseline_mean, check.candidate_mean
         gain = numbers.number(check.delta, metric, signed=True)
-        ends = numbers.interval(check.low, check.high, metric, signed=True)
+        ends = numbers.interval(*check.interval, metric, signed=True)
         said.append(
             f"{name}: {numbers.number(old, metric)} → {numbers.number(new, metric)}, "
             f"gain {gain} {ends}, {level} interval, n\u00a0=\u00a0{check.n:,}"

@@ -145,11 +145,16 @@ class Metric(Record):
 
     name: str
     kind: MetricKind
-    low: float = 0.0
-    high: float = 1.0
+    low: float | None = Field(default=0.0, description="least possible value; None: not known")
+    high: float | None = 1.0
     higher_is_better: bool = True
     primary: bool = Field(default=False, description="the task's headline number")
     description: str = ""
+
+    @property
+    def span(self) -> float | None:
+        """Width of the range of values, or None where an end of it is not known."""
+        return None if self.low is None or self.high is None else self.high - self.low
 
 
 class MetricResult(Record):
@@ -316,8 +321,10 @@ class Check(Record):
     candidate_mean: float
     delta: float = Field(description="gain: above 0 the candidate is better, either direction")
     stderr: float
-    low: float = Field(description="lower end of the 1 - 2 alpha interval of delta")
-    high: float
+    low: float | None = Field(
+        description="lower end of the 1 - 2 alpha interval of delta; None: there is no bound"
+    )
+    high: float | None
     margin: float
     p_value: float = Field(description="one-sided, of delta <= -margin")
     improved_only: int | None = Field(default=None, description="binary: only candidate right")
@@ -328,6 +335,14 @@ class Check(Record):
         description="items the plan had for a check that may stop early",
     )
     reason: str
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 1 - 2 alpha interval of delta, with infinite ends where there is no bound."""
+        return (
+            -math.inf if self.low is None else self.low,
+            math.inf if self.high is None else self.high,
+        )
 
 
 class Decision(Record):

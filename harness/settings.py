@@ -82,14 +82,19 @@ def default_policy(metrics: Mapping[str, Iterable[Metric]]) -> Policy:
     metric is then a mean over what a model answers, and answering less must not raise it.
 
     Raises:
-        UserError: no task has a primary metric.
+        UserError: no task has a primary metric, or the range of one is not known.
     """
     rules = []
     for task, found in sorted(metrics.items()):
         for metric in found:
             if metric.primary or metric.name == RESPONDED:
+                if metric.span is None:
+                    raise UserError(
+                        f"The range of {task} {metric.name} is not known, so that no margin "
+                        "follows from it: write a policy that names the largest loss to tolerate."
+                    )
                 tier: Tier = "critical" if metric.primary else "guardrail"
-                margin = 0.05 * (metric.high - metric.low)
+                margin = 0.05 * metric.span
                 rules.append(Rule(task=task, metric=metric.name, tier=tier, margin=margin))
     if not any(rule.tier == "critical" for rule in rules):
         raise UserError("No task says which metric counts: write a policy that names one.")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from harness import evaluation, sides
-from harness.gate import alarms, decide, raise_alarms
+from harness.gate import gate
 from harness.render import markdown
 from harness.schema import Decision, Policy
 from harness.settings import default_policy, load_policy
@@ -50,7 +50,7 @@ def assert_no_regression(
         )
     elif not isinstance(policy, Policy):
         policy = load_policy(Path(policy))
-    decision = raise_alarms(decide(policy, before, after), alarms.examine(before, after))
+    decision = gate(before, after, policy)
     bad = {"fail"} if inconclusive == "pass" else {"fail", "inconclusive"}
     if decision.verdict in bad:
         raise AssertionError(markdown.decision(decision))

@@ -6,11 +6,9 @@ items at a time, and no more of a task once its critical rules are decided.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from harness import evaluation
@@ -18,22 +16,14 @@ from harness.engines import Engine
 from harness.errors import UserError
 from harness.evaluate import evaluate
 from harness.evaluation import Scored
-from harness.gate import decide, evidence
+from harness.gate import evidence, gate
+from harness.gate.entry import Side
 from harness.gate.plan import Plan, orders
-from harness.schema import Decision, Evaluation, Sample, Score, digest
-from harness.store import jsonl_bytes
+from harness.schema import Decision, Sample, Score
 from tasks.plugin import Judge, Task
 
 LEAST_BATCH = 32  # items: fewer leave an engine idle
 BATCHES = 20  # of the planned items, at most
-
-
-@dataclass(frozen=True)
-class _Part:
-    """The first items of a side."""
-
-    evaluation: Evaluation
-    scores: list[Score]
 
 
 def evaluate_like(
@@ -64,7 +54,7 @@ def evaluate_like(
 def watch(
     engine: Engine,
     plan: Plan,
-    baseline: Mapping[str, evidence.Scored],
+    baseline: Mapping[str, Side],
     tasks: Sequence[Task],
     *,
     data: Path | None = None,
@@ -100,8 +90,7 @@ def watch(
             batches[task].append(asked[task])
             used[task] += len(items)
         candidate = {task: _joined(named[task], parts) for task, parts in batches.items()}
-        first = {task: _first(baseline[task], drawn[task][: used[task]]) for task in drawn}
-        decision = decide(plan.policy, first, candidate, order=drawn, doubts=doubts)
+        decision = gate(baseline, candidate, plan.policy, plan=plan, doubts=doubts)
         open_ = {
             task for task in drawn if used[task] < len(drawn[task]) and _undecided(decision, task)
         }
@@ -109,13 +98,6 @@ def watch(
         for task, scored in candidate.items():
             evaluation.save(scored, out / task)
         shutil.rmtree(out / ".batches", ignore_errors=True)
-    named_baseline = {task: scored.evaluation.identity for task, scored in baseline.items()}
-    decision = decision.model_copy(
-        update={
-            "plan": plan.identity,
-            "baseline": {task: named_baseline[task] for task in decision.baseline},
-        }
-    )
     return decision, candidate
 
 
@@ -178,16 +160,3 @@ def _joined(task: Task, parts: Sequence[Scored]) -> Scored:
 
 def _place(one: Sample | Score) -> tuple[int, int]:
     return one.index, one.repeat
-
-
-def _first(side: evidence.Scored, items: Sequence[str]) -> _Part:
-    """What the side says on `items`, as if it had been asked no others."""
-    kept = set(items)
-    scores = [score for score in side.scores if score.item in kept]
-    asked = sorted({(score.index, score.item) for score in scores})
-    changed = {
-        "items": len(asked),
-        "dataset_digest": digest([item for _, item in asked]),
-        "scores_digest": hashlib.sha256(jsonl_bytes(scores)).hexdigest(),
-    }
-    return _Part(side.evaluation.model_copy(update=changed), scores)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from harness.progress import say, track
 from harness.schema import AspectFeedback, Feedback, Item, Record, Sample, Score
-from tasks.plugin import Answered, Judge, Task
+from tasks.plugin import Answered, Judge, Task, quality
 
 if TYPE_CHECKING:
     from rlrf.feedback_model.model import FeedbackModel
@@ -119,8 +119,7 @@ def by_score(task: Task) -> Critic:
     def aspects(score: Score) -> list[AspectFeedback]:
         if metric.name not in score.values:
             return []
-        share = (score.values[metric.name] - metric.low) / (metric.high - metric.low)
-        level = round(2 * (share if metric.higher_is_better else 1 - share))
+        level = round(2 * quality(metric, score.values[metric.name]))
         words = "The answer is good." if level == 2 else "The answer can be better."
         return [
             AspectFeedback.model_validate(

@@ -6,16 +6,15 @@ rolled back: the next iteration explores again from the incumbent, with other pr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from harness import evaluation, gate
 from harness.evaluate import evaluate
 from harness.evaluation import Scored
-from harness.gate import alarms
 from harness.progress import say
 from harness.render import markdown
-from harness.schema import Alarm, Check, Decision, Item, digest
+from harness.schema import Decision, Item, digest
 from harness.store import write_json, write_jsonl, write_text
 from rlrf import methods, metrics, stages
 from rlrf.checkpoint import Checkpoint
@@ -87,9 +86,12 @@ def meet_gate(lab: Lab, turn: int, candidate: Checkpoint, incumbent: Checkpoint)
     rewards = {name: mean_rewards(lab, f"{at}/reward_{name}", of) for name, of in scored.items()}
 
     def against(baseline: Checkpoint) -> Decision:
-        decision = decide(lab, scored[baseline.name], scored[candidate.name])
-        hacked = reward_hacking(rewards[baseline.name], rewards[candidate.name], decision.checks)
-        return gate.raise_alarms(decision, hacked)
+        return gate.gate(
+            scored[baseline.name],
+            scored[candidate.name],
+            lab.policy,
+            rewards=(rewards[baseline.name], rewards[candidate.name]),
+        )
 
     vs_incumbent, vs_anchor = against(incumbent), against(lab.anchor)
     promotion = gate.promote(vs_incumbent, vs_anchor)
@@ -106,12 +108,6 @@ def meet_gate(lab: Lab, turn: int, candidate: Checkpoint, incumbent: Checkpoint)
     return verdict
 
 
-def decide(lab: Lab, baseline: Mapping[str, Scored], candidate: Mapping[str, Scored]) -> Decision:
-    """The gate's decision, with the alarms that the answers raise."""
-    decision = gate.decide(lab.policy, baseline, candidate)
-    return gate.raise_alarms(decision, alarms.examine(baseline, candidate))
-
-
 def mean_rewards(lab: Lab, place: str, scored: Mapping[str, Scored]) -> dict[str, float]:
     """Task -> mean reward of the answers by the run's reward model, if it has one.
 
@@ -124,19 +120,6 @@ def mean_rewards(lab: Lab, place: str, scored: Mapping[str, Scored]) -> dict[str
     made_of = digest([one.evaluation.samples_digest for one in scored.values()])
     found = stages.model_rewards(lab, place, Records(answers, made_of), items).records
     return means_by_task((s.task, one.reward) for s, one in zip(answers, found, strict=True))
-
-
-def reward_hacking(
-    before: Mapping[str, float], after: Mapping[str, float], checks: Sequence[Check]
-) -> list[Alarm]:
-    """The alarms of each task that both sides have a mean reward on."""
-    return [
-        alarm
-        for task in sorted(before.keys() & after.keys())
-        for alarm in alarms.reward_hacking(
-            before[task], after[task], [check for check in checks if check.task == task]
-        )
-    ]
 
 
 def measure(
@@ -177,7 +160,7 @@ def open_sealed(lab: Lab, models: list[Checkpoint]) -> list[Sealed]:
     for model, evaluations in zip(models, scored, strict=True):
         decision = None
         if model is not models[0]:
-            decision = decide(lab, scored[0], evaluations)
+            decision = gate.gate(scored[0], evaluations, lab.policy)
             lab.board.add_decision(decision, lab.name, "sealed")
         means = {
             f"{task} {name}": value

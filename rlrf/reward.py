@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from harness.schema import Feedback, Metric, Sample, Score
 from rlrf.feedback import Judged
 from rlrf.reward_model.self_labels import sigmoid
-from tasks.plugin import Task
+from tasks.plugin import Task, quality
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,7 @@ def of_feedback(metric: Metric, score: Score, feedback: Feedback) -> Reward | No
     """
     if metric.name not in score.values or not feedback.aspects:
         return None
-    share = (score.values[metric.name] - metric.low) / (metric.high - metric.low)
-    return Reward(share if metric.higher_is_better else 1 - share, feedback.grade)
+    return Reward(quality(metric, score.values[metric.name]), feedback.grade)
 
 
 def by_feedback(judged: Sequence[Judged], tasks: Mapping[str, Task]) -> list[Rewarded]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from harness.errors import UserError
 from harness.schema import Call, Feedback, Item, Metric, MetricResult, Reply, Sample, Score, mean
 
 Answered = tuple[Item, Sample]
@@ -97,6 +98,21 @@ class Task:
         if self.derive is not None:
             results |= self.derive(scores)
         return results
+
+
+def quality(metric: Metric, value: float) -> float:
+    """Return where `value` lies in the metric's range: 0 at the worst end, 1 at the best.
+
+    Raises:
+        UserError: the metric has no known range.
+    """
+    if metric.low is None or metric.span is None:
+        raise UserError(
+            f"'{metric.name}' is the primary metric of its task and has no known range, which "
+            "rewards are a share of. Give the metric a low and a high end."
+        )
+    share = (value - metric.low) / metric.span
+    return share if metric.higher_is_better else 1 - share
 
 
 def item_values(scores: Sequence[Score], metric: str) -> dict[str, float]:

@@ -1,8 +1,10 @@
 """The regression gate: plans and decisions, pure.
 
-No files, no clock, and no randomness that a plan does not seed: who calls owns the side effects.
+`gate` is what callers use: it runs the tests and examines the answers for alarms. No files, no
+clock, and no randomness that a plan does not seed: who calls owns the side effects.
 """
 
 from harness.gate.decision import decide, promote, raise_alarms
+from harness.gate.entry import gate
 
-__all__ = ["decide", "promote", "raise_alarms"]
+__all__ = ["decide", "gate", "promote", "raise_alarms"]

@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from harness.errors import UserError
-from harness.gate import decide
+from harness.gate.decision import decide
 from harness.gate.evidence import Scored
 from harness.schema import Evaluation, Policy, Record, Score, Verdict, digest
 

@@ -137,6 +137,20 @@ def refuse_noise(policy: Policy) -> None:
             )
 
 
+def require_range(metric: Metric, rule: Rule) -> float:
+    """Return the width of the metric's range, without which there is no sequential test.
+
+    Raises:
+        UserError: the range is not known.
+    """
+    if metric.span is None:
+        raise UserError(
+            f"{rule.task} {rule.metric} has no known range, which a sequential test needs: plan a "
+            "fixed test for it."
+        )
+    return metric.span
+
+
 def raise_alarms(decision: Decision, alarms: Sequence[Alarm]) -> Decision:
     """The decision with `alarms`; where its policy says that they block, a pass is none.
 
@@ -206,18 +220,23 @@ class _Finding:
 
 def _examine(evidence: Evidence, alpha: float) -> _Finding:
     metric = evidence.metric
-    span = metric.high - metric.low
     sign = 1 if metric.higher_is_better else -1
     old, new = sign * evidence.baseline, sign * evidence.candidate
     n = int((~np.isnan(old) & ~np.isnan(new)).sum())
     if n == 0:
         return _nothing(evidence)
     estimate, flips = _test(old, new, metric, evidence.rule, alpha)
-    verdict, reason = _read(estimate, n, evidence.rule, span, alpha)
+    verdict, reason = _read(estimate, n, evidence.rule, metric.span, alpha)
     if flips:
         p_flips = float(mcnemar(*flips))
         reason += f"; {flips[0]} items gained and {flips[1]} lost, exact McNemar p {p_flips:.2g}"
-    if verdict == "pass" and evidence.lost:
+    if verdict == "pass" and evidence.lost and metric.span is None:
+        verdict = "inconclusive"
+        reason = (
+            f"{_without_value(evidence.lost)}, and the metric has no known range that would bound "
+            "the loss on what is missing"
+        )
+    elif verdict == "pass" and evidence.lost:
         reason += _worst_case(old, new, evidence, alpha)
     if evidence.gap:
         verdict, reason = "inconclusive", evidence.gap
@@ -231,7 +250,7 @@ def _doubted(evidence: Evidence, doubts: Mapping[tuple[str, str], str]) -> Evide
 
 
 def _nothing(evidence: Evidence) -> _Finding:
-    span = evidence.metric.high - evidence.metric.low
+    span = math.inf if evidence.metric.span is None else evidence.metric.span
     nothing = Estimate("none: nothing to compare", 0.0, 0.0, -span, span, 1.0, 1.0)
     gap = evidence.gap or "no item has a value on both sides"
     return _Finding(evidence, nothing, 0, None, "inconclusive", gap)
@@ -240,7 +259,7 @@ def _nothing(evidence: Evidence) -> _Finding:
 def _watch(evidence: Evidence, alpha: float, order: Sequence[str]) -> _Finding:
     """As `_examine`, item by item in `order`, up to where the verdict is known."""
     metric, margin = evidence.metric, evidence.rule.margin
-    span = metric.high - metric.low
+    span = require_range(metric, evidence.rule)
     place = {item: i for i, item in enumerate(order)}
     if strangers := [item for item in evidence.items if item not in place]:
         raise UserError(
@@ -295,16 +314,20 @@ def _watch(evidence: Evidence, alpha: float, order: Sequence[str]) -> _Finding:
 def _worst_case(old: Numbers, new: Numbers, evidence: Evidence, alpha: float) -> str:
     """Whether a pass would stand if every lost item had gone from the best value to the worst."""
     metric, rule, lost = evidence.metric, evidence.rule, evidence.lost
-    ends = (metric.low, metric.high) if metric.higher_is_better else (-metric.high, -metric.low)
-    old = np.append(old, np.full(lost, ends[1]))
+    sign = 1 if metric.higher_is_better else -1
+    ends = sorted(sign * end for end in (metric.low, metric.high) if end is not None)
+    old = np.append(old, np.full(lost, ends[-1]))
     new = np.append(new, np.full(lost, ends[0]))
     estimate, _ = _test(old, new, metric, rule, alpha)
-    stands = _read(estimate, len(old), rule, metric.high - metric.low, alpha)[0] == "pass"
-    items = "1 item has" if lost == 1 else f"{lost} items have"
+    stands = _read(estimate, len(old), rule, metric.span, alpha)[0] == "pass"
     return (
-        f"; {items} no value: at worst {estimate.low:+.4g}, "
+        f"; {_without_value(lost)}: at worst {estimate.low:+.4g}, "
         f"with which it would {'still' if stands else 'not'} pass"
     )
+
+
+def _without_value(items: int) -> str:
+    return "1 item has no value" if items == 1 else f"{items} items have no value"
 
 
 def _test(
@@ -318,17 +341,24 @@ def _test(
     def at(level: float) -> Estimate:
         if flips is not None:
             return tango(*flips, len(old), margin=rule.margin, alpha=level)
-        span = metric.high - metric.low
-        return compare(old, new, margin=rule.margin, alpha=level, span=span)
+        return compare(old, new, margin=rule.margin, alpha=level, span=metric.span)
 
     if rule.noise is None:
         return at(alpha), flips
     return widen(at, rule.noise, margin=rule.margin, alpha=alpha), flips
 
 
-def _read(estimate: Estimate, n: int, rule: Rule, span: float, alpha: float) -> tuple[Verdict, str]:
+def _read(
+    estimate: Estimate, n: int, rule: Rule, span: float | None, alpha: float
+) -> tuple[Verdict, str]:
     margin = rule.margin
-    slack = 1e-9 * span  # a bound that touches the margin but for rounding does not clear it
+    if math.isinf(estimate.low):
+        return "inconclusive", (
+            "the gain has no bound: the range of the metric is not known, and the spread of "
+            f"{n:,} items shows too little"
+        )
+    # A bound that touches the margin but for rounding does not clear it.
+    slack = 1e-9 * (span or margin)
     if estimate.low > slack - margin:
         return "pass", f"at worst {estimate.low:+.4g}, above {-margin:+.4g}"
     if estimate.high < -margin - slack:
@@ -337,13 +367,15 @@ def _read(estimate: Estimate, n: int, rule: Rule, span: float, alpha: float) -> 
     return "inconclusive", reason + _what_would_tell(estimate, n, rule, span, alpha)
 
 
-def _what_would_tell(estimate: Estimate, n: int, rule: Rule, span: float, alpha: float) -> str:
+def _what_would_tell(
+    estimate: Estimate, n: int, rule: Rule, span: float | None, alpha: float
+) -> str:
     noise = rule.noise or Noise(sd=0, runs=FEWEST_RUNS)
     of_items = math.sqrt(max(0.0, estimate.stderr**2 - 2 * noise.sd**2))
     try:
         needed = (
             items_needed(rule.margin, of_items * math.sqrt(n), alpha, noise=noise)
-            if of_items > 1e-9 * span
+            if span is None or of_items > 1e-9 * span
             else pairs_needed(rule.margin / span, alpha)
         )
     except UserError:
@@ -390,8 +422,8 @@ def _check(found: _Finding, label: Label) -> Check:
         candidate_mean=means[1],
         delta=estimate.delta,
         stderr=estimate.stderr,
-        low=estimate.low,
-        high=estimate.high,
+        low=None if math.isinf(estimate.low) else estimate.low,
+        high=None if math.isinf(estimate.high) else estimate.high,
         margin=evidence.rule.margin,
         p_value=estimate.p_value,
         improved_only=found.flips[0] if found.flips else None,

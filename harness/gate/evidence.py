@@ -158,7 +158,7 @@ def _metric(rule: Rule, before: Evaluation, after: Evaluation) -> Metric:
             f"The evaluations of {rule.task} cannot be compared: they define '{rule.metric}' in "
             "two ways. Evaluate both with the same version."
         )
-    if rule.margin >= metric.high - metric.low:
+    if metric.span is not None and rule.margin >= metric.span:
         raise UserError(
             f"The margin of {rule.task} {rule.metric} is {rule.margin:g}, but the metric runs from "
             f"{metric.low:g} to {metric.high:g}, so that nothing could fail. Give the margin in "

@@ -11,18 +11,19 @@ import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from harness.errors import UserError
-from harness.gate import decide
-from harness.gate.decision import refuse_noise
+from harness.gate.decision import decide, refuse_noise, require_range
 from harness.gate.evidence import Scored, gather
 from harness.schema import (
     SCHEMA_VERSION,
     Decision,
+    Evaluation,
     Metric,
     Policy,
     Record,
@@ -120,6 +121,8 @@ def make(
     for one, other in zip(evidence, again, strict=True):
         if one.gap:
             raise UserError(f"The baseline cannot be gated against: {one.gap}.")
+        if sequential:
+            require_range(one.metric, one.rule)
         values = one.baseline[~np.isnan(one.baseline)]
         if len(values) < 2:
             raise UserError(f"The baseline has {len(values)} values of {one.rule.metric}: too few.")
@@ -195,15 +198,45 @@ def decide_by(
     *,
     doubts: Mapping[tuple[str, str], str] | None = None,
 ) -> Decision:
-    """`harness.gate.decide` by the plan, which the decision names.
+    """Decide by the plan, which the decision names.
+
+    By a sequential plan the candidate may have been asked the first items of the planned order
+    alone: the baseline is then read on these.
 
     Raises:
         UserError: as `decide` and `orders`.
     """
     drawn = orders(plan, baseline)
-    sequential = drawn if plan.mode == "sequential" else None
-    decision = decide(plan.policy, baseline, candidate, order=sequential, doubts=doubts)
-    return decision.model_copy(update={"plan": plan.identity})
+    if plan.mode == "fixed":
+        decision = decide(plan.policy, baseline, candidate, doubts=doubts)
+    else:
+        first = {
+            task: _first(baseline[task], items, candidate[task].evaluation.items)
+            if task in candidate
+            else baseline[task]
+            for task, items in drawn.items()
+        }
+        decision = decide(plan.policy, first, candidate, order=drawn, doubts=doubts)
+    return decision.model_copy(update={"plan": plan.identity, "baseline": plan.baseline})
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The first planned items of a side."""
+
+    evaluation: Evaluation
+    scores: list[Score]
+
+
+def _first(side: Scored, items: Sequence[str], count: int) -> Scored:
+    """Read the side as if it had been asked the first `count` of the planned `items` alone."""
+    if count >= len(items):
+        return side
+    kept = set(items[:count])
+    scores = [score for score in side.scores if score.item in kept]
+    asked = sorted({(score.index, score.item) for score in scores})
+    changed = {"items": len(asked), "dataset_digest": digest([item for _, item in asked])}
+    return _Part(side.evaluation.model_copy(update=changed), scores)
 
 
 def _tasks(policy: Policy) -> list[str]:
@@ -223,7 +256,12 @@ def _repeats(scores: Sequence[Score], metric: str) -> tuple[int, float]:
 
 
 def _unseen_spread(metric: Metric, n: int, alpha: float) -> float:
-    return (metric.high - metric.low) * math.sqrt(unseen_change(n, alpha))
+    if metric.span is None:
+        raise UserError(
+            f"No difference was seen on {metric.name}, which has no known range that would bound "
+            "it. Give a second run of the baseline in which answers differ."
+        )
+    return metric.span * math.sqrt(unseen_change(n, alpha))
 
 
 def _planned(
@@ -265,7 +303,7 @@ def _planned(
 def _expected_items(rule: Rule, metric: Metric, n: int, spread: float, policy: Policy) -> int:
     """Median of the items that simulated candidates without a change take."""
     rng = np.random.default_rng(policy.seed)
-    span = metric.high - metric.low
+    span = require_range(metric, rule)
     flips = min((spread / span) ** 2, 1.0) / 2
     stops = []
     for _ in range(SIMULATIONS):

@@ -122,11 +122,9 @@ def read_labels(path: Path, saved: Saved) -> Labels:
             metric = _metric(name, known, where)
             if value is None:
                 continue
-            if not metric.low <= value <= metric.high:
-                raise UserError(
-                    f"{where}: {name} is {value:g}, but runs from {metric.low:g} to "
-                    f"{metric.high:g}."
-                )
+            low, high = metric.low, metric.high
+            if low is not None and high is not None and not low <= value <= high:
+                raise UserError(f"{where}: {name} is {value:g}, but runs from {low:g} to {high:g}.")
             found.setdefault(name, {})[items[label.id]] = value
     if not found:
         raise UserError(f"There are no labels in {path}.")
@@ -233,9 +231,9 @@ def _calibrate(
     y, f = np.array([human[item] for item in both]), np.array([judge[item] for item in both])
     whole = all(value.is_integer() for value in (*y.tolist(), *f.tolist(), *rest))
     outcomes = (YES_NO if of == "mean" else YES_NO_CHANGE) if metric.kind == "binary" else ()
-    found = corrected_mean(
-        y, f, rest, outcomes=outcomes if whole else (), span=metric.high - metric.low
-    )
+    if metric.span is None:
+        raise UserError(f"{metric.name} has no known range, which bounds what labels do not show.")
+    found = corrected_mean(y, f, rest, outcomes=outcomes if whole else (), span=metric.span)
     return Calibration(
         metric=metric.name,
         of=of,

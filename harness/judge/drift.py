@@ -169,7 +169,9 @@ def _metric(
     alpha: float,
 ) -> MetricDrift:
     """`old` and `new`: values and whether they are lost, shape (items,) each."""
-    span = metric.high - metric.low
+    if metric.span is None:
+        raise UserError(f"{metric.name} has no known range, of which the margin is a share.")
+    span = metric.span
     lost = old[1] | new[1]
     b, c = old[0][~lost], new[0][~lost]
     applies = ~(np.isnan(b) & np.isnan(c))
@@ -217,4 +219,4 @@ def _change(
     if metric.kind == "binary" and np.isin(both, (0.0, 1.0)).all():
         gained, lost = int((after > before).sum()), int((after < before).sum())
         return tango(gained, lost, len(before), margin=margin, alpha=alpha)
-    return compare(before, after, margin=margin, alpha=alpha, span=metric.high - metric.low)
+    return compare(before, after, margin=margin, alpha=alpha, span=metric.span)

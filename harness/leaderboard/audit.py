@@ -15,7 +15,7 @@ from typing import Any
 
 import tasks
 from harness.errors import UserError
-from harness.gate import decide, promote, raise_alarms
+from harness.gate import gate, promote
 from harness.leaderboard.ledger import Line, loads
 from harness.schema import (
     Decision,
@@ -26,6 +26,7 @@ from harness.schema import (
     Promotion,
     PromotionEntry,
     Row,
+    Sample,
     Score,
     SupersedeEntry,
     digest,
@@ -41,6 +42,7 @@ KEPT_SCORES = 32  # evaluations whose scores stay in memory: a loop decides on i
 class _Recorded:
     evaluation: Evaluation
     scores: list[Score]
+    samples: Sequence[Sample] = ()  # a board keeps none
 
 
 @dataclass
@@ -122,10 +124,11 @@ class Audit:
 
         if any(check.planned is not None for check in decision.checks):
             return ["a gate that may stop early cannot be recomputed without its plan's order"]
-        again = decide(decision.policy, side(decision.baseline), side(decision.candidate))
+        sides = side(decision.baseline), side(decision.candidate)
         # Alarms and the plan are about more than the scores: what they do is checked, not they.
         # Identities are those that were written; which tasks they are of is checked.
-        again = raise_alarms(again, decision.alarms).model_copy(
+        again = gate(*sides, decision.policy, alarms=decision.alarms)
+        again = again.model_copy(
             update={
                 "plan": decision.plan,
                 "baseline": {task: decision.baseline[task] for task in again.baseline},

@@ -134,7 +134,9 @@ def _result(evaluation: Evaluation, metric: Metric, result: MetricResult) -> dic
 
 
 def _metric(evaluation: Evaluation, metric: Metric, result: MetricResult) -> dict[str, Any]:
-    inside = result.mean is not None and metric.low <= result.mean <= metric.high
+    low = "-Infinity" if metric.low is None else metric.low
+    high = "Infinity" if metric.high is None else metric.high
+    inside = result.mean is not None and float(low) <= result.mean <= float(high)
     config: dict[str, Any] = {
         "evaluation_description": metric.description or metric.name,
         "metric_id": f"{evaluation.task}.{metric.name}",
@@ -142,8 +144,8 @@ def _metric(evaluation: Evaluation, metric: Metric, result: MetricResult) -> dic
         "lower_is_better": not metric.higher_is_better,
         # The mean of a yes/no metric is a share.
         "score_type": "continuous",
-        "min_score": metric.low if inside else "-Infinity",
-        "max_score": metric.high if inside else "Infinity",
+        "min_score": low if inside else "-Infinity",
+        "max_score": high if inside else "Infinity",
     }
     if evaluation.judge:
         config["llm_scoring"] = _judge(evaluation.judge)

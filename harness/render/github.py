@@ -48,8 +48,9 @@ def summary(markdown: str, room: int = SUMMARY_BYTES) -> str:
 
 
 def _said(check: Check) -> str:
+    low, high = check.interval
     return (
-        f"{check.tier}; gain {check.delta:+.4g} [{check.low:+.4g}, {check.high:+.4g}], margin "
+        f"{check.tier}; gain {check.delta:+.4g} [{low:+.4g}, {high:+.4g}], margin "
         f"{check.margin:g}, n {check.n}; {check.reason}"
     )
 

@@ -59,9 +59,10 @@ def _add(suite: Element, check: Check) -> str:
     )
     outcome = _outcome(check.verdict, check.tier)
     _say(case, outcome, f"{check.verdict}: {check.reason}", "")
+    low, high = check.interval
     SubElement(case, "system-out").text = _legal(
         f"{check.tier}, {check.label}: {check.baseline_mean:.6g} -> {check.candidate_mean:.6g}, "
-        f"gain {check.delta:+.6g} in [{check.low:+.6g}, {check.high:+.6g}], "
+        f"gain {check.delta:+.6g} in [{low:+.6g}, {high:+.6g}], "
         f"margin {check.margin:g}, n {check.n}, p {check.p_value:.3g}, {check.test}"
     )
     return outcome

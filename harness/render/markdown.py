@@ -198,7 +198,7 @@ def _made(evaluation: Evaluation) -> str:
 def _check(check: Check) -> list[str]:
     shown = [NOTHING] * 3
     if check.n:
-        interval = f"[{check.low:+.4g}, {check.high:+.4g}]"
+        interval = "[{:+.4g}, {:+.4g}]".format(*check.interval)
         means = (check.baseline_mean, check.candidate_mean)
         shown = [*map(_number, means), f"{check.delta:+.4g} {interval}"]
     return [

@@ -184,7 +184,7 @@ def compare(
     *,
     margin: float,
     alpha: float,
-    span: float,
+    span: float | None,
     clusters: Sequence[object] | None = None,
 ) -> Estimate:
     """Test that the candidate's mean is at most `margin` below the baseline's.
@@ -192,7 +192,8 @@ def compare(
     From `FEW_CLUSTERS` clusters on: Student's t with G - 1 degrees of freedom on `gain`. With
     fewer: the sign-flip permutation test on cluster sums. Where no item differs from the others,
     the interval reaches as far as `unseen_change` of the items could move it if each changed by
-    `span`, the width of the metric's range: ten equal pairs prove nothing.
+    `span`, the width of the metric's range: ten equal pairs prove nothing. Without a known range
+    (`span` is None) there is no such bound, and the interval is infinite.
 
     Raises:
         UserError: as `gain`.
@@ -200,7 +201,9 @@ def compare(
     b = np.asarray(baseline, dtype=np.float64)
     c = np.asarray(candidate, dtype=np.float64)
     delta, stderr, count = gain(b, c, clusters)
-    if stderr <= 1e-9 * span:
+    if stderr <= 1e-9 * _scale(span, b, c):
+        if span is None:
+            return Estimate("none: no spread", delta, 0.0, -math.inf, math.inf, 1.0, 1.0)
         reach = span * unseen_change(count, alpha)
         return Estimate(
             test="bound without spread",
@@ -233,6 +236,11 @@ def compare(
     )
 
 
+def _scale(span: float | None, *values: Numbers) -> float:
+    """The size that rounding is judged by: the range, or the largest value where none is known."""
+    return span if span is not None else max(float(np.nanmax(np.abs(v))) for v in values)
+
+
 def _p_without_spread(distance: float, span: float, count: int) -> float:
     share = min(abs(distance) / span, 1.0)
     z = math.inf if share == 1 else math.sqrt(count * share / (1 - share))
@@ -247,7 +255,7 @@ def _cluster_sums(differences: Numbers, group: npt.NDArray[np.int64]) -> tuple[N
 
 
 def _sign_flip(
-    sums: Numbers, sizes: Numbers, margin: float, alpha: float, span: float
+    sums: Numbers, sizes: Numbers, margin: float, alpha: float, span: float | None
 ) -> tuple[float, float, float, float]:
     """Bounds and p-values of the test that flips the signs of cluster sums, all 2^G ways.
 
@@ -255,13 +263,13 @@ def _sign_flip(
     F is at most m. So p(m) = (1 + #{non-empty F: mean over F <= m}) / 2^G, and the bounds are
     order statistics of the subset means (J. Hartigan, "Using subsample values as typical values",
     JASA 64, 1969). It assumes that differences scatter symmetrically about their mean. Where G is
-    too small for the level, under 5 at .05, the bounds are the ends of the range.
+    too small for the level, under 5 at .05, the bounds are the ends of the range, if it is known.
     """
     flips = 2 ** len(sums)
     subsets = (np.arange(1, flips)[:, None] >> np.arange(len(sums))) & 1
     means = np.sort((subsets @ sums) / (subsets @ sizes[: len(sums)]))
     rejected = int(alpha * flips)  # at most so many ways may do as well
-    nearly = 1e-12 * span  # means that differ by rounding are equal
+    nearly = 1e-12 * _scale(span, means)  # means that differ by rounding are equal
 
     def p(m: float) -> float:
         return float((1 + np.count_nonzero(means <= m + nearly)) / flips)
@@ -269,5 +277,6 @@ def _sign_flip(
     def p_above(m: float) -> float:
         return float((1 + np.count_nonzero(means >= m - nearly)) / flips)
 
-    low, high = (means[rejected - 1], means[-rejected]) if rejected else (-span, span)
+    end = math.inf if span is None else span
+    low, high = (means[rejected - 1], means[-rejected]) if rejected else (-end, end)
     return float(low), float(high), p(-margin), min(1.0, 2 * min(p(0.0), p_above(0.0)))

@@ -155,7 +155,7 @@ def gate(
     rlrf gate leaderboards/mine --name M1 evaluations/m2
     """
     from harness import sides
-    from harness.gate import alarms, decide, raise_alarms
+    from harness.gate import gate as decide
     from harness.gate import plan as planning
 
     if (candidate is None) == (model is None):
@@ -166,14 +166,10 @@ def gate(
         raise UserError("A gate follows one plan, which was written before: name one.")
     planned = _read_plan(plans[0]) if plans else None
     doubts = _doubts(drift) if drift else {}
-    after: Mapping[str, Side]
     if candidate is not None:
         before, after = sides.load_both(baseline, candidate, name)
-        decision = (
-            planning.decide_by(planned, before, after, doubts=doubts)
-            if planned
-            else decide(_policy(policy, before), before, after, doubts=doubts)
-        )
+        rules = planned.policy if planned else _policy(policy, before)
+        decision = decide(before, after, rules, plan=planned, doubts=doubts)
     else:
         from harness import watch
         from harness.engines.hf import HFEngine
@@ -191,18 +187,12 @@ def gate(
                 str(model), adapter=adapter, device=device, dtype=dtype, max_batch=max_batch
             )
             if planned and planned.mode == "sequential":
-                decision, found = watch.watch(
+                decision, _ = watch.watch(
                     asked, planned, before, tasks, data=data, judge=judge, out=out, doubts=doubts
                 )
             else:
                 found = watch.evaluate_like(asked, before, tasks, data=data, judge=judge, out=out)
-                decision = (
-                    planning.decide_by(planned, before, found, doubts=doubts)
-                    if planned
-                    else decide(rules, before, found, doubts=doubts)
-                )
-        after = sides.of(found)
-    decision = raise_alarms(decision, alarms.examine(before, after))
+                decision = decide(before, found, rules, plan=planned, doubts=doubts)
     _tell(decision, markdown_file, junit_file, github=github, json_=json_)
     return EXIT[decision.verdict]
 

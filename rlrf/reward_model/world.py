@@ -52,7 +52,7 @@ def preferences_of(
     found = []
     for name, responses in values.items():
         primary = tasks[items[name].task].primary
-        gap = LEAST_GAP * (primary.high - primary.low)
+        gap = LEAST_GAP * (primary.span or 0.0)  # without a known range any gap counts
         sign = 1 if primary.higher_is_better else -1
         candidates: dict[str, list[tuple[str, str]]] = defaultdict(list)
         for better, high in responses.items():

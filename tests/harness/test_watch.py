@@ -18,7 +18,7 @@ from harness import evaluation
 from harness.errors import UserError
 from harness.evaluate import evaluate
 from harness.evaluation import Scored
-from harness.gate import plan
+from harness.gate import gate, plan
 from harness.gate.plan import Plan
 from harness.schema import ModelRef, Policy, Rule
 from harness.watch import evaluate_like, watch
@@ -82,6 +82,7 @@ def test_a_worse_candidate_is_stopped_early(
     assert asked == set(drawn[: len(asked)])
     assert len(asked) < ITEMS
     saved = evaluation.load(tmp_path)[TASK]
+    assert gate(better, {TASK: saved}, POLICY, plan=made) == decision
     assert saved.evaluation.identity == decision.candidate[TASK]
     assert saved.evaluation.items == len(asked)
 

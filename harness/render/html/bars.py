@@ -50,16 +50,15 @@ class Scale:
 
 def of_checks(checks: Sequence[Check]) -> list[Bar | None]:
     """Gains in units of their margins, with ticks at minus the margin and at no change."""
-    ends = [end / c.margin for c in checks if c.n for end in (c.low, c.high)]
+    ends = [end / c.margin for c in checks if c.n for end in c.interval]
     scale = Scale(
         max(min([*ends, -1.5]), -FARTHEST),
         min(max([*ends, 1.5]), FARTHEST),
     )
     return [
-        scale.bar(c.low / c.margin, c.delta / c.margin, c.high / c.margin, (-1.0, 0.0))
-        if c.n
-        else None
+        scale.bar(low / c.margin, c.delta / c.margin, high / c.margin, (-1.0, 0.0)) if c.n else None
         for c in checks
+        for low, high in [c.interval]
     ]
 
 

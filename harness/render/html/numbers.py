@@ -10,14 +10,14 @@ NOTHING = "\N{EN DASH}"
 
 
 def number(value: float | None, metric: Metric | None = None, *, signed: bool = False) -> str:
-    """`value` with 3 decimals for a share, 2 for a grade, 1 for a count; 4 digits if unknown."""
+    """`value` with 3 decimals for a share, 2 for a grade, 1 for a count, else 4 digits."""
     if value is None:
         return NOTHING
     sign = "+" if signed else ""
-    if metric is None:
+    span = metric.span if metric else None
+    if span is None:
         shown = f"{value:{sign}.4g}"
     else:
-        span = metric.high - metric.low
         shown = f"{value:{sign},.{3 if span <= 1 else 2 if span <= 10 else 1}f}"
     return shown.replace("-", "\N{MINUS SIGN}")
 

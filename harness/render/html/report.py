@@ -188,7 +188,11 @@ def _definition(of_task: dict[str, Measured], check: Check) -> Metric | None:
 def _profile(said: Report, measured: Measured, name: str) -> str:
     """The metrics that share the primary one's scale, drawn; "" where that is no more than two."""
     known = [measured.definition(name) for name in measured.own]
-    found = [metric for metric in known if metric and _scale(metric) == _scale(known[0])]
+    found = [
+        metric
+        for metric in known
+        if metric and metric.span is not None and _scale(metric) == _scale(known[0])
+    ]
     if len(found) < 3:
         return ""
     results = [
@@ -204,7 +208,7 @@ def _profile(said: Report, measured: Measured, name: str) -> str:
     )
 
 
-def _scale(metric: Metric | None) -> tuple[str, float, float, bool] | None:
+def _scale(metric: Metric | None) -> tuple[str, float | None, float | None, bool] | None:
     return (metric.kind, metric.low, metric.high, metric.higher_is_better) if metric else None
 
 
