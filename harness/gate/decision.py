@@ -48,9 +48,10 @@ from harness.schema import (
 )
 from harness.stats import Estimate
 from harness.stats.anytime import bounds, p_of_no_change
+from harness.stats.clusters import clustered_tango, groups
 from harness.stats.holm import holm
 from harness.stats.noninferiority import mcnemar, pairs_needed, tango
-from harness.stats.paired import Numbers, compare
+from harness.stats.paired import FEW_CLUSTERS, Numbers, compare
 from harness.stats.power import items_needed, threshold
 from harness.stats.repeatability import widen
 from harness.stats.sequential import watch
@@ -225,11 +226,14 @@ def _examine(evidence: Evidence, alpha: float) -> _Finding:
     n = int((~np.isnan(old) & ~np.isnan(new)).sum())
     if n == 0:
         return _nothing(evidence)
-    estimate, flips = _test(old, new, metric, evidence.rule, alpha)
+    estimate, flips = _test(old, new, metric, evidence.rule, alpha, clusters=evidence.clusters)
     verdict, reason = _read(estimate, n, evidence.rule, metric.span, alpha)
     if flips:
-        p_flips = float(mcnemar(*flips))
-        reason += f"; {flips[0]} items gained and {flips[1]} lost, exact McNemar p {p_flips:.2g}"
+        reason += f"; {flips[0]} items gained and {flips[1]} lost"
+        if evidence.clusters is None:  # McNemar takes items for independent
+            reason += f", exact McNemar p {float(mcnemar(*flips)):.2g}"
+    if estimate.wider:
+        reason += f"; {estimate.wider}"
     if verdict == "pass" and evidence.lost and metric.span is None:
         verdict = "inconclusive"
         reason = (
@@ -318,7 +322,10 @@ def _worst_case(old: Numbers, new: Numbers, evidence: Evidence, alpha: float) ->
     ends = sorted(sign * end for end in (metric.low, metric.high) if end is not None)
     old = np.append(old, np.full(lost, ends[-1]))
     new = np.append(new, np.full(lost, ends[0]))
-    estimate, _ = _test(old, new, metric, rule, alpha)
+    clusters = evidence.clusters
+    if clusters is not None:  # nobody knows whose they are: each has a cluster of its own
+        clusters = [*clusters, *(("lost", i) for i in range(lost))]
+    estimate, _ = _test(old, new, metric, rule, alpha, clusters=clusters)
     stands = _read(estimate, len(old), rule, metric.span, alpha)[0] == "pass"
     return (
         f"; {_without_value(lost)}: at worst {estimate.low:+.4g}, "
@@ -331,17 +338,32 @@ def _without_value(items: int) -> str:
 
 
 def _test(
-    old: Numbers, new: Numbers, metric: Metric, rule: Rule, alpha: float
+    old: Numbers,
+    new: Numbers,
+    metric: Metric,
+    rule: Rule,
+    alpha: float,
+    *,
+    clusters: Sequence[object] | None = None,
 ) -> tuple[Estimate, tuple[int, int] | None]:
-    """The test that fits the values, and for pairs of yes/no how many items gained and lost."""
+    """Run the test that fits the values; for pairs of yes/no also count items gained and lost.
+
+    `clusters` names the cluster of each item; without it every item is independent.
+    """
+    group = groups(clusters, len(old))
+    count = int(group.max(initial=-1)) + 1
     flips = None
     if metric.kind == "binary" and np.isin([old, new], [-1, 0, 1]).all():
         flips = int((new > old).sum()), int((new < old).sum())
 
     def at(level: float) -> Estimate:
-        if flips is not None:
+        if flips is not None and count == len(old):
             return tango(*flips, len(old), margin=rule.margin, alpha=level)
-        return compare(old, new, margin=rule.margin, alpha=level, span=metric.span)
+        if flips is not None and count >= FEW_CLUSTERS:
+            return clustered_tango(new - old, group, margin=rule.margin, alpha=level)
+        return compare(
+            old, new, margin=rule.margin, alpha=level, span=metric.span, clusters=clusters
+        )
 
     if rule.noise is None:
         return at(alpha), flips

@@ -52,6 +52,7 @@ class Evidence:
     candidate: Numbers
     lost: int  # items that were asked, and have no value on a side though the metric applies
     gap: str  # why this is not enough to judge by; empty when it is
+    clusters: Sequence[object] | None = None  # cluster of each row; None: rows are independent
 
 
 def gather(

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Estimate:
-    """A gain of the candidate over the baseline, with what can be said of it.
+    """A gain of the candidate over the baseline, with its interval and p-values.
 
     `low` and `high` bound the gain from each side at one-sided level alpha: the 1 - 2 alpha
     interval. `p_value` is one-sided, of gain <= -margin; `p_zero` two-sided, of gain = 0.
+    `wider` says in one sentence why the interval is wider than that of a test on independent
+    items without skew would be; empty where it is not.
     """
 
     test: str
@@ -20,3 +22,4 @@ class Estimate:
     high: float
     p_value: float
     p_zero: float
+    wider: str = ""

@@ -51,9 +51,13 @@ def tango_statistic(
     return np.asarray(z, dtype=np.float64)
 
 
-def tango_interval(gained: int, lost: int, n: int, alpha: float) -> tuple[float, float]:
+def tango_interval(gained: float, lost: float, n: float, alpha: float) -> tuple[float, float]:
     """The 1 - 2 alpha interval of P(gained) - P(lost): every difference that is not rejected."""
-    z = NormalDist().inv_cdf(1 - alpha)
+    return statistic_interval(gained, lost, n, NormalDist().inv_cdf(1 - alpha))
+
+
+def statistic_interval(gained: float, lost: float, n: float, z: float) -> tuple[float, float]:
+    """Every difference whose statistic lies between -z and z."""
     wanted = np.array([z, -z])
     low, high = np.full(2, -1.0), np.full(2, 1.0)
     for _ in range(60):  # halves [-1, 1] to below the resolution of a float
@@ -78,8 +82,7 @@ def tango(gained: int, lost: int, n: int, *, margin: float, alpha: float) -> Est
     """
     if min(gained, lost) < 0 or gained + lost > n or n < 1:
         raise UserError(f"{gained} gained and {lost} lost of {n} pairs cannot be.")
-    if not 0 < margin < 1:
-        raise UserError(f"The margin of a yes/no metric is a share between 0 and 1, not {margin}.")
+    require_share(margin)
     low, high = tango_interval(gained, lost, n, alpha)
     delta = (gained - lost) / n
     spread = (gained + lost - n * delta * delta) / max(n - 1, 1)
@@ -92,6 +95,16 @@ def tango(gained: int, lost: int, n: int, *, margin: float, alpha: float) -> Est
         p_value=NormalDist().cdf(-float(tango_statistic(gained, lost, n, -margin))),
         p_zero=float(mcnemar(gained, lost)),
     )
+
+
+def require_share(margin: float) -> None:
+    """Refuse a margin that is not a share.
+
+    Raises:
+        UserError: a margin outside (0, 1).
+    """
+    if not 0 < margin < 1:
+        raise UserError(f"The margin of a yes/no metric is a share between 0 and 1, not {margin}.")
 
 
 def mcnemar(gained: npt.ArrayLike, lost: npt.ArrayLike) -> Numbers:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from harness.errors import UserError
 from harness.schema import Score
 from harness.stats import Estimate
+from harness.stats.clusters import groups
 from harness.stats.noninferiority import unseen_change
 
 Numbers = npt.NDArray[np.float64]
@@ -162,20 +163,6 @@ def gain(
     count = len(sums)
     stderr = math.sqrt(count / (count - 1) * float(np.square(sums).sum())) if count > 1 else 0.0
     return mean_c - mean_b, stderr, count
-
-
-def groups(clusters: Sequence[object] | None, n: int) -> npt.NDArray[np.int64]:
-    """The number of each item's cluster, in order of appearance; without clusters its own.
-
-    Raises:
-        UserError: there is not one cluster name an item.
-    """
-    if clusters is None:
-        return np.arange(n)
-    if len(clusters) != n:
-        raise UserError(f"{n} items need {n} cluster names, {len(clusters)} were given.")
-    place: dict[object, int] = {}
-    return np.array([place.setdefault(name, len(place)) for name in clusters], dtype=np.int64)
 
 
 def compare(

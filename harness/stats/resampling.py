@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.errors import UserError
-from harness.stats.paired import gain, groups
+from harness.stats.clusters import groups
+from harness.stats.paired import gain
 
 BATCH = 500  # resamples held in memory at once
 
