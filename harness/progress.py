@@ -1,4 +1,6 @@
-"""Progress on stderr: a live bar for a person, a line now and then for a log.
+"""Everything that is printed: results on stdout, progress on stderr.
+
+Progress is a live bar for a person, a line now and then for a log.
 
 With RLRF_LOG=json every line is a JSON object. While a run is open, its progress is also in a file
 of its folder, for other processes, and what judges used up is in another, which stays. `seen` is
@@ -14,11 +16,13 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from harness.text import terminal
 
 Advance = Callable[[int], None]
 
@@ -136,11 +140,32 @@ def used(by: str, amounts: Mapping[str, float]) -> None:
 
 
 def say(line: str, level: str = "info") -> None:
-    """Progress and findings, for people: a line on stderr."""
+    """Print progress or a finding, for people, on stderr."""
     if _as_json():
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = json.dumps({"time": now, "level": level, "stage": _shown.stage, "message": line})
+    else:
+        line = terminal(line)
     print(line, file=sys.stderr, flush=True)
+
+
+def show(result: object) -> None:
+    """Print a result for people on stdout; text of unknown origin in it steers nothing."""
+    print(terminal(str(result)))
+
+
+def write_out(document: str) -> None:
+    """Print a document on stdout that a renderer has prepared: JSON, CSV, LaTeX, HTML."""
+    print(document, end="")
+
+
+def annotate(commands: Iterable[str]) -> None:
+    """Print commands for the runner of a CI job on stderr, as they are, also in a JSON log.
+
+    Without this a runner would not see them: it reads only lines that begin with the command.
+    """
+    for command in commands:
+        print(command, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

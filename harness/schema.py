@@ -1,7 +1,7 @@
 """The vocabulary: plain, frozen, versioned values that every other module speaks in.
 
-This module imports nothing of the project. Identity is always the sha256 of canonical JSON:
-no clock, no path and no host name is part of it.
+This module imports nothing of the project but `harness.text`. Identity is always the sha256 of
+canonical JSON: no clock, no path and no host name is part of it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import math
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from harness.text import NOT_IN_NAMES
 
 SCHEMA_VERSION = 1
 
@@ -32,6 +34,24 @@ def _known(version: int) -> int:
 
 SchemaVersion = Annotated[int, AfterValidator(_known)]
 """Of what is stored, so that another version's is refused rather than misread."""
+
+MAX_NAME = 1024  # characters
+
+
+def _plain(name: str) -> str:
+    if found := NOT_IN_NAMES.search(name):
+        hidden = f"U+{ord(found[0]):04X}"
+        raise ValueError(f"a name is one line of visible text, and this one has {hidden}")
+    if len(name) > MAX_NAME:
+        raise ValueError(f"a name has at most {MAX_NAME:,} characters, and this one {len(name):,}")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_plain)]
+"""Of a task, a metric, a model or a judge: one line, in which no character is hidden."""
+
+Fingerprint = Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z._:-]{0,127}$")]
+"""A digest, or what stands for one where others made it: no spaces, no markup, no formula."""
 
 
 def canonical_json(value: Any) -> str:
@@ -70,8 +90,8 @@ class Message(Record):
 class Item(Record):
     """One thing asked: what a task hands to the explorer, the evaluator and the scorer."""
 
-    task: str
-    split: str
+    task: Name
+    split: Name
     index: int = Field(ge=0, description="position in its split; the id of recorded responses")
     prompt: str = Field(description="the user's turn, before any chat template")
     reference: dict[str, Any] = Field(
@@ -90,7 +110,7 @@ class Item(Record):
 class Sample(Record):
     """One response of a model to one item."""
 
-    task: str
+    task: Name
     item: str = Field(description="digest of the item")
     index: int
     repeat: int = 0
@@ -106,7 +126,7 @@ class Sample(Record):
 class Score(Record):
     """What a sample is worth: every metric of the task has a value or a reason for its absence."""
 
-    task: str
+    task: Name
     item: str
     index: int
     repeat: int = 0
@@ -126,7 +146,7 @@ class AspectFeedback(Record):
 class Feedback(Record):
     """Fine-grained feedback on one sample, as reflection reads it."""
 
-    task: str
+    task: Name
     item: str
     aspects: list[AspectFeedback]
 
@@ -143,7 +163,7 @@ class Feedback(Record):
 class Metric(Record):
     """What a task measures, and how the gate has to read it."""
 
-    name: str
+    name: Name
     kind: MetricKind
     low: float | None = Field(default=0.0, description="least possible value; None: not known")
     high: float | None = 1.0
@@ -174,18 +194,18 @@ class MetricResult(Record):
 class ModelRef(Record):
     """Which weights answered. `digest` covers weights, configuration and tokenizer."""
 
-    id: str
-    digest: str | None = Field(default=None, description="None only for recorded responses")
+    id: Name
+    digest: Fingerprint | None = Field(default=None, description="None only for recorded responses")
 
 
 class JudgeRef(Record):
     """Who graded: results under different judges or prompts are never compared."""
 
-    id: str
-    digest: str | None = Field(
+    id: Name
+    digest: Fingerprint | None = Field(
         default=None, description="of revision and decoding; None only for recorded replies"
     )
-    prompt_digest: str | None = None
+    prompt_digest: Fingerprint | None = None
 
 
 class Call(Record):
@@ -216,25 +236,25 @@ class Evaluation(Record):
     """One model on one task: the unit that is gated, recorded and published."""
 
     schema_version: SchemaVersion = SCHEMA_VERSION
-    task: str
-    task_version: str
-    split: str
+    task: Name
+    task_version: Name
+    split: Name
     model: ModelRef
-    engine: str
+    engine: Name
     decoding: dict[str, Any]
     judge: JudgeRef | None = None
-    estimator: str | None = Field(
+    estimator: Name | None = Field(
         default=None, description="e.g. FActScore's decomposer, retriever, verifier and k"
     )
-    dataset_digest: str = Field(description="digest of the item digests, in order of index")
-    prompt_digest: str = Field(description="digest of how prompts are made (template, shots)")
-    code_version: str
+    dataset_digest: Fingerprint = Field(description="digest of the item digests, in order of index")
+    prompt_digest: Fingerprint = Field(description="of how prompts are made (template, shots)")
+    code_version: Name
     seed: int = 0
     items: int = Field(description="items that were asked")
-    definitions: dict[str, Metric] = Field(description="how the gate reads each per-item metric")
-    metrics: dict[str, MetricResult]
-    samples_digest: str
-    scores_digest: str
+    definitions: dict[Name, Metric] = Field(description="how the gate reads each per-item metric")
+    metrics: dict[Name, MetricResult]
+    samples_digest: Fingerprint
+    scores_digest: Fingerprint
 
     @property
     def identity(self) -> str:
@@ -271,8 +291,8 @@ class Noise(Record):
 class Rule(Record):
     """What a gate demands of one metric."""
 
-    task: str
-    metric: str
+    task: Name
+    metric: Name
     tier: Tier = "critical"
     margin: float = Field(gt=0, description="largest tolerated loss, in the metric's unit")
     noise: Noise | None = Field(
@@ -301,7 +321,7 @@ class Alarm(Record):
     """Something that no metric may show and a person should look at."""
 
     kind: Literal["length", "truncation", "refusals", "repetition", "reward", "overlap"]
-    task: str
+    task: Name
     message: str
     baseline: float | None = Field(default=None, description="what it was; None: not a comparison")
     candidate: float
@@ -310,12 +330,12 @@ class Alarm(Record):
 class Check(Record):
     """The gate's finding on one rule."""
 
-    task: str
-    metric: str
+    task: Name
+    metric: Name
     tier: Tier
     verdict: Verdict
     label: Literal["improved", "tolerated-regression", "unchanged", "regressed", "unclear"]
-    test: str = Field(description="the procedure that gave the interval")
+    test: Name = Field(description="the procedure that gave the interval")
     n: int
     baseline_mean: float
     candidate_mean: float
@@ -353,10 +373,10 @@ class Decision(Record):
     checks: list[Check]
     reasons: list[str]
     policy: Policy
-    policy_digest: str
-    baseline: dict[str, str] = Field(description="task -> identity of the evaluation")
-    candidate: dict[str, str]
-    plan: str | None = Field(
+    policy_digest: Fingerprint
+    baseline: dict[Name, Fingerprint] = Field(description="task -> identity of the evaluation")
+    candidate: dict[Name, Fingerprint]
+    plan: Fingerprint | None = Field(
         default=None,
         exclude_if=lambda plan: plan is None,
         description="digest of the plan that was written before",
@@ -370,8 +390,8 @@ class Promotion(Record):
     promoted: bool
     reasons: list[str]
     ladder_z: float = Field(description="combined standardised gain over the incumbent")
-    vs_incumbent: str = Field(description="digest of the decision against the incumbent")
-    vs_anchor: str = Field(description="digest of the decision against the frozen anchor")
+    vs_incumbent: Fingerprint = Field(description="digest of the decision against the incumbent")
+    vs_anchor: Fingerprint = Field(description="digest of the decision against the frozen anchor")
 
 
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -381,7 +401,7 @@ class EvaluationEntry(Record):
     """On a ledger: an evaluation, and under which name it is ranked."""
 
     kind: Literal["evaluation"] = "evaluation"
-    name: str = Field(min_length=1, description="of the model, e.g. M1")
+    name: Name = Field(min_length=1, description="of the model, e.g. M1")
     evaluation: Evaluation
     samples: str = Field(
         pattern="^[0-9a-f]{64}$",
@@ -401,8 +421,8 @@ class PromotionEntry(Record):
     """On a ledger: whether `candidate` took the place of `incumbent`."""
 
     kind: Literal["promotion"] = "promotion"
-    candidate: str
-    incumbent: str
+    candidate: Name
+    incumbent: Name
     promotion: Promotion
 
 
@@ -436,7 +456,7 @@ class Row(Record):
     """One line of a ledger: what was found, chained to the row it follows."""
 
     schema_version: SchemaVersion = SCHEMA_VERSION
-    run: str
+    run: Name
     entry: Annotated[
         EvaluationEntry
         | DecisionEntry
@@ -446,7 +466,7 @@ class Row(Record):
         | MergeEntry,
         Field(discriminator="kind"),
     ]
-    previous: str = Field(description="digest of the row it follows; 64 zeros for the first")
+    previous: str = Field(description="of the row it follows; 64 zeros for the first")
     digest: str = Field(description="sha256 of the canonical JSON of all the other fields")
 
 

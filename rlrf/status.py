@@ -12,9 +12,9 @@ from pydantic import Field
 from harness.errors import UserError
 from harness.judge.budget import Spend
 from harness.progress import read_bill
-from harness.render.html.text import visible
 from harness.schema import Record
 from harness.store import is_in_use, parse, read_json, read_records
+from harness.text import visible
 from rlrf.metrics import METRICS, IterationMetrics
 from rlrf.result import RESULT
 from rlrf.run import IDENTITY, MANIFEST, PROGRESS, Manifest

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 from harness.errors import UserError
 from harness.ranking import divide
 from harness.schema import Evaluation, EvaluationEntry, PromotionEntry, Row
+from harness.text import one_line, xml
 
 HEIGHT = 20
 CHARACTER = 6.6  # px; Verdana at 11 px, on average; the text is then fitted to its room
-# What XML 1.0 cannot hold, not even escaped.
-_ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 @dataclass(frozen=True)
@@ -31,7 +28,7 @@ class Badge:
 
     def svg(self) -> str:
         """A small picture that needs nothing from elsewhere."""
-        label, message = (_xml(text) for text in (self.label, self.message))
+        label, message = (xml(text) for text in (self.label, self.message))
         left, right = (round(CHARACTER * len(text) + 12) for text in (self.label, self.message))
         texts = "".join(
             f'<text x="{x}" y="14" textLength="{width - 12}" lengthAdjust="spacingAndGlyphs">'
@@ -90,12 +87,8 @@ def badge(
     message = f"{result.mean:.3g}"
     if result.low is not None and result.high is not None:
         message += f" [{result.low:.3g}, {result.high:.3g}]"
-    return Badge(f"{entry.name} {task} {metric}", f"{message} n={result.n}")
+    return Badge(one_line(f"{entry.name} {task} {metric}"), f"{message} n={result.n}")
 
 
 def _primary(evaluation: Evaluation) -> str:
     return next((m.name for m in evaluation.definitions.values() if m.primary), "")
-
-
-def _xml(text: str) -> str:
-    return escape(_ILLEGAL.sub("\N{REPLACEMENT CHARACTER}", text))

@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.ranking import divide, ranks, tables
 from harness.schema import Evaluation, EvaluationEntry, Row, digest
+from harness.text import csv_cell
 
 HEADS = (
     "run",
@@ -91,7 +92,7 @@ def _line(
         "estimator": evaluation.estimator or "",
         "task_version": evaluation.task_version,
     }
-    return {key: _quoted(word) for key, word in words.items()} | {
+    cells = words | {
         "primary": int(definition.primary) if definition else "",
         "higher_is_better": int(definition.higher_is_better) if definition else "",
         "mean": result.mean,
@@ -110,8 +111,4 @@ def _line(
         "entry_digest": digests[0],
         "row_digest": digests[1],
     }
-
-
-def _quoted(text: str) -> str:
-    text = "".join(c if c.isprintable() else " " for c in text)
-    return f"'{text}" if text.lstrip()[:1] in {"=", "+", "-", "@"} else text
+    return {key: csv_cell(cell) if isinstance(cell, str) else cell for key, cell in cells.items()}

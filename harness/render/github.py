@@ -7,6 +7,7 @@ Limits are GitHub's own: ten errors and ten warnings a step are shown, and a sum
 from __future__ import annotations
 
 from harness.schema import Check, Decision
+from harness.text import visible
 
 MOST = 10
 SUMMARY_BYTES = 1024 * 1024
@@ -64,8 +65,7 @@ def _commands(kind: str, said: list[tuple[str, str]]) -> list[str]:
 
 def _data(text: str) -> str:
     """A message as a workflow command carries it: the runner decodes exactly these three."""
-    text = text.encode("utf-8", "replace").decode()
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return visible(text).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _property(text: str) -> str:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from harness.schema import Check, Decision, Verdict
-
-# What XML 1.0 cannot hold, not even escaped.
-_ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+from harness.text import xml_legal
 
 
 def decision(decision: Decision) -> str:
@@ -23,7 +20,10 @@ def decision(decision: Decision) -> str:
     outcomes = [_add(suite, check) for check in decision.checks]
     for alarm in decision.alarms:
         case = SubElement(
-            suite, "testcase", classname=_legal(f"gate.{alarm.task}"), name=f"alarm: {alarm.kind}"
+            suite,
+            "testcase",
+            classname=xml_legal(f"gate.{alarm.task}"),
+            name=f"alarm: {alarm.kind}",
         )
         outcomes.append("skipped")
         _say(case, "skipped", alarm.message, "")
@@ -55,12 +55,12 @@ def _outcome(verdict: Verdict, tier: str) -> str:
 
 def _add(suite: Element, check: Check) -> str:
     case = SubElement(
-        suite, "testcase", classname=_legal(f"gate.{check.task}"), name=_legal(check.metric)
+        suite, "testcase", classname=xml_legal(f"gate.{check.task}"), name=xml_legal(check.metric)
     )
     outcome = _outcome(check.verdict, check.tier)
     _say(case, outcome, f"{check.verdict}: {check.reason}", "")
     low, high = check.interval
-    SubElement(case, "system-out").text = _legal(
+    SubElement(case, "system-out").text = xml_legal(
         f"{check.tier}, {check.label}: {check.baseline_mean:.6g} -> {check.candidate_mean:.6g}, "
         f"gain {check.delta:+.6g} in [{low:+.6g}, {high:+.6g}], "
         f"margin {check.margin:g}, n {check.n}, p {check.p_value:.3g}, {check.test}"
@@ -70,11 +70,7 @@ def _add(suite: Element, check: Check) -> str:
 
 def _say(case: Element, outcome: str, message: str, text: str) -> None:
     if outcome == "skipped":
-        SubElement(case, outcome, message=_legal(message))
+        SubElement(case, outcome, message=xml_legal(message))
     elif outcome:
-        said = SubElement(case, outcome, message=_legal(message), type="gate")
-        said.text = _legal(text or message)
-
-
-def _legal(text: str) -> str:
-    return _ILLEGAL.sub("\N{REPLACEMENT CHARACTER}", text)
+        said = SubElement(case, outcome, message=xml_legal(message), type="gate")
+        said.text = xml_legal(text or message)

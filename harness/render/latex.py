@@ -6,17 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from harness.ranking import Column, Name, Table, divide, tables
 from harness.schema import MetricResult, Row
-
-_SPECIAL = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
-    "`": r"\textasciigrave{}",
-} | {c: f"\\{c}" for c in "&%$#_{}"}
+from harness.text import latex as escape
 
 
 def board(rows: Sequence[Row]) -> str:
@@ -31,12 +21,6 @@ def board(rows: Sequence[Row]) -> str:
     with_run = len({row.run for row in standing}) > 1
     heads = ["% Needs \\usepackage{booktabs} and \\usepackage[T1]{fontenc}."]
     return "\n".join([*heads, *(_table(table, with_run=with_run) for table in found)])
-
-
-def escape(text: str) -> str:
-    """Text as LaTeX that prints it, on one line."""
-    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return "".join(_SPECIAL.get(c, c) for c in text)
 
 
 def _table(table: Table, *, with_run: bool) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from harness.ranking import Column, Name, Table, Withdrawn, divide, tables
@@ -16,6 +15,7 @@ from harness.schema import (
     PromotionEntry,
     Row,
 )
+from harness.text import markdown as escape
 
 NOTHING = "-"
 RANKS = (
@@ -85,14 +85,6 @@ def decision(decision: Decision) -> str:
         + (f", plan {decision.plan[:12]}." if decision.plan else "."),
     ]
     return "\n".join(lines) + "\n"
-
-
-def escape(text: str) -> str:
-    """Text as Markdown that shows it, on one line: no markup, no HTML, no table cell ends early."""
-    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    # An underscore inside a word is not markup, and names are full of them.
-    return re.sub(r"([\\`*\[\]|~#$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))", r"\\\1", text)
 
 
 class _Said:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from harness.errors import UserError
 from harness.ranking import divide
-from harness.render.markdown import escape
 from harness.schema import Evaluation, EvaluationEntry, Row
+from harness.text import markdown as escape
+from harness.text import one_line
 
 
 def section(rows: Sequence[Row], name: str) -> str:
@@ -55,5 +56,5 @@ def section(rows: Sequence[Row], name: str) -> str:
         raise UserError(
             f"The board has no number of '{name}'; it has {', '.join(sorted(known)) or 'none'}."
         )
-    front = ModelCardData(model_name=name, eval_results=results).to_yaml()
+    front = ModelCardData(model_name=one_line(name), eval_results=results).to_yaml()
     return "\n".join(["---", front, "---", "", "## Evaluation", "", *lines]) + "\n"

@@ -8,6 +8,7 @@ from harness.errors import UserError
 from harness.ranking import divide
 from harness.render.style import BLUE, GREY, styled, svg
 from harness.schema import EvaluationEntry, MetricResult, Row
+from harness.text import picture
 
 
 def board(rows: Sequence[Row], split: str = "sealed") -> bytes:
@@ -45,8 +46,9 @@ def board(rows: Sequence[Row], split: str = "sealed") -> bytes:
                 )  # fmt: skip
             first = next(iter(models.values())).evaluation
             metric = next(name for name, _ in found.values())
-            axis.set_title(f"{first.task}\n{metric}, n = {first.items:,}", fontsize=9)
-            axis.set_yticks(range(len(names)), list(reversed(names)))
+            title = f"{picture(first.task)}\n{picture(metric)}, n = {first.items:,}"
+            axis.set_title(title, fontsize=9)
+            axis.set_yticks(range(len(names)), [picture(name) for name in reversed(names)])
             axis.set_ylim(-0.6, len(names) - 0.2)
             axis.margins(x=0.15)
             axis.tick_params(length=0, labelsize=8)

@@ -7,6 +7,7 @@ RLRF_LOG=json makes a log that programs read, RLRF_METRICS=127.0.0.1:9464 serves
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -59,7 +60,9 @@ def run(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except click.ClickException as error:
-        error.show()
+        message = io.StringIO()
+        error.show(message)
+        say(message.getvalue().rstrip(), "error")
         return ERROR
     except (KeyboardInterrupt, click.Abort, stopping.Stopped) as stop:
         return stopping.exit_code(stop)
@@ -141,7 +144,7 @@ def _unexpected(error: Exception) -> str:
 
 def _said(message: str) -> str:
     """What an error says, which may quote what others wrote: nothing in it steers a terminal."""
-    from harness.render.html.text import cut, visible
+    from harness.text import cut, visible
 
     shown, note = cut(visible(message), MAX_MESSAGE)
     return f"{shown} ({note})" if note else shown

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.progress import show, write_out
 from rlrf.cli.common import ERROR, FILE, FOLDER, PATH, as_json, print_json
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def board_add(
         print_json(digests)
     else:
         for task, row in digests.items():
-            print(f"{task}: row {row[:12]}")
+            show(f"{task}: row {row[:12]}")
 
 
 @board.command("verify")
@@ -69,7 +70,7 @@ def board_verify(folder: Path, json_: bool) -> int:
     if json_:
         print_json({"problems": problems})
     else:
-        print("\n".join(problems) or f"{folder} is sound: every row was recomputed.")
+        show("\n".join(problems) or f"{folder} is sound: every row was recomputed.")
     return ERROR if problems else 0
 
 
@@ -91,7 +92,7 @@ def board_supersede(folder: Path, old: str, new: str, reason: str, json_: bool) 
     from harness.leaderboard import Board
 
     row = Board(folder).supersede(old, new, reason)
-    print_json({"row": row}) if json_ else print(f"row {row[:12]}")
+    print_json({"row": row}) if json_ else show(f"row {row[:12]}")
 
 
 @board.command("invalidate")
@@ -111,7 +112,7 @@ def board_invalidate(folder: Path, row: str, reason: str, json_: bool) -> None:
     from harness.leaderboard import Board
 
     added = Board(folder).invalidate(row, reason)
-    print_json({"row": added}) if json_ else print(f"row {added[:12]}")
+    print_json({"row": added}) if json_ else show(f"row {added[:12]}")
 
 
 @board.command("diff")
@@ -133,7 +134,7 @@ def board_diff(a: Path, b: Path, json_: bool) -> None:
         print_json(_difference_json(found))
     else:
         for line in _difference(found):
-            print("".join(c if c.isprintable() else " " for c in line))
+            show(line)
 
 
 @board.command("merge-driver")
@@ -171,12 +172,12 @@ def board_exposure(folder: Path, json_: bool) -> None:
     if json_:
         print_json({task: dict(items) for task, items in exposure.items()})
     elif not exposure:
-        print("No decision is on the board yet.")
+        show("No decision is on the board yet.")
     else:
         for task, items in exposure.items():
             times = sorted(Counter(items.values()).items())
             said = ", ".join(f"{count:,} by {n}" for n, count in times)
-            print(f"{task}: {len(items):,} items; by how many decisions each was used: {said}")
+            show(f"{task}: {len(items):,} items; by how many decisions each was used: {said}")
 
 
 @board.command("badge")
@@ -250,14 +251,14 @@ def board_export(
     if format_ == "model-card":
         if not name:
             raise click.UsageError("--format model-card needs --name.")
-        print(model_card.section(rows, name), end="")
+        write_out(model_card.section(rows, name))
         return
     if not (out and organization):
         raise click.UsageError("--format eee needs --out and --organization.")
     logs = eee.board(rows, organization, int(time.time()), relationship)
     for path, log in logs.items():
         write_json(out / path, log)
-    print(f"{len(logs)} files under {out / 'data'}")
+    show(f"{len(logs)} files under {out / 'data'}")
 
 
 @board.command("render")
@@ -293,7 +294,7 @@ def board_render(folder: Path, format_: str, svg: Path | None, split: str, json_
         print_json([_row_json(row) for row in rows])
     else:
         renderer = importlib.import_module(f"harness.render.{format_}")
-        print(renderer.board(rows), end="" if format_ == "csv" else "\n")
+        write_out(renderer.board(rows) + ("" if format_ == "csv" else "\n"))
 
 
 def _row_json(row: Row) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from harness.progress import write_out
+
 ERROR, OUT_OF_TIME, INTERRUPTED, TERMINATED = 3, 75, 130, 143
 EXIT = {"pass": 0, "fail": 1, "inconclusive": 2}
 
@@ -19,4 +21,5 @@ as_json = click.option("--json", "json_", is_flag=True, help="Print JSON for pro
 
 def print_json(value: Any) -> None:
     """A result, for programs: JSON that any parser takes, on stdout."""
-    print(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=True, allow_nan=False))
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=True, allow_nan=False)
+    write_out(text + "\n")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from harness.progress import show
 from rlrf.cli.common import ERROR, FILE, FOLDER, as_json, print_json
 
 
@@ -35,5 +36,5 @@ def doctor(config: Path | None, out: Path | None, ask: bool, json_: bool) -> int
     if json_:
         print_json([finding.model_dump(mode="json") for finding in findings])
     else:
-        print(lines(findings))
+        show(lines(findings))
     return 0 if all(finding.ok for finding in findings) else ERROR

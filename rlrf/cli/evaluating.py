@@ -10,7 +10,7 @@ import click
 
 from harness.engines import KINDS
 from harness.errors import UserError
-from harness.progress import say
+from harness.progress import say, show
 from rlrf.cli.common import FILE, FOLDER, PATH, as_json, print_json
 
 if TYPE_CHECKING:
@@ -238,7 +238,7 @@ def slices(evaluation: Path, by: str | None, metrics: str | None, json_: bool) -
     (scored,) = found.values()
     kinds = sorted({kind for item in scored.items for kind in item.tags})
     if by is None:
-        print_json(kinds) if json_ else print("\n".join(kinds) or "The items carry no tags.")
+        print_json(kinds) if json_ else show("\n".join(kinds) or "The items carry no tags.")
         return
     if by not in kinds:
         raise UserError(f"The items carry no tag '{by}'; they have {', '.join(kinds) or 'none'}.")
@@ -260,7 +260,7 @@ def slices(evaluation: Path, by: str | None, metrics: str | None, json_: bool) -
             }
         )
     else:
-        print(sliced(results, names))
+        show(sliced(results, names))
 
 
 @click.command("tasks")
@@ -277,7 +277,7 @@ def tasks_(path_only: bool, json_: bool) -> None:
     from rlrf.result import table
 
     if path_only:
-        print(tasks.FOLDER)
+        show(tasks.FOLDER)
         return
     found = [tasks.load(name) for name in tasks.names()]
     if json_:
@@ -294,7 +294,7 @@ def tasks_(path_only: bool, json_: bool) -> None:
         )
         return
     rows = [[task.name, task.primary.name, ", ".join(task.splits), task.version] for task in found]
-    print(table([["task", "primary metric", "splits", "version"], *rows]))
+    show(table([["task", "primary metric", "splits", "version"], *rows]))
 
 
 def _show_evaluations(scored: dict[str, Any], out: Path | None, json_: bool) -> None:
@@ -304,6 +304,6 @@ def _show_evaluations(scored: dict[str, Any], out: Path | None, json_: bool) -> 
     if json_:
         print_json([one.model_dump(mode="json") for one in found])
     else:
-        print(evaluations(found))
+        show(evaluations(found))
     if out is None:
         say("Not kept: name a folder with --out to gate or publish this.")

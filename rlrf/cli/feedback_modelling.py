@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from harness.progress import show
 from rlrf.cli.common import FILE, FOLDER, PATH, as_json, print_json
 
 if TYPE_CHECKING:
@@ -111,8 +112,8 @@ def train(
     else:
         left = f", {manifest.left_out} left out as too long" if manifest.left_out else ""
         cut = f", {manifest.cut} cut to fit" if manifest.cut else ""
-        print(f"{out}: a feedback model of {manifest.answers} answers{left}{cut}\n")
-        print(markdown(found))
+        show(f"{out}: a feedback model of {manifest.answers} answers{left}{cut}\n")
+        show(markdown(found))
 
 
 @feedback_model.command()
@@ -146,7 +147,7 @@ def evaluate(
         base=find(base) if base else None,
         device=Device.model_validate({"device": device}),
     )
-    print_json(found.model_dump(mode="json")) if json_ else print(markdown(found))
+    print_json(found.model_dump(mode="json")) if json_ else show(markdown(found))
 
 
 def _read(judged: tuple[Path, ...], judge: Path | None, data: tuple[str, ...]) -> list[Case]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.errors import UserError
-from harness.progress import say
+from harness.progress import annotate, say, show
 from rlrf.cli.common import EXIT, FILE, FOLDER, PATH, as_json, print_json
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def plan(
         ]
         for rule in made.rules
     ]
-    print(table([[*heads, *(["items if unchanged"] if sequential else [])], *rows]))
+    show(table([[*heads, *(["items if unchanged"] if sequential else [])], *rows]))
     say(f"{out} is plan {made.identity[:12]}, {made.mode}.")
 
 
@@ -245,9 +245,8 @@ def _tell(
     if junit_file:
         write_text(junit_file, junit.decision(decision))
     if github:
-        for line in actions.commands(decision):
-            say(line)
+        annotate(actions.commands(decision))
         if summary := os.environ.get(SUMMARY):
             with open(summary, "a", encoding="utf-8") as file:  # GitHub's own file, of the step
                 file.write(actions.summary(text, actions.SUMMARY_BYTES - file.tell()))
-    print_json(decision.model_dump(mode="json")) if json_ else print(text)
+    print_json(decision.model_dump(mode="json")) if json_ else show(text)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.errors import UserError
-from harness.progress import say
+from harness.progress import say, show
 from rlrf.cli.common import EXIT, FILE, FOLDER, as_json, print_json
 
 if TYPE_CHECKING:
@@ -392,7 +392,7 @@ def _show(found: Any, title: str, rows: list[list[str]], json_: bool) -> None:
     if json_:
         print_json(found.model_dump(mode="json"))
     else:
-        print(f"{title}\n\n{table(rows)}")
+        show(f"{title}\n\n{table(rows)}")
 
 
 def _result(result: MetricResult) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from harness.progress import show
 from rlrf.cli.common import FILE, as_json, print_json
 
 
@@ -35,7 +36,7 @@ def knowledge_build(pages: Path, db: Path, json_: bool) -> None:
     if json_:
         print_json({"knowledge": str(db), "pages": count})
     else:
-        print(f"{db} holds {count:,} pages.")
+        show(f"{db} holds {count:,} pages.")
 
 
 @knowledge.command("show")
@@ -58,4 +59,4 @@ def knowledge_show(db: Path, title: str, json_: bool) -> None:
     if json_:
         print_json({"title": title, "passages": passages})
     else:
-        print("\n\n".join(passages))
+        show("\n\n".join(passages))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from harness.progress import show
 from rlrf.cli.common import FILE, FOLDER, as_json, print_json
 
 
@@ -78,4 +79,4 @@ def report(
     if json_:
         print_json({"page": str(place), "bytes": place.stat().st_size})
     else:
-        print(place)
+        show(place)

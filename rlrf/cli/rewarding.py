@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.progress import say
+from harness.progress import say, show
 from rlrf.cli.common import FILE, FOLDER, as_json, print_json
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def train(
         print_json({"out": str(out), **manifest.model_dump(mode="json")})
     else:
         left = f", {manifest.left_out} left out as too long" if manifest.left_out else ""
-        print(f"{out}: a reward model of {manifest.pairs} pairs{left}")
+        show(f"{out}: a reward model of {manifest.pairs} pairs{left}")
 
 
 @reward_model.command()
@@ -140,7 +140,7 @@ def evaluate(
     if json_:
         print_json({"model": scorer.digest, **measured.model_dump(mode="json")})
     else:
-        print(_measured(measured))
+        show(_measured(measured))
 
 
 @reward_model.command()
@@ -182,7 +182,7 @@ def pairs(
         print_json({"out": str(out), "pairs": len(found), "domains": counts})
     else:
         named = ", ".join(f"{domain} {count}" for domain, count in counts.items())
-        print(f"{out}: {len(found)} preferences ({named})")
+        show(f"{out}: {len(found)} preferences ({named})")
 
 
 @reward_model.command("self-evolve")
@@ -203,7 +203,7 @@ def self_evolve(config: Path, out: Path | None, fresh: bool, json_: bool) -> Non
 
     folder = out or Path("runs") / config.stem
     result = run(load(config), folder, fresh=fresh)
-    print_json(result.model_dump(mode="json")) if json_ else print(markdown(result))
+    print_json(result.model_dump(mode="json")) if json_ else show(markdown(result))
     say(f"The same is in {folder / 'result.md'} and result.json.")
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from harness import progress
 from rlrf.cli.common import FILE, PATH, as_json, print_json
 
 
@@ -57,13 +58,13 @@ def show(
         rows = [one.model_dump(mode="json") for one in shown]
         print_json({"rewrites": rows, "count": len(found), "agreement": measured})
     elif html_ is not None:
-        print(html_)
+        progress.show(html_)
     else:
         from rich.console import Console
 
         console = Console(highlight=False)
         for one in shown:
-            console.print(view.text(one), soft_wrap=True)
-        print(f"{len(shown)} of {len(found)} rewrites")
+            console.print(view.text(one), soft_wrap=True)  # which spells out what is hidden
+        progress.show(f"{len(shown)} of {len(found)} rewrites")
         if agreement is not None:
-            print(f"the rewriter on what it did not learn from: {agreement.sentence()}")
+            progress.show(f"the rewriter on what it did not learn from: {agreement.sentence()}")

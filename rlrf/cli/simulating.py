@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from harness.progress import show
 from rlrf.cli.common import EXIT, FILE, FOLDER, as_json, print_json
 
 
@@ -77,7 +78,7 @@ def simulate(
             }
         )
     else:
-        print(render.table(settings, outcomes))
+        show(render.table(settings, outcomes))
 
 
 @click.command()
@@ -127,8 +128,8 @@ def certify(
     if json_:
         print_json(found.model_dump(mode="json"))
     else:
-        print(f"{'certified' if found.certified else 'not certified'}: {found.reason}")
-        print(
+        show(f"{'certified' if found.certified else 'not certified'}: {found.reason}")
+        show(
             f"{found.inconclusive} were inconclusive, so at most {found.inconclusive_bound:.1%}; "
             f"{found.runs} run{'s' * (found.runs > 1)}, gated by {found.by}, seed {found.seed}"
         )
@@ -177,7 +178,7 @@ def noise(*, runs: tuple[Path, ...], policy: Path | None, out: Path | None, json
         ]
         for one in found
     ]
-    print(table([[*heads, "beyond its items", "p", "two runs differ by"], *rows]))
+    show(table([[*heads, "beyond its items", "p", "two runs differ by"], *rows]))
     for one in found:
         if one.reach >= one.margin:
             say(

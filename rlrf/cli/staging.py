@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from harness.progress import show
 from rlrf.cli.common import FILE, FOLDER, as_json, print_json
 
 CONFIG = click.argument("config", type=FILE)
@@ -60,7 +61,7 @@ def explore(
     if json_:
         print_json({"out": str(out), "samples": len(found), "prompts": prompts, "cut": cut})
     else:
-        print(f"{out}: {len(found)} responses to {prompts} prompts, {cut} of them cut off")
+        show(f"{out}: {len(found)} responses to {prompts} prompts, {cut} of them cut off")
 
 
 @click.command()
@@ -82,7 +83,7 @@ def feedback(config: Path, responses: Path, out: Path, turn: int, json_: bool) -
         counts = {"judged": len(found), "unscored": unscored, "without_feedback": silent}
         print_json({"out": str(out), **counts})
     else:
-        print(
+        show(
             f"{out}: {len(found)} responses judged, {unscored} unscored, {silent} without feedback"
         )
 
@@ -104,7 +105,7 @@ def reflect(
     if json_:
         print_json({"out": str(out), "refinements": len(found)})
     else:
-        print(f"{out}: {len(found)} refinements")
+        show(f"{out}: {len(found)} refinements")
 
 
 @click.command()
@@ -122,7 +123,7 @@ def pairs(config: Path, judged: tuple[Path, ...], out: Path, turn: int, json_: b
     if json_:
         print_json({"out": str(out), **report.model_dump(mode="json")})
     else:
-        print(f"{out}: {report.sentence()}")
+        show(f"{out}: {report.sentence()}")
 
 
 @click.command("train-step")
@@ -149,4 +150,4 @@ def train_step(
         print_json({"out": where, "digest": made.digest, "metrics": ends})
     else:
         said = [f"{name} {first:.4g} -> {last:.4g}" for name, (first, last) in ends.items()]
-        print(f"{where}: {', '.join(said)}")
+        show(f"{where}: {', '.join(said)}")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from harness.progress import show
 from rlrf.cli.common import FOLDER, as_json, print_json
 
 WATCH_EVERY_SECONDS = 2.0
@@ -27,7 +28,7 @@ def status(run: Path, watch: bool, json_: bool) -> None:
 
     while True:
         found = reading.status(run)
-        print_json(found.model_dump(mode="json")) if json_ else print(reading.markdown(found))
+        print_json(found.model_dump(mode="json")) if json_ else show(reading.markdown(found))
         if not watch or found.state != "running":
             return
         time.sleep(WATCH_EVERY_SECONDS)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.progress import say
+from harness.progress import say, show
 from rlrf.cli.common import FILE, FOLDER, as_json, print_json
 from rlrf.cli.stopping import Duration, deadline
 
@@ -84,4 +84,4 @@ def train(
 def _show_run(result: RunResult, json_: bool) -> None:
     from rlrf.result import markdown
 
-    print_json(result.model_dump(mode="json")) if json_ else print(markdown(result))
+    print_json(result.model_dump(mode="json")) if json_ else show(markdown(result))

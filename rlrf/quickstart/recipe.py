@@ -13,7 +13,6 @@ import argparse
 import itertools
 import math
 import random
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.models import model_digest
+from harness.progress import say
 from rlrf.quickstart.corpus import Document, documents
 
 CHAT_TEMPLATE = (
@@ -135,7 +135,7 @@ def train(out: Path, steps: int, batch_size: int, learning_rate: float, seed: in
         bos_token_id=None,
     )
     model = LlamaForCausalLM(config)
-    print(f"{model.num_parameters():,} parameters, vocabulary {len(tokenizer)}", file=sys.stderr)
+    say(f"{model.num_parameters():,} parameters, vocabulary {len(tokenizer)}")
     decayed = [p for p in model.parameters() if p.ndim > 1]
     kept = [p for p in model.parameters() if p.ndim == 1]
     optimizer = torch.optim.AdamW(
@@ -169,11 +169,9 @@ def train(out: Path, steps: int, batch_size: int, learning_rate: float, seed: in
         if step % 100 == 0 or step == steps:
             seconds = time.monotonic() - started
             left = seconds / step * (steps - step)
-            print(
+            say(
                 f"step {step}/{steps}  loss {smooth / (1 - 0.98**step):.4f}  "
-                f"{tokens / seconds:,.0f} tokens/s  {left / 60:.1f} min left",
-                file=sys.stderr,
-                flush=True,
+                f"{tokens / seconds:,.0f} tokens/s  {left / 60:.1f} min left"
             )
     model.eval()
     out.mkdir(parents=True, exist_ok=True)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from harness.errors import UserError
 from harness.render.html.rewrites import Rewritten, Token
-from harness.render.html.text import visible
 from harness.store import parse, read_json, read_records
+from harness.text import visible
 from rlrf.rlmec.rewriter import Agreement
 from rlrf.rlmec.training import Rewrite
 

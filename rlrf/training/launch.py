@@ -253,7 +253,7 @@ def _relay(output: IO[str], lines: deque[str], shown: str) -> None:
         except (ValueError, TypeError, KeyError):
             lines.append(line.rstrip())
             if os.environ.get("RLRF_DEBUG"):
-                sys.stderr.write(line)
+                say(line.rstrip())
         else:
             if not message.startswith(shown):
                 say(message, level)

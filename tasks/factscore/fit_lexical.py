@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.progress import write_out
 from harness.store import file_digest, read_jsonl, write_json
 from tasks.factscore.lexical import LexicalModel
 from tasks.factscore.lexical_features import NAMES, features
@@ -184,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "in-sample."
     )
     write_json(given.out, fit(data, fitted_on))
-    print(json.dumps(report(data, found), indent=2))
+    write_out(json.dumps(report(data, found), indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -43,7 +43,6 @@ from harness.render.badge import Badge
 from harness.render.github import commands, summary
 from harness.render.html.board import board as board_page
 from harness.render.html.page import embed
-from harness.render.html.text import visible
 from harness.render.junit import decision as junit
 from harness.schema import (
     Alarm,
@@ -66,6 +65,7 @@ from harness.serving.pace import retry_after
 from harness.serving.server import FailedError
 from harness.serving.settings import ServerSettings
 from harness.store import jsonl_bytes
+from harness.text import visible
 from rlrf import alone, config
 from rlrf import report as run_report
 from rlrf import status as run_status

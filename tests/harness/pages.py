@@ -12,7 +12,7 @@ from quiz import make
 from harness.gate import decide
 from harness.render.html.figures import Curve, Point, Step
 from harness.render.html.report import Answer, Gate, Measured, Model, Question, Report, Table
-from harness.schema import AspectFeedback, JudgeRef, MetricResult, Policy, Rule
+from harness.schema import AspectFeedback, JudgeRef, MetricResult, ModelRef, Policy, Rule
 
 VOID = {"meta", "input", "br", "img", "link", "hr"}
 
@@ -139,26 +139,26 @@ def hostile(nasty: str) -> Report:
     """`nasty` wherever a report takes text that somebody else wrote."""
     name = nasty.encode("utf-8", "replace").decode() or "empty"
     rows = [[{"accuracy": 1.0, "grade": nasty or "no judge"}] * 3, [{"accuracy": 0.0}] * 3]
-    made = [
-        make(
-            found,
-            task=name,
-            model=name,
-            engine=name,
-            estimator=name,
-            judge=JudgeRef(id=name, digest=name, prompt_digest=name),
-            decoding={name: name},
-            task_version=name,
-        )
-        for found in rows
-    ]
-    policy = Policy(rules=[Rule(task=name, metric="accuracy", margin=0.1)])
-    decision = decide(policy, {name: made[0]}, {name: made[1]})
+    made = [make(found) for found in rows]
+    policy = Policy(rules=[Rule(task="quiz", metric="accuracy", margin=0.1)])
+    decision = decide(policy, {"quiz": made[0]}, {"quiz": made[1]})
+    # What is read from a file is refused where a name hides characters; a page must not need that.
     checks = [
-        check.model_copy(update={"reason": nasty, "test": nasty}) for check in decision.checks
+        check.model_copy(update={"task": name, "reason": nasty, "test": nasty})
+        for check in decision.checks
     ]
     decision = decision.model_copy(update={"checks": checks, "reasons": [nasty]})
-    results = [one.evaluation.metrics["accuracy"] for one in made]
+    renamed = {
+        "task": name,
+        "model": ModelRef.model_construct(id=name, digest=name),
+        "engine": name,
+        "estimator": name,
+        "judge": JudgeRef.model_construct(id=name, digest=name, prompt_digest=name),
+        "decoding": {name: name},
+        "task_version": name,
+    }
+    evaluations = [one.evaluation.model_copy(update=renamed) for one in made]
+    results = [evaluation.metrics["accuracy"] for evaluation in evaluations]
     answers = [
         Answer(nasty, {"accuracy": k * 1.0, nasty: 1.0}, {nasty: nasty},
                [AspectFeedback(aspect=name, justification=nasty, grade=1)], [nasty])
@@ -175,7 +175,7 @@ def hostile(nasty: str) -> Report:
         headline=[(name, "accuracy")],
         measured=[
             Measured(
-                [one.evaluation for one in made],
+                evaluations,
                 {nasty: {nasty: results}},
                 [{nasty: {nasty: 3}}, {}],
                 [1, 0],

@@ -15,8 +15,8 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from harness.render.html.numbers import result as shown
-from harness.render.html.text import visible
 from harness.schema import Metric, MetricResult
+from harness.text import visible
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element

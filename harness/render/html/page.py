@@ -9,7 +9,7 @@ import json
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from harness.render.html.text import visible
+from harness.text import visible
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -13,7 +13,6 @@ from typing import Any
 from harness.render.html import bars, numbers
 from harness.render.html.figures import Curve, curve, profile
 from harness.render.html.page import render
-from harness.render.html.text import cut
 from harness.schema import (
     AspectFeedback,
     Check,
@@ -23,6 +22,7 @@ from harness.schema import (
     MetricResult,
     Verdict,
 )
+from harness.text import cut
 
 MAX_TEXT = 20_000  # characters of one text on a page
 MAX_TOTAL = 32_000_000  # characters of all of them: more would take a browser seconds to open

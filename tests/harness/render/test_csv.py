@@ -15,6 +15,7 @@ import tasks
 from harness.leaderboard import Board
 from harness.render import csv as render
 from harness.schema import EvaluationEntry, JudgeRef, digest
+from harness.text import csv_cell
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +60,7 @@ def test_what_was_withdrawn_is_not_in_it(tmp_path: Path) -> None:
     assert [line["model"] for line in parsed(board)] == ["M0"]
 
 
-@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", " =1", "\t=1", '=","\n"'])
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", " =1", "\uff1d1", "::error::x"])
 def test_no_name_is_a_formula(tmp_path: Path, name: str) -> None:
     board = Board(tmp_path)
     board.add_evaluation(make(answers(3)), name, name)
@@ -68,6 +69,13 @@ def test_no_name_is_a_formula(tmp_path: Path, name: str) -> None:
         assert cell.startswith("'")
         assert "\n" not in cell
     assert float(line["mean"]) == 0.05
+
+
+@pytest.mark.parametrize("text", ["\t=1", '=","\n"', "\r\n@SUM(A1)", "\x00+1"])
+def test_a_cell_of_any_text_is_one_line_and_no_formula(text: str) -> None:
+    cell = csv_cell(text)
+    assert cell.startswith("'")
+    assert cell.isprintable()
 
 
 def test_an_empty_board_has_its_heads(tmp_path: Path) -> None:

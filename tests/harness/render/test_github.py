@@ -62,8 +62,8 @@ def test_no_text_can_become_a_command() -> None:
     assert len(lines) == 2
     assert all("\n" not in line and "\r" not in line for line in lines)
     title, text = lines[1].removeprefix("::error title=").split("::", 1)
-    assert title == "a%0A%3A%3Aerror%3A%3Ab%0D%0A%250A%2Cx%3Ay? responded%3A fail"
-    assert text.endswith("a%0A::error::b%0D%0A%250A,x:y?")
+    assert title == "a%0A%3A%3Aerror%3A%3Ab%0A%250A%2Cx%3Ay⟨U+D800⟩ responded%3A fail"
+    assert text.endswith("a%0A::error::b%0A%250A,x:y⟨U+D800⟩")
 
 
 def test_a_summary_is_cut_at_a_line_below_the_limit() -> None:

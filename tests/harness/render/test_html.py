@@ -22,8 +22,8 @@ from harness.render.html import bars, numbers
 from harness.render.html.figures import Curve, Point, Step, curve
 from harness.render.html.page import embed
 from harness.render.html.report import MAX_TEXT
-from harness.render.html.text import visible
 from harness.schema import Alarm, JudgeRef, Metric, MetricResult, Policy, Rule, digest
+from harness.text import visible
 
 POLICY = Policy(rules=[Rule(task="quiz", metric="accuracy", margin=0.1)])
 
@@ -301,8 +301,10 @@ def test_the_verdicts_and_the_promotion_stand_beside_a_model(tmp_path) -> None:
 
 @pytest.mark.parametrize("nasty", [n for n in HOSTILE if n and "\ud800" not in n])
 def test_a_board_shows_hostile_names_and_does_nothing(tmp_path, nasty: str) -> None:
-    rows = board_of(tmp_path, estimator=nasty, engine=nasty).rows()
-    entry = rows[0].entry.model_copy(update={"name": nasty})
+    rows = board_of(tmp_path).rows()
+    changed = {"estimator": nasty, "engine": nasty}
+    evaluation = rows[0].entry.evaluation.model_copy(update=changed)
+    entry = rows[0].entry.model_copy(update={"name": nasty, "evaluation": evaluation})
     page = html.board([rows[0].model_copy(update={"entry": entry, "run": nasty}), *rows[1:]])
     require_sound(page)
     assert " ".join(visible(nasty).split()) in parse(page).shown

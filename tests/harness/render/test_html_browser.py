@@ -16,7 +16,7 @@ from quiz import make
 from harness.leaderboard import Board
 from harness.render import html
 from harness.render.html.rewrites import Rewritten, Token
-from harness.render.html.text import visible
+from harness.text import visible
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 

@@ -7,8 +7,8 @@ from pages import HOSTILE, parse
 
 from harness.render.html import rewrites
 from harness.render.html.rewrites import Rewritten, Token
-from harness.render.html.text import visible
 from harness.schema import MetricResult
+from harness.text import visible
 
 SHARE = MetricResult(mean=0.75, stderr=0.1, low=0.5, high=0.9, n=18)
 

@@ -87,11 +87,11 @@ def test_nothing_breaks_the_xml() -> None:
     changed = decision.model_copy(update={"checks": checks, "reasons": [nasty]})
     suite = parsed(changed)
     shown = suite[0].get("name")
-    assert shown == 'a"b<c>&d]]>\ufffd\ufffd\ufffd\ufffd\n\U0001f600'
+    assert shown == 'a"b<c>&d]]>⟨U+0000⟩⟨U+000B⟩⟨U+D800⟩\ufffd\n\U0001f600'
 
 
 def test_an_alarm_is_told_and_turns_nothing_red() -> None:
     alarm = Alarm(kind="length", task="quiz", message="longer\x00", baseline=1, candidate=2)
     suite = parsed(raise_alarms(gate("critical", 100), [alarm]))
     assert outcomes(suite)[2:] == [["skipped"], []]
-    assert (suite[2].get("name"), suite[2][0].get("message")) == ("alarm: length", "longer\ufffd")
+    assert (suite[2].get("name"), suite[2][0].get("message")) == ("alarm: length", "longer⟨U+0000⟩")

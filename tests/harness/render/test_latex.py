@@ -54,7 +54,7 @@ def test_runs_are_told_apart(tmp_path: Path) -> None:
 
 def test_names_cannot_break_out(tmp_path: Path) -> None:
     board = Board(tmp_path)
-    board.add_evaluation(make(answers(20)), NASTY, "r")
+    board.add_evaluation(make(answers(20)), " ".join(NASTY.split()), "r")
     board.add_evaluation(make(answers(20), model="o"), "[t] bracket", "r")
     text = latex.board(board.rows())
     assert r"\input" not in text

@@ -16,6 +16,7 @@ from harness.gate import decide, promote
 from harness.leaderboard import Board
 from harness.render import markdown
 from harness.schema import JudgeRef, Policy, Rule
+from harness.text import visible
 
 Table = list[list[str]]
 
@@ -170,15 +171,16 @@ NASTY = (
 
 def test_names_cannot_break_out(tmp_path: Path) -> None:
     board = Board(tmp_path)
-    board.add_evaluation(make(answers(20), estimator=NASTY), NASTY, NASTY)
-    board.add_evaluation(make(answers(20), estimator=NASTY), "M1", "r")
+    name = " ".join(visible(NASTY).split())
+    board.add_evaluation(make(answers(20), estimator=name), name, name)
+    board.add_evaluation(make(answers(20), estimator=name), "M1", "r")
     text = markdown.board(board.rows())
     assert "<" not in text
     (table,) = tables(text)
     assert {len(row) for row in table} == {5}
     shown = MarkdownIt("commonmark").render(markdown.escape(NASTY))
     assert re.sub(r"<[^>]*>|\n", "", shown) == (
-        "a|b | c | &lt;script&gt;alert(1)&lt;/script&gt; `x` *y* [z](http://e) ![i](j) \\| _u_ "
+        "a|b | c | &lt;script&gt;alert(1)&lt;/script&gt; `x` *y* [z](http[:]//e) ![i](j) \\| _u_ "
         "~~s~~ $m$ &amp;lt;"
     )
 

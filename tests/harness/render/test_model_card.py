@@ -44,7 +44,7 @@ def test_the_hub_reads_the_results(loop: Loop) -> None:
 
 
 def test_a_name_that_is_markup_stays_text(loop: Loop) -> None:
-    name = "M: [1]\n---\n# <x>"
+    name = "M: [1] --- # <x>"
     loop.board.add_evaluation(make([{"accuracy": 1.0}] * 5, model="n"), name, "r")
     card = ModelCard(model_card.section(loop.board.rows(), name))
     assert card.data.model_name == name

@@ -1,0 +1,111 @@
+"""Prepare text of unknown origin for each kind of output: terminal, Markdown, LaTeX, CSV, XML.
+
+Names, judge replies and model output can carry terminal escapes, characters that reorder a line,
+workflow commands of a CI runner, spreadsheet formulas, links and mentions. Every writer passes
+such text through the function for its kind of output; nothing else prints.
+"""
+
+from __future__ import annotations
+
+import re
+from html import escape
+
+# Controls (but tab and newline), direction marks and overrides (CVE-2021-42574), zero-width
+# characters that join nothing, line separators, the invisible "tag" alphabet, and halves of
+# surrogate pairs. Joiners (U+200C, U+200D) are spelling in many scripts, and stay.
+_HIDDEN = (
+    "\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+    "\ufff9-\ufffb\U000e0000-\U000e007f\ud800-\udfff"
+)
+_UNSEEN = re.compile(f"[{_HIDDEN}]")
+NOT_IN_NAMES = re.compile(f"[{_HIDDEN}\t\n]")
+# Lines that a CI runner takes for commands: GitHub's two forms, Azure's and TeamCity's. GitHub
+# skips white space before "::" and finds "##[" anywhere.
+_COMMAND = re.compile(r"^(?=\s*::)", re.MULTILINE)
+_OLD_COMMAND = re.compile(r"##(?=\[|vso\[|teamcity\[)")
+# What spreadsheets take for the beginning of a formula, full-width forms included.
+_FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
+# What XML 1.0 cannot hold, not even escaped.
+_NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# What GitHub's Markdown makes live without markup: addresses, mail and mentions.
+_LIVE = re.compile(r"(?P<at>@)(?=\w)|(?P<scheme>:)(?=//)|(?<=\bwww)(?P<dot>\.)", re.IGNORECASE)
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "`": r"\textasciigrave{}",
+} | {c: f"\\{c}" for c in "&%$#_{}"}
+
+
+def visible(text: str) -> str:
+    """Spell out every character that cannot be seen or that moves others, as ⟨U+XXXX⟩."""
+    return _UNSEEN.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", text.replace("\r\n", "\n"))
+
+
+def cut(text: str, limit: int) -> tuple[str, str]:
+    """The first `limit` characters of `text`, and a note on what is left out; "" for nothing."""
+    if len(text) <= limit:
+        return text, ""
+    return text[:limit], f"the first {limit:,} of {len(text):,} characters"
+
+
+def one_line(text: str) -> str:
+    """Join `text` into one line without characters that cannot be seen."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def terminal(text: str) -> str:
+    """Prepare `text`, of one line or several, for stdout, stderr and logs of CI runs.
+
+    No character steers the terminal, and no line is a workflow command: such a line is shown
+    behind a bar.
+    """
+    return _OLD_COMMAND.sub("# # ", _COMMAND.sub("| ", visible(text)))
+
+
+def markdown(text: str) -> str:
+    """Prepare `text` for Markdown, on one line: no markup, no HTML, no table cell ends early.
+
+    Addresses and mentions are defanged, as in "https[:]//" and "[@]name": GitHub would make them
+    live, and notify whoever is called so.
+    """
+    text = one_line(text)
+    text = _LIVE.sub(lambda found: f"[{found[0]}]", text)
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    # An underscore inside a word is not markup, and names are full of them.
+    return re.sub(r"([\\`*\[\]|~#$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))", r"\\\1", text)
+
+
+def latex(text: str) -> str:
+    """Prepare `text` for LaTeX, on one line."""
+    return "".join(_LATEX.get(c, c) for c in one_line(text))
+
+
+def csv_cell(text: str) -> str:
+    """Prepare `text` for a cell of a CSV file, so that no spreadsheet runs it as a formula.
+
+    Text that begins like a formula, or like a workflow command where the file is printed, is
+    quoted by an apostrophe.
+    """
+    text = "".join(c if c.isprintable() else " " for c in text)
+    start = text.lstrip()
+    return f"'{text}" if start.startswith((*_FORMULA, "::")) else text
+
+
+def xml(text: str) -> str:
+    """Prepare `text` for the content or an attribute of XML, SVG or HTML that is built by hand."""
+    return escape(xml_legal(text))
+
+
+def xml_legal(text: str) -> str:
+    """Prepare `text` for a library that escapes XML itself: what XML cannot hold is spelled out."""
+    return _NOT_XML.sub("\N{REPLACEMENT CHARACTER}", visible(text))
+
+
+def picture(text: str) -> str:
+    """Prepare `text` for a label of a figure that is saved as SVG."""
+    return one_line(xml_legal(text))
