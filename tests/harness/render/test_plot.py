@@ -58,3 +58,19 @@ def test_the_best_stands_out_also_where_less_is_better(
 def test_a_split_without_evaluations_is_a_sentence(loop: Loop) -> None:
     with pytest.raises(UserError, match="no evaluation on the sealed split"):
         plot.board(loop.board.rows())
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("$x^2$", "$x^2$"),
+        ("$\\frac{1$", "$\\frac{1$"),
+        ("a<b>&c", "a<b>&c"),
+        ("a\x00\x0bb\x1b", "a"),
+    ],
+)
+def test_any_name_can_be_drawn(loop: Loop, name: str, shown: str) -> None:
+    rows = loop.board.rows()
+    entry = rows[0].entry.model_copy(update={"name": name})
+    picture = plot.board([rows[0].model_copy(update={"entry": entry})], "gate")
+    assert shown in texts(picture)
