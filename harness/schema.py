@@ -21,6 +21,8 @@ MetricKind = Literal["binary", "continuous"]
 Tier = Literal["critical", "guardrail", "advisory"]
 Verdict = Literal["pass", "fail", "inconclusive"]
 FinishReason = Literal["stop", "length"]
+Estimand = Literal["items", "population"]
+"""What a sequential test is about: the planned items alone, or all that are like them."""
 
 
 def _known(version: int) -> int:
@@ -99,6 +101,11 @@ class Item(Record):
     )
     tags: dict[str, list[str]] = Field(
         default_factory=dict, description="slices this item belongs to, e.g. {'topic': ['stem']}"
+    )
+    document: dict[str, Any] = Field(
+        default={},
+        exclude_if=lambda document: not document,
+        description="what lm-eval asked: its fields may name clusters; not part of the identity",
     )
 
     @property
@@ -300,6 +307,21 @@ class Rule(Record):
         exclude_if=lambda noise: noise is None,
         description="what `rlrf noise` measured; None: runs do not differ beyond their items",
     )
+    cluster: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=200,
+        exclude_if=lambda cluster: cluster is None,
+        description="tag or field whose items go together, e.g. passage; None: the policy's",
+    )
+
+
+class PromotionRule(Record):
+    """What a candidate must gain over the incumbent to be promoted."""
+
+    threshold: float = Field(
+        default=1.0, ge=0, le=10, description="gain that it has to exceed, in standard errors"
+    )
 
 
 class Policy(Record):
@@ -314,7 +336,23 @@ class Policy(Record):
         exclude_if=lambda alarms: alarms == "report",  # a ledger keeps its bytes
         description="what an alarm does to a pass: nothing, or it makes it inconclusive",
     )
+    cluster: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=200,
+        exclude_if=lambda cluster: cluster is None,
+        description="cluster of the rules that name none; None: items are independent",
+    )
+    promotion: PromotionRule | None = Field(
+        default=None,
+        exclude_if=lambda promotion: promotion is None,
+        description="None: a gain of more than one standard error",
+    )
     rules: list[Rule] = Field(min_length=1)
+
+    def cluster_of(self, rule: Rule) -> str | None:
+        """Return what names the clusters of a rule's items; None: they are independent."""
+        return rule.cluster or self.cluster
 
 
 class Alarm(Record):
@@ -354,6 +392,11 @@ class Check(Record):
         exclude_if=lambda planned: planned is None,
         description="items the plan had for a check that may stop early",
     )
+    clusters: int | None = Field(
+        default=None,
+        exclude_if=lambda clusters: clusters is None,
+        description="clusters that the items are in; None: each is on its own",
+    )
     reason: str
 
     @property
@@ -382,6 +425,21 @@ class Decision(Record):
         description="digest of the plan that was written before",
     )
     alarms: list[Alarm] = Field(default=[], exclude_if=lambda alarms: not alarms)
+    clusters: dict[str, dict[str, list[int]]] = Field(
+        default={},
+        exclude_if=lambda clusters: not clusters,
+        description="task -> cluster key -> number of each item's cluster, in order of item digest",
+    )
+    estimand: Estimand | None = Field(
+        default=None,
+        exclude_if=lambda estimand: estimand is None,
+        description="of a sequential plan: what the verdict is about",
+    )
+    notes: list[str] = Field(
+        default=[],
+        exclude_if=lambda notes: not notes,
+        description="what a reader should know that changes no verdict",
+    )
 
 
 class Promotion(Record):

@@ -4,7 +4,8 @@
 clock, and no randomness that a plan does not seed: who calls owns the side effects.
 """
 
-from harness.gate.decision import decide, promote, raise_alarms
+from harness.gate.decision import decide, raise_alarms
 from harness.gate.entry import gate
+from harness.gate.promotion import promote
 
 __all__ = ["decide", "gate", "promote", "raise_alarms"]

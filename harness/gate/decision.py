@@ -32,16 +32,18 @@ from typing import Literal
 import numpy as np
 
 from harness.errors import UserError
+from harness.gate.clusters import Assigned, assign, stored
 from harness.gate.evidence import Evidence, Scored, gather
+from harness.gate.notes import notes
 from harness.schema import (
     FEWEST_RUNS,
     Alarm,
     Check,
     Decision,
+    Estimand,
     Metric,
     Noise,
     Policy,
-    Promotion,
     Rule,
     Verdict,
     digest,
@@ -65,7 +67,9 @@ def decide(
     candidate: Mapping[str, Scored],
     *,
     order: Mapping[str, Sequence[str]] | None = None,
+    estimand: Estimand = "items",
     doubts: Mapping[tuple[str, str], str] | None = None,
+    clusters: Assigned | None = None,
 ) -> Decision:
     """Judge `candidate` against `baseline` (task -> evaluation with scores) by `policy`.
 
@@ -89,8 +93,13 @@ def decide(
 
     With an `order` (task -> digests of all planned items, drawn at random before any was
     answered) the test is the sequential one instead, which may be asked again after each further
-    item (see `harness.stats.sequential`): the verdict is on the planned items, of which the two
-    sides need only hold the first ones, and each check stops where it knows.
+    item (see `harness.stats.sequential`): the two sides need only hold the first of these items,
+    and each check stops where it knows. The verdict is about the `estimand`: the planned items
+    alone, or the population of questions that they are a sample of.
+
+    Items that go together (one passage, one entity) are tested as clusters where a rule or the
+    policy names what they share. Unless `clusters` are given (of a plan, of a recorded decision,
+    from a file) they are read from the items that the sides keep.
 
     `doubts` say of a (task, metric) why its values cannot be trusted, such as a judge that no
     longer grades as it did: its check is then inconclusive.
@@ -99,12 +108,15 @@ def decide(
         UserError: the evidence does not match (names what differs), or lacks what a rule asks for.
     """
     if order is not None:
-        refuse_noise(policy)
+        refuse_what_cannot_be_watched(policy)
+    if clusters is None:
+        clusters = assign(policy, baseline, candidate)
     gathered = [
-        _doubted(evidence, doubts or {}) for evidence in gather(policy, baseline, candidate)
+        _doubted(evidence, doubts or {})
+        for evidence in gather(policy, baseline, candidate, clusters)
     ]
     findings = [
-        _watch(evidence, policy.alpha, order[evidence.rule.task])
+        _watch(evidence, policy.alpha, order[evidence.rule.task], estimand)
         if order is not None
         else _examine(evidence, policy.alpha)
         for evidence in gathered
@@ -121,16 +133,24 @@ def decide(
         policy_digest=digest(policy),
         baseline={task: baseline[task].evaluation.identity for task in tasks},
         candidate={task: candidate[task].evaluation.identity for task in tasks},
+        clusters=stored(clusters, baseline, candidate),
+        estimand=estimand if order is not None else None,
+        notes=notes(policy, gathered, baseline, candidate),
     )
 
 
-def refuse_noise(policy: Policy) -> None:
-    """See that a policy can be followed by sequential tests.
+def refuse_what_cannot_be_watched(policy: Policy) -> None:
+    """Refuse a policy that sequential tests cannot follow.
 
     Raises:
-        UserError: a rule reckons with the noise of runs.
+        UserError: a rule allows for the noise of runs or for clusters.
     """
     for rule in policy.rules:
+        if key := policy.cluster_of(rule):
+            raise UserError(
+                f"The rule on {rule.task} {rule.metric} clusters items by '{key}', and a "
+                "sequential test takes them for independent. Plan a fixed test."
+            )
         if rule.noise is not None:
             raise UserError(
                 f"The rule on {rule.task} {rule.metric} reckons with the noise of runs, which a "
@@ -165,45 +185,6 @@ def raise_alarms(decision: Decision, alarms: Sequence[Alarm]) -> Decision:
     return decision.model_copy(
         update={"verdict": verdict, "reasons": reasons, "alarms": [*decision.alarms, *alarms]}
     )
-
-
-def promote(vs_incumbent: Decision, vs_anchor: Decision) -> Promotion:
-    """Whether a candidate takes the incumbent's place.
-
-    Three things must hold: it passes against the incumbent, it passes against the anchor (a frozen
-    model, so that tolerated losses cannot add up), and it climbs the Ladder. The Ladder (A. Blum,
-    M. Hardt, ICML 2015, arXiv 1502.04585, section 3) asks that a gain exceed s / sqrt(n), its own
-    standard error, so that reuse of the gate's items does not promote noise. Over K critical
-    metrics the standardised gains are combined as S. Stouffer's: z = sum_k z_k / sqrt(K) > 1, with
-    z_k = gain / standard error; metrics of the same answers go together, so for them this asks
-    somewhat less. Where every item gained the same, z_k is the sign test's sqrt(n).
-    """
-    ladder_z = _ladder([check for check in vs_incumbent.checks if check.tier == "critical"])
-    conditions = {
-        f"against the incumbent: {vs_incumbent.verdict}": vs_incumbent.verdict == "pass",
-        f"against the anchor: {vs_anchor.verdict}": vs_anchor.verdict == "pass",
-        f"the Ladder asks for a gain of more than 1 standard error; it is {ladder_z:.2f}": (
-            ladder_z > 1 + 1e-9  # one flipped answer is 1 standard error, whatever the rounding
-        ),
-    }
-    promoted = all(conditions.values())
-    return Promotion(
-        promoted=promoted,
-        reasons=[reason for reason, holds in conditions.items() if promoted or not holds],
-        ladder_z=ladder_z,
-        vs_incumbent=digest(vs_incumbent),
-        vs_anchor=digest(vs_anchor),
-    )
-
-
-def _ladder(checks: Sequence[Check]) -> float:
-    standardised = [
-        check.delta / check.stderr
-        if check.stderr > 0
-        else math.copysign(math.sqrt(check.n), check.delta) * (check.delta != 0)
-        for check in checks
-    ]
-    return math.fsum(standardised) / math.sqrt(len(checks)) if checks else 0.0
 
 
 @dataclass(frozen=True)
@@ -260,7 +241,7 @@ def _nothing(evidence: Evidence) -> _Finding:
     return _Finding(evidence, nothing, 0, None, "inconclusive", gap)
 
 
-def _watch(evidence: Evidence, alpha: float, order: Sequence[str]) -> _Finding:
+def _watch(evidence: Evidence, alpha: float, order: Sequence[str], estimand: Estimand) -> _Finding:
     """As `_examine`, item by item in `order`, up to where the verdict is known."""
     metric, margin = evidence.metric, evidence.rule.margin
     span = require_range(metric, evidence.rule)
@@ -279,7 +260,7 @@ def _watch(evidence: Evidence, alpha: float, order: Sequence[str]) -> _Finding:
     gains = sign * (evidence.candidate - evidence.baseline)[rows]
     # Where an item has no value, it is not known how many of those to come have one.
     whole = evidence.lost == 0 and len(rows) == len(evidence.items)
-    population = len(order) if whole else None
+    population = len(order) if whole and estimand == "items" else None
     found = watch(gains, margin=margin, alpha=alpha, span=span, population=population)
     used = found.stopped_at or len(rows)
     gains, rows = gains[:used], rows[:used]
@@ -307,6 +288,11 @@ def _watch(evidence: Evidence, alpha: float, order: Sequence[str]) -> _Finding:
         "fail": f"a loss of less than {margin:g} is excluded",
         "inconclusive": f"between {low:+.4g} and {high:+.4g}, which {-margin:+.4g} divides,",
     }[verdict] + f" after {used:,} of {len(order):,} items"
+    reason += (
+        "; this is about the planned items alone, not about other questions of the kind"
+        if estimand == "items"
+        else "; this is about all questions of the kind, of which the planned items are a sample"
+    )
     gap = evidence.gap
     if one_sided := len(evidence.items) - int(both.sum()):
         gap = gap or f"it applies to {one_sided} items on one side only: plan a fixed test for it"
@@ -451,6 +437,7 @@ def _check(found: _Finding, label: Label) -> Check:
         improved_only=found.flips[0] if found.flips else None,
         regressed_only=found.flips[1] if found.flips else None,
         planned=found.planned,
+        clusters=len(set(evidence.clusters)) if evidence.clusters is not None else None,
         reason=found.reason,
     )
 

@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from harness.errors import UserError
+from harness.gate.clusters import Assigned, assign
 from harness.schema import Evaluation, JudgeRef, Metric, Policy, Rule, Score
 from harness.stats.paired import ItemTable, Numbers, align, by_item
 
@@ -52,13 +53,18 @@ class Evidence:
     candidate: Numbers
     lost: int  # items that were asked, and have no value on a side though the metric applies
     gap: str  # why this is not enough to judge by; empty when it is
-    clusters: Sequence[object] | None = None  # cluster of each row; None: rows are independent
+    clusters: Sequence[int] | None = None  # cluster of each row; None: rows are independent
 
 
 def gather(
-    policy: Policy, baseline: Mapping[str, Scored], candidate: Mapping[str, Scored]
+    policy: Policy,
+    baseline: Mapping[str, Scored],
+    candidate: Mapping[str, Scored],
+    clusters: Assigned | None = None,
 ) -> list[Evidence]:
-    """The evidence on each rule, in the order of the rules; see `harness.gate.decide`.
+    """Gather the evidence on each rule, in the order of the rules; see `harness.gate.decide`.
+
+    `clusters` of items are read from the items that the sides keep unless they are given.
 
     Raises:
         UserError: the sides do not match (names what differs), or lack what a rule asks for.
@@ -67,12 +73,17 @@ def gather(
     for task, metric in named:
         if named.count((task, metric)) > 1:
             raise UserError(f"The policy has two rules for {task} {metric}: keep one.")
+    tasks = sorted({task for task, _ in named})
+    sides = {
+        task: (_side(task, baseline, "baseline"), _side(task, candidate, "candidate"))
+        for task in tasks
+    }
+    if clusters is None:
+        clusters = assign(policy, baseline, candidate)
     found = {
         (task, evidence.rule.metric): evidence
-        for task in sorted({task for task, _ in named})
-        for evidence in _on_task(
-            policy, _side(task, baseline, "baseline"), _side(task, candidate, "candidate")
-        )
+        for task in tasks
+        for evidence in _on_task(policy, *sides[task], clusters.get(task, {}))
     }
     return [found[key] for key in named]
 
@@ -90,7 +101,12 @@ def _side(task: str, side: Mapping[str, Scored], name: str) -> Scored:
     return scored
 
 
-def _on_task(policy: Policy, before: Scored, after: Scored) -> Iterator[Evidence]:
+def _on_task(
+    policy: Policy,
+    before: Scored,
+    after: Scored,
+    clusters: Mapping[str, Mapping[str, int]],
+) -> Iterator[Evidence]:
     task, asked = before.evaluation.task, before.evaluation.items
     _require_comparable(before.evaluation, after.evaluation)
     rules = [rule for rule in policy.rules if rule.task == task]
@@ -116,15 +132,43 @@ def _on_task(policy: Policy, before: Scored, after: Scored) -> Iterator[Evidence
         kept = applies[0] & applies[1] if metric.kind == "binary" else applies[0] | applies[1]
         lost = old.lost[:, k] | new.lost[:, k]
         kept &= ~lost
+        items = list(itertools.compress(old.items, kept.tolist()))
+        key = policy.cluster_of(rule)
+        group = _clusters_of(items, rule, key, clusters) if key else None
+        if group is not None and len(items) > 1 and len(set(group)) == 1:
+            gaps.append(
+                f"all {len(items)} items have one value of '{key}': one cluster shows no spread, "
+                "so name something that divides the items"
+            )
         yield Evidence(
             rule,
             metric,
-            items=list(itertools.compress(old.items, kept.tolist())),
+            items=items,
             baseline=old.values[kept, k],
             candidate=new.values[kept, k],
             lost=int(lost.sum()) + asked - max(old.answered, new.answered, len(old.items)),
             gap="; ".join(gaps),
+            clusters=group,
         )
+
+
+def _clusters_of(
+    items: Sequence[str], rule: Rule, key: str, clusters: Mapping[str, Mapping[str, int]]
+) -> list[int] | None:
+    """Return the cluster of each item; None where each is alone in its own: no clusters.
+
+    Raises:
+        UserError: an item has none.
+    """
+    numbers = clusters.get(key, {})
+    absent = next((item for item in items if item not in numbers), None)
+    if absent is not None:
+        raise UserError(
+            f"Item {absent[:12]} of {rule.task} has no cluster by '{key}' in what was recorded: "
+            "it was not among the items that the clusters were assigned to. Plan or decide anew."
+        )
+    group = [numbers[item] for item in items]
+    return group if len(set(group)) < len(items) else None
 
 
 def _require_comparable(before: Evaluation, after: Evaluation) -> None:

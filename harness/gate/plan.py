@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from harness.errors import UserError
-from harness.gate.decision import decide, refuse_noise, require_range
+from harness.gate.decision import decide, refuse_what_cannot_be_watched, require_range
 from harness.gate.evidence import Scored, gather
 from harness.schema import (
     SCHEMA_VERSION,
@@ -112,7 +112,7 @@ def make(
             (says how many items it takes); or the baseline lacks what a rule asks for.
     """
     if sequential:
-        refuse_noise(policy)
+        refuse_what_cannot_be_watched(policy)
     if discordance is not None and not 0 < discordance <= 1:
         raise UserError(f"The discordance is a share above 0 and up to 1, not {discordance:g}.")
     evidence = gather(policy, baseline, baseline)

@@ -227,7 +227,7 @@ def _recompute(
 def _without_words(value: Decision | Promotion) -> Any:
     """What is decided, without the sentences that say it, which may be reworded."""
     return value.model_dump(
-        mode="json", exclude={"reasons": True, "checks": {"__all__": {"reason"}}}
+        mode="json", exclude={"reasons": True, "notes": True, "checks": {"__all__": {"reason"}}}
     )
 
 

@@ -1,0 +1,286 @@
+"""Assign items to clusters: by a tag, by a field, by a field of a document, or by a column.
+
+Items that share a passage, an entity or a template rise and fall together, so that they tell less
+than as many independent items. A policy names what they share; here each item gets the number of
+its cluster, and a policy that names nothing is told what its items evidently share.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from harness.errors import UserError
+from harness.schema import Evaluation, Item, Policy, Score
+
+DOCUMENT = "doc."
+MAX_NAME_CHARS = 200  # of a key or a value in a message
+
+Assigned = Mapping[str, Mapping[str, Mapping[str, int]]]
+"""Task -> cluster key -> digest of an item -> number of its cluster."""
+
+
+class Side(Protocol):
+    """An evaluation of one task with its scores; `items` are read where the side keeps them."""
+
+    @property
+    def evaluation(self) -> Evaluation: ...
+
+    @property
+    def scores(self) -> Sequence[Score]: ...
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Values of items from a file: each row names an item by digest or by index."""
+
+    source: str
+    keys: tuple[str, ...]
+    rows: Sequence[Mapping[str, str]]
+
+    def of(self, task: str, key: str) -> dict[str | int, str]:
+        """Map the digest or the index of each item of `task` to its value of `key`.
+
+        Raises:
+            UserError: an item has two values, or an index is not a number.
+        """
+        values: dict[str | int, str] = {}
+        for number, row in enumerate(self.rows, 1):
+            if row.get("task", task) != task:
+                continue
+            item = row.get("item") or _index(row.get("index", ""), self.source, number)
+            value = row.get(key, "").strip()
+            if values.setdefault(item, value) != value:
+                raise UserError(
+                    f"{self.source}, row {number}: item {item} is in cluster "
+                    f"{shown(values[item])} and in {shown(value)}. Keep one of the two rows."
+                )
+        return values
+
+
+def _index(text: str, source: str, number: int) -> int:
+    if not text.strip().isascii() or not text.strip().isdigit() or len(text) > 18:
+        raise UserError(
+            f"{source}, row {number}: an item is named by its digest in a column 'item' or by its "
+            f"number in a column 'index', which is {shown(text)} here."
+        )
+    return int(text)
+
+
+def assign(
+    policy: Policy,
+    baseline: Mapping[str, Side],
+    candidate: Mapping[str, Side],
+    columns: Columns | None = None,
+) -> dict[str, dict[str, dict[str, int]]]:
+    """Number the cluster of every item, for each task and cluster key that the policy names.
+
+    A key is a column of `columns`; else a tag of the items, a field of their reference or a field
+    of the document that lm-eval asked (`doc.FIELD` means the last alone). A dot leads into nested
+    fields.
+
+    Raises:
+        UserError: no item has the key, an item lacks it or has several values, or the two sides
+            disagree.
+    """
+    assigned: dict[str, dict[str, dict[str, int]]] = {}
+    for rule in policy.rules:
+        key = policy.cluster_of(rule)
+        if key is None or key in assigned.setdefault(rule.task, {}):
+            continue
+        sides = [side[rule.task] for side in (baseline, candidate) if rule.task in side]
+        if columns is not None and key in columns.keys:
+            names = _from_columns(rule.task, key, sides, columns)
+        else:
+            names = _from_items(rule.task, key, sides)
+        place: dict[str, int] = {}
+        assigned[rule.task][key] = {
+            item: place.setdefault(names[item], len(place)) for item in sorted(names)
+        }
+    return {task: keys for task, keys in assigned.items() if keys}
+
+
+def _from_columns(task: str, key: str, sides: Sequence[Side], columns: Columns) -> dict[str, str]:
+    values = columns.of(task, key)
+    names, missing = {}, []
+    for index, item in sorted({(s.index, s.item) for side in sides for s in side.scores}):
+        name = values.get(item) or values.get(index)
+        if name:
+            _join(names, task, key, item, name)
+        else:
+            missing.append(index)
+    _require_all(task, key, len(names), missing, f"{columns.source} has no row for it")
+    return names
+
+
+def _from_items(task: str, key: str, sides: Sequence[Side]) -> dict[str, str]:
+    kept = [side for side in sides if items_of(side)]
+    if not kept:
+        raise UserError(
+            f"The policy clusters {task} by {shown(key)}, but neither side keeps its items (a "
+            "leaderboard keeps scores alone). Say which item is in which cluster in a file: "
+            "--clusters FILE."
+        )
+    names: dict[str, str] = {}
+    origin: dict[str, Side] = {}
+    for side in kept:
+        items = {item.index: item for item in items_of(side)}
+        values = _values(task, key, items)
+        for index, item in sorted({(score.index, score.item) for score in side.scores}):
+            name = values.get(index)
+            if name is None:
+                continue
+            if names.setdefault(item, name) != name and origin[item] is not side:
+                raise UserError(
+                    f"The two sides disagree about clusters: item {index} of {task} has "
+                    f"'{shown(key)}' {shown(names[item])} for the baseline and {shown(name)} "
+                    "for the candidate. Evaluate both on the same items."
+                )
+            _join(names, task, key, item, name)
+            origin.setdefault(item, side)
+    asked = {score.item: score.index for side in sides for score in side.scores}
+    missing = sorted(index for item, index in asked.items() if item not in names)
+    _require_all(task, key, len(names), missing, "it is empty or absent")
+    return names
+
+
+def _join(names: dict[str, str], task: str, key: str, item: str, name: str) -> None:
+    if names.setdefault(item, name) != name:
+        raise UserError(
+            f"An item of {task} was asked twice, as part of {shown(key)} {shown(names[item])} "
+            f"and of {shown(name)} ({item[:12]}). Name a cluster that holds both."
+        )
+
+
+def _require_all(task: str, key: str, known: int, missing: Sequence[int], why: str) -> None:
+    if missing:
+        raise UserError(
+            f"{len(missing)} of {known + len(missing)} items of {task} have no value of "
+            f"{shown(key)}, so that their cluster is not known (item {missing[0]}: {why}). Give "
+            "each item one, or cluster by something that every item has."
+        )
+
+
+def items_of(side: Side) -> Sequence[Item]:
+    """Return the items of a side, or none where it keeps only their scores."""
+    items: Sequence[Item] = getattr(side, "items", ())
+    return items
+
+
+def _values(task: str, key: str, items: Mapping[int, Item]) -> dict[int, str]:
+    """Read the cluster name of each item that has one, from the first place that knows the key."""
+    for place in places(key):
+        values = {index: _name(place(item), key, task, index) for index, item in items.items()}
+        if named := {index: name for index, name in values.items() if name is not None}:
+            return named
+    known = sorted({name for item in items.values() for name in keys(item)})
+    near = difflib.get_close_matches(key, known, n=1)
+    hint = f"Did you mean '{near[0]}'?" if near else f"There are {', '.join(known[:20]) or 'none'}."
+    raise UserError(
+        f"The policy clusters {task} by {shown(key)}, which is no tag or field of its items. "
+        + shown(hint, quote=False)
+    )
+
+
+def places(key: str) -> Iterator[Any]:
+    if key.startswith(DOCUMENT):
+        inner = key.removeprefix(DOCUMENT)
+        yield lambda item: _inside(item.document, inner)
+    yield lambda item: _inside(item.tags, key)
+    yield lambda item: _inside(item.reference, key)
+    yield lambda item: _inside(item.document, key)
+
+
+def _inside(fields: Any, key: str) -> Any:
+    if not isinstance(fields, dict):
+        return None
+    if key in fields:
+        return fields[key]
+    head, _, rest = key.partition(".")
+    return _inside(fields.get(head), rest) if rest else None
+
+
+def keys(item: Item) -> Iterator[str]:
+    yield from item.tags
+    yield from item.reference
+    yield from (f"{DOCUMENT}{name}" for name in item.document)
+
+
+def _name(value: Any, key: str, task: str, index: int) -> str | None:
+    """Return the cluster that a field's value names; None where it is missing.
+
+    Raises:
+        UserError: several values, or none that names something.
+    """
+    values = value if isinstance(value, list | tuple) else [value]
+    names = {name for one in values if (name := plain(one)) is not None}
+    if len(names) > 1 or any(isinstance(one, dict | list | tuple) for one in values):
+        raise UserError(
+            f"Item {index} of {task} has more than one value of {shown(key)}, and it can be in "
+            "one cluster only. Cluster by another field, or give a file: --clusters FILE."
+        )
+    return names.pop() if names else None
+
+
+def plain(value: Any) -> str | None:
+    if isinstance(value, str):
+        return value.strip() or None
+    if isinstance(value, bool | int):
+        return json.dumps(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return str(int(value)) if value == int(value) else repr(value)
+    return None
+
+
+def shown(text: object, *, quote: bool = True) -> str:
+    """Shorten foreign text for a message, on one line."""
+    line = "".join(c if c.isprintable() else " " for c in str(text))[:MAX_NAME_CHARS]
+    return f"'{line}'" if quote else line
+
+
+def stored(
+    assigned: Assigned, baseline: Mapping[str, Side], candidate: Mapping[str, Side]
+) -> dict[str, dict[str, list[int]]]:
+    """Write `assigned` as lists over the items of both sides in order of digest.
+
+    An item without a cluster (one that only a later side has) is -1.
+    """
+    return {
+        task: {
+            key: [numbers.get(item, -1) for item in _digests(task, baseline, candidate)]
+            for key, numbers in keys.items()
+        }
+        for task, keys in assigned.items()
+    }
+
+
+def restored(
+    lists: Mapping[str, Mapping[str, Sequence[int]]],
+    baseline: Mapping[str, Side],
+    candidate: Mapping[str, Side],
+) -> dict[str, dict[str, dict[str, int]]]:
+    """Read what `stored` wrote, for the same items.
+
+    Raises:
+        UserError: the lists are of other items.
+    """
+    assigned: dict[str, dict[str, dict[str, int]]] = {}
+    for task, keys in lists.items():
+        items = _digests(task, baseline, candidate)
+        for key, numbers in keys.items():
+            if len(numbers) != len(items):
+                raise UserError(
+                    f"The recorded clusters of {task} are of {len(numbers)} items, and there are "
+                    f"{len(items)}: they belong to other evaluations."
+                )
+            pairs = zip(items, numbers, strict=True)
+            assigned.setdefault(task, {})[key] = {i: number for i, number in pairs if number >= 0}
+    return assigned
+
+
+def _digests(task: str, *sides: Mapping[str, Side]) -> list[str]:
+    return sorted({s.item for side in sides if task in side for s in side[task].scores})

@@ -1,0 +1,108 @@
+"""Tell a reader of a decision what the items have in common that no rule names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from harness.gate.clusters import DOCUMENT, Side, items_of, keys, places, plain, shown
+from harness.gate.evidence import Evidence
+from harness.schema import Item, Policy
+from harness.stats.intraclass import intraclass
+from harness.stats.paired import FEW_CLUSTERS
+
+# Fields that say what is right, not what items share.
+GOLD = frozenset({"answer", "answerkey", "gold", "label", "solution", "target"})
+SHARED_LEVEL = 0.01  # of the test whether items that share a value go together
+LEAST_SHARED_ITEMS = 20  # fewer show nothing about what they share
+
+
+def notes(
+    policy: Policy,
+    gathered: Sequence[Evidence],
+    baseline: Mapping[str, Side],
+    candidate: Mapping[str, Side] | None = None,
+) -> list[str]:
+    """List what a reader should know of the items: clusters that were not named, or are none."""
+    said = []
+    for task in sorted({rule.task for rule in policy.rules}):
+        mine = [evidence for evidence in gathered if evidence.rule.task == task]
+        unnamed = [one for one in mine if policy.cluster_of(one.rule) is None]
+        after = candidate[task] if candidate is not None else None
+        said.append(suggest(task, unnamed, baseline[task], after) if unnamed else "")
+        alone = {policy.cluster_of(one.rule) for one in mine if one.clusters is None} - {None}
+        said += [
+            f"{task}: each item is alone in its '{key}', so that clusters change nothing"
+            for key in sorted(filter(None, alone))
+        ]
+    return [note for note in said if note]
+
+
+def suggest(
+    task: str, gathered: Iterable[Evidence], baseline: Side, candidate: Side | None = None
+) -> str:
+    """Say which cluster the items of `task` evidently have; empty where none shows.
+
+    A tag or field is meant whose values repeat (two items each on average), and whose items go
+    together: in the gains, or, from ten values on, in what the baseline scored. The level of that
+    test is shared by all fields that are tried.
+    """
+    kept = [side for side in (baseline, candidate) if side is not None and items_of(side)]
+    if not kept:
+        return ""
+    side = kept[0]
+    items = {item.index: item for item in items_of(side)}
+    index = {score.item: score.index for score in side.scores}
+    groups = {key: group for key in _all_keys(items) if (group := _repeating(key, items))}
+    numbered = {
+        key: {score.item: group[score.index] for score in side.scores if score.index in group}
+        for key, group in groups.items()
+    }
+    gathered = list(gathered)
+    level = SHARED_LEVEL / max(1, 2 * len(groups) * len(gathered))
+    strongest: dict[str, float] = {}
+    for evidence in gathered:
+        for key, number in numbered.items():
+            group = np.array([number.get(item, -1) for item in evidence.items], dtype=np.int64)
+            if len(group) < LEAST_SHARED_ITEMS or (group < 0).any():
+                continue
+            columns = [evidence.candidate - evidence.baseline]
+            if len(np.unique(group)) >= FEW_CLUSTERS:
+                columns.append(evidence.baseline)
+            for column in columns:
+                known = ~np.isnan(column)
+                icc, p_value = intraclass(column[known], group[known])
+                if p_value <= level:
+                    strongest[key] = max(icc, strongest.get(key, 0.0))
+    if not strongest:
+        return ""
+    key = max(sorted(strongest), key=lambda name: strongest[name])
+    return (
+        f"{task}: items share {shown(key)} ({len(set(groups[key].values()))} values) and go "
+        f"together in it, but no cluster was named: name it with cluster: {shown(key, quote=False)}"
+    )
+
+
+def _all_keys(items: Mapping[int, Item]) -> list[str]:
+    return sorted({key for item in items.values() for key in keys(item)})
+
+
+def _repeating(key: str, items: Mapping[int, Item]) -> dict[int, int]:
+    """Number the values of `key` by index, where all items have one and they repeat."""
+    if key.removeprefix(DOCUMENT).casefold() in GOLD:
+        return {}
+    read = next(places(key)) if key.startswith(DOCUMENT) else None
+    place: dict[str, int] = {}
+    group: dict[int, int] = {}
+    for index, item in items.items():
+        value = read(item) if read else item.tags.get(key, item.reference.get(key))
+        if isinstance(value, list) and len(value) == 1:
+            value = value[0]
+        name = plain(value)
+        if name is None:
+            return {}
+        group[index] = place.setdefault(name, len(place))
+        if len(place) > len(items) / 2:
+            return {}
+    return group if len(place) > 1 else {}
