@@ -53,7 +53,6 @@ def suggest(
         return ""
     side = kept[0]
     items = {item.index: item for item in items_of(side)}
-    index = {score.item: score.index for score in side.scores}
     groups = {key: group for key in _all_keys(items) if (group := _repeating(key, items))}
     numbered = {
         key: {score.item: group[score.index] for score in side.scores if score.index in group}
