@@ -245,6 +245,7 @@ def test_a_model_is_evaluated_and_gated_in_one_command(
     assert rlrf("gate", first, "--model", M0, "--policy", policy, "--out", tmp_path / "out") == 0
     assert evaluation.load(tmp_path / "out").keys() == {"mini_gsm8k"}
     arguments = ["--baseline", first, "--discordance", "0.1", "--sequential", "--out", plan]
+    arguments += ["--estimand", "items"]  # 96 are too few to speak of others
     assert rlrf("plan", policy, *arguments) == 0
     capsys.readouterr()
     assert rlrf("gate", "--plan", plan, first, "--model", M0, "--json") == 0

@@ -93,6 +93,8 @@ def assign(
         if key is None or key in assigned.setdefault(rule.task, {}):
             continue
         sides = [side[rule.task] for side in (baseline, candidate) if rule.task in side]
+        if not sides:
+            continue  # an evaluation is missing, which is said elsewhere
         if columns is not None and key in columns.keys:
             names = _from_columns(rule.task, key, sides, columns)
         else:
@@ -242,16 +244,14 @@ def shown(text: object, *, quote: bool = True) -> str:
     return f"'{line}'" if quote else line
 
 
-def stored(
-    assigned: Assigned, baseline: Mapping[str, Side], candidate: Mapping[str, Side]
-) -> dict[str, dict[str, list[int]]]:
+def stored(assigned: Assigned, *sides: Mapping[str, Side]) -> dict[str, dict[str, list[int]]]:
     """Write `assigned` as lists over the items of both sides in order of digest.
 
     An item without a cluster (one that only a later side has) is -1.
     """
     return {
         task: {
-            key: [numbers.get(item, -1) for item in _digests(task, baseline, candidate)]
+            key: [numbers.get(item, -1) for item in _digests(task, *sides)]
             for key, numbers in keys.items()
         }
         for task, keys in assigned.items()
@@ -260,17 +260,16 @@ def stored(
 
 def restored(
     lists: Mapping[str, Mapping[str, Sequence[int]]],
-    baseline: Mapping[str, Side],
-    candidate: Mapping[str, Side],
+    *sides: Mapping[str, Side],
 ) -> dict[str, dict[str, dict[str, int]]]:
-    """Read what `stored` wrote, for the same items.
+    """Read what `stored` wrote, for the same items on the same sides.
 
     Raises:
         UserError: the lists are of other items.
     """
     assigned: dict[str, dict[str, dict[str, int]]] = {}
     for task, keys in lists.items():
-        items = _digests(task, baseline, candidate)
+        items = _digests(task, *sides)
         for key, numbers in keys.items():
             if len(numbers) != len(items):
                 raise UserError(

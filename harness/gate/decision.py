@@ -200,6 +200,19 @@ class _Finding:
     planned: int | None = None
 
 
+def estimate_on(evidence: Evidence, alpha: float) -> Estimate:
+    """Estimate the gain as `decide` does, without reading a verdict from it."""
+    sign = 1 if evidence.metric.higher_is_better else -1
+    old, new = sign * evidence.baseline, sign * evidence.candidate
+    metric, rule, clusters = evidence.metric, evidence.rule, evidence.clusters
+    return _test(old, new, metric, rule, alpha, clusters=clusters)[0]
+
+
+def verdict_on(evidence: Evidence, alpha: float) -> Verdict:
+    """Return the verdict of `decide` on one rule."""
+    return _examine(evidence, alpha).verdict
+
+
 def _examine(evidence: Evidence, alpha: float) -> _Finding:
     metric = evidence.metric
     sign = 1 if metric.higher_is_better else -1

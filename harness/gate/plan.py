@@ -8,61 +8,29 @@ decision by its digest.
 from __future__ import annotations
 
 import hashlib
-import math
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 from pydantic import Field, model_validator
 
 from harness.errors import UserError
+from harness.gate.clusters import Assigned, assign, restored, stored
 from harness.gate.decision import decide, refuse_what_cannot_be_watched, require_range
 from harness.gate.evidence import Scored, gather
+from harness.gate.planned_rule import PlannedRule, plan_rule, require_power
+from harness.gate.sizing import require_icc
 from harness.schema import (
     SCHEMA_VERSION,
     Decision,
+    Estimand,
     Evaluation,
-    Metric,
     Policy,
     Record,
-    Rule,
     SchemaVersion,
     Score,
-    Tier,
     digest,
 )
-from harness.stats.noninferiority import unseen_change
-from harness.stats.paired import FEW_CLUSTERS, Numbers
-from harness.stats.power import chance, items_needed, minimum_detectable, paired_sd
-from harness.stats.sequential import watch
-
-POWER = 0.8  # of every rule that can hold a candidate up
-SIMULATIONS = 200
-
-Source = Literal["stated", "second run", "repeats", "baseline's own spread"]
-
-
-class PlannedRule(Record):
-    """What a rule can show with the planned items. Spread, margin and changes in its unit."""
-
-    task: str
-    metric: str
-    tier: Tier
-    margin: float
-    test: str
-    n: int = Field(description="items with a value of the metric")
-    baseline_mean: float
-    spread: float = Field(description="standard deviation of one item's difference, no change")
-    spread_from: Source
-    discordance: float | None = Field(description="yes/no: share of items expected to flip")
-    power: float = Field(description="chance that a candidate that has not changed passes")
-    minimum_detectable: float = Field(description="change that would be seen with power .8")
-    items_needed: int = Field(description="items for a power of .8")
-    expected_items: int | None = Field(
-        default=None, description="sequential: median of items used if nothing has changed"
-    )
 
 
 class Plan(Record):
@@ -78,6 +46,16 @@ class Plan(Record):
     order: dict[str, str] = Field(
         description="task -> digest of the item digests, in the order drawn by the policy's seed"
     )
+    estimand: Estimand | None = Field(
+        default=None,
+        exclude_if=lambda estimand: estimand is None,
+        description="of a sequential plan: what its verdict is about; None: the planned items",
+    )
+    clusters: dict[str, dict[str, list[int]]] = Field(
+        default={},
+        exclude_if=lambda clusters: not clusters,
+        description="task -> cluster key -> number of each item's cluster, in order of item digest",
+    )
 
     @model_validator(mode="after")
     def _of_the_same_tasks(self) -> Plan:
@@ -90,14 +68,22 @@ class Plan(Record):
     def identity(self) -> str:
         return digest(self)
 
+    @property
+    def about(self) -> Estimand:
+        """What the verdict of a sequential plan is about."""
+        return self.estimand or "items"
+
 
 def make(
     policy: Policy,
     baseline: Mapping[str, Scored],
     *,
     sequential: bool = False,
+    estimand: Estimand = "population",
     second: Mapping[str, Scored] | None = None,
     discordance: float | None = None,
+    icc: float | None = None,
+    clusters: Assigned | None = None,
 ) -> Plan:
     """Plan to gate candidates against `baseline` by `policy`, all at once or `sequential`ly.
 
@@ -107,6 +93,13 @@ def make(
     baseline's repeats, s sqrt(2 / K). Without any of these it is the spread of the baseline's
     values: of two models that do equally well, and half correlated over the items.
 
+    Where the policy names clusters, they are those of the baseline's items unless `clusters` are
+    given, and how much items of one go together is `icc`, if stated; else it is taken from the
+    second run's differences, else from the baseline's values.
+
+    A sequential plan is about the `estimand`: the "population" of questions of which the planned
+    items are a sample, or the planned "items" alone, which takes fewer and claims less.
+
     Raises:
         UserError: a critical rule would pass an unchanged candidate with a chance below `POWER`
             (says how many items it takes); or the baseline lacks what a rule asks for.
@@ -115,43 +108,29 @@ def make(
         refuse_what_cannot_be_watched(policy)
     if discordance is not None and not 0 < discordance <= 1:
         raise UserError(f"The discordance is a share above 0 and up to 1, not {discordance:g}.")
-    evidence = gather(policy, baseline, baseline)
-    again = gather(policy, baseline, second) if second is not None else [None] * len(evidence)
+    require_icc(icc)
+    if clusters is None:
+        clusters = assign(policy, baseline, baseline)
+    evidence = gather(policy, baseline, baseline, clusters)
+    again = gather(policy, baseline, second, clusters) if second else [None] * len(evidence)
     rules = []
     for one, other in zip(evidence, again, strict=True):
         if one.gap:
             raise UserError(f"The baseline cannot be gated against: {one.gap}.")
         if sequential:
             require_range(one.metric, one.rule)
-        values = one.baseline[~np.isnan(one.baseline)]
-        if len(values) < 2:
-            raise UserError(f"The baseline has {len(values)} values of {one.rule.metric}: too few.")
-        scores = baseline[one.rule.task].scores
-        repeats, noise = _repeats(scores, one.rule.metric)
-        source: Source
-        if discordance is not None and one.metric.kind == "binary":
-            spread, source = math.sqrt(discordance), "stated"
-        elif other is not None:
-            differences = other.candidate - other.baseline
-            spread, source = float(np.nanstd(differences, ddof=1)), "second run"
-        elif repeats > 1:
-            spread, source = paired_sd(0, noise, noise, repeats, repeats), "repeats"
-        else:
-            spread, source = float(values.std(ddof=1)), "baseline's own spread"
         rules.append(
-            _planned(
-                one.rule,
-                one.metric,
-                values,
+            plan_rule(
+                one,
+                other,
+                baseline[one.rule.task].scores,
                 policy,
-                # Where no difference was seen, the largest spread that so many items may hide.
-                spread=spread or _unseen_spread(one.metric, len(values), policy.alpha),
-                source=source,
-                pairs=one.metric.kind == "binary" and repeats == 1,
-                sequential=sequential,
+                discordance=discordance,
+                icc=icc,
+                estimand=estimand if sequential else None,
             )
         )
-    _require_power(rules)
+    require_power(rules)
     orders = {task: order(policy.seed, task, baseline[task].scores) for task in _tasks(policy)}
     return Plan(
         mode="sequential" if sequential else "fixed",
@@ -161,6 +140,8 @@ def make(
         baseline={task: baseline[task].evaluation.identity for task in orders},
         items={task: baseline[task].evaluation.items for task in orders},
         order={task: digest(items) for task, items in orders.items()},
+        estimand=estimand if sequential else None,
+        clusters=stored(clusters, baseline),
     )
 
 
@@ -208,7 +189,8 @@ def decide_by(
     """
     drawn = orders(plan, baseline)
     if plan.mode == "fixed":
-        decision = decide(plan.policy, baseline, candidate, doubts=doubts)
+        clusters = restored(plan.clusters, baseline)
+        decision = decide(plan.policy, baseline, candidate, doubts=doubts, clusters=clusters)
     else:
         first = {
             task: _first(baseline[task], items, candidate[task].evaluation.items)
@@ -216,8 +198,18 @@ def decide_by(
             else baseline[task]
             for task, items in drawn.items()
         }
-        decision = decide(plan.policy, first, candidate, order=drawn, doubts=doubts)
-    return decision.model_copy(update={"plan": plan.identity, "baseline": plan.baseline})
+        decision = decide(
+            plan.policy, first, candidate, order=drawn, estimand=plan.about, doubts=doubts
+        )
+    notes = [f"{note}; the plan is followed as it was made" for note in decision.notes]
+    if plan.mode == "sequential" and plan.estimand is None:
+        notes.append(
+            "the plan does not say what it is about, as those made by older versions: its verdict "
+            "is about the planned items alone"
+        )
+    return decision.model_copy(
+        update={"plan": plan.identity, "baseline": plan.baseline, "notes": notes}
+    )
 
 
 @dataclass(frozen=True)
@@ -241,95 +233,3 @@ def _first(side: Scored, items: Sequence[str], count: int) -> Scored:
 
 def _tasks(policy: Policy) -> list[str]:
     return sorted({rule.task for rule in policy.rules})
-
-
-def _repeats(scores: Sequence[Score], metric: str) -> tuple[int, float]:
-    """How often an item was answered, and the standard deviation of its answers' values."""
-    answers: dict[str, list[float]] = defaultdict(list)
-    for score in scores:
-        if metric in score.values:
-            answers[score.item].append(score.values[metric])
-    if min(map(len, answers.values()), default=0) < 2:
-        return 1, 0.0
-    variances = [float(np.var(values, ddof=1)) for values in answers.values()]
-    return min(map(len, answers.values())), math.sqrt(math.fsum(variances) / len(variances))
-
-
-def _unseen_spread(metric: Metric, n: int, alpha: float) -> float:
-    if metric.span is None:
-        raise UserError(
-            f"No difference was seen on {metric.name}, which has no known range that would bound "
-            "it. Give a second run of the baseline in which answers differ."
-        )
-    return metric.span * math.sqrt(unseen_change(n, alpha))
-
-
-def _planned(
-    rule: Rule,
-    metric: Metric,
-    values: Numbers,
-    policy: Policy,
-    *,
-    spread: float,
-    source: Source,
-    pairs: bool,
-    sequential: bool,
-) -> PlannedRule:
-    n, alpha = len(values), policy.alpha
-    if sequential:
-        test = "sequential test by betting"
-    elif pairs:
-        test = "Tango score test"
-    else:
-        test = "sign-flip permutation" if n < FEW_CLUSTERS else "clustered t"
-    return PlannedRule(
-        task=rule.task,
-        metric=rule.metric,
-        tier=rule.tier,
-        margin=rule.margin,
-        test=test,
-        n=n,
-        baseline_mean=float(values.mean()),
-        spread=spread,
-        spread_from=source,
-        discordance=spread**2 if pairs else None,
-        power=chance(rule.margin, n, spread, alpha, rule.noise),
-        minimum_detectable=minimum_detectable(n, spread, alpha, POWER, rule.noise),
-        items_needed=items_needed(rule.margin, spread, alpha, POWER, rule.noise),
-        expected_items=_expected_items(rule, metric, n, spread, policy) if sequential else None,
-    )
-
-
-def _expected_items(rule: Rule, metric: Metric, n: int, spread: float, policy: Policy) -> int:
-    """Median of the items that simulated candidates without a change take."""
-    rng = np.random.default_rng(policy.seed)
-    span = require_range(metric, rule)
-    flips = min((spread / span) ** 2, 1.0) / 2
-    stops = []
-    for _ in range(SIMULATIONS):
-        if metric.kind == "binary":
-            gains = span * rng.choice([-1.0, 0.0, 1.0], n, p=[flips, 1 - 2 * flips, flips])
-        else:
-            gains = np.clip(rng.normal(0, spread, n), -span, span)
-        found = watch(gains, margin=rule.margin, alpha=policy.alpha, span=span, population=n)
-        stops.append(found.stopped_at or n)
-    return int(np.median(stops))
-
-
-def _require_power(rules: Sequence[PlannedRule]) -> None:
-    for rule in rules:
-        if rule.tier != "critical" or rule.power >= POWER:
-            continue
-        advice = (
-            " Measure the spread with a second run of the baseline, or state the discordance: "
-            "what was assumed is the spread of the baseline's own values."
-            if rule.spread_from == "baseline's own spread"
-            else ""
-        )
-        raise UserError(
-            f"The plan is refused: with {rule.n:,} items and a spread of {rule.spread:.3g}, "
-            f"{rule.task} {rule.metric} would pass a candidate that has not changed with a "
-            f"chance of {rule.power:.2f}, and {POWER} is asked of a critical rule. It takes "
-            f"{rule.items_needed:,} items, or a margin of {rule.minimum_detectable:.3g} in "
-            f"place of {rule.margin:g}.{advice}"
-        )

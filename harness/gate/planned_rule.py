@@ -1,0 +1,324 @@
+"""Say what a rule can show with the planned items: power, detectable change, items needed."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from harness.errors import UserError
+from harness.gate.decision import require_range
+from harness.gate.evidence import Evidence
+from harness.gate.sizing import Unchanged, reached_at, simulate_bounds
+from harness.schema import Estimand, Metric, Policy, Record, Rule, Score, Tier
+from harness.stats.clusters import Groups
+from harness.stats.intraclass import intraclass
+from harness.stats.noninferiority import unseen_change
+from harness.stats.paired import FEW_CLUSTERS, Numbers
+from harness.stats.power import chance, items_needed, minimum_detectable, paired_sd
+from harness.stats.sequential import watch
+
+POWER = 0.8  # of every rule that can hold a candidate up
+SIMULATIONS = 400  # gates: a power of .8 comes with a standard error of .02
+AROUND = (0.5, 0.75, 1.0, 1.5, 2.5)  # times the items that the normal approximation asks for
+MOST = 20_000  # items in a simulated gate
+BISECTIONS = 9  # of the margin that a sequential test detects: to 1/512 of the range
+LONGER = 8  # times as many items as a fixed test are tried for a sequential one
+
+Source = Literal["stated", "second run", "repeats", "baseline's own spread"]
+
+
+class PlannedRule(Record):
+    """What a rule can show with the planned items. Spread, margin and changes in its unit."""
+
+    task: str
+    metric: str
+    tier: Tier
+    margin: float
+    test: str
+    n: int = Field(description="items with a value of the metric")
+    baseline_mean: float
+    spread: float = Field(description="standard deviation of one item's difference, no change")
+    spread_from: Source
+    discordance: float | None = Field(description="yes/no: share of items expected to flip")
+    power: float = Field(description="chance that a candidate that has not changed passes")
+    minimum_detectable: float = Field(description="change that would be seen with power .8")
+    items_needed: int = Field(description="items for a power of .8")
+    expected_items: int | None = Field(
+        default=None, description="sequential: median of items used if nothing has changed"
+    )
+    power_from: Literal["simulated gates"] | None = Field(
+        default=None,
+        exclude_if=lambda power_from: power_from is None,
+        description="None: the normal approximation",
+    )
+    clusters: int | None = Field(
+        default=None,
+        exclude_if=lambda clusters: clusters is None,
+        description="clusters that the items are in; None: each is on its own",
+    )
+    icc: float | None = Field(
+        default=None,
+        exclude_if=lambda icc: icc is None,
+        description="correlation of the differences of two items of a cluster",
+    )
+    icc_from: Source | None = Field(default=None, exclude_if=lambda source: source is None)
+    design_effect: float | None = Field(
+        default=None,
+        exclude_if=lambda effect: effect is None,
+        description="by how much clusters raise the variance of the mean difference",
+    )
+
+
+def _repeats(scores: Sequence[Score], metric: str) -> tuple[int, float]:
+    """How often an item was answered, and the standard deviation of its answers' values."""
+    answers: dict[str, list[float]] = defaultdict(list)
+    for score in scores:
+        if metric in score.values:
+            answers[score.item].append(score.values[metric])
+    if min(map(len, answers.values()), default=0) < 2:
+        return 1, 0.0
+    variances = [float(np.var(values, ddof=1)) for values in answers.values()]
+    return min(map(len, answers.values())), math.sqrt(math.fsum(variances) / len(variances))
+
+
+def _unseen_spread(metric: Metric, n: int, alpha: float) -> float:
+    if metric.span is None:
+        raise UserError(
+            f"No difference was seen on {metric.name}, which has no known range that would bound "
+            "it. Give a second run of the baseline in which answers differ."
+        )
+    return metric.span * math.sqrt(unseen_change(n, alpha))
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What planned items can show: see `PlannedRule`."""
+
+    test: str
+    power: float
+    minimum_detectable: float
+    items_needed: int
+    simulated: bool = False
+    expected_items: int | None = None
+
+
+def plan_rule(
+    evidence: Evidence,
+    again: Evidence | None,
+    scores: Sequence[Score],
+    policy: Policy,
+    *,
+    discordance: float | None,
+    icc: float | None,
+    estimand: Estimand | None,
+) -> PlannedRule:
+    """Plan one rule on the baseline's `evidence`, and on that of a second run (`again`).
+
+    Without an `estimand` the test is a fixed one. The power of yes/no pairs without clusters is
+    the normal approximation's, as is that of a rule with the noise of runs; any other is that of
+    simulated gates.
+
+    Raises:
+        UserError: the baseline has too few values, or shows no spread and no range bounds it.
+    """
+    rule, metric, alpha = evidence.rule, evidence.metric, policy.alpha
+    known = ~np.isnan(evidence.baseline)
+    values = evidence.baseline[known]
+    if len(values) < 2:
+        raise UserError(f"The baseline has {len(values)} values of {rule.metric}: too few.")
+    repeats, answer_sd = _repeats(scores, rule.metric)
+    seen = again.candidate - again.baseline if again is not None else None
+    source: Source
+    if discordance is not None and metric.kind == "binary":
+        spread, source = math.sqrt(discordance), "stated"
+    elif seen is not None:
+        spread, source = float(np.nanstd(seen, ddof=1)), "second run"
+    elif repeats > 1:
+        spread, source = paired_sd(0, answer_sd, answer_sd, repeats, repeats), "repeats"
+    else:
+        spread, source = float(values.std(ddof=1)), "baseline's own spread"
+    # Where no difference was seen, the largest spread that so many items may hide.
+    spread = spread or _unseen_spread(metric, len(values), alpha)
+    pairs = metric.kind == "binary" and repeats == 1
+    group = None
+    effect, icc_from = 1.0, None
+    if evidence.clusters is not None:
+        group = np.asarray(evidence.clusters)[known]
+        icc, icc_from = _correlation(icc, values, group, again)
+        sizes = np.unique(group, return_counts=True)[1]
+        effect = 1 + (float(np.square(sizes).sum()) / len(group) - 1) * icc
+    differences = seen[~np.isnan(seen)] if seen is not None else np.zeros(0)
+    unchanged = Unchanged(
+        metric,
+        spread,
+        pairs,
+        seen=differences if source == "second run" and differences.any() else None,
+        icc=icc if group is not None and icc is not None else 0.0,
+        groups=partial(_like, np.sort(group)) if group is not None else None,
+    )
+    if estimand is not None:
+        shown = _show_sequential(unchanged, rule, policy, len(values), estimand)
+    elif rule.noise is not None or (pairs and group is None):
+        shown = _show_approximately(rule, len(values), spread * math.sqrt(effect), alpha, pairs)
+    else:
+        shown = _show_simulated(unchanged, rule, policy, len(values), effect)
+    return PlannedRule(
+        task=rule.task,
+        metric=rule.metric,
+        tier=rule.tier,
+        margin=rule.margin,
+        test=shown.test,
+        n=len(values),
+        baseline_mean=float(values.mean()),
+        spread=spread,
+        spread_from=source,
+        discordance=spread**2 if pairs else None,
+        power=shown.power,
+        minimum_detectable=shown.minimum_detectable,
+        items_needed=shown.items_needed,
+        expected_items=shown.expected_items,
+        power_from="simulated gates" if shown.simulated else None,
+        clusters=len(np.unique(group)) if group is not None else None,
+        icc=icc if group is not None else None,
+        icc_from=icc_from,
+        design_effect=effect if group is not None else None,
+    )
+
+
+def _correlation(
+    icc: float | None, values: Numbers, group: Groups, again: Evidence | None
+) -> tuple[float, Source]:
+    """Return how much the differences of a cluster's items correlate, and where that is from."""
+    if icc is not None:
+        return icc, "stated"
+    if again is not None and again.clusters is not None:
+        seen = again.candidate - again.baseline
+        known = ~np.isnan(seen)
+        if np.ptp(seen[known]) > 0:
+            found, _ = intraclass(seen[known], np.asarray(again.clusters)[known])
+            return min(max(found, 0.0), 1.0), "second run"
+    found, _ = intraclass(values, group)
+    return min(max(found, 0.0), 1.0), "baseline's own spread"
+
+
+def _like(group: Groups, n: int) -> list[int]:
+    """Number the clusters of `n` items that are divided as those in `group`, which is sorted."""
+    rounds = -(-n // len(group))
+    step = int(group.max()) + 1
+    return np.concatenate([group + step * k for k in range(rounds)])[:n].tolist()
+
+
+def _show_approximately(rule: Rule, n: int, spread: float, alpha: float, pairs: bool) -> _Shown:
+    test = "sign-flip permutation" if n < FEW_CLUSTERS else "clustered t"
+    return _Shown(
+        test="Tango score test" if pairs else test,
+        power=chance(rule.margin, n, spread, alpha, rule.noise),
+        minimum_detectable=minimum_detectable(n, spread, alpha, POWER, rule.noise),
+        items_needed=items_needed(rule.margin, spread, alpha, POWER, rule.noise),
+    )
+
+
+def _show_simulated(
+    unchanged: Unchanged, rule: Rule, policy: Policy, n: int, effect: float
+) -> _Shown:
+    """Give gates of an unchanged candidate to the gate's own test."""
+    bounds, test = simulate_bounds(
+        unchanged, rule, policy.alpha, n, gates=SIMULATIONS, seed=policy.seed
+    )
+    about = items_needed(rule.margin, unchanged.spread * math.sqrt(effect), policy.alpha, POWER)
+    sizes = sorted({max(2, round(about * times)) for times in AROUND if about * times <= MOST})
+    power = [
+        float(
+            (
+                simulate_bounds(unchanged, rule, policy.alpha, m, seed=policy.seed)[0]
+                > -rule.margin
+            ).mean()
+        )
+        for m in sizes
+    ]
+    return _Shown(
+        test=test,
+        power=float((bounds > -rule.margin).mean()),
+        minimum_detectable=max(0.0, -float(np.quantile(bounds, 1 - POWER))),
+        items_needed=(reached_at(sizes, power, POWER) if sizes else None) or about,
+        simulated=True,
+    )
+
+
+def _show_sequential(
+    unchanged: Unchanged, rule: Rule, policy: Policy, n: int, estimand: Estimand
+) -> _Shown:
+    """Watch gates of an unchanged candidate item by item.
+
+    About the items alone a verdict is always reached, so that power is that of a fixed test: how
+    well the planned items stand for others. About the population it is the share that passes.
+    """
+    fixed = _show_approximately(rule, n, unchanged.spread, policy.alpha, unchanged.pairs)
+    span = require_range(unchanged.metric, rule)
+    rng = np.random.default_rng(policy.seed)
+    most = n if estimand == "items" else min(MOST, max(n, LONGER * fixed.items_needed))
+    gains = [np.clip(unchanged.gains(most, rng), -span, span) for _ in range(SIMULATIONS)]
+
+    def passes_at(margin: float, items: int) -> Numbers:
+        """Return the items used in each gate that passes, and infinity for any other."""
+        population = n if estimand == "items" else None
+        seen = [
+            watch(
+                drawn[:items], margin=margin, alpha=policy.alpha, span=span, population=population
+            )
+            for drawn in gains
+        ]
+        used.append(float(np.median([one.stopped_at or items for one in seen])))
+        return np.array([one.stopped_at if one.verdict == "pass" else np.inf for one in seen])
+
+    used: list[float] = []
+    at = passes_at(rule.margin, n)
+    shown = _Shown(
+        test="sequential test by betting",
+        power=fixed.power,
+        minimum_detectable=fixed.minimum_detectable,
+        items_needed=fixed.items_needed,
+        expected_items=int(used[0]),
+    )
+    if estimand == "items":
+        return shown
+    too_low, enough = 0.0, span
+    for _ in range(BISECTIONS):
+        middle = (too_low + enough) / 2
+        clear = float(np.isfinite(passes_at(middle, n)).mean()) >= POWER
+        too_low, enough = (too_low, middle) if clear else (middle, enough)
+    power = float(np.isfinite(at).mean())
+    needed = float(np.quantile(passes_at(rule.margin, most), POWER, method="higher"))
+    return replace(
+        shown,
+        power=power,
+        minimum_detectable=enough,
+        items_needed=int(min(needed, most)),
+        simulated=True,
+    )
+
+
+def require_power(rules: Sequence[PlannedRule]) -> None:
+    for rule in rules:
+        if rule.tier != "critical" or rule.power >= POWER:
+            continue
+        advice = (
+            " Measure the spread with a second run of the baseline, or state the discordance: "
+            "what was assumed is the spread of the baseline's own values."
+            if rule.spread_from == "baseline's own spread"
+            else ""
+        )
+        raise UserError(
+            f"The plan is refused: with {rule.n:,} items and a spread of {rule.spread:.3g}, "
+            f"{rule.task} {rule.metric} would pass a candidate that has not changed with a "
+            f"chance of {rule.power:.2f}, and {POWER} is asked of a critical rule. It takes "
+            f"{rule.items_needed:,} items, or a margin of {rule.minimum_detectable:.3g} in "
+            f"place of {rule.margin:g}.{advice}"
+        )
