@@ -260,6 +260,7 @@ def _item(task: str, index: int, row: dict[str, Any]) -> Item:
         index=index,
         prompt=next((f for f in fields if isinstance(f, str) and f), whole),
         reference={"doc_hash": row["doc_hash"], "target_hash": row["target_hash"]},
+        document=doc if isinstance(doc, dict) else {},
     )
 
 

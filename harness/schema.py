@@ -307,10 +307,9 @@ class Rule(Record):
         exclude_if=lambda noise: noise is None,
         description="what `rlrf noise` measured; None: runs do not differ beyond their items",
     )
-    cluster: str | None = Field(
+    cluster: Name | None = Field(
         default=None,
         min_length=1,
-        max_length=200,
         exclude_if=lambda cluster: cluster is None,
         description="tag or field whose items go together, e.g. passage; None: the policy's",
     )
@@ -336,10 +335,9 @@ class Policy(Record):
         exclude_if=lambda alarms: alarms == "report",  # a ledger keeps its bytes
         description="what an alarm does to a pass: nothing, or it makes it inconclusive",
     )
-    cluster: str | None = Field(
+    cluster: Name | None = Field(
         default=None,
         min_length=1,
-        max_length=200,
         exclude_if=lambda cluster: cluster is None,
         description="cluster of the rules that name none; None: items are independent",
     )
@@ -425,7 +423,7 @@ class Decision(Record):
         description="digest of the plan that was written before",
     )
     alarms: list[Alarm] = Field(default=[], exclude_if=lambda alarms: not alarms)
-    clusters: dict[str, dict[str, list[int]]] = Field(
+    clusters: dict[Name, dict[Name, list[int]]] = Field(
         default={},
         exclude_if=lambda clusters: not clusters,
         description="task -> cluster key -> number of each item's cluster, in order of item digest",

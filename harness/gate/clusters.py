@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from harness.errors import UserError
 from harness.schema import Evaluation, Item, Policy, Score
+from harness.text import one_line
 
 DOCUMENT = "doc."
 MAX_NAME_CHARS = 200  # of a key or a value in a message
@@ -139,7 +140,7 @@ def _from_items(task: str, key: str, sides: Sequence[Side]) -> dict[str, str]:
             if names.setdefault(item, name) != name and origin[item] is not side:
                 raise UserError(
                     f"The two sides disagree about clusters: item {index} of {task} has "
-                    f"'{shown(key)}' {shown(names[item])} for the baseline and {shown(name)} "
+                    f"{shown(key)} {shown(names[item])} for the baseline and {shown(name)} "
                     "for the candidate. Evaluate both on the same items."
                 )
             _join(names, task, key, item, name)
@@ -181,10 +182,11 @@ def _values(task: str, key: str, items: Mapping[int, Item]) -> dict[int, str]:
             return named
     known = sorted({name for item in items.values() for name in keys(item)})
     near = difflib.get_close_matches(key, known, n=1)
-    hint = f"Did you mean '{near[0]}'?" if near else f"There are {', '.join(known[:20]) or 'none'}."
+    listed = one_line(", ".join(known[:20]))
+    hint = f"Did you mean {shown(near[0])}?" if near else f"They have {listed or 'none'}."
     raise UserError(
-        f"The policy clusters {task} by {shown(key)}, which is no tag or field of its items. "
-        + shown(hint, quote=False)
+        f"The policy clusters {task} by {shown(key)}, which is not a tag or field of its items. "
+        + hint
     )
 
 
@@ -238,10 +240,9 @@ def plain(value: Any) -> str | None:
     return None
 
 
-def shown(text: object, *, quote: bool = True) -> str:
-    """Shorten foreign text for a message, on one line."""
-    line = "".join(c if c.isprintable() else " " for c in str(text))[:MAX_NAME_CHARS]
-    return f"'{line}'" if quote else line
+def shown(text: object) -> str:
+    """Quote foreign text for a message, shortened and on one line."""
+    return f"'{one_line(str(text))[:MAX_NAME_CHARS]}'"
 
 
 def stored(assigned: Assigned, *sides: Mapping[str, Side]) -> dict[str, dict[str, list[int]]]:

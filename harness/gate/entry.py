@@ -7,6 +7,7 @@ from typing import Protocol
 
 from harness.errors import UserError
 from harness.gate.alarms import Answers, examine, reward_hacking
+from harness.gate.clusters import Assigned
 from harness.gate.decision import decide, raise_alarms
 from harness.gate.evidence import Scored
 from harness.gate.plan import Plan, decide_by
@@ -26,6 +27,7 @@ def gate(
     doubts: Mapping[tuple[str, str], str] | None = None,
     rewards: tuple[Mapping[str, float], Mapping[str, float]] | None = None,
     alarms: Sequence[Alarm] | None = None,
+    clusters: Assigned | None = None,
 ) -> Decision:
     """Decide whether `candidate` is no worse than `baseline` (task -> evaluation) by `policy`.
 
@@ -35,13 +37,14 @@ def gate(
 
     `doubts` are as in `decide`. `rewards` are the mean rewards per task, of the baseline and of
     the candidate, that training optimised. `alarms` are those of a recorded decision that is
-    decided again: the answers are then not examined.
+    decided again: the answers are then not examined. `clusters` are as in `decide`; a plan has
+    its own.
 
     Raises:
         UserError: the evidence does not match, or `plan` was made for another policy or baseline.
     """
     if plan is None:
-        decision = decide(policy, baseline, candidate, doubts=doubts)
+        decision = decide(policy, baseline, candidate, doubts=doubts, clusters=clusters)
     elif plan.policy != policy:
         raise UserError(
             "The plan was made for another policy than the one given: use the policy in the plan."

@@ -13,7 +13,10 @@ from harness.stats.intraclass import intraclass
 from harness.stats.paired import FEW_CLUSTERS
 
 # Fields that say what is right, not what items share.
-GOLD = frozenset({"answer", "answerkey", "gold", "label", "solution", "target"})
+GOLD = frozenset(
+    "answer answers answerkey answer_idx correct doc_hash gold label labels output solution target "
+    "target_hash".split()
+)
 SHARED_LEVEL = 0.01  # of the test whether items that share a value go together
 LEAST_SHARED_ITEMS = 20  # fewer show nothing about what they share
 
@@ -79,7 +82,8 @@ def suggest(
     key = max(sorted(strongest), key=lambda name: strongest[name])
     return (
         f"{task}: items share {shown(key)} ({len(set(groups[key].values()))} values) and go "
-        f"together in it, but no cluster was named: name it with cluster: {shown(key, quote=False)}"
+        "together in it, but they were taken for independent, so that intervals may be too narrow. "
+        f"Name it in the policy, cluster: {shown(key)[1:-1]}, unless these values are all there are"
     )
 
 

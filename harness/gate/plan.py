@@ -19,12 +19,13 @@ from harness.gate.clusters import Assigned, assign, restored, stored
 from harness.gate.decision import decide, refuse_what_cannot_be_watched, require_range
 from harness.gate.evidence import Scored, gather
 from harness.gate.planned_rule import PlannedRule, plan_rule, require_power
-from harness.gate.sizing import require_icc
+from harness.gate.sizing import require_icc, require_sd
 from harness.schema import (
     SCHEMA_VERSION,
     Decision,
     Estimand,
     Evaluation,
+    Name,
     Policy,
     Record,
     SchemaVersion,
@@ -51,7 +52,7 @@ class Plan(Record):
         exclude_if=lambda estimand: estimand is None,
         description="of a sequential plan: what its verdict is about; None: the planned items",
     )
-    clusters: dict[str, dict[str, list[int]]] = Field(
+    clusters: dict[Name, dict[Name, list[int]]] = Field(
         default={},
         exclude_if=lambda clusters: not clusters,
         description="task -> cluster key -> number of each item's cluster, in order of item digest",
@@ -82,6 +83,7 @@ def make(
     estimand: Estimand = "population",
     second: Mapping[str, Scored] | None = None,
     discordance: float | None = None,
+    sd: float | None = None,
     icc: float | None = None,
     clusters: Assigned | None = None,
 ) -> Plan:
@@ -89,9 +91,10 @@ def make(
 
     What a rule can show depends on how much the differences of items spread where nothing has
     changed. It is taken from the share of yes/no items that are expected to flip, `discordance`,
-    if stated; else from a `second` run of the baseline, or of another version of it; else from the
-    baseline's repeats, s sqrt(2 / K). Without any of these it is the spread of the baseline's
-    values: of two models that do equally well, and half correlated over the items.
+    or the standard deviation of a graded item's gain, `sd`, if stated; else from a `second` run of
+    the baseline, or of another version of it; else from the baseline's repeats, s sqrt(2 / K).
+    Without any of these it is the spread of the baseline's values: of two models that do equally
+    well, and half correlated over the items.
 
     Where the policy names clusters, they are those of the baseline's items unless `clusters` are
     given, and how much items of one go together is `icc`, if stated; else it is taken from the
@@ -108,6 +111,7 @@ def make(
         refuse_what_cannot_be_watched(policy)
     if discordance is not None and not 0 < discordance <= 1:
         raise UserError(f"The discordance is a share above 0 and up to 1, not {discordance:g}.")
+    require_sd(sd)
     require_icc(icc)
     if clusters is None:
         clusters = assign(policy, baseline, baseline)
@@ -126,6 +130,7 @@ def make(
                 baseline[one.rule.task].scores,
                 policy,
                 discordance=discordance,
+                sd=sd,
                 icc=icc,
                 estimand=estimand if sequential else None,
             )

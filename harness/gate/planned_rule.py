@@ -116,6 +116,7 @@ def plan_rule(
     policy: Policy,
     *,
     discordance: float | None,
+    sd: float | None,
     icc: float | None,
     estimand: Estimand | None,
 ) -> PlannedRule:
@@ -138,6 +139,8 @@ def plan_rule(
     source: Source
     if discordance is not None and metric.kind == "binary":
         spread, source = math.sqrt(discordance), "stated"
+    elif sd is not None and metric.kind == "continuous":
+        spread, source = sd, "stated"
     elif seen is not None:
         spread, source = float(np.nanstd(seen, ddof=1)), "second run"
     elif repeats > 1:

@@ -16,6 +16,7 @@ from typing import Any
 import tasks
 from harness.errors import UserError
 from harness.gate import gate, promote
+from harness.gate.clusters import restored
 from harness.leaderboard.ledger import Line, loads
 from harness.schema import (
     Decision,
@@ -127,7 +128,9 @@ class Audit:
         sides = side(decision.baseline), side(decision.candidate)
         # Alarms and the plan are about more than the scores: what they do is checked, not they.
         # Identities are those that were written; which tasks they are of is checked.
-        again = gate(*sides, decision.policy, alarms=decision.alarms)
+        # A board keeps no items, so that clusters are those that were recorded, too.
+        clusters = restored(decision.clusters, *sides)
+        again = gate(*sides, decision.policy, alarms=decision.alarms, clusters=clusters)
         again = again.model_copy(
             update={
                 "plan": decision.plan,

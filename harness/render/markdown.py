@@ -79,7 +79,8 @@ def decision(decision: Decision) -> str:
             f"- Alarm, {escape(alarm.task)} {alarm.kind}: {escape(alarm.message)}"
             for alarm in decision.alarms
         ),
-        *([""] if decision.alarms else []),
+        *(f"- Note: {escape(note)}" for note in decision.notes),
+        *([""] if decision.alarms or decision.notes else []),
         f"p is one-sided, of a loss of the margin or more; alpha {decision.policy.alpha:g}, "
         f"policy {decision.policy_digest[:12]}"
         + (f", plan {decision.plan[:12]}." if decision.plan else "."),
@@ -200,7 +201,7 @@ def _check(check: Check) -> list[str]:
         check.label,
         *shown,
         _number(check.margin),
-        str(check.n),
+        str(check.n) if check.clusters is None else f"{check.n} in {check.clusters} clusters",
         f"{check.p_value:.2g}",
         escape(check.test),
         escape(check.reason),

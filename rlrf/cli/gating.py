@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,33 +14,61 @@ from harness.progress import annotate, say, show
 from rlrf.cli.common import EXIT, FILE, FOLDER, PATH, as_json, print_json
 
 if TYPE_CHECKING:
+    from harness.gate.clusters import Columns
     from harness.gate.plan import Plan
-    from harness.schema import Decision, Policy
+    from harness.schema import Decision, Estimand, Policy
     from harness.sides import Side
 
 SUMMARY = "GITHUB_STEP_SUMMARY"
 
 
+class ClustersParam(click.ParamType[int | Path]):
+    """A number of clusters, or a file that names the cluster of each item."""
+
+    name = "N|FILE"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | Path:
+        return int(value) if str(value).isdecimal() else Path(value)
+
+
 @click.command()
 @click.argument("policy", type=FILE)
-@click.option("--baseline", type=FOLDER, required=True, help="What candidates will be held to.")
+@click.option("--baseline", type=FOLDER, help="What candidates will be held to.")
 @click.option("--name", help="The model's name, where BASELINE is a leaderboard.")
 @click.option("--second", type=FOLDER, help="Another run of the baseline, to see how it varies.")
 @click.option("--discordance", type=float, help="Share of yes/no items expected to flip.")
+@click.option("--sd", type=float, help="Standard deviation of a graded item's gain.")
+@click.option("--cluster", help="Tag or field that items share, such as passage.")
+@click.option("--clusters", type=ClustersParam(), help="Each item's cluster; or how many.")
+@click.option("--icc", type=float, help="Correlation of two gains in a cluster.")
 @click.option(
     "--sequential", is_flag=True, help="Look after every item, and stop when it is clear."
 )
-@click.option("--out", type=FILE, required=True, help="The plan, a JSON file.")
+@click.option(
+    "--estimand",
+    type=click.Choice(["population", "items"]),
+    help="What a sequential verdict is about.  [default: population]",
+)
+@click.option("--out", type=FILE, help="The plan, a JSON file.")
+@click.option("--svg", "svg_file", type=FILE, help="Draw power against items.")
 @as_json
 def plan(
     *,
     policy: Path,
-    baseline: Path,
+    baseline: Path | None,
     name: str | None,
     second: Path | None,
     discordance: float | None,
+    sd: float | None,
+    cluster: str | None,
+    clusters: int | Path | None,
+    icc: float | None,
     sequential: bool,
-    out: Path,
+    estimand: str | None,
+    out: Path | None,
+    svg_file: Path | None,
     json_: bool,
 ) -> None:
     """Write down what a gate by POLICY will decide by, before the candidate has any score.
@@ -49,36 +77,127 @@ def plan(
     rule that could not tell an unchanged candidate with power .8 is refused, with the number of
     items that it takes.
 
+    Without --baseline nothing is written: it prints how many items which margin takes, and --svg
+    draws it. Clusters are then a number, and --icc says how much their items go together.
+
+    A sequential plan is about all questions of the kind (population), or about the planned items
+    alone (items): fewer are needed, and nothing is claimed about others.
+
     \b
+    rlrf plan gsm8k --discordance 0.1 --svg items.svg
+    rlrf plan just_eval --sd 0.6 --clusters 40 --icc 0.2
     rlrf plan gsm8k --baseline evaluations/m0 --discordance 0.1 --out plan.json
     rlrf plan policy.yaml --baseline evaluations/m0 --second evaluations/m0_again --out plan.json
+    rlrf plan policy.yaml --baseline evaluations/m0 --cluster passage --icc 0.1 --out plan.json
     rlrf gate --plan plan.json evaluations/m0 evaluations/m1
     """
+    from harness.settings import load_policy
+    from rlrf.cli.sizing import count_items
+
+    rules = load_policy(policy)
+    if estimand is not None and not sequential:
+        raise UserError("--estimand says what a sequential plan is about: add --sequential.")
+    if baseline is None:
+        needs = {"--name": name, "--second": second, "--cluster": cluster, "--out": out}
+        needs |= {"--sequential": sequential or None}
+        if given := [option for option, value in needs.items() if value is not None]:
+            raise UserError(f"{given[0]} needs a --baseline: the evaluations that are planned for.")
+        if isinstance(clusters, Path):
+            raise UserError(
+                f"Without a --baseline there are no items that {clusters} could divide: give the "
+                "number of clusters."
+            )
+        count_items(
+            rules,
+            discordance=discordance,
+            sd=sd,
+            clusters=clusters,
+            icc=icc,
+            svg_file=svg_file,
+            json_=json_,
+        )
+        return
+    if out is None or svg_file is not None or isinstance(clusters, int):
+        raise UserError(
+            "With a --baseline the plan is written to a file, --out, and its items are in the "
+            "clusters that --cluster or a file, --clusters FILE, names. --svg and a number of "
+            "clusters are for a plan without a baseline."
+        )
+    _write_plan(
+        rules,
+        (baseline, name, second),
+        out,
+        discordance=discordance,
+        sd=sd,
+        clustering=(cluster, clusters),
+        icc=icc,
+        sequential=sequential,
+        estimand="items" if estimand == "items" else "population",
+        json_=json_,
+    )
+
+
+def _write_plan(
+    rules: Policy,
+    source: tuple[Path, str | None, Path | None],
+    out: Path,
+    *,
+    discordance: float | None,
+    sd: float | None,
+    clustering: tuple[str | None, Path | None],
+    icc: float | None,
+    sequential: bool,
+    estimand: Estimand,
+    json_: bool,
+) -> None:
+    """Plan for the baseline in `source` (folder, name, second run), and say what it can show."""
     from harness import sides
     from harness.gate import plan as planning
-    from harness.settings import load_policy
+    from harness.gate.clusters import assign
+    from harness.gate.evidence import gather
+    from harness.gate.notes import notes
     from harness.store import write_json
-    from rlrf.result import table
 
+    baseline, name, second = source
     again = None
     if second:
         before, again = sides.load_both(baseline, second, name)
     else:
         before = sides.load(baseline, name)
+    rules, columns = _with_clusters(rules, *clustering)
+    assigned = assign(rules, before, again or before, columns)
     made = planning.make(
-        load_policy(policy),
+        rules,
         before,
         sequential=sequential,
+        estimand=estimand,
         second=again,
         discordance=discordance,
+        sd=sd,
+        icc=icc,
+        clusters=assigned,
     )
     write_json(out, made)
     if json_:
         print_json(made.model_dump(mode="json") | {"identity": made.identity})
-        return
+    else:
+        _show_plan(made)
+    for note in notes(rules, gather(rules, before, again or before, assigned), before, again):
+        say(f"Note: {note}.")
+    about = f" about the {made.about}" if sequential else ""
+    say(f"{out} is plan {made.identity[:12]}, {made.mode}{about}.")
+
+
+def _show_plan(made: Plan) -> None:
+    from rlrf.result import table
+
+    sequential, clustered = made.mode == "sequential", bool(made.clusters)
     heads = ["rule", "tier", "margin", "test", "n", "spread", "from", "power", "detectable"]
-    rows = [
-        [
+    heads += ["about", "items if unchanged"] if sequential else []
+    heads += ["clusters", "icc", "design effect"] if clustered else []
+    rows = []
+    for rule in made.rules:
+        row = [
             f"{rule.task} {rule.metric}",
             rule.tier,
             f"{rule.margin:g}",
@@ -88,12 +207,43 @@ def plan(
             rule.spread_from,
             f"{rule.power:.2f}",
             f"{rule.minimum_detectable:.3g}",
-            *([f"{rule.expected_items:,}"] if rule.expected_items is not None else []),
         ]
-        for rule in made.rules
-    ]
-    show(table([[*heads, *(["items if unchanged"] if sequential else [])], *rows]))
-    say(f"{out} is plan {made.identity[:12]}, {made.mode}.")
+        if sequential:
+            row += [made.about, f"{rule.expected_items or 0:,}"]
+        if clustered and rule.clusters is not None:
+            row += [f"{rule.clusters}", f"{rule.icc:.2g} ({rule.icc_from})"]
+            row += [f"{rule.design_effect:.3g}"]
+        elif clustered:
+            row += ["-"] * 3
+        rows.append(row)
+    show(table([heads, *rows]))
+    if sequential and made.about == "items":
+        say(
+            "The verdict will be about the planned items alone: a candidate that passes may well "
+            "be worse by the margin on other questions of the kind."
+        )
+
+
+def _with_clusters(
+    rules: Policy, key: str | None, file: Path | None
+) -> tuple[Policy, Columns | None]:
+    """Name clusters as --cluster and --clusters ask for; rules that name their own keep it."""
+    from harness.columns import read_columns
+    from harness.schema import Policy
+    from harness.store import parse
+
+    columns = read_columns(file) if file else None
+    named = {rules.cluster_of(rule) for rule in rules.rules}
+    if columns is not None and key is None and not named & set(columns.keys):
+        if len(columns.keys) > 1:
+            raise UserError(
+                f"{columns.source} has the columns {', '.join(columns.keys)}: say with --cluster "
+                "which of them names clusters."
+            )
+        (key,) = columns.keys
+    if key is not None:
+        rules = parse(Policy, rules.model_dump(mode="json") | {"cluster": key}, "--cluster")
+    return rules, columns
 
 
 @click.command()
@@ -103,6 +253,8 @@ def plan(
 @click.option("--plan", "plans", type=FILE, multiple=True, help="What `rlrf plan` wrote.")
 @click.option("--name", help="The model's name, where BASELINE is a leaderboard.")
 @click.option("--drift", type=FILE, help="What `rlrf judge drift --json` printed.")
+@click.option("--cluster", help="Tag or field that items share, such as passage.")
+@click.option("--clusters", type=FILE, help="CSV or JSONL: the cluster of each item.")
 @click.option("--model", help="Evaluate this candidate now: folder or hub id.")
 @click.option("--engine", type=click.Choice(["hf"]), default="hf", show_default=True)
 @click.option("--adapter", type=FOLDER, help="LoRA adapter on the model.")
@@ -124,6 +276,8 @@ def gate(
     plans: tuple[Path, ...],
     name: str | None,
     drift: Path | None,
+    cluster: str | None,
+    clusters: Path | None,
     model: str | None,
     engine: str,
     adapter: Path | None,
@@ -148,15 +302,21 @@ def gate(
     With --model the candidate is evaluated now, on the items of BASELINE; by a sequential plan
     only until the verdict is clear.
 
+    Items of one passage, entity or template go together: --cluster names the tag, the field or the
+    field of lm-eval's documents (doc.FIELD) that they share, --clusters a file with a column
+    'item' or 'index' and one that names clusters.
+
     \b
     rlrf gate evaluations/m0 evaluations/m1
     rlrf gate evaluations/m0 evaluations/m1 --policy gsm8k --junit gate.xml
     rlrf gate --plan plan.json evaluations/m0 --model runs/first/iter_1/train/model
     rlrf gate leaderboards/mine --name M1 evaluations/m2
+    rlrf gate results/old results/new --cluster doc.passage
     """
     from harness import sides
     from harness.gate import gate as decide
     from harness.gate import plan as planning
+    from harness.gate.clusters import assign
 
     if (candidate is None) == (model is None):
         raise UserError("Name either the folder CANDIDATE, or a model to evaluate with --model.")
@@ -164,12 +324,16 @@ def gate(
         raise UserError("A plan has its policy in it: give either --plan or --policy.")
     if len(plans) > 1:
         raise UserError("A gate follows one plan, which was written before: name one.")
+    if plans and (cluster or clusters):
+        raise UserError("A plan says what clusters its items are in: leave them out, or plan anew.")
     planned = _read_plan(plans[0]) if plans else None
     doubts = _doubts(drift) if drift else {}
     if candidate is not None:
         before, after = sides.load_both(baseline, candidate, name)
         rules = planned.policy if planned else _policy(policy, before)
-        decision = decide(before, after, rules, plan=planned, doubts=doubts)
+        rules, columns = _with_clusters(rules, cluster, clusters)
+        assigned = None if planned else assign(rules, before, after, columns)
+        decision = decide(before, after, rules, plan=planned, doubts=doubts, clusters=assigned)
     else:
         from harness import watch
         from harness.engines.hf import HFEngine
@@ -177,6 +341,8 @@ def gate(
 
         before = sides.load(baseline, name)
         rules = planned.policy if planned else _policy(policy, before)
+        rules, columns = _with_clusters(rules, cluster, clusters)
+        assigned = None if planned else assign(rules, before, before, columns)
         sides.require_ours(before, baseline)
         if planned:
             planning.orders(planned, before)
@@ -192,7 +358,9 @@ def gate(
                 )
             else:
                 found = watch.evaluate_like(asked, before, tasks, data=data, judge=judge, out=out)
-                decision = decide(before, found, rules, plan=planned, doubts=doubts)
+                decision = decide(
+                    before, found, rules, plan=planned, doubts=doubts, clusters=assigned
+                )
     _tell(decision, markdown_file, junit_file, github=github, json_=json_)
     return EXIT[decision.verdict]
 

@@ -1,0 +1,75 @@
+"""Show items against margin and power, of `harness.gate.sizing`: a table and a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.gate.sizing import POWERS, SizeTable
+from harness.render.style import BLUE, GREY, RED, TEXT, styled, svg
+from harness.text import markdown, picture
+
+
+def tables(found: Sequence[SizeTable]) -> str:
+    """Render the tables as Markdown: a row for each margin, a column for each power."""
+    return "\n\n".join(_table(one) for one in found)
+
+
+def _table(found: SizeTable) -> str:
+    lines = [
+        f"{describe(found)}: items for an unchanged candidate to pass, by {found.test}, alpha "
+        f"{found.alpha:g} ({found.method}).",
+        "",
+        "| margin | " + " | ".join(f"power {power:g}" for power in POWERS) + " | rules |",
+        "|---:|" + "---:|" * len(POWERS) + "---|",
+    ]
+    for size in found.margins:
+        counts = [size.items[f"{power:g}"] for power in POWERS]
+        cells = [f"{n:,}" if n is not None else "not reached" for n in counts]
+        rules = ", ".join(markdown(rule) for rule in size.rules) or "-"
+        lines.append(f"| {size.margin:.4g} | {' | '.join(cells)} | {rules} |")
+    if found.reach is not None:
+        lines += [
+            "",
+            f"However many items they have, {found.clusters} clusters tell a margin of "
+            f"{found.reach:.3g} or more with power .8: a smaller margin takes more clusters.",
+        ]
+    return "\n".join(lines)
+
+
+def describe(found: SizeTable) -> str:
+    """Say in words which items a table is about."""
+    if found.kind == "yes/no":
+        words = f"Yes/no answers of which {found.spread**2:.3g} flip"
+    else:
+        words = f"Gains with a standard deviation of {found.spread:.3g}"
+    if found.clusters is not None:
+        words += f", in {found.clusters} clusters of correlation {found.icc:g}"
+    return words
+
+
+def draw(found: Sequence[SizeTable]) -> bytes:
+    """Draw power against the number of items, a line for each margin, as SVG."""
+    from matplotlib.figure import Figure
+
+    with styled():
+        figure = Figure(figsize=(6.4, 3.4 * len(found)))
+        for place, one in enumerate(found, 1):
+            axis = figure.add_subplot(len(found), 1, place)
+            for size, color in zip(one.margins, _colors(len(one.margins)), strict=True):
+                label = f"margin {size.margin:.3g}"
+                width = 2.0 if size.rules else 1.0
+                axis.plot(one.sizes, size.power, color=color, lw=width, label=label)
+            axis.axhline(0.8, color=GREY, lw=0.8, ls="--")
+            axis.set_xscale("log")
+            axis.set_ylim(0, 1.02)
+            axis.set_xlabel("items")
+            axis.set_ylabel("chance that an unchanged model passes")
+            axis.set_title(picture(describe(one)))
+            axis.grid()
+            axis.legend(fontsize=8, loc="best")
+        return svg(figure)
+
+
+def _colors(count: int) -> list[str]:
+    palette = [BLUE, RED, GREY, TEXT]
+    return [palette[i % len(palette)] for i in range(count)]
