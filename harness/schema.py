@@ -315,11 +315,17 @@ class Rule(Record):
     )
 
 
+MAX_THRESHOLD = 10.0  # standard errors: no gain exceeds more by chance
+
+
 class PromotionRule(Record):
     """What a candidate must gain over the incumbent to be promoted."""
 
     threshold: float = Field(
-        default=1.0, ge=0, le=10, description="gain that it has to exceed, in standard errors"
+        default=1.0,
+        ge=0,
+        le=MAX_THRESHOLD,
+        description="gain that it has to exceed, in standard errors",
     )
 
 

@@ -74,6 +74,18 @@ def load_policy(path: Path) -> Policy:
     return load(POLICIES / f"{path.name}.yaml", Policy)
 
 
+def cluster_by(policy: Policy, key: str) -> Policy:
+    """Return the policy with items clustered by `key`, but for rules that name another cluster.
+
+    Raises:
+        UserError: the key is not a name.
+    """
+    try:
+        return Policy.model_validate(policy.model_dump(mode="json") | {"cluster": key})
+    except ValidationError as error:
+        raise UserError(f"The policy cannot cluster by that: {explain(error, Policy)}") from error
+
+
 def default_policy(metrics: Mapping[str, Iterable[Metric]]) -> Policy:
     """The gate where none is written: no task's primary metric may lose 5 % of its range.
 

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from harness import settings
-from harness.schema import Policy, Record, digest
+from harness.schema import Policy, PromotionRule, Record, digest
 
 Method = Literal["rlrf", "rejection_sampling", "reward_only", "rrhf", "rlmec"]
 Loss = Literal["sigmoid", "hinge", "ipo", "sigmoid_norm", "apo_zero", "apo_down", "sft"]
@@ -273,6 +273,11 @@ class Gate(Record):
     enforce: bool = Field(
         default=True, description="false: every candidate is promoted, whatever the verdict"
     )
+    promotion: PromotionRule | None = Field(
+        default=None,
+        exclude_if=lambda promotion: promotion is None,
+        description="gain that a promotion takes; None: as the policy says, else 1 standard error",
+    )
     overlap: int = Field(
         default=50,
         ge=8,
@@ -394,6 +399,8 @@ class Config(Record):
         absent = sorted({rule.task for rule in rules} - names)
         if absent:
             raise ValueError(f"gate.policy has rules for {', '.join(absent)}, not in tasks")
+        if self.gate.promotion and self.gate.policy and self.gate.policy.promotion:
+            raise ValueError("gate.promotion and gate.policy.promotion both are given: keep one")
         return self
 
     @model_validator(mode="after")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from harness import evaluation, models
 from harness.errors import UserError
+from harness.gate.clusters import require_clusters
 from harness.judge.config import load_judging
 from harness.leaderboard import Board
 from harness.schema import Item, Policy, digest
@@ -135,9 +136,7 @@ def open_lab(config: Config, out: Path, fresh: bool) -> Iterator[Lab]:
         UserError: the configuration, a model or the folder cannot be used.
     """
     with open_tools(config) as tools:
-        metrics = {name: task.metrics for name, task in tools.tasks.items()}
-        policy = config.gate.policy or default_policy(metrics)
-        check_rules(policy, tools.tasks)
+        policy = choose_policy(config, tools.tasks)
         check_reporters(config.train)
         check_launch(config.train, config.engine)
         anchor = Checkpoint("M0", models.find(config.model, config.revision))
@@ -224,6 +223,26 @@ def critics(
         elif task.feedback == "score":
             found[task.name] = by_score(plugins[task.name])
     return found
+
+
+def choose_policy(config: Config, plugins: Mapping[str, Task]) -> Policy:
+    """Return the policy of the run's gate: its own or the default, with its promotion threshold.
+
+    Raises:
+        UserError: a rule names a metric that is not measured, or a cluster that items do not have.
+    """
+    policy = config.gate.policy
+    if policy is None:
+        policy = default_policy({name: task.metrics for name, task in plugins.items()})
+    if config.gate.promotion is not None:
+        policy = policy.model_copy(update={"promotion": config.gate.promotion})
+    check_rules(policy, plugins)
+    clustered = {rule.task for rule in policy.rules if policy.cluster_of(rule)}
+    data = {task.name: Path(task.data) if task.data else None for task in config.tasks}
+    require_clusters(
+        policy, {name: plugins[name].items("gate", data[name]) for name in sorted(clustered)}
+    )
+    return policy
 
 
 def check_rules(policy: Policy, plugins: Mapping[str, Task]) -> None:

@@ -16,14 +16,30 @@ import numpy as np
 from pydantic import Field
 
 from harness.errors import UserError
+from harness.gate.at_margin import KINDS, AtMargin, Candidates, candidates, divide, verdicts
+from harness.gate.clusters import Assigned, assign
 from harness.gate.decision import decide
 from harness.gate.evidence import Scored
-from harness.schema import Evaluation, Policy, Record, Score, Verdict, digest
+from harness.schema import Decision, Evaluation, Policy, Record, Rule, Score, Tier, Verdict, digest
+from harness.stats.paired import Numbers
 
 Run = Mapping[str, Scored]
 """Task -> an evaluation of the model."""
 
 By = Literal["answers", "runs"]
+
+
+class RuleRates(Record):
+    """How a single rule did: on the model itself, and on candidates exactly at the margin."""
+
+    task: str
+    metric: str
+    tier: Tier
+    margin: float
+    gates: int
+    failed: int = Field(description="false alarms of this rule")
+    inconclusive: int
+    at_margin: list[AtMargin] = Field(description="alpha of these may pass")
 
 
 class Certificate(Record):
@@ -44,6 +60,7 @@ class Certificate(Record):
     seed: int
     policy_digest: str
     evaluations: list[str] = Field(description="identities, in the order given")
+    rules: list[RuleRates] = Field(default=[], description="the same gates, rule by rule")
 
 
 @dataclass(frozen=True)
@@ -79,6 +96,10 @@ def certify(
 
     The bounds are Clopper and Pearson's (Biometrika 26, 1934).
 
+    Where the policy names clusters, answers are dealt cluster by cluster, so that what a run did
+    to all items of a cluster stays together. Each rule is also tried on as many candidates that
+    are exactly its margin worse, resampled from the same answers (`harness.gate.at_margin`).
+
     Raises:
         UserError: the runs are of several models or do not match, hold one answer an item, or
             never differ; or what `decide` raises.
@@ -90,6 +111,11 @@ def certify(
         decide(policy, runs[0], run)  # says what is missing, and what does not match
     require_one_model(runs, tasks)
     rng = np.random.default_rng(seed)
+    clusters = assign(policy, runs[0], runs[-1])
+    pools = {
+        task: _Pool(policy, task, [run[task] for run in runs], clusters.get(task, {}))
+        for task in tasks
+    }
     if by == "runs":
         if len(runs) < 2:
             raise UserError(
@@ -99,20 +125,92 @@ def certify(
         pairs = list(permutations(range(len(runs)), 2))
         if len(pairs) > gates:
             pairs = [pairs[i] for i in sorted(rng.choice(len(pairs), gates, replace=False))]
-        gate = (decide(policy, *(runs[i] for i in pair)).verdict for pair in pairs)
+        gate = (decide(policy, *(runs[i] for i in pair), clusters=clusters) for pair in pairs)
         independent = len(runs) // 2
     else:
-        pools = {task: _Pool(policy, task, [run[task] for run in runs]) for task in tasks}
-        gate = (_shuffled(policy, pools, rng) for _ in range(gates))
+        for pool in pools.values():
+            pool.require_noise()
+        gate = (_shuffled(policy, pools, clusters, rng) for _ in range(gates))
         independent = gates
-    verdicts = []
-    for verdict in gate:
-        verdicts.append(verdict)
+    decisions = []
+    for decision in gate:
+        decisions.append(decision)
         if on_done:
             on_done(1)
+    rules = []
+    for number, rule in enumerate(policy.rules):
+        checks = [decision.checks[number].verdict for decision in decisions]
+        at_margin = _at_margin(
+            policy, rule, pools[rule.task], clusters, gates=gates, seed=(seed, number)
+        )
+        rules.append(
+            RuleRates(
+                task=rule.task,
+                metric=rule.metric,
+                tier=rule.tier,
+                margin=rule.margin,
+                gates=len(checks),
+                failed=checks.count("fail"),
+                inconclusive=checks.count("inconclusive"),
+                at_margin=at_margin,
+            )
+        )
+        if on_done:
+            on_done(gates)
     return _certificate(
-        policy, runs, verdicts, by=by, independent=independent, seed=seed, confidence=confidence
+        policy,
+        runs,
+        [decision.verdict for decision in decisions],
+        rules,
+        by=by,
+        independent=independent,
+        seed=seed,
+        confidence=confidence,
     )
+
+
+def _at_margin(
+    policy: Policy,
+    rule: Rule,
+    pool: _Pool,
+    clusters: Assigned,
+    *,
+    gates: int,
+    seed: tuple[int, int],
+) -> list[AtMargin]:
+    metric = pool.evaluation.definitions[rule.metric]
+    values = pool.values(rule.metric)
+    known = (~np.isnan(values)).sum(axis=1) >= 2 * pool.per_side
+    units, clustered = np.arange(len(values)), False
+    if key := policy.cluster_of(rule):
+        numbers = clusters[rule.task][key]
+        units = np.array([numbers[item] for item in pool.items], dtype=np.int64)
+        clustered = len(np.unique(units)) < len(units)
+    rates = []
+    for place, kind in enumerate(KINDS):
+        drawn: Candidates | str = "no item was answered often enough"
+        if known.any():
+            rng = np.random.default_rng([*seed, place])
+            divided = divide(values[known], units[known], pool.per_side, rng)
+            drawn = candidates(divided, kind, rule, metric, clustered=clustered)
+        if isinstance(drawn, str):
+            rates.append(AtMargin(kind=kind, gates=0, passed=0, failed=0, unmeasured=drawn))
+            continue
+        found = verdicts(
+            drawn, rule, metric, alpha=policy.alpha, gates=gates, seed=[*seed, place, 1]
+        )
+        passed = found.count("pass")
+        rates.append(
+            AtMargin(
+                kind=kind,
+                gates=gates,
+                passed=passed,
+                failed=found.count("fail"),
+                low=1 - upper_bound(1 - passed / gates, gates, 0.975),
+                high=upper_bound(passed / gates, gates, 0.975),
+            )
+        )
+    return rates
 
 
 def require_one_model(runs: Sequence[Run], tasks: Sequence[str]) -> None:
@@ -134,10 +232,17 @@ def require_one_model(runs: Sequence[Run], tasks: Sequence[str]) -> None:
 
 
 class _Pool:
-    """All answers to each item of a task, over all runs."""
+    """All answers to each item of a task, over all runs; items of a cluster are dealt alike."""
 
-    def __init__(self, policy: Policy, task: str, runs: Sequence[Scored]) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        task: str,
+        runs: Sequence[Scored],
+        clusters: Mapping[str, Mapping[str, int]],
+    ) -> None:
         self.evaluation = runs[0].evaluation
+        self.metrics = [rule.metric for rule in policy.rules if rule.task == task]
         answers: dict[tuple[str, int], list[Score]] = defaultdict(list)
         for number, run in enumerate(runs):
             for score in run.scores:
@@ -145,26 +250,45 @@ class _Pool:
                 repeat = score.repeat * len(runs) + number
                 answers[score.item, score.index].append(score.model_copy(update={"repeat": repeat}))
         self.answers = [answers[key] for key in sorted(answers)]
-        most = max((len(given) for given in self.answers), default=0)
-        self.per_side = most // max(len(runs), 2)
-        if most < 2:
+        self.items = [item for item, _ in sorted(answers)]
+        # Of several kinds of clusters in a task, the largest.
+        numbers = min(clusters.values(), key=lambda of: len(set(of.values())), default=None)
+        units = [numbers[item] for item in self.items] if numbers else range(len(self.items))
+        self.units = np.array(units, dtype=np.int64)
+        self.most = max((len(given) for given in self.answers), default=0)
+        self.per_side = self.most // max(len(runs), 2)
+
+    def require_noise(self) -> None:
+        """Refuse answers that cannot show how much answers vary.
+
+        Raises:
+            UserError: there is one answer per item, or all are worth the same.
+        """
+        task = self.evaluation.task
+        if self.most < 2:
             raise UserError(
                 f"The evaluation of {task} holds one answer an item, which cannot show how much "
                 "answers vary. Give several runs of the model, sampled with different seeds, or "
                 "one with two or more answers an item."
             )
-        metrics = [rule.metric for rule in policy.rules if rule.task == task]
-        if not any(_differ(given, metrics) for given in self.answers):
+        if not any(_differ(given, self.metrics) for given in self.answers):
             raise UserError(
                 f"The answers to each item of {task} are all worth the same: they show no noise "
                 "that the gate could mistake. Give runs that sample their answers, at a "
                 "temperature above 0 and with different seeds."
             )
 
+    def values(self, metric: str) -> Numbers:
+        """Return the values of a metric, shape (items, answers), NaN where there is none."""
+        found = np.full((len(self.answers), self.most), np.nan)
+        for row, given in zip(found, self.answers, strict=True):
+            row[: len(given)] = [score.values.get(metric, np.nan) for score in given]
+        return found
+
     def draw(self, rng: np.random.Generator) -> tuple[_Side, _Side]:
         sides: tuple[list[Score], list[Score]] = ([], [])
-        most = max(len(given) for given in self.answers)
-        keys = rng.random((len(self.answers), most))
+        most = self.most
+        keys = rng.random((int(self.units.max()) + 1, most))[self.units]
         keys[np.arange(most) >= np.array([[len(given)] for given in self.answers])] = 2  # the gaps
         for given, order in zip(self.answers, np.argsort(keys, axis=1).tolist(), strict=True):
             take = min(self.per_side, len(given) // 2)
@@ -177,24 +301,27 @@ def _differ(given: Sequence[Score], metrics: Sequence[str]) -> bool:
     return any(len({score.values.get(metric) for score in given}) > 1 for metric in metrics)
 
 
-def _shuffled(policy: Policy, pools: Mapping[str, _Pool], rng: np.random.Generator) -> Verdict:
+def _shuffled(
+    policy: Policy, pools: Mapping[str, _Pool], clusters: Assigned, rng: np.random.Generator
+) -> Decision:
     drawn = {task: pool.draw(rng) for task, pool in pools.items()}
     before, after = ({task: sides[k] for task, sides in drawn.items()} for k in (0, 1))
-    return decide(policy, before, after).verdict
+    return decide(policy, before, after, clusters=clusters)
 
 
 def _certificate(
     policy: Policy,
     runs: Sequence[Run],
-    verdicts: Sequence[Verdict],
+    found: Sequence[Verdict],
+    rules: list[RuleRates],
     *,
     by: By,
     independent: int,
     seed: int,
     confidence: float,
 ) -> Certificate:
-    gates, limit = len(verdicts), 2 * policy.alpha
-    failed, inconclusive = verdicts.count("fail"), verdicts.count("inconclusive")
+    gates, limit = len(found), 2 * policy.alpha
+    failed, inconclusive = found.count("fail"), found.count("inconclusive")
     bound = upper_bound(failed / gates, independent, confidence)
     certified = bound <= limit
     reason = (
@@ -220,6 +347,7 @@ def _certificate(
         seed=seed,
         policy_digest=digest(policy),
         evaluations=[run[task].evaluation.identity for run in runs for task in sorted(run)],
+        rules=rules,
     )
 
 

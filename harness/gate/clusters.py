@@ -19,6 +19,7 @@ from harness.schema import Evaluation, Item, Policy, Score
 from harness.text import one_line
 
 DOCUMENT = "doc."
+EMPTY = "it is empty or absent"
 MAX_NAME_CHARS = 200  # of a key or a value in a message
 
 Assigned = Mapping[str, Mapping[str, Mapping[str, int]]]
@@ -107,6 +108,20 @@ def assign(
     return {task: keys for task, keys in assigned.items() if keys}
 
 
+def require_clusters(policy: Policy, items: Mapping[str, Sequence[Item]]) -> None:
+    """Refuse items without a cluster in a task that the policy clusters, before they are used.
+
+    Raises:
+        UserError: as `assign`.
+    """
+    for rule in policy.rules:
+        if key := policy.cluster_of(rule):
+            known = {item.index: item for item in items[rule.task]}
+            values = _values(rule.task, key, known)
+            missing = sorted(known.keys() - values.keys())
+            _require_all(rule.task, key, len(values), missing, EMPTY)
+
+
 def _from_columns(task: str, key: str, sides: Sequence[Side], columns: Columns) -> dict[str, str]:
     values = columns.of(task, key)
     names, missing = {}, []
@@ -147,7 +162,7 @@ def _from_items(task: str, key: str, sides: Sequence[Side]) -> dict[str, str]:
             origin.setdefault(item, side)
     asked = {score.item: score.index for side in sides for score in side.scores}
     missing = sorted(index for item, index in asked.items() if item not in names)
-    _require_all(task, key, len(names), missing, "it is empty or absent")
+    _require_all(task, key, len(names), missing, EMPTY)
     return names
 
 

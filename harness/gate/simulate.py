@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import NormalDist
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +22,10 @@ from pydantic import Field, model_validator
 
 from harness.errors import UserError
 from harness.gate.evidence import Scored, gather
-from harness.schema import MetricResult, Policy, Record, Rule
+from harness.schema import MAX_THRESHOLD, MetricResult, Policy, Record, Rule
 from harness.stats.noninferiority import mcnemar, tango_statistic
+
+THRESHOLDS = (0.0, 1.0, 1.645, 2.0, 3.0)  # standard errors of gain that a promotion takes
 
 Counts = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
@@ -62,6 +65,17 @@ class PolicyOutcome(Record):
     true_gain: MetricResult
     seen_gain: MetricResult = Field(description="sum of the gains seen when promoting")
     regressed: MetricResult = Field(description="share of loops that end below -margin")
+
+
+class ThresholdOutcome(Record):
+    """What asking for another gain than one standard error comes to, over `loops`."""
+
+    threshold: float = Field(description="gain that a promotion takes, in standard errors")
+    items: Literal["same", "fresh"] = Field(description="of the gate, from iteration to iteration")
+    outcome: PolicyOutcome
+    noise: MetricResult = Field(
+        description="share of candidates promoted in loops where no candidate truly differs"
+    )
 
 
 @dataclass(frozen=True)
@@ -117,15 +131,16 @@ def _passes_both(seen: Seen, settings: Settings) -> Flags:
     return _passes_incumbent(seen, settings) & _passes_incumbent(anchor, settings)
 
 
-def _climbs(seen: Seen, _: Settings) -> Flags:
+def _climbs(seen: Seen, _: Settings, threshold: float = 1.0) -> Flags:
     spread = (seen.gained + seen.lost - seen.n * seen.gain**2) / (seen.n - 1)
     stderr = np.sqrt(np.maximum(spread, 0) / seen.n)
     # One flipped answer is one standard error; where all gained, `promote` asks for a gain.
-    return np.where(stderr > 0, seen.gain > stderr * (1 + 1e-9), seen.gain > 0)
+    least = stderr * (threshold + 1e-9)
+    return np.where(stderr > 0, seen.gain > least, seen.gain > 0)
 
 
-def _gate(seen: Seen, settings: Settings) -> Flags:
-    return _passes_both(seen, settings) & _climbs(seen, settings)
+def _gate(seen: Seen, settings: Settings, threshold: float = 1.0) -> Flags:
+    return _passes_both(seen, settings) & _climbs(seen, settings, threshold)
 
 
 CONTENDERS = (
@@ -159,6 +174,51 @@ def simulate(
         _outcome(one, settings, effects, np.random.default_rng([settings.seed, k]))
         for k, one in enumerate(contenders)
     ]
+
+
+def compare_thresholds(
+    settings: Settings, thresholds: Sequence[float] = THRESHOLDS
+) -> list[ThresholdOutcome]:
+    """Run the gate with each promotion threshold, on the same and on fresh items.
+
+    All meet candidates with the same true gains, and then candidates that are only noise.
+
+    Raises:
+        UserError: a threshold that no policy may have.
+    """
+    if bad := [one for one in thresholds if not 0 <= one <= MAX_THRESHOLD]:
+        raise UserError(
+            f"A promotion threshold lies between 0 and {MAX_THRESHOLD:g} standard errors, and this "
+            f"is {bad[0]:g}."
+        )
+    quiet = settings.model_copy(update={"effect_mean": 0.0, "effect_sd": 0.0})
+    found = []
+    items: tuple[Literal["same", "fresh"], ...] = ("same", "fresh")
+    for threshold in thresholds:
+        for which in items:
+            contender = Contender(
+                f"gate, {which} items, threshold {threshold:g}",
+                partial(_gate, threshold=threshold),
+                fresh=which == "fresh",
+            )
+            outcome, noise = (_run(contender, one) for one in (settings, quiet))
+            share = noise.promotions.model_copy(
+                update={
+                    name: (getattr(noise.promotions, name) or 0.0) / settings.iterations
+                    for name in ("mean", "stderr", "low", "high")
+                }
+            )
+            found.append(
+                ThresholdOutcome(threshold=threshold, items=which, outcome=outcome, noise=share)
+            )
+    return found
+
+
+def _run(contender: Contender, settings: Settings) -> PolicyOutcome:
+    rng = np.random.default_rng(settings.seed)
+    shape = (settings.iterations, settings.loops)
+    effects = rng.normal(settings.effect_mean, settings.effect_sd, shape)
+    return _outcome(contender, settings, effects, np.random.default_rng([settings.seed, 0]))
 
 
 def _outcome(

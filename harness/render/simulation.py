@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.gate.simulate import PolicyOutcome, Settings
+from harness.gate.at_margin import KINDS
+from harness.gate.certify import Certificate
+from harness.gate.simulate import PolicyOutcome, Settings, ThresholdOutcome
 from harness.render.style import BLUE, GREY, RED, styled, svg
 from harness.schema import MetricResult
+from harness.text import markdown as escape
 
 
 def table(settings: Settings, outcomes: Sequence[PolicyOutcome]) -> str:
@@ -27,6 +30,57 @@ def table(settings: Settings, outcomes: Sequence[PolicyOutcome]) -> str:
             f"{true} | {seen} | {one.regressed.mean:.2%} |"
         )
     return "\n".join(lines)
+
+
+def thresholds(settings: Settings, outcomes: Sequence[ThresholdOutcome]) -> str:
+    """Render what each promotion threshold costs as a Markdown table."""
+    lines = [
+        "What the gate promotes by promotion threshold (standard errors of gain over the "
+        f"incumbent; 1 unless a policy says otherwise), {settings.iterations} candidates per loop.",
+        "",
+        "| threshold | items | promotions | of these harmful | true gain | seen gain | "
+        "candidates promoted that are only noise |",
+        "|---:|---|---:|---:|---:|---:|---:|",
+    ]
+    for one in outcomes:
+        result = one.outcome
+        true, seen = (_pm(gain, 100, "+.2f") for gain in (result.true_gain, result.seen_gain))
+        lines.append(
+            f"| {one.threshold:g} | {one.items} | {_pm(result.promotions, 1, '.2f')} | "
+            f"{_pm(result.harmful, 1, '.3f')} | {true} | {seen} | {_pm(one.noise, 100, '.1f')} % |"
+        )
+    return "\n".join(lines)
+
+
+def rates(certificate: Certificate) -> str:
+    """Render how each rule of a certified gate did: on the model itself, and at the margin."""
+    heads = [f"passes at the margin, {kind}" for kind in KINDS]
+    lines = [
+        f"| rule | tier | margin | false alarms | inconclusive | {' | '.join(heads)} |",
+        "|---|---|---:|---:|---:|" + "---:|" * len(heads),
+    ]
+    notes = []
+    for rule in certificate.rules:
+        cells = []
+        for one in rule.at_margin:
+            if one.low is None or one.high is None:
+                cells.append("-")
+                notes.append(f"{rule.task} {rule.metric}, {one.kind}: {one.unmeasured}.")
+                continue
+            cells.append(f"{one.passed / one.gates:.1%} [{one.low:.1%}, {one.high:.1%}]")
+            if one.low > certificate.alpha:
+                notes.append(
+                    f"{rule.task} {rule.metric}, {one.kind}: more candidates pass at the margin "
+                    f"than the level of {certificate.alpha:g} says. Ask more items, or read a "
+                    "pass of this rule with care."
+                )
+        lines.append(
+            f"| {escape(rule.task)} {escape(rule.metric)} | {rule.tier} | {rule.margin:g} | "
+            f"{rule.failed / rule.gates:.1%} | {rule.inconclusive / rule.gates:.1%} | "
+            f"{' | '.join(cells)} |"
+        )
+    about = f"Of candidates exactly at the margin {certificate.alpha:.1%} may pass."
+    return "\n".join(["", *lines, "", about, *map(escape, notes)])
 
 
 def _pm(found: MetricResult, scale: float, how: str) -> str:

@@ -229,8 +229,7 @@ def _with_clusters(
 ) -> tuple[Policy, Columns | None]:
     """Name clusters as --cluster and --clusters ask for; rules that name their own keep it."""
     from harness.columns import read_columns
-    from harness.schema import Policy
-    from harness.store import parse
+    from harness.settings import cluster_by
 
     columns = read_columns(file) if file else None
     named = {rules.cluster_of(rule) for rule in rules.rules}
@@ -242,7 +241,7 @@ def _with_clusters(
             )
         (key,) = columns.keys
     if key is not None:
-        rules = parse(Policy, rules.model_dump(mode="json") | {"cluster": key}, "--cluster")
+        rules = cluster_by(rules, key)
     return rules, columns
 
 

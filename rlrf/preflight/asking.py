@@ -9,12 +9,11 @@ from pathlib import Path
 from harness.errors import UserError
 from harness.judge.config import Judging
 from harness.schema import Call, Item
-from harness.settings import default_policy
 from harness.stats.power import chance, items_needed
 from rlrf.checkpoint import Engines
 from rlrf.config import Config
 from rlrf.explore import pick
-from rlrf.lab import check_rules, open_feedback_model
+from rlrf.lab import choose_policy, open_feedback_model
 from rlrf.preflight.looked import Looked, Said
 from rlrf.preflight.start import Model
 from rlrf.reward_model.source import open_rewarder
@@ -125,8 +124,7 @@ def _reflects(config: Config) -> bool:
 
 
 def _gate(config: Config, plugins: Mapping[str, Task]) -> Said:
-    policy = config.gate.policy or default_policy({n: t.metrics for n, t in plugins.items()})
-    check_rules(policy, plugins)
+    policy = choose_policy(config, plugins)
     advice = []
     for rule in policy.rules:
         metric = next(m for m in plugins[rule.task].metrics if m.name == rule.metric)
