@@ -37,7 +37,7 @@ Kind = Literal["losses as seen", "rare collapse"]
 KINDS: tuple[Kind, ...] = ("losses as seen", "rare collapse")
 
 SPLITS = 16  # ways in which a unit's answers are divided between the two sides
-LEAST_UNITS = 10  # that the weights have to be spread over, or they show a few items only
+LEAST_UNITS = 5  # that lose, by weight: fewer show only what happened to these
 
 
 class AtMargin(Record):
@@ -167,8 +167,8 @@ def _tilt(lost: Numbers) -> Numbers | str:
         middle = (low + high) / 2
         low, high = (low, middle) if float((weights(middle) * x).sum()) > 0 else (middle, high)
     found = weights(low)
-    spread = 1 / float(np.square(found.sum(axis=1)).sum())
-    if spread < min(LEAST_UNITS, len(found) / 2):
+    losing = np.where(lost < 0, found, 0.0).sum(axis=1)
+    if float(losing.sum()) ** 2 < LEAST_UNITS * float(np.square(losing).sum()):
         return "too few items were answered differently to show such a loss"
     return found
 
