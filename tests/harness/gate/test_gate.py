@@ -407,6 +407,37 @@ def test_one_flip_is_no_gain() -> None:
     assert not promote(*[gains(200, 201)] * 2).promoted
 
 
+@pytest.mark.parametrize(("threshold", "promoted"), [(0.0, True), (2.0, True), (6.0, False)])
+def test_a_policy_sets_the_promotion_threshold(threshold: float, promoted: bool) -> None:
+    rules = policy(("accuracy", "critical", 0.02), promotion={"threshold": threshold})
+    before, after = (
+        make(right((n, 1), (400 - n, 0)), model=name) for n, name in ((200, "a"), (220, "b"))
+    )
+    found = promote(*[judge(rules, before, after)] * 2)
+    assert found.ladder_z == pytest.approx(4.58, abs=0.01)
+    assert found.promoted is promoted
+    assert f"a gain of more than {threshold:g} standard errors; it is 4.58" in found.reasons[-1]
+
+
+def test_a_threshold_of_zero_still_asks_for_a_gain() -> None:
+    rules = policy(("accuracy", "critical", 0.02), promotion={"threshold": 0})
+    same = make(right((200, 1), (200, 0)))
+    assert not promote(*[judge(rules, same, same)] * 2).promoted
+
+
+def test_without_a_threshold_the_policy_and_its_promotions_are_as_before() -> None:
+    plain = gains(200, 220)
+    assert "promotion" not in plain.policy.model_dump(mode="json")
+    said = promote(plain, plain).reasons[-1]
+    assert said == "the Ladder asks for a gain of more than 1 standard error; it is 4.58"
+
+
+@pytest.mark.parametrize("threshold", [-1, 11, "much"])
+def test_a_threshold_is_a_number_of_standard_errors(threshold: Any) -> None:
+    with pytest.raises(ValueError, match="threshold"):
+        policy(("accuracy", "critical", 0.02), promotion={"threshold": threshold})
+
+
 def test_the_ladder_without_spread() -> None:
     assert promote(*[gains(200, 200)] * 2).ladder_z == 0
     assert promote(*[gains(0, 400)] * 2).ladder_z == pytest.approx(20)

@@ -183,3 +183,126 @@ def test_an_unscored_baseline_is_refused() -> None:
 def test_a_discordance_is_a_share(share: float) -> None:
     with pytest.raises(UserError, match="share above 0"):
         plan(rules(), {"quiz": accuracy(100)}, discordance=share)
+
+
+# ---- what a sequential plan is about ----------------------------------------------------------
+
+
+def at_the_margin(seed: int, n: int, margin: float, discordance: float = 0.2) -> tuple[Made, Made]:
+    """A sample of `n` questions of which a candidate loses `margin` more than it gains."""
+    rng = np.random.default_rng(seed)
+    chances = [(discordance - margin) / 2, (discordance + margin) / 2]
+    change = rng.choice([1, -1, 0], n, p=[*chances, 1 - sum(chances)])
+    old = np.where(change > 0, 0.0, np.where(change < 0, 1.0, rng.integers(0, 2, n)))
+    rows = ([{"accuracy": float(x)} for x in side] for side in (old, old + change))
+    before, after = (make(side) for side in rows)
+    return before, after
+
+
+def test_a_sequential_plan_is_about_the_population_unless_told_otherwise() -> None:
+    before = accuracy(1000)
+    made = plan(rules(), {"quiz": before}, discordance=0.1, sequential=True)
+    assert (made.estimand, made.about) == ("population", "population")
+    items = plan(rules(), {"quiz": before}, discordance=0.1, sequential=True, estimand="items")
+    assert (items.estimand, items.about) == ("items", "items")
+    assert plan(rules(), {"quiz": before}, discordance=0.1).estimand is None
+    assert made.identity != items.identity
+
+
+def test_about_the_population_a_candidate_at_the_margin_seldom_passes() -> None:
+    """The planned items are a sample: about themselves half of such candidates pass."""
+    n, margin, passed = 400, 0.05, {"population": 0, "items": 0}
+    baseline = {"quiz": at_the_margin(0, n, margin)[0]}
+    order_of_items = order(0, "quiz", baseline["quiz"].scores)
+    for seed in range(200):
+        before, after = at_the_margin(seed, n, margin)
+        for estimand in passed:
+            decision = decide(
+                rules(margin),
+                {"quiz": before},
+                {"quiz": after},
+                order={"quiz": order_of_items},
+                estimand=estimand,  # type: ignore[arg-type]
+            )
+            passed[estimand] += decision.verdict == "pass"
+    assert passed["population"] <= 18  # 5 %, and two and a half standard errors
+    assert passed["items"] >= 70
+
+
+def test_the_decision_says_what_it_is_about() -> None:
+    before = accuracy(1000)
+    for estimand, said in (("population", "all questions of the kind"), ("items", "items alone")):
+        made = plan(
+            rules(),
+            {"quiz": before},
+            discordance=0.1,
+            sequential=True,
+            estimand=estimand,  # type: ignore[arg-type]
+        )
+        decision = decide_by(made, {"quiz": before}, {"quiz": before})
+        assert decision.estimand == estimand
+        assert said in decision.checks[0].reason
+
+
+def test_an_old_sequential_plan_keeps_its_identity_and_is_about_its_items() -> None:
+    before = accuracy(600)
+    told = plan(
+        rules(), {"quiz": before}, discordance=0.1, sequential=True, estimand="items"
+    ).model_dump(mode="json")
+    del told["estimand"]  # as older versions wrote it
+    old = parse(Plan, told, "plan.json")
+    assert old.identity == digest(told)
+    assert old.about == "items"
+    decision = decide_by(old, {"quiz": before}, {"quiz": before})
+    assert decision.estimand == "items"
+    assert any("about the planned items alone" in note for note in decision.notes)
+
+
+def test_planned_power_about_the_population_is_what_then_passes() -> None:
+    n = 600
+    baseline = accuracy(n)
+    made = plan(rules(0.08), {"quiz": baseline}, discordance=0.2, sequential=True)
+    rule = one(made)
+    rng = np.random.default_rng(3)
+    old = np.array([s.values["accuracy"] for s in baseline.scores])
+    passed, used = 0, []
+    for _ in range(60):
+        new = np.where(rng.random(n) < 0.2, 1 - old, old)
+        after = make([{"accuracy": float(x)} for x in new])
+        decision = decide_by(made, {"quiz": baseline}, {"quiz": after})
+        passed += decision.verdict == "pass"
+        used.append(decision.checks[0].n)
+    assert passed / 60 == pytest.approx(rule.power, abs=0.15)
+    assert rule.expected_items == pytest.approx(float(np.median(used)), rel=0.3)
+    assert rule.power_from == "simulated gates"
+
+
+def test_a_population_takes_more_items_than_a_fixed_test_and_the_refusal_says_how_many() -> None:
+    with pytest.raises(
+        UserError, match=r"It takes ([\d,]+) items, or a margin of 0\.\d+ in place"
+    ) as e:
+        plan(rules(0.06), {"quiz": accuracy(200)}, discordance=0.1, sequential=True)
+    needed = int(str(e.value).split("It takes ")[1].split(" ")[0].replace(",", ""))
+    enough = plan(rules(0.06), {"quiz": accuracy(needed + 40)}, discordance=0.1, sequential=True)
+    assert one(enough).power >= 0.8
+    assert plan(
+        rules(0.06), {"quiz": accuracy(200)}, discordance=0.1, sequential=True, estimand="items"
+    )
+
+
+def test_graded_power_is_that_of_the_gates_own_test() -> None:
+    rng = np.random.default_rng(0)
+    first, second = (
+        make([{"grade": float(g)} for g in np.where(rng.random(300) < 0.1, 1, 5)]) for _ in "ab"
+    )
+    rule = one(plan(rules(1.2, "grade"), {"quiz": first}, second={"quiz": second}))
+    assert rule.power_from == "simulated gates"
+    assert rule.spread_from == "second run"
+    stated = one(plan(rules(1.2, "grade"), {"quiz": first}, sd=rule.spread))
+    assert (stated.spread_from, stated.spread) == ("stated", rule.spread)
+
+
+@pytest.mark.parametrize("sd", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_standard_deviation_is_above_zero(sd: float) -> None:
+    with pytest.raises(UserError, match="above 0"):
+        plan(rules(), {"quiz": accuracy(100)}, sd=sd)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -13,8 +14,16 @@ from scipy.stats import binom
 
 from harness.errors import UserError
 from harness.gate import decide, promote
-from harness.gate.simulate import CONTENDERS, PolicyOutcome, Seen, Settings, like, simulate
-from harness.render.simulation import picture
+from harness.gate.simulate import (
+    CONTENDERS,
+    PolicyOutcome,
+    Seen,
+    Settings,
+    compare_thresholds,
+    like,
+    simulate,
+)
+from harness.render.simulation import picture, thresholds
 from harness.replay import score
 from harness.schema import Policy, Rule
 from harness.stats.sequential import watch
@@ -154,3 +163,42 @@ def test_the_picture_names_every_policy() -> None:
     words = "".join(ET.fromstring(drawn).itertext())
     assert all(one.policy in words for one in outcomes)
     assert picture(outcomes) == drawn
+
+
+def test_noise_on_fresh_items_is_promoted_as_often_as_the_normal_tail_says() -> None:
+    """With a wide margin only the threshold decides: one candidate in six at 1, in twenty at 1.645.
+
+    Flips are few and whole, so that the tail of the normal distribution is met within a point.
+    """
+    settings = Settings(items=4000, margin=0.2, discordance=0.2, iterations=10, loops=4000)
+    tails = {0.0: 0.5, 1.0: 0.1587, 1.645: 0.05, 2.0: 0.0228}
+    for found in compare_thresholds(settings, tuple(tails)):
+        if found.items == "fresh":
+            assert found.noise.mean == pytest.approx(tails[found.threshold], abs=0.012)
+
+
+def test_a_higher_threshold_promotes_less_noise_and_less_gain() -> None:
+    for items in ("same", "fresh"):
+        found = [
+            one
+            for one in compare_thresholds(Settings(loops=2000), (1.0, 2.0, 3.0))
+            if one.items == items
+        ]
+        for lower, higher in itertools.pairwise(found):
+            assert (lower.noise.mean or 0) > (higher.noise.mean or 0)
+            assert (lower.outcome.harmful.mean or 0) > (higher.outcome.harmful.mean or 0)
+            assert (lower.outcome.true_gain.mean or 0) > (higher.outcome.true_gain.mean or 0)
+
+
+def test_the_threshold_of_one_is_the_gate_of_the_first_table() -> None:
+    settings = Settings(loops=3000)
+    (found,) = [one for one in compare_thresholds(settings, (1.0,)) if one.items == "same"]
+    table = by_name(simulate(settings))["gate, same items"]
+    assert found.outcome.true_gain.mean == pytest.approx(table.true_gain.mean, abs=0.002)
+    assert "| 1 | same |" in thresholds(settings, [found])
+
+
+@pytest.mark.parametrize("bad", [-0.5, 11.0, float("nan")])
+def test_a_threshold_that_no_policy_may_have_is_an_error(bad: float) -> None:
+    with pytest.raises(UserError, match="between 0 and 10"):
+        compare_thresholds(Settings(loops=10), (bad,))
