@@ -105,9 +105,11 @@ class Candidates:
         first = np.cumsum(sizes) - sizes
         number = np.repeat(np.arange(units), sizes)
         row = self.divided.starts[unit][number] + np.arange(len(number)) - first[number]
-        old, new = (side[row, way[number]] for side in (self.divided.old, self.divided.new))
+        column = way[number]
+        old, new = self.divided.old[row, column], self.divided.new[row, column]
         if self.collapse:
-            new = np.where((rng.random(units) < self.collapse)[number], self.worst, new)
+            collapsed = np.asarray(rng.random(units)) < self.collapse
+            new = np.where(collapsed[number], self.worst, new)
         known = ~(np.isnan(old) | np.isnan(new))
         return Evidence(
             rule,

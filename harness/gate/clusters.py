@@ -124,7 +124,8 @@ def require_clusters(policy: Policy, items: Mapping[str, Sequence[Item]]) -> Non
 
 def _from_columns(task: str, key: str, sides: Sequence[Side], columns: Columns) -> dict[str, str]:
     values = columns.of(task, key)
-    names, missing = {}, []
+    names: dict[str, str] = {}
+    missing = []
     for index, item in sorted({(s.index, s.item) for side in sides for s in side.scores}):
         name = values.get(item) or values.get(index)
         if name:

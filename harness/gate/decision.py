@@ -323,7 +323,8 @@ def _worst_case(old: Numbers, new: Numbers, evidence: Evidence, alpha: float) ->
     new = np.append(new, np.full(lost, ends[0]))
     clusters = evidence.clusters
     if clusters is not None:  # nobody knows whose they are: each has a cluster of its own
-        clusters = [*clusters, *(("lost", i) for i in range(lost))]
+        own = max(clusters) + 1
+        clusters = [*clusters, *range(own, own + lost)]
     estimate, _ = _test(old, new, metric, rule, alpha, clusters=clusters)
     stands = _read(estimate, len(old), rule, metric.span, alpha)[0] == "pass"
     return (

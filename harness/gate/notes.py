@@ -66,15 +66,15 @@ def suggest(
     strongest: dict[str, float] = {}
     for evidence in gathered:
         for key, number in numbered.items():
-            group = np.array([number.get(item, -1) for item in evidence.items], dtype=np.int64)
-            if len(group) < LEAST_SHARED_ITEMS or (group < 0).any():
+            shared = np.array([number.get(item, -1) for item in evidence.items], dtype=np.int64)
+            if len(shared) < LEAST_SHARED_ITEMS or (shared < 0).any():
                 continue
             columns = [evidence.candidate - evidence.baseline]
-            if len(np.unique(group)) >= FEW_CLUSTERS:
+            if len(np.unique(shared)) >= FEW_CLUSTERS:
                 columns.append(evidence.baseline)
             for column in columns:
                 known = ~np.isnan(column)
-                icc, p_value = intraclass(column[known], group[known])
+                icc, p_value = intraclass(column[known], shared[known])
                 if p_value <= level:
                     strongest[key] = max(icc, strongest.get(key, 0.0))
     if not strongest:

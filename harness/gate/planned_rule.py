@@ -215,7 +215,8 @@ def _like(group: Groups, n: int) -> list[int]:
     """Number the clusters of `n` items that are divided as those in `group`, which is sorted."""
     rounds = -(-n // len(group))
     step = int(group.max()) + 1
-    return np.concatenate([group + step * k for k in range(rounds)])[:n].tolist()
+    numbers = np.concatenate([group + step * k for k in range(rounds)])[:n]
+    return [int(number) for number in numbers]
 
 
 def _show_approximately(rule: Rule, n: int, spread: float, alpha: float, pairs: bool) -> _Shown:

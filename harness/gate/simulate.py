@@ -309,20 +309,20 @@ def like(baseline: Scored, candidate: Scored, settings: Settings, metric: str = 
     evaluation = baseline.evaluation
     primary = next((m.name for m in evaluation.definitions.values() if m.primary), "")
     rule = Rule(task=evaluation.task, metric=metric or primary, margin=settings.margin)
-    sides = ({evaluation.task: one} for one in (baseline, candidate))
-    (evidence,) = gather(Policy(rules=[rule]), *sides)
-    before, after = evidence.baseline, evidence.candidate
-    if not np.isin([before, after], [0, 1]).all() or len(before) < 2:
+    before, after = ({evaluation.task: one} for one in (baseline, candidate))
+    (evidence,) = gather(Policy(rules=[rule]), before, after)
+    old, new = evidence.baseline, evidence.candidate
+    if not np.isin([old, new], [0, 1]).all() or len(old) < 2:
         raise UserError(
             f"{rule.task} {rule.metric} is not a yes/no answer per item, which the simulation "
             "flips. Name a yes/no metric, or give --discordance and --items yourself."
         )
-    discordance, accuracy = float((before != after).mean()), float(before.mean())
+    discordance, accuracy = float((old != new).mean()), float(old.mean())
     if not (0 < discordance < 1 and 0 < accuracy < 1):
         raise UserError(
-            f"The two evaluations differ on {discordance:.0%} of {len(before)} items and the "
+            f"The two evaluations differ on {discordance:.0%} of {len(old)} items and the "
             f"baseline has {accuracy:.0%} right: there is nothing to simulate from that. Give two "
             "models that differ, or --discordance and --items yourself."
         )
-    found = {"items": len(before), "discordance": discordance, "accuracy": accuracy}
+    found = {"items": len(old), "discordance": discordance, "accuracy": accuracy}
     return Settings.model_validate(settings.model_dump() | found)

@@ -63,7 +63,8 @@ class Unchanged:
 
     def _draw(self, n: int, rng: np.random.Generator) -> Numbers:
         if self.seen is not None:
-            return rng.choice(self.seen, n) * rng.choice([-1.0, 1.0], n)
+            drawn = rng.choice(self.seen, n) * rng.choice([-1.0, 1.0], n)
+            return np.asarray(drawn, dtype=np.float64)
         if self.pairs:
             flips = min(self.spread**2, 1.0) / 2
             return rng.choice([-1.0, 0.0, 1.0], n, p=[flips, 1 - 2 * flips, flips])
@@ -267,7 +268,7 @@ def _tabulate(
             m: [tango_power(n, unchanged.spread**2, m, policy.alpha) for n in sizes]
             for m in margins
         }
-        needed = {
+        needed: dict[float, list[int | None]] = {
             m: [tango_items_needed(unchanged.spread**2, m, policy.alpha, p) for p in POWERS]
             for m in margins
         }

@@ -99,7 +99,7 @@ def plan(
         raise UserError("--estimand says what a sequential plan is about: add --sequential.")
     if baseline is None:
         needs = {"--name": name, "--second": second, "--cluster": cluster, "--out": out}
-        needs |= {"--sequential": sequential or None}
+        needs["--sequential"] = "yes" if sequential else None
         if given := [option for option, value in needs.items() if value is not None]:
             raise UserError(f"{given[0]} needs a --baseline: the evaluations that are planned for.")
         if isinstance(clusters, Path):
