@@ -36,6 +36,7 @@ def commands(decision: Decision) -> list[str]:
         elif check.verdict != "pass":
             warnings.append(said)
     warnings += [(f"Alarm: {alarm.task} {alarm.kind}", alarm.message) for alarm in decision.alarms]
+    warnings += [("Gate: note", note) for note in decision.notes]
     return [*_commands("error", errors), *_commands("warning", warnings)]
 
 
