@@ -316,6 +316,11 @@ class Policy(Record):
     )
     rules: list[Rule] = Field(min_length=1)
 
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks that the rules are about."""
+        return sorted({rule.task for rule in self.rules})
+
 
 class Alarm(Record):
     """Something that no metric may show and a person should look at."""

@@ -112,15 +112,14 @@ def decide(
     labels = _labels(findings, policy.alpha)
     checks = [_check(*found) for found in zip(findings, labels, strict=True)]
     verdict, reasons = _overall(findings)
-    tasks = sorted({rule.task for rule in policy.rules})
     return Decision(
         verdict=verdict,
         checks=checks,
         reasons=reasons,
         policy=policy,
         policy_digest=digest(policy),
-        baseline={task: baseline[task].evaluation.identity for task in tasks},
-        candidate={task: candidate[task].evaluation.identity for task in tasks},
+        baseline={task: baseline[task].evaluation.identity for task in policy.tasks},
+        candidate={task: candidate[task].evaluation.identity for task in policy.tasks},
     )
 
 

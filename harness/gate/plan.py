@@ -81,7 +81,7 @@ class Plan(Record):
 
     @model_validator(mode="after")
     def _of_the_same_tasks(self) -> Plan:
-        tasks = set(_tasks(self.policy))
+        tasks = set(self.policy.tasks)
         if any(found.keys() != tasks for found in (self.baseline, self.items, self.order)):
             raise ValueError("baseline, items and order are of other tasks than the policy")
         return self
@@ -152,7 +152,7 @@ def make(
             )
         )
     _require_power(rules)
-    orders = {task: order(policy.seed, task, baseline[task].scores) for task in _tasks(policy)}
+    orders = {task: order(policy.seed, task, baseline[task].scores) for task in policy.tasks}
     return Plan(
         mode="sequential" if sequential else "fixed",
         policy=policy,
@@ -237,10 +237,6 @@ def _first(side: Scored, items: Sequence[str], count: int) -> Scored:
     asked = sorted({(score.index, score.item) for score in scores})
     changed = {"items": len(asked), "dataset_digest": digest([item for _, item in asked])}
     return _Part(side.evaluation.model_copy(update=changed), scores)
-
-
-def _tasks(policy: Policy) -> list[str]:
-    return sorted({rule.task for rule in policy.rules})
 
 
 def _repeats(scores: Sequence[Score], metric: str) -> tuple[int, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ import click
 
 from harness.errors import UserError
 from harness.progress import annotate, say, show
-from rlrf.cli.common import EXIT, FILE, FOLDER, PATH, as_json, print_json
+from rlrf.cli.common import EXIT, FILE, FOLDER, PATH, as_json, margins, print_json
 
 if TYPE_CHECKING:
     from harness.gate.plan import Plan
@@ -23,9 +23,9 @@ SUMMARY = "GITHUB_STEP_SUMMARY"
 
 @click.command()
 @click.argument("policy", type=FILE)
-@click.option("--baseline", type=FOLDER, required=True, help="What candidates will be held to.")
+@click.option("--baseline", type=PATH, required=True, help="What candidates will be held to.")
 @click.option("--name", help="The model's name, where BASELINE is a leaderboard.")
-@click.option("--second", type=FOLDER, help="Another run of the baseline, to see how it varies.")
+@click.option("--second", type=PATH, help="Another run of the baseline, to see how it varies.")
 @click.option("--discordance", type=float, help="Share of yes/no items expected to flip.")
 @click.option(
     "--sequential", is_flag=True, help="Look after every item, and stop when it is clear."
@@ -60,13 +60,13 @@ def plan(
     from harness.store import write_json
     from rlrf.result import table
 
-    again = None
+    again, rules = None, load_policy(policy)
     if second:
-        before, again = sides.load_both(baseline, second, name)
+        before, again = sides.load_both(baseline, second, name, rules.tasks)
     else:
-        before = sides.load(baseline, name)
+        before = sides.load(baseline, name, rules.tasks)
     made = planning.make(
-        load_policy(policy),
+        rules,
         before,
         sequential=sequential,
         second=again,
@@ -97,9 +97,10 @@ def plan(
 
 
 @click.command()
-@click.argument("baseline", type=FOLDER)
-@click.argument("candidate", type=FOLDER, required=False)
+@click.argument("baseline", type=PATH)
+@click.argument("candidate", type=PATH, required=False)
 @click.option("--policy", type=FILE, help="File or name: gsm8k, ...  [default: see above]")
+@margins
 @click.option("--plan", "plans", type=FILE, multiple=True, help="What `rlrf plan` wrote.")
 @click.option("--name", help="The model's name, where BASELINE is a leaderboard.")
 @click.option("--drift", type=FILE, help="What `rlrf judge drift --json` printed.")
@@ -121,6 +122,7 @@ def gate(
     baseline: Path,
     candidate: Path | None,
     policy: Path | None,
+    margin_texts: Sequence[str],
     plans: tuple[Path, ...],
     name: str | None,
     drift: Path | None,
@@ -142,8 +144,8 @@ def gate(
 
     Exits 0 pass, 1 regression, 2 inconclusive, 3 error. Both are folders of evaluations, or what
     stock lm-eval wrote with --log_samples; BASELINE may be a model on a leaderboard. Without a
-    policy, the primary metric of every task is critical: it may not lose 5 % of its range, at
-    level .05.
+    policy, the primary metric of every task is critical: it may not lose 5 % of its range, or the
+    --margin that you name, at level .05.
 
     With --model the candidate is evaluated now, on the items of BASELINE; by a sequential plan
     only until the verdict is clear.
@@ -153,6 +155,7 @@ def gate(
     rlrf gate evaluations/m0 evaluations/m1 --policy gsm8k --junit gate.xml
     rlrf gate --plan plan.json evaluations/m0 --model runs/first/iter_1/train/model
     rlrf gate leaderboards/mine --name M1 evaluations/m2
+    rlrf gate results/before results/after --margin bleu=2
     """
     from harness import sides
     from harness.gate import gate as decide
@@ -160,24 +163,26 @@ def gate(
 
     if (candidate is None) == (model is None):
         raise UserError("Name either the folder CANDIDATE, or a model to evaluate with --model.")
-    if policy and plans:
-        raise UserError("A plan has its policy in it: give either --plan or --policy.")
+    if plans and (policy or margin_texts):
+        raise UserError("A plan has its policy in it: give either --plan or --policy, or --margin.")
     if len(plans) > 1:
         raise UserError("A gate follows one plan, which was written before: name one.")
     planned = _read_plan(plans[0]) if plans else None
+    written = planned.policy if planned else read_policy(policy, margin_texts)
+    wanted = written.tasks if written else None
     doubts = _doubts(drift) if drift else {}
     if candidate is not None:
-        before, after = sides.load_both(baseline, candidate, name)
-        rules = planned.policy if planned else _policy(policy, before)
+        before, after = sides.load_both(baseline, candidate, name, wanted)
+        rules = written or policy_for(before, margin_texts)
         decision = decide(before, after, rules, plan=planned, doubts=doubts)
     else:
         from harness import watch
         from harness.engines.hf import HFEngine
         from harness.judge.config import load_judging
 
-        before = sides.load(baseline, name)
-        rules = planned.policy if planned else _policy(policy, before)
+        before = sides.load(baseline, name, wanted)
         sides.require_ours(before, baseline)
+        rules = written or policy_for(before, margin_texts)
         if planned:
             planning.orders(planned, before)
         judging = load_judging(judge_file)
@@ -204,14 +209,29 @@ def _read_plan(path: Path) -> Plan:
     return parse(Plan, read_json(path), str(path))
 
 
-def _policy(policy: Path | None, baseline: Mapping[str, Side]) -> Policy:
-    from harness.settings import default_policy, load_policy
+def read_policy(policy: Path | None, margin_texts: Sequence[str]) -> Policy | None:
+    """Read the policy that is named, if one is.
 
-    if policy:
-        return load_policy(policy)
-    return default_policy(
-        {task: one.evaluation.definitions.values() for task, one in baseline.items()}
-    )
+    Raises:
+        UserError: margins are named, too; or it cannot be read.
+    """
+    from harness.settings import load_policy
+
+    if policy and margin_texts:
+        raise UserError("A policy has its margins in it: give either --policy or --margin.")
+    return load_policy(policy) if policy else None
+
+
+def policy_for(baseline: Mapping[str, Side], margin_texts: Sequence[str]) -> Policy:
+    """The default policy for the tasks of the baseline, with the margins that are named.
+
+    Raises:
+        UserError: as `harness.settings.default_policy` and `parse_margins`.
+    """
+    from harness.settings import default_policy, parse_margins
+
+    definitions = {task: one.evaluation.definitions.values() for task, one in baseline.items()}
+    return default_policy(definitions, parse_margins(margin_texts))
 
 
 def _doubts(drift: Path) -> dict[tuple[str, str], str]:
