@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.errors import UserError
@@ -30,6 +30,7 @@ class Group:
     """A group as one run of lm-eval reported it."""
 
     name: str
+    key: str  # its name in the table of results
     tasks: list[str]
     run: Run
 
@@ -43,8 +44,10 @@ def find_groups(runs: Mapping[str, Run]) -> dict[str, Group]:
         for name in members:
             tasks = _below(name, members)
             if tasks and tasks != [name] and all(task in runs for task in tasks):
-                found[name] = Group(name, tasks, run)
-    return found
+                found[name] = Group(name, name, tasks, run)
+    # A group in a group is called OUTER::INNER since 0.4.12, and INNER before.
+    inner = {name.rpartition("::")[2]: group for name, group in found.items()}
+    return {name: replace(group, name=name) for name, group in inner.items()} | found
 
 
 def _below(name: str, members: Mapping[str, Any]) -> list[str]:
@@ -119,7 +122,7 @@ def combine(group: Group, parts: Mapping[str, Logged]) -> Logged:
 
 def _weights(group: Group, parts: Mapping[str, Logged]) -> dict[str, dict[str, float]]:
     """Metric -> task -> what each of its documents counts; 1 where all documents count alike."""
-    table = mapping(mapping(group.run.results.get("results")).get(group.name))
+    table = mapping(mapping(group.run.results.get("results")).get(group.key))
     names = {
         key.removesuffix(",none"): key
         for key, value in table.items()

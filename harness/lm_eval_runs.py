@@ -348,4 +348,4 @@ def _tell(path: Path, chosen: Mapping[str, Run], older: Mapping[Path, list[str]]
 
 
 def _below(file: Path, path: Path) -> str:
-    return str(file.relative_to(path)) if file.is_relative_to(path) else file.name
+    return str(file.relative_to(path)) if path in file.parents else file.name

@@ -241,9 +241,18 @@ def _examine(evidence: Evidence, alpha: float) -> _Finding:
         )
     elif verdict == "pass" and evidence.lost:
         reason += _worst_case(old, new, evidence, alpha)
+    reason += _applies(evidence)
     if evidence.gap:
         verdict, reason = "inconclusive", evidence.gap
     return _Finding(evidence, estimate, n, flips, verdict, reason)
+
+
+def _applies(evidence: Evidence) -> str:
+    """To how many of the items the metric applies, where it is not to all."""
+    if not evidence.inapplicable:
+        return ""
+    applies = evidence.asked - evidence.inapplicable
+    return f"; it applies to {applies:,} of {evidence.asked:,} items"
 
 
 def _doubted(evidence: Evidence, doubts: Mapping[tuple[str, str], str]) -> Evidence:
@@ -305,7 +314,7 @@ def _watch(evidence: Evidence, alpha: float, order: Sequence[str]) -> _Finding:
         "pass": f"a loss of {margin:g} is excluded",
         "fail": f"a loss of less than {margin:g} is excluded",
         "inconclusive": f"between {low:+.4g} and {high:+.4g}, which {-margin:+.4g} divides,",
-    }[verdict] + f" after {used:,} of {len(order):,} items"
+    }[verdict] + f" after {used:,} of {len(order):,} items{_applies(evidence)}"
     gap = evidence.gap
     if one_sided := len(evidence.items) - int(both.sum()):
         gap = gap or f"it applies to {one_sided} items on one side only: plan a fixed test for it"

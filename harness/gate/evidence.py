@@ -51,6 +51,8 @@ class Evidence:
     baseline: Numbers
     candidate: Numbers
     lost: int  # items that were asked, and have no value on a side though the metric applies
+    asked: int  # items in all
+    inapplicable: int  # of these, items to which the metric applies on neither side
     gap: str  # why this is not enough to judge by; empty when it is
     clusters: Sequence[object] | None = None  # cluster of each row; None: rows are independent
 
@@ -123,6 +125,8 @@ def _on_task(policy: Policy, before: Scored, after: Scored) -> Iterator[Evidence
             baseline=old.values[kept, k],
             candidate=new.values[kept, k],
             lost=int(lost.sum()) + asked - max(old.answered, new.answered, len(old.items)),
+            asked=asked,
+            inapplicable=int((~applies[0] & ~applies[1] & ~lost).sum()),
             gap="; ".join(gaps),
         )
 

@@ -8,6 +8,7 @@ decision by its digest.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -40,6 +41,7 @@ from harness.stats.sequential import watch
 
 POWER = 0.8  # of every rule that can hold a candidate up
 SIMULATIONS = 200
+SEQUENTIAL = "sequential test by betting"  # what a planned rule calls it
 
 Source = Literal["stated", "second run", "repeats", "baseline's own spread"]
 
@@ -86,9 +88,34 @@ class Plan(Record):
             raise ValueError("baseline, items and order are of other tasks than the policy")
         return self
 
+    @model_validator(mode="after")
+    def _by_its_policy(self) -> Plan:
+        """Refuse a plan of which one part was changed and not the others."""
+        rules = [(rule.task, rule.metric, rule.tier, rule.margin) for rule in self.policy.rules]
+        for rule, planned in itertools.zip_longest(
+            rules, [(rule.task, rule.metric, rule.tier, rule.margin) for rule in self.rules]
+        ):
+            if rule != planned:
+                raise ValueError(
+                    f"the policy says {_said(rule)}, and the planned rules say {_said(planned)}; "
+                    "a plan cannot be edited: plan anew"
+                )
+        if self.policy_digest != digest(self.policy):
+            raise ValueError("its policy was changed after it was planned; plan anew")
+        if any((rule.test == SEQUENTIAL) != (self.mode == "sequential") for rule in self.rules):
+            raise ValueError(f"its mode is {self.mode}, and its rules were planned otherwise")
+        return self
+
     @property
     def identity(self) -> str:
         return digest(self)
+
+
+def _said(rule: tuple[str, str, Tier, float] | None) -> str:
+    if rule is None:
+        return "nothing more"
+    task, metric, tier, margin = rule
+    return f"{task} {metric}, {tier}, margin {margin:g}"
 
 
 def make(
@@ -273,7 +300,7 @@ def _planned(
 ) -> PlannedRule:
     n, alpha = len(values), policy.alpha
     if sequential:
-        test = "sequential test by betting"
+        test = SEQUENTIAL
     elif pairs:
         test = "Tango score test"
     else:
