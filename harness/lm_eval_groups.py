@@ -17,7 +17,7 @@ from typing import Any
 
 from harness.errors import UserError
 from harness.lm_eval_runs import Logged, Run, listed, mapping, printable
-from harness.schema import Metric, digest
+from harness.schema import Item, Metric, Sample, Score, digest
 from harness.store import jsonl_bytes
 from tasks.plugin import aggregate
 
@@ -75,7 +75,9 @@ def combine(group: Group, parts: Mapping[str, Logged]) -> Logged:
     """
     first = next(iter(parts.values())).evaluation
     weights = _weights(group, parts)
-    items, scores, samples = [], [], []
+    items: list[Item] = []
+    scores: list[Score] = []
+    samples: list[Sample] = []
     for task, logged in parts.items():
         renamed: dict[str, tuple[str, int]] = {}
         for item in logged.items:

@@ -18,11 +18,13 @@ from harness.errors import UserError
 from harness.progress import say
 from harness.schema import Evaluation, Item, Sample, Score
 from harness.store import read_json
+from harness.text import one_line
 
 MAX_BYTES = 4 * 1024**3  # of one file; the samples of a task are held in memory
 MAX_DEPTH = 3  # folders below the one that is named
 MAX_FOLDERS = 5_000
 MAX_RUNS = 1_000
+MAX_SHOWN = 100  # characters of a name or a setting in a message
 _RESULTS, _SAMPLES = "results_", "samples_"
 _NAMED = re.compile(r".+_\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(\.\d+)?\.json")
 _ADDRESS = re.compile(r"0x[0-9a-f]+")  # where a function of Python was in memory
@@ -199,7 +201,9 @@ def part(results: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
         UserError: it is missing.
     """
     if not isinstance(results.get(key), dict):
-        raise UserError(f"{path} is not a results file of lm-eval: it has no '{key}'.")
+        raise UserError(
+            f"{path} is not a results file of lm-eval 0.4.4 or newer: it has no '{key}'."
+        )
     return dict(results[key])
 
 
@@ -213,9 +217,9 @@ def without_addresses(value: Any) -> str:
     return _ADDRESS.sub("", str(value))
 
 
-def printable(text: object, most: int = 100) -> str:
-    """Text of a file as it may be shown in a terminal: no control characters, not too long."""
-    return "".join(c if c.isprintable() else "?" for c in str(text)[:most])
+def printable(value: object) -> str:
+    """A value of a file as it may be shown in a sentence: one line, not too long."""
+    return one_line(str(value)[:MAX_SHOWN])
 
 
 def listed(tasks: Iterable[str]) -> str:
