@@ -1,17 +1,17 @@
 """Groups of lm-eval's tasks (mmlu, hendrycks_math): their score, from the documents of all tasks.
 
-lm-eval averages the scores of a group's tasks, either by their number of documents or each task
-alike (`weight_by_size`). Both are a mean over all documents in which each document has a weight,
-so that a group is gated as a task that holds the documents of all its tasks. Where tasks count
-alike, the interval treats the documents as drawn from all tasks together, which is wider than it
-would be task by task.
+lm-eval averages the scores of a group's tasks, most often by their number of documents
+(`weight_by_size`). That is the mean over all documents, so that such a group is gated as one task
+that holds the documents of all its tasks. A group whose tasks count alike, whatever their size, is
+refused: the gate's tests count documents alike, and would pass too often if a few documents of a
+small task weighed as much as the many of a large one.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -70,34 +70,28 @@ def combine(group: Group, parts: Mapping[str, Logged]) -> Logged:
     """Return the group as an evaluation of the documents of all its tasks.
 
     Raises:
-        UserError: lm-eval gives no score of the group, or one that is not the mean of its tasks by
-            size or of its tasks alike.
+        UserError: lm-eval gives no score of the group, or none that is the mean over all documents.
     """
     first = next(iter(parts.values())).evaluation
-    weights = _weights(group, parts)
+    definitions = _definitions(group, parts)
     items: list[Item] = []
     scores: list[Score] = []
     samples: list[Sample] = []
     for task, logged in parts.items():
-        renamed: dict[str, tuple[str, int]] = {}
+        renamed: dict[str, dict[str, Any]] = {}
         for item in logged.items:
             # Two tasks may ask the same: a document is told by its task, too.
             reference = item.reference | {"task": task}
             changes = {"task": group.name, "index": len(items), "reference": reference}
             items.append(item.model_copy(update=changes | {"tags": {"task": [task]}}))
-            renamed[item.digest] = items[-1].digest, items[-1].index
+            new = items[-1]
+            renamed[item.digest] = {"task": group.name, "item": new.digest, "index": new.index}
         for score in logged.scores:
-            item_digest, index = renamed[score.item]
-            values = {n: v * weights[n][task] for n, v in score.values.items() if n in weights}
-            unscored = {n: why for n, why in score.unscored.items() if n in weights}
-            changes = {"task": group.name, "item": item_digest, "index": index}
-            scores.append(
-                score.model_copy(update=changes | {"values": values, "unscored": unscored})
-            )
-        for sample in logged.samples:
-            item_digest, index = renamed[sample.item]
-            changes = {"task": group.name, "item": item_digest, "index": index}
-            samples.append(sample.model_copy(update=changes))
+            values = {n: v for n, v in score.values.items() if n in definitions}
+            unscored = {n: why for n, why in score.unscored.items() if n in definitions}
+            kept = {"values": values, "unscored": unscored}
+            scores.append(score.model_copy(update=renamed[score.item] | kept))
+        samples += [one.model_copy(update=renamed[one.item]) for one in logged.samples]
     evaluations = {task: logged.evaluation for task, logged in parts.items()}
     splits = {one.split for one in evaluations.values()}
     return Logged(
@@ -110,7 +104,7 @@ def combine(group: Group, parts: Mapping[str, Logged]) -> Logged:
                 "dataset_digest": digest([item.digest for item in items]),
                 "prompt_digest": digest({t: e.prompt_digest for t, e in evaluations.items()}),
                 "items": len(items),
-                "definitions": _definitions(group, parts, weights),
+                "definitions": definitions,
                 "metrics": aggregate(scores),
                 "samples_digest": digest({t: e.samples_digest for t, e in evaluations.items()}),
                 "scores_digest": hashlib.sha256(jsonl_bytes(scores)).hexdigest(),
@@ -122,73 +116,51 @@ def combine(group: Group, parts: Mapping[str, Logged]) -> Logged:
     )
 
 
-def _weights(group: Group, parts: Mapping[str, Logged]) -> dict[str, dict[str, float]]:
-    """Metric -> task -> what each of its documents counts; 1 where all documents count alike."""
+def _definitions(group: Group, parts: Mapping[str, Logged]) -> dict[str, Metric]:
+    """The metrics of which the group's score is the mean over the documents of its tasks."""
     table = mapping(mapping(group.run.results.get("results")).get(group.key))
-    names = {
-        key.removesuffix(",none"): key
-        for key, value in table.items()
-        if "," in key and "_stderr," not in key and isinstance(value, float | int)
-    }
+    known = {name: one.evaluation.definitions for name, one in parts.items()}
+    shown = printable(group.name)
     gate_instead = f"Gate its tasks instead: {listed(group.tasks)}."
-    if not names:
-        raise UserError(
-            f"lm-eval gives no score of the group {printable(group.name)}. {gate_instead}"
-        )
-    documents = {task: len(logged.items) for task, logged in parts.items()}
-    weights = {}
-    for name, key in names.items():
-        having = [task for task, part in parts.items() if name in part.evaluation.definitions]
-        shares = _shares(group.run, key, float(table[key]), having)
-        if shares is not None:
-            count = sum(documents[task] for task in having)
-            each = {task: share * count / documents[task] for task, share in shares.items()}
-            even = all(math.isclose(weight, 1) for weight in each.values())
-            weights[name] = dict.fromkeys(each, 1.0) if even else each
-    if not weights:
-        raise UserError(
-            f"lm-eval's score of the group {printable(group.name)} is not the mean of its tasks, "
-            f"by size or alike, so that it does not follow from the documents. {gate_instead}"
-        )
-    return weights
-
-
-def _shares(run: Run, key: str, score: float, tasks: Sequence[str]) -> dict[str, float] | None:
-    """What each task counts in the group's `score`, which says how; None if it does not follow."""
-    tables = mapping(run.results.get("results"))
-    means = [mapping(tables.get(task)).get(key) for task in tasks]
-    numbers = [mean for mean in means if isinstance(mean, float | int)]
-    if len(numbers) < len(tasks):
-        return None
-    sizes = [float(run.documents(task)) for task in tasks]
-    for sized in (sizes, [1.0] * len(tasks)):
-        shares = [size / sum(sized) for size in sized]
-        again = math.fsum(share * mean for share, mean in zip(shares, numbers, strict=True))
-        if math.isclose(again, score, rel_tol=CLOSE, abs_tol=CLOSE):
-            return dict(zip(tasks, shares, strict=True))
-    return None
-
-
-def _definitions(
-    group: Group, parts: Mapping[str, Logged], weights: Mapping[str, Mapping[str, float]]
-) -> dict[str, Metric]:
     found: dict[str, Metric] = {}
-    for name, of_task in weights.items():
-        known = {task: parts[task].evaluation.definitions[name] for task in of_task}
-        if len({one.higher_is_better for one in known.values()}) > 1:
+    has_score = False
+    for key, score in table.items():
+        if "," not in key or "_stderr," in key or not isinstance(score, float | int):
             continue
-        lows = [of_task[t] * one.low for t, one in known.items() if one.low is not None]
-        highs = [of_task[t] * one.high for t, one in known.items() if one.high is not None]
-        is_known = len(lows) == len(highs) == len(known)
-        even = all(weight == 1 for weight in of_task.values())
-        is_yes_no = even and all(one.kind == "binary" for one in known.values())
-        found[name] = Metric(
-            name=name,
-            kind="binary" if is_yes_no else "continuous",
-            low=min(lows) if is_known else None,
-            high=max(highs) if is_known else None,
-            higher_is_better=next(iter(known.values())).higher_is_better,
-            primary=not found,
-            description=f"over the documents of {len(known)} tasks, each with its weight",
+        has_score = True
+        name = key.removesuffix(",none")
+        metrics = [metrics[name] for metrics in known.values() if name in metrics]
+        agreed = len({(m.higher_is_better, m.low, m.high) for m in metrics}) == 1
+        if agreed and _is_mean_over_documents(group, key, score, parts):
+            kinds = {metric.kind for metric in metrics}
+            changes = {
+                "kind": kinds.pop() if len(kinds) == 1 else "continuous",
+                "primary": not found,
+                "description": f"over the documents of {len(metrics)} tasks of lm-eval",
+            }
+            found[name] = metrics[0].model_copy(update=changes)
+    if not has_score:
+        raise UserError(f"lm-eval gives no score of the group {shown}. {gate_instead}")
+    if not found:
+        raise UserError(
+            f"lm-eval's score of the group {shown} is not the mean over all documents: its tasks "
+            "count alike although they differ in size (weight_by_size: false), or it is made in "
+            f"another way. {gate_instead}"
         )
     return found
+
+
+def _is_mean_over_documents(
+    group: Group, key: str, score: float, parts: Mapping[str, Logged]
+) -> bool:
+    """Whether lm-eval's number for the group is that of its tasks, weighted by their documents."""
+    tables = mapping(group.run.results.get("results"))
+    name = key.removesuffix(",none")
+    having = [task for task, one in parts.items() if name in one.evaluation.definitions]
+    means = [mapping(tables.get(task)).get(key) for task in having]
+    numbers = [mean for mean in means if isinstance(mean, float | int)]
+    if len(numbers) < len(having):
+        return False
+    sizes = [len(parts[task].items) for task in having]
+    again = math.fsum(n * mean for n, mean in zip(sizes, numbers, strict=True)) / sum(sizes)
+    return math.isclose(again, score, rel_tol=CLOSE, abs_tol=CLOSE)

@@ -163,14 +163,11 @@ def gate(
 
     if (candidate is None) == (model is None):
         raise UserError("Name either the folder CANDIDATE, or a model to evaluate with --model.")
-    if plans and (policy or margin_texts):
-        raise UserError("A plan has its policy in it: give either --plan or --policy, or --margin.")
     if len(plans) > 1:
         raise UserError("A gate follows one plan, which was written before: name one.")
-    planned = _read_plan(plans[0]) if plans else None
-    written = planned.policy if planned else read_policy(policy, margin_texts)
+    planned, written = read_rules(plans[0] if plans else None, policy, margin_texts)
     wanted = written.tasks if written else None
-    doubts = _doubts(drift) if drift else {}
+    doubts = read_doubts(drift)
     if candidate is not None:
         before, after = sides.load_both(baseline, candidate, name, wanted)
         rules = written or policy_for(before, margin_texts)
@@ -202,24 +199,26 @@ def gate(
     return EXIT[decision.verdict]
 
 
-def _read_plan(path: Path) -> Plan:
-    from harness.gate.plan import Plan
-    from harness.store import parse, read_json
-
-    return parse(Plan, read_json(path), str(path))
-
-
-def read_policy(policy: Path | None, margin_texts: Sequence[str]) -> Policy | None:
-    """Read the policy that is named, if one is.
+def read_rules(
+    plan: Path | None, policy: Path | None, margin_texts: Sequence[str]
+) -> tuple[Plan | None, Policy | None]:
+    """Read the plan and the policy that are named; of a plan, its policy.
 
     Raises:
-        UserError: margins are named, too; or it cannot be read.
+        UserError: two of plan, policy and margins are named; or one cannot be read.
     """
+    from harness.gate.plan import Plan
     from harness.settings import load_policy
+    from harness.store import parse, read_json
 
+    if plan and (policy or margin_texts):
+        raise UserError("A plan has its policy in it: give either --plan or --policy, or --margin.")
     if policy and margin_texts:
         raise UserError("A policy has its margins in it: give either --policy or --margin.")
-    return load_policy(policy) if policy else None
+    if plan:
+        planned = parse(Plan, read_json(plan), str(plan))
+        return planned, planned.policy
+    return None, load_policy(policy) if policy else None
 
 
 def policy_for(baseline: Mapping[str, Side], margin_texts: Sequence[str]) -> Policy:
@@ -234,11 +233,13 @@ def policy_for(baseline: Mapping[str, Side], margin_texts: Sequence[str]) -> Pol
     return default_policy(definitions, parse_margins(margin_texts))
 
 
-def _doubts(drift: Path) -> dict[tuple[str, str], str]:
-    """Metrics of which the judge does not surely grade as it did."""
+def read_doubts(drift: Path | None) -> dict[tuple[str, str], str]:
+    """Read which metrics the judge may not grade as it did, from what `judge drift` printed."""
     from harness.judge.drift import Drift
     from harness.store import parse, read_json
 
+    if drift is None:
+        return {}
     found = parse(Drift, read_json(drift), str(drift))
     return {
         (found.task, metric.metric): f"the judge's drift is {metric.verdict}"

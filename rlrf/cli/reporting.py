@@ -18,6 +18,8 @@ from rlrf.cli.common import FILE, FOLDER, PATH, as_json, margins, print_json
 @click.option("--name", help="Which model, where --baseline is a leaderboard.")
 @click.option("--policy", type=FILE, help="YAML or JSON, for --candidate.  [default: as `gate`]")
 @margins
+@click.option("--plan", type=FILE, help="What `rlrf plan` wrote, for --candidate.")
+@click.option("--drift", type=FILE, help="What `rlrf judge drift --json` printed, as in `gate`.")
 @click.option(
     "--judge-finding",
     "findings",
@@ -37,6 +39,8 @@ def report(
     name: str | None,
     policy: Path | None,
     margin_texts: Sequence[str],
+    plan: Path | None,
+    drift: Path | None,
     findings: Sequence[Path],
     out: Path | None,
     json_: bool,
@@ -55,7 +59,8 @@ def report(
     from harness.store import write_text
 
     judge = [reliability.read(path) for path in findings]
-    if run is not None and not (baseline or candidate or name or policy or margin_texts):
+    of_two = (baseline, candidate, name, policy, margin_texts, plan, drift)
+    if run is not None and not any(of_two):
         from rlrf.report import report as page_of
         from rlrf.versions import told_of
 
@@ -65,14 +70,16 @@ def report(
     elif run is None and baseline and candidate:
         from harness import sides
         from harness.report import compare
-        from rlrf.cli.gating import policy_for, read_policy
+        from rlrf.cli.gating import policy_for, read_doubts, read_rules
 
-        written = read_policy(policy, margin_texts)
+        planned, written = read_rules(plan, policy, margin_texts)
         wanted = written.tasks if written else None
         before, after = sides.load_both(baseline, candidate, name, wanted)
         rules = written or policy_for(before, margin_texts)
-        # Not beside the evaluation: in a run that folder is a stage, whose files are checked.
-        page, place = compare(rules, before, after, judge), out or Path("report.html")
+        doubts = read_doubts(drift)
+        page = compare(rules, before, after, judge, plan=planned, doubts=doubts)
+        # Not next to the evaluation: in a run that folder is a stage, whose files are checked.
+        place = out or Path("report.html")
     else:
         raise UserError(
             "Name a run, or two evaluation folders with --baseline and --candidate; "

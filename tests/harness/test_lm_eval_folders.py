@@ -365,36 +365,36 @@ def test_samples_without_the_names_of_filters_are_read_by_the_configuration(
 # ---- groups ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("group", "called"), [("school", "school"), ("lower", "school::lower"), ("evenly", "evenly")]
-)
-def test_a_group_has_the_score_of_lm_evals_table(
-    tasks: Path, school: Path, tmp_path: Path, group: str, called: str
-) -> None:
-    out = school
-    if group == "evenly":
-        out = evaluate(tasks, tmp_path / "evenly", ["evenly"], limit=None)
-    table = json.loads(results_of(out).read_text())["results"]
-    logged = lm_eval_results.load(out, [group])[group]
+@pytest.mark.parametrize(("group", "called"), [("school", "school"), ("lower", "school::lower")])
+def test_a_group_has_the_score_of_lm_evals_table(school: Path, group: str, called: str) -> None:
+    table = json.loads(results_of(school).read_text())["results"]
+    logged = lm_eval_results.load(school, [group])[group]
     assert logged.evaluation.metrics["acc"].mean == pytest.approx(table[called]["acc,none"])
     assert len({item.digest for item in logged.items}) == len(logged.scores)
     assert logged.evaluation.definitions["acc"].primary
-    decision = decided(out, out, rule(group, "acc", 0.2))
-    assert decision.verdict == "pass"
-    even = decision.checks[0].test == "Tango score test"
-    assert even == (group != "evenly")
+    decision = decided(school, school, rule(group, "acc", 0.2))
+    assert (decision.verdict, decision.checks[0].test) == ("pass", "Tango score test")
 
 
-def test_a_task_counts_in_a_group_as_lm_eval_counts_it(
-    tasks: Path, copy_of: Callable[[Path], Path]
+def test_a_loss_in_one_task_is_a_loss_of_its_group(
+    school: Path, copy_of: Callable[[Path], Path]
 ) -> None:
-    """By tasks alike, ten documents weigh as much as 55."""
-    evenly = evaluate(tasks, tasks / "evenly_out", ["evenly"], limit=None)
-    before = lm_eval_results.load(evenly, ["evenly", "school_a"])
-    worse = change_samples(copy_of(evenly), "school_a", nothing_right)
-    (check,) = decided(evenly, worse, rule("evenly", "acc", 0.2)).checks
-    mean = before["school_a"].evaluation.metrics["acc"].mean
-    assert mean is not None and check.delta == pytest.approx(-mean / 3)
+    before = lm_eval_results.load(school)["school_b"].evaluation.metrics["acc"].mean
+    worse = change_samples(copy_of(school), "school_b", nothing_right)
+    (check,) = decided(school, worse, rule("school", "acc")).checks
+    assert before is not None
+    assert (check.n, check.delta) == (105, pytest.approx(-before * 40 / 105))
+
+
+def test_a_group_whose_tasks_count_alike_is_gated_where_they_have_one_size(
+    tasks: Path, tmp_path: Path
+) -> None:
+    """Ten documents that weigh as much as 55 would make the test pass too often."""
+    uneven = evaluate(tasks, tmp_path / "uneven", ["evenly"], limit=None)
+    with pytest.raises(UserError, match=r"weight_by_size: false.*school_a, school_b, school_c"):
+        lm_eval_results.load(uneven, ["evenly"])
+    even = evaluate(tasks, tmp_path / "even", ["evenly"], limit=10)
+    assert lm_eval_results.load(even, ["evenly"])["evenly"].evaluation.metrics["acc"].n == 30
 
 
 def test_groups_are_gated_only_where_a_policy_names_them(school: Path) -> None:
@@ -417,7 +417,7 @@ def test_a_score_of_another_kind_than_a_mean_is_not_gated(
         results["results"]["school"]["acc,none"] = 0.987
 
     copy = change_results(copy_of(school), largest)
-    with pytest.raises(UserError, match=r"not the mean of its tasks.*Gate its tasks instead"):
+    with pytest.raises(UserError, match=r"not the mean over all documents.*Gate its tasks instead"):
         lm_eval_results.load(copy, ["school"])
 
 
