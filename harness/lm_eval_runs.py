@@ -74,13 +74,17 @@ class Run:
 
     @property
     def model(self) -> dict[str, Any]:
-        """Which model was evaluated: its source, its name and the arguments that matter."""
+        """Which model was evaluated: its source, its name and the arguments that matter.
+
+        Where no argument names the model, lm-eval makes up a name that differs from call to call.
+        """
         config = mapping(self.results.get("config"))
-        named = self.results.get("model_name"), self.results.get("model_source")
+        arguments = _arguments(config.get("model_args"))
+        name = self.results.get("model_name")
         return {
-            "model": named[0] or None,
-            "model type": named[1] or config.get("model"),
-            **_arguments(config.get("model_args")),
+            "model": name if name in arguments.values() else None,
+            "model type": self.results.get("model_source") or config.get("model"),
+            **arguments,
         }
 
     def samples(self, task: str) -> Path:

@@ -172,6 +172,9 @@ def test_calls_for_two_models_are_refused_and_where_a_model_ran_does_not_matter(
     with_arguments(first, "pretrained=m,dtype=float32,device=cuda:0")  # as text, before 0.4.10
     with_arguments(second, {"pretrained": "m", "dtype": "float32", "device": "cpu"})
     assert set(lm_eval_results.load(copy)) == {"choose", "sums"}
+    results = json.loads(second.read_text()) | {"model_name": "made-up"}
+    second.write_text(json.dumps(results))  # by lm-eval, where no argument names the model
+    assert set(lm_eval_results.load(copy)) == {"choose", "sums"}
     with_arguments(second, {"pretrained": "m", "dtype": "float16"})
     with pytest.raises(UserError, match=r"several models: model argument dtype is float32 in"):
         lm_eval_results.load(copy)
