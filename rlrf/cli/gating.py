@@ -155,7 +155,7 @@ def gate(
     rlrf gate evaluations/m0 evaluations/m1 --policy gsm8k --junit gate.xml
     rlrf gate --plan plan.json evaluations/m0 --model runs/first/iter_1/train/model
     rlrf gate leaderboards/mine --name M1 evaluations/m2
-    rlrf gate results/before results/after --margin bleu=2
+    rlrf gate results/before results/after --margin rougeL_max=2
     """
     from harness import sides
     from harness.gate import gate as decide
