@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import tasks
 from harness.errors import UserError
 from harness.gate import gate
+from harness.gate.plan import Plan
 from harness.judge.saved import Saved
 from harness.render import html
 from harness.render.html import numbers
@@ -56,16 +57,20 @@ def compare(
     baseline: Evaluations,
     candidate: Evaluations,
     judge: Sequence[JudgeFinding] = (),
+    *,
+    plan: Plan | None = None,
+    doubts: Mapping[tuple[str, str], str] | None = None,
 ) -> str:
     """The page on `candidate` against `baseline`, judged by `policy`; HTML.
 
-    `judge` is what was found out about the judge (`harness.reliability.read`). Of a side that is
+    `judge` is what was found out about the judge (`harness.reliability.read`); `plan` and `doubts`
+    are as in `harness.gate.gate`. Of a side that is
     on a leaderboard the scores are shown, for it keeps no answers.
 
     Raises:
         UserError: the evidence does not match, as `harness.gate.gate`.
     """
-    decision = gate(baseline, candidate, policy)
+    decision = gate(baseline, candidate, policy, plan=plan, doubts=doubts)
     sentence = SENTENCES[decision.verdict]
     decisive = {check.verdict for check in decision.checks if check.tier != "advisory"}
     if decision.verdict == "inconclusive" and decisive <= {"pass"}:

@@ -358,6 +358,11 @@ class Policy(Record):
         """Return what names the clusters of a rule's items; None: they are independent."""
         return rule.cluster or self.cluster
 
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks that the rules are about."""
+        return sorted({rule.task for rule in self.rules})
+
 
 class Alarm(Record):
     """Something that no metric may show and a person should look at."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -68,9 +69,9 @@ def load_policy(path: Path) -> Policy:
         return load(path, Policy)
     known = sorted(found.stem for found in POLICIES.glob("*.yaml"))
     if path.name not in known:
-        near = difflib.get_close_matches(path.name, known, n=1)
-        hint = f"Did you mean '{near[0]}'?" if near else f"Known are {', '.join(known)}."
-        raise UserError(f"There is neither a file nor a policy called '{path}'. {hint}")
+        raise UserError(
+            f"There is neither a file nor a policy called '{path}'. {_nearest(path.name, known)}"
+        )
     return load(POLICIES / f"{path.name}.yaml", Policy)
 
 
@@ -86,31 +87,78 @@ def cluster_by(policy: Policy, key: str) -> Policy:
         raise UserError(f"The policy cannot cluster by that: {explain(error, Policy)}") from error
 
 
-def default_policy(metrics: Mapping[str, Iterable[Metric]]) -> Policy:
+def default_policy(
+    metrics: Mapping[str, Iterable[Metric]], margins: Mapping[str, float] | None = None
+) -> Policy:
     """The gate where none is written: no task's primary metric may lose 5 % of its range.
 
     `metrics` are those of each task. Its primary one is critical, with one-sided level .05. Where
     a task says whether a model responded, that is a guardrail with the same margin: the primary
     metric is then a mean over what a model answers, and answering less must not raise it.
 
+    `margins` name the largest tolerated loss of metrics, by METRIC (on every task that has it) or
+    TASK.METRIC; a metric that is named is gated, critical if it is not the guardrail.
+
     Raises:
-        UserError: no task has a primary metric, or the range of one is not known.
+        UserError: no task has a primary metric, the range of one is not known and no margin is
+            named for it, or a margin is for a metric that no task has.
     """
-    rules = []
+    left = dict(margins or {})
+    named = dict(left)
+    rules, unknown = [], []
     for task, found in sorted(metrics.items()):
         for metric in found:
-            if metric.primary or metric.name == RESPONDED:
-                if metric.span is None:
-                    raise UserError(
-                        f"The range of {task} {metric.name} is not known, so that no margin "
-                        "follows from it: write a policy that names the largest loss to tolerate."
-                    )
-                tier: Tier = "critical" if metric.primary else "guardrail"
-                margin = 0.05 * metric.span
-                rules.append(Rule(task=task, metric=metric.name, tier=tier, margin=margin))
+            keys = [key for key in (f"{task}.{metric.name}", metric.name) if key in named]
+            if not (metric.primary or metric.name == RESPONDED or keys):
+                continue
+            for key in keys:
+                left.pop(key, None)
+            if not keys and metric.span is None:
+                unknown.append(f"{task}.{metric.name}")
+                continue
+            margin = named[keys[0]] if keys else 0.05 * (metric.span or 0)
+            is_guardrail = metric.name == RESPONDED and not metric.primary
+            tier: Tier = "guardrail" if is_guardrail else "critical"
+            rules.append(Rule(task=task, metric=metric.name, tier=tier, margin=margin))
+    if left:
+        known = {m.name for found in metrics.values() for m in found}
+        known |= {f"{task}.{m.name}" for task, found in metrics.items() for m in found}
+        raise UserError(
+            f"A margin is named for '{min(left)}', which no task has. {_nearest(min(left), known)}"
+        )
+    if unknown:
+        raise UserError(
+            f"The range of {', '.join(unknown[:5])} is not known, so that no margin follows from "
+            "it. Name the largest loss to tolerate, in the metric's unit, such as "
+            f"--margin '{unknown[0]}=0.02', or write a policy."
+        )
     if not any(rule.tier == "critical" for rule in rules):
         raise UserError("No task says which metric counts: write a policy that names one.")
     return Policy(rules=rules)
+
+
+def parse_margins(texts: Iterable[str]) -> dict[str, float]:
+    """Read margins from METRIC=VALUE or TASK.METRIC=VALUE.
+
+    Raises:
+        UserError: one is not of that form, is not a number above 0, or is there twice.
+    """
+    margins: dict[str, float] = {}
+    for text in texts:
+        name, _, value = text.rpartition("=")
+        try:
+            margin = float(value)
+        except ValueError:
+            margin = math.nan
+        if not (name and 0 < margin < math.inf):
+            raise UserError(
+                f"The margin '{text}' is not METRIC=VALUE with a number above 0, such as "
+                "--margin acc=0.02 or --margin arc_easy.acc=0.02."
+            )
+        if name in margins:
+            raise UserError(f"Two margins are named for {name}: keep one.")
+        margins[name] = margin
+    return margins
 
 
 class _Loader(yaml.SafeLoader):
@@ -170,14 +218,19 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     place = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
         known = sorted({*_keys(model, fault["loc"][:-1])})
-        near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
-        hint = f"Did you mean '{near[0]}'?" if near else f"Known are {', '.join(known)}."
-        return f"there is no key '{place}'. {hint}"
+        return f"there is no key '{place}'. {_nearest(str(fault['loc'][-1]), known)}"
     if fault["type"] == "missing":
         return f"'{place}' is missing."
     found = fault["input"]
     shown = f", not {found!r}" if found is None or isinstance(found, str | int | float) else ""
     return f"{place}: {fault['msg'].removeprefix('Value error, ')}{shown}."
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    """Say which of the known names was meant, or list them."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"Did you mean '{near[0]}'?" if near else f"Known are {', '.join(names)}."
 
 
 def _keys(model: type[BaseModel], place: Sequence[int | str]) -> Iterator[str]:

@@ -5,7 +5,7 @@ A side is a folder of evaluations, the output folder of stock lm-eval, or a mode
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,20 +30,36 @@ class Side:
     items: list[Item] = field(default_factory=list)
 
 
-def load(folder: Path, name: str | None = None) -> dict[str, Side]:
+def load(
+    folder: Path, name: str | None = None, wanted: Collection[str] | None = None
+) -> dict[str, Side]:
     """Task -> evaluation, from one side; `name` is that of a model, where it is a leaderboard.
+
+    Of stock lm-eval's output, which may also be a results file, only the `wanted` tasks and groups
+    of tasks are read, where they are named.
 
     Raises:
         UserError: nothing that can be compared is there, or it is malformed, changed or too large.
     """
-    if not folder.is_dir():
-        raise UserError(f"There is no folder {folder}.")
     if (folder / LEDGER).exists():
         return _from_board(folder, name)
+    ours = [path for at in ("", "*/") for path in folder.glob(f"{at}{evaluation.EVALUATION}")]
+    # Next to evaluations of our own lm-eval's results are looked for no deeper than these.
+    stock = lm_eval_results.find(folder, depth=1 if ours else lm_eval_results.MAX_DEPTH)
+    if not stock and not folder.is_dir():
+        raise UserError(f"There is no folder {folder}.")
     if name is not None:
-        raise UserError(f"{folder} is no leaderboard, so that '{name}' cannot be found there.")
-    if lm_eval_results.find(folder) is not None:
-        return of(lm_eval_results.load(folder))
+        raise UserError(
+            f"There is no leaderboard in {folder}, where '{name}' could be. Leave out --name."
+        )
+    if stock:
+        found = lm_eval_results.load(folder, wanted)
+        if ours:
+            raise UserError(
+                f"{folder} holds evaluations of rlrf ({ours[0]}) and results of lm-eval "
+                f"({stock[0]}). Name the folder of one of the two."
+            )
+        return of(found)
     _require_readable(folder)
     return of(evaluation.load(folder))
 
@@ -70,14 +86,17 @@ def require_ours(side: Mapping[str, Side], folder: Path) -> None:
 
 
 def load_both(
-    baseline: Path, candidate: Path, name: str | None = None
+    baseline: Path,
+    candidate: Path,
+    name: str | None = None,
+    wanted: Collection[str] | None = None,
 ) -> tuple[dict[str, Side], dict[str, Side]]:
-    """Both sides, with lm-eval's metrics read alike; `name` as in `load`, of the baseline.
+    """Both sides, with lm-eval's metrics read alike; `name` is of the baseline, both as in `load`.
 
     Raises:
         UserError: as `load`; or only one of the two was made by stock lm-eval.
     """
-    before, after = load(baseline, name), load(candidate)
+    before, after = load(baseline, name, wanted), load(candidate, wanted=wanted)
     for task in sorted(before.keys() & after.keys()):
         old, new = before[task], after[task]
         if _stock(old) and _stock(new):
@@ -120,7 +139,7 @@ def _stock(side: Side) -> bool:
 
 
 def _alike(old: Side, new: Side) -> tuple[Side, Side]:
-    one, other = lm_eval_results.alike(old.evaluation, new.evaluation)
+    one, other = lm_eval_results.alike(old, new)
     return (
         Side(one, old.scores, old.samples, old.items),
         Side(other, new.scores, new.samples, new.items),

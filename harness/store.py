@@ -199,18 +199,40 @@ def write_jsonl(path: Path, values: Iterable[Any]) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of the pairs that a JSON parser read: its `object_pairs_hook`.
+
+    Raises:
+        ValueError: a key is there twice, of which readers of JSON silently keep the last.
+    """
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {twice[:MAX_FIELD]!r} is there twice: keep one")
+    return made
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=unique_keys)  # made once, so that it costs no time
+
+
+def _loads(data: bytes) -> Any:
+    return _JSON.decode(data.decode(json.detect_encoding(data), "surrogatepass"))
+
+
 def read_json(path: Path) -> Any:
     """Parse a JSON file.
 
     Raises:
-        UserError: missing, larger than `MAX_LINE_BYTES`, or malformed (names the line and column).
+        UserError: missing, larger than `MAX_LINE_BYTES`, or malformed (names the line and column),
+            or a key is there twice in one object.
     """
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_LINE_BYTES + 1)
         if len(data) > MAX_LINE_BYTES:
             raise UserError(f"{path} is larger than {MAX_LINE_BYTES:,} bytes: not read.")
-        return json.loads(data)
+        return _loads(data)
     except FileNotFoundError as error:
         raise UserError(f"There is no file {path}.") from error
     except IsADirectoryError as error:
@@ -227,8 +249,9 @@ def read_jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:
     """Parse JSON lines into (line number, object) pairs; blank lines are passed over.
 
     Raises:
-        UserError: missing, or a line is not a JSON object (names file, line and fault), or longer
-            than `MAX_LINE_BYTES`, or the file unpacks to more than `MAX_UNPACKED_BYTES`.
+        UserError: missing, or a line is not a JSON object (names file, line and fault), has a key
+            twice in one object, or is longer than `MAX_LINE_BYTES`, or the file unpacks to more
+            than `MAX_UNPACKED_BYTES`.
     """
     rows: list[tuple[int, dict[str, Any]]] = []
     unpacked = 0
@@ -248,7 +271,7 @@ def read_jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:
                 if not line.strip():
                     continue
                 try:
-                    value = json.loads(line)
+                    value = _loads(line)
                 except (ValueError, RecursionError) as error:
                     raise UserError(f"{path}, line {number}: not JSON ({error}).") from error
                 if not isinstance(value, dict):

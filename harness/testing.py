@@ -8,7 +8,7 @@ def test_the_new_model_is_no_worse():
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -31,9 +31,9 @@ def assert_no_regression(
 ) -> Decision:
     """Assert that the gate passes `candidate` against `baseline`; return its decision.
 
-    Each is a folder, of evaluations or of stock lm-eval's output, or what `harness.evaluate`
-    returned (task -> evaluation). `policy` is a file, one that comes with the harness by name, or
-    a `Policy`; without one it is `harness.settings.default_policy`.
+    Each is a folder of evaluations, a folder or file of stock lm-eval's results, or what
+    `harness.evaluate` returned (task -> evaluation). `policy` is a file, one that comes with the
+    harness by name, or a `Policy`; without one it is `harness.settings.default_policy`.
 
     An inconclusive gate fails, too: a test that is green because it asked too few items would
     stay green whatever happens. With `inconclusive="pass"` only a shown regression fails.
@@ -43,13 +43,13 @@ def assert_no_regression(
         UserError: the evidence does not match, or is malformed.
     """
     __tracebackhide__ = True  # pytest shows the caller's line
-    before, after = _sides(baseline, candidate)
+    if isinstance(policy, str | Path):
+        policy = load_policy(Path(policy))
+    before, after = _sides(baseline, candidate, policy.tasks if policy else None)
     if policy is None:
         policy = default_policy(
             {task: one.evaluation.definitions.values() for task, one in before.items()}
         )
-    elif not isinstance(policy, Policy):
-        policy = load_policy(Path(policy))
     decision = gate(before, after, policy)
     bad = {"fail"} if inconclusive == "pass" else {"fail", "inconclusive"}
     if decision.verdict in bad:
@@ -58,12 +58,14 @@ def assert_no_regression(
 
 
 def _sides(
-    baseline: str | Path | Evaluations, candidate: str | Path | Evaluations
+    baseline: str | Path | Evaluations,
+    candidate: str | Path | Evaluations,
+    wanted: Collection[str] | None,
 ) -> tuple[Evaluations, Evaluations]:
     if isinstance(baseline, str | Path) and isinstance(candidate, str | Path):
-        return sides.load_both(Path(baseline), Path(candidate))
+        return sides.load_both(Path(baseline), Path(candidate), wanted=wanted)
     before, after = (
-        sides.load(Path(side)) if isinstance(side, str | Path) else side
+        sides.load(Path(side), wanted=wanted) if isinstance(side, str | Path) else side
         for side in (baseline, candidate)
     )
     return before, after

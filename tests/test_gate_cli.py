@@ -14,6 +14,7 @@ import tasks
 from harness import evaluation
 from harness.evaluation import Scored
 from harness.leaderboard import Board
+from harness.report import TITLES
 from harness.schema import JudgeRef, ModelRef, Sample
 from rlrf.cli import run
 from rlrf.quickstart import M0
@@ -201,6 +202,29 @@ def test_a_judge_that_drifted_holds_the_gate_up(tmp_path: Path, m0: Path, capsys
     assert rlrf("gate", m0, m0, "--drift", tmp_path / "drift.json", "--json") == 2
     (check,) = json.loads(capsys.readouterr().out)["checks"]
     assert check["reason"] == "the judge's drift is drifted"
+    page = tmp_path / "page.html"
+    report = ["report", "--baseline", m0, "--candidate", m0, "--out", page]
+    assert rlrf(*report) == 0 and TITLES["pass"] in page.read_text()
+    assert rlrf(*report, "--drift", tmp_path / "drift.json") == 0
+    assert TITLES["inconclusive"] in page.read_text()
+    assert TITLES["pass"] not in page.read_text()
+
+
+def test_a_page_follows_the_plan_that_the_gate_follows(
+    tmp_path: Path, m0: Path, policy: Path, capsys: Capture
+) -> None:
+    planned, page = tmp_path / "plan.json", tmp_path / "page.html"
+    options = ["--baseline", m0, "--discordance", "0.2", "--sequential", "--out", planned]
+    assert rlrf("plan", policy, *options) == 0
+    candidate = saved(tmp_path / "m1", answered(41))
+    assert rlrf("gate", m0, candidate, "--plan", planned) == 0
+    report = ["report", "--baseline", m0, "--candidate", candidate, "--out", page]
+    assert rlrf(*report, "--plan", planned) == 0
+    assert "sequential test by betting" in page.read_text()
+    assert "either" in refused(capsys, *report, "--plan", planned, "--policy", policy)
+    assert "another baseline" in refused(
+        capsys, "report", "--baseline", candidate, "--candidate", m0, "--plan", planned
+    )
 
 
 def rescored(made: Scored) -> Scored:

@@ -124,15 +124,14 @@ def decide(
     labels = _labels(findings, policy.alpha)
     checks = [_check(*found) for found in zip(findings, labels, strict=True)]
     verdict, reasons = _overall(findings)
-    tasks = sorted({rule.task for rule in policy.rules})
     return Decision(
         verdict=verdict,
         checks=checks,
         reasons=reasons,
         policy=policy,
         policy_digest=digest(policy),
-        baseline={task: baseline[task].evaluation.identity for task in tasks},
-        candidate={task: candidate[task].evaluation.identity for task in tasks},
+        baseline={task: baseline[task].evaluation.identity for task in policy.tasks},
+        candidate={task: candidate[task].evaluation.identity for task in policy.tasks},
         clusters=stored(clusters, baseline, candidate),
         estimand=estimand if order is not None else None,
         notes=notes(policy, gathered, baseline, candidate),
@@ -236,9 +235,18 @@ def _examine(evidence: Evidence, alpha: float) -> _Finding:
         )
     elif verdict == "pass" and evidence.lost:
         reason += _worst_case(old, new, evidence, alpha)
+    reason += _applies(evidence)
     if evidence.gap:
         verdict, reason = "inconclusive", evidence.gap
     return _Finding(evidence, estimate, n, flips, verdict, reason)
+
+
+def _applies(evidence: Evidence) -> str:
+    """To how many of the items the metric applies, where it is not to all."""
+    if not evidence.inapplicable:
+        return ""
+    applies = evidence.asked - evidence.inapplicable
+    return f"; it applies to {applies:,} of {evidence.asked:,} items"
 
 
 def _doubted(evidence: Evidence, doubts: Mapping[tuple[str, str], str]) -> Evidence:
@@ -300,7 +308,7 @@ def _watch(evidence: Evidence, alpha: float, order: Sequence[str], estimand: Est
         "pass": f"a loss of {margin:g} is excluded",
         "fail": f"a loss of less than {margin:g} is excluded",
         "inconclusive": f"between {low:+.4g} and {high:+.4g}, which {-margin:+.4g} divides,",
-    }[verdict] + f" after {used:,} of {len(order):,} items"
+    }[verdict] + f" after {used:,} of {len(order):,} items{_applies(evidence)}"
     reason += (
         "; this is about the planned items alone, not about other questions of the kind"
         if estimand == "items"

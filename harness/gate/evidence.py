@@ -52,6 +52,8 @@ class Evidence:
     baseline: Numbers
     candidate: Numbers
     lost: int  # items that were asked, and have no value on a side though the metric applies
+    asked: int  # items in all
+    inapplicable: int  # of these, items to which the metric applies on neither side
     gap: str  # why this is not enough to judge by; empty when it is
     clusters: Sequence[int] | None = None  # cluster of each row; None: rows are independent
 
@@ -147,6 +149,8 @@ def _on_task(
             baseline=old.values[kept, k],
             candidate=new.values[kept, k],
             lost=int(lost.sum()) + asked - max(old.answered, new.answered, len(old.items)),
+            asked=asked,
+            inapplicable=int((~applies[0] & ~applies[1] & ~lost).sum()),
             gap="; ".join(gaps),
             clusters=group,
         )

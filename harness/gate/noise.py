@@ -44,7 +44,7 @@ def measure_noise(policy: Policy, runs: Sequence[Run]) -> list[RuleNoise]:
         )
     for run in runs:
         gather(policy, runs[0], run)  # says what is missing, and what does not match
-    require_one_model(runs, sorted({rule.task for rule in policy.rules}))
+    require_one_model(runs, policy.tasks)
     return [_of_rule(rule, policy.alpha, runs) for rule in policy.rules]
 
 

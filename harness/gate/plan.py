@@ -8,6 +8,7 @@ decision by its digest.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -18,7 +19,7 @@ from harness.errors import UserError
 from harness.gate.clusters import Assigned, assign, restored, stored
 from harness.gate.decision import decide, refuse_what_cannot_be_watched, require_range
 from harness.gate.evidence import Scored, gather
-from harness.gate.planned_rule import PlannedRule, plan_rule, require_power
+from harness.gate.planned_rule import SEQUENTIAL, PlannedRule, plan_rule, require_power
 from harness.gate.sizing import require_icc, require_sd
 from harness.schema import (
     SCHEMA_VERSION,
@@ -30,6 +31,7 @@ from harness.schema import (
     Record,
     SchemaVersion,
     Score,
+    Tier,
     digest,
 )
 
@@ -60,9 +62,27 @@ class Plan(Record):
 
     @model_validator(mode="after")
     def _of_the_same_tasks(self) -> Plan:
-        tasks = set(_tasks(self.policy))
+        tasks = set(self.policy.tasks)
         if any(found.keys() != tasks for found in (self.baseline, self.items, self.order)):
             raise ValueError("baseline, items and order are of other tasks than the policy")
+        return self
+
+    @model_validator(mode="after")
+    def _by_its_policy(self) -> Plan:
+        """Refuse a plan of which one part was changed and not the others."""
+        rules = [(rule.task, rule.metric, rule.tier, rule.margin) for rule in self.policy.rules]
+        for rule, planned in itertools.zip_longest(
+            rules, [(rule.task, rule.metric, rule.tier, rule.margin) for rule in self.rules]
+        ):
+            if rule != planned:
+                raise ValueError(
+                    f"the policy says {_said(rule)}, and the planned rules say {_said(planned)}; "
+                    "a plan cannot be edited: plan anew"
+                )
+        if self.policy_digest != digest(self.policy):
+            raise ValueError("its policy was changed after it was planned; plan anew")
+        if any((rule.test == SEQUENTIAL) != (self.mode == "sequential") for rule in self.rules):
+            raise ValueError(f"its mode is {self.mode}, and its rules were planned otherwise")
         return self
 
     @property
@@ -73,6 +93,13 @@ class Plan(Record):
     def about(self) -> Estimand:
         """What the verdict of a sequential plan is about."""
         return self.estimand or "items"
+
+
+def _said(rule: tuple[str, str, Tier, float] | None) -> str:
+    if rule is None:
+        return "nothing more"
+    task, metric, tier, margin = rule
+    return f"{task} {metric}, {tier}, margin {margin:g}"
 
 
 def make(
@@ -136,7 +163,7 @@ def make(
             )
         )
     require_power(rules)
-    orders = {task: order(policy.seed, task, baseline[task].scores) for task in _tasks(policy)}
+    orders = {task: order(policy.seed, task, baseline[task].scores) for task in policy.tasks}
     return Plan(
         mode="sequential" if sequential else "fixed",
         policy=policy,
@@ -234,7 +261,3 @@ def _first(side: Scored, items: Sequence[str], count: int) -> Scored:
     asked = sorted({(score.index, score.item) for score in scores})
     changed = {"items": len(asked), "dataset_digest": digest([item for _, item in asked])}
     return _Part(side.evaluation.model_copy(update=changed), scores)
-
-
-def _tasks(policy: Policy) -> list[str]:
-    return sorted({rule.task for rule in policy.rules})

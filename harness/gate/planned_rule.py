@@ -24,6 +24,7 @@ from harness.stats.paired import FEW_CLUSTERS, Numbers
 from harness.stats.power import chance, items_needed, minimum_detectable, paired_sd
 from harness.stats.sequential import watch
 
+SEQUENTIAL = "sequential test by betting"  # what a planned rule calls its test
 POWER = 0.8  # of every rule that can hold a candidate up
 SIMULATIONS = 400  # gates: a power of .8 comes with a standard error of .02
 AROUND = (0.5, 0.75, 1.0, 1.5, 2.5)  # times the items that the normal approximation asks for
@@ -285,7 +286,7 @@ def _show_sequential(
     used: list[float] = []
     at = passes_at(rule.margin, n)
     shown = _Shown(
-        test="sequential test by betting",
+        test=SEQUENTIAL,
         power=fixed.power,
         minimum_detectable=fixed.minimum_detectable,
         items_needed=fixed.items_needed,

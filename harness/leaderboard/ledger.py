@@ -26,7 +26,15 @@ from typing import Any, NoReturn
 
 from harness.errors import UserError
 from harness.schema import SCHEMA_VERSION, Row, canonical_json, digest
-from harness.store import MAX_LINE_BYTES, jsonl_bytes, parse, sweep, write_bytes, write_text
+from harness.store import (
+    MAX_LINE_BYTES,
+    jsonl_bytes,
+    parse,
+    sweep,
+    unique_keys,
+    write_bytes,
+    write_text,
+)
 
 FIRST = "0" * 64  # what a first row names as the row it follows
 LOCK_SECONDS = 60
@@ -75,14 +83,15 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not a number")
 
 
-_JSON = json.JSONDecoder(parse_constant=_refuse)  # made once: json.loads would make one a line
+# Made once: json.loads would make a decoder per line.
+_JSON = json.JSONDecoder(parse_constant=_refuse, object_pairs_hook=unique_keys)
 
 
 def loads(text: bytes) -> Any:
-    """JSON without NaN.
+    """Parse JSON without NaN and without a key that is there twice in one object.
 
     Raises:
-        ValueError: it is not JSON.
+        ValueError: it is not JSON, or not such JSON.
         RecursionError: it is too deep.
     """
     return _JSON.decode(text.decode("utf-8", "surrogatepass"))

@@ -16,6 +16,13 @@ EXIT = {"pass": 0, "fail": 1, "inconclusive": 2}
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
 PATH = click.Path(path_type=Path)
+margins = click.option(
+    "--margin",
+    "margin_texts",
+    metavar="METRIC=VALUE",
+    multiple=True,
+    help="Largest tolerated loss of a metric, or of TASK.METRIC, without a policy; repeatable.",
+)
 as_json = click.option("--json", "json_", is_flag=True, help="Print JSON for programs.")
 
 

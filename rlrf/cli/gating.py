@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import click
 
 from harness.errors import UserError
 from harness.progress import annotate, say, show
-from rlrf.cli.common import EXIT, FILE, FOLDER, PATH, as_json, print_json
+from rlrf.cli.common import EXIT, FILE, FOLDER, PATH, as_json, margins, print_json
 
 if TYPE_CHECKING:
     from harness.gate.clusters import Columns
@@ -35,9 +35,9 @@ class ClustersParam(click.ParamType[int | Path]):
 
 @click.command()
 @click.argument("policy", type=FILE)
-@click.option("--baseline", type=FOLDER, help="What candidates will be held to.")
+@click.option("--baseline", type=PATH, help="What candidates will be held to.")
 @click.option("--name", help="The model's name, where BASELINE is a leaderboard.")
-@click.option("--second", type=FOLDER, help="Another run of the baseline, to see how it varies.")
+@click.option("--second", type=PATH, help="Another run of the baseline, to see how it varies.")
 @click.option("--discordance", type=float, help="Share of yes/no items expected to flip.")
 @click.option("--sd", type=float, help="Standard deviation of a graded item's gain.")
 @click.option("--cluster", help="Tag or field that items share, such as passage.")
@@ -161,9 +161,9 @@ def _write_plan(
     baseline, name, second = source
     again = None
     if second:
-        before, again = sides.load_both(baseline, second, name)
+        before, again = sides.load_both(baseline, second, name, rules.tasks)
     else:
-        before = sides.load(baseline, name)
+        before = sides.load(baseline, name, rules.tasks)
     rules, columns = _with_clusters(rules, *clustering)
     assigned = assign(rules, before, again or before, columns)
     made = planning.make(
@@ -246,9 +246,10 @@ def _with_clusters(
 
 
 @click.command()
-@click.argument("baseline", type=FOLDER)
-@click.argument("candidate", type=FOLDER, required=False)
+@click.argument("baseline", type=PATH)
+@click.argument("candidate", type=PATH, required=False)
 @click.option("--policy", type=FILE, help="File or name: gsm8k, ...  [default: see above]")
+@margins
 @click.option("--plan", "plans", type=FILE, multiple=True, help="What `rlrf plan` wrote.")
 @click.option("--name", help="The model's name, where BASELINE is a leaderboard.")
 @click.option("--drift", type=FILE, help="What `rlrf judge drift --json` printed.")
@@ -272,6 +273,7 @@ def gate(
     baseline: Path,
     candidate: Path | None,
     policy: Path | None,
+    margin_texts: Sequence[str],
     plans: tuple[Path, ...],
     name: str | None,
     drift: Path | None,
@@ -295,8 +297,8 @@ def gate(
 
     Exits 0 pass, 1 regression, 2 inconclusive, 3 error. Both are folders of evaluations, or what
     stock lm-eval wrote with --log_samples; BASELINE may be a model on a leaderboard. Without a
-    policy, the primary metric of every task is critical: it may not lose 5 % of its range, at
-    level .05.
+    policy, the primary metric of every task is critical: it may not lose 5 % of its range, or the
+    --margin that you name, at level .05.
 
     With --model the candidate is evaluated now, on the items of BASELINE; by a sequential plan
     only until the verdict is clear.
@@ -311,6 +313,7 @@ def gate(
     rlrf gate --plan plan.json evaluations/m0 --model runs/first/iter_1/train/model
     rlrf gate leaderboards/mine --name M1 evaluations/m2
     rlrf gate results/old results/new --cluster doc.passage
+    rlrf gate results/before results/after --margin rougeL_max=2
     """
     from harness import sides
     from harness.gate import gate as decide
@@ -319,17 +322,16 @@ def gate(
 
     if (candidate is None) == (model is None):
         raise UserError("Name either the folder CANDIDATE, or a model to evaluate with --model.")
-    if policy and plans:
-        raise UserError("A plan has its policy in it: give either --plan or --policy.")
     if len(plans) > 1:
         raise UserError("A gate follows one plan, which was written before: name one.")
     if plans and (cluster or clusters):
         raise UserError("A plan says what clusters its items are in: leave them out, or plan anew.")
-    planned = _read_plan(plans[0]) if plans else None
-    doubts = _doubts(drift) if drift else {}
+    planned, written = read_rules(plans[0] if plans else None, policy, margin_texts)
+    wanted = written.tasks if written else None
+    doubts = read_doubts(drift)
     if candidate is not None:
-        before, after = sides.load_both(baseline, candidate, name)
-        rules = planned.policy if planned else _policy(policy, before)
+        before, after = sides.load_both(baseline, candidate, name, wanted)
+        rules = written or policy_for(before, margin_texts)
         rules, columns = _with_clusters(rules, cluster, clusters)
         assigned = None if planned else assign(rules, before, after, columns)
         decision = decide(before, after, rules, plan=planned, doubts=doubts, clusters=assigned)
@@ -338,11 +340,11 @@ def gate(
         from harness.engines.hf import HFEngine
         from harness.judge.config import load_judging
 
-        before = sides.load(baseline, name)
-        rules = planned.policy if planned else _policy(policy, before)
+        before = sides.load(baseline, name, wanted)
+        sides.require_ours(before, baseline)
+        rules = written or policy_for(before, margin_texts)
         rules, columns = _with_clusters(rules, cluster, clusters)
         assigned = None if planned else assign(rules, before, before, columns)
-        sides.require_ours(before, baseline)
         if planned:
             planning.orders(planned, before)
         judging = load_judging(judge_file)
@@ -364,28 +366,47 @@ def gate(
     return EXIT[decision.verdict]
 
 
-def _read_plan(path: Path) -> Plan:
+def read_rules(
+    plan: Path | None, policy: Path | None, margin_texts: Sequence[str]
+) -> tuple[Plan | None, Policy | None]:
+    """Read the plan and the policy that are named; of a plan, its policy.
+
+    Raises:
+        UserError: two of plan, policy and margins are named; or one cannot be read.
+    """
     from harness.gate.plan import Plan
+    from harness.settings import load_policy
     from harness.store import parse, read_json
 
-    return parse(Plan, read_json(path), str(path))
+    if plan and (policy or margin_texts):
+        raise UserError("A plan has its policy in it: give either --plan or --policy, or --margin.")
+    if policy and margin_texts:
+        raise UserError("A policy has its margins in it: give either --policy or --margin.")
+    if plan:
+        planned = parse(Plan, read_json(plan), str(plan))
+        return planned, planned.policy
+    return None, load_policy(policy) if policy else None
 
 
-def _policy(policy: Path | None, baseline: Mapping[str, Side]) -> Policy:
-    from harness.settings import default_policy, load_policy
+def policy_for(baseline: Mapping[str, Side], margin_texts: Sequence[str]) -> Policy:
+    """The default policy for the tasks of the baseline, with the margins that are named.
 
-    if policy:
-        return load_policy(policy)
-    return default_policy(
-        {task: one.evaluation.definitions.values() for task, one in baseline.items()}
-    )
+    Raises:
+        UserError: as `harness.settings.default_policy` and `parse_margins`.
+    """
+    from harness.settings import default_policy, parse_margins
+
+    definitions = {task: one.evaluation.definitions.values() for task, one in baseline.items()}
+    return default_policy(definitions, parse_margins(margin_texts))
 
 
-def _doubts(drift: Path) -> dict[tuple[str, str], str]:
-    """Metrics of which the judge does not surely grade as it did."""
+def read_doubts(drift: Path | None) -> dict[tuple[str, str], str]:
+    """Read which metrics the judge may not grade as it did, from what `judge drift` printed."""
     from harness.judge.drift import Drift
     from harness.store import parse, read_json
 
+    if drift is None:
+        return {}
     found = parse(Drift, read_json(drift), str(drift))
     return {
         (found.task, metric.metric): f"the judge's drift is {metric.verdict}"

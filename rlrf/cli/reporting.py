@@ -8,15 +8,18 @@ from pathlib import Path
 import click
 
 from harness.progress import show
-from rlrf.cli.common import FILE, FOLDER, as_json, print_json
+from rlrf.cli.common import FILE, FOLDER, PATH, as_json, margins, print_json
 
 
 @click.command()
 @click.argument("run", type=FOLDER, required=False)
-@click.option("--baseline", type=FOLDER, help="An evaluation folder, to compare with --candidate.")
-@click.option("--candidate", type=FOLDER, help="An evaluation folder.")
+@click.option("--baseline", type=PATH, help="An evaluation folder, to compare with --candidate.")
+@click.option("--candidate", type=PATH, help="An evaluation folder.")
 @click.option("--name", help="Which model, where --baseline is a leaderboard.")
 @click.option("--policy", type=FILE, help="YAML or JSON, for --candidate.  [default: as `gate`]")
+@margins
+@click.option("--plan", type=FILE, help="What `rlrf plan` wrote, for --candidate.")
+@click.option("--drift", type=FILE, help="What `rlrf judge drift --json` printed, as in `gate`.")
 @click.option(
     "--judge-finding",
     "findings",
@@ -35,6 +38,9 @@ def report(
     candidate: Path | None,
     name: str | None,
     policy: Path | None,
+    margin_texts: Sequence[str],
+    plan: Path | None,
+    drift: Path | None,
     findings: Sequence[Path],
     out: Path | None,
     json_: bool,
@@ -53,7 +59,8 @@ def report(
     from harness.store import write_text
 
     judge = [reliability.read(path) for path in findings]
-    if run is not None and not (baseline or candidate or name or policy):
+    of_two = (baseline, candidate, name, policy, margin_texts, plan, drift)
+    if run is not None and not any(of_two):
         from rlrf.report import report as page_of
         from rlrf.versions import told_of
 
@@ -63,13 +70,16 @@ def report(
     elif run is None and baseline and candidate:
         from harness import sides
         from harness.report import compare
-        from harness.settings import default_policy, load_policy
+        from rlrf.cli.gating import policy_for, read_doubts, read_rules
 
-        before, after = sides.load_both(baseline, candidate, name)
-        metrics = {task: one.evaluation.definitions.values() for task, one in before.items()}
-        rules = load_policy(policy) if policy else default_policy(metrics)
-        # Not beside the evaluation: in a run that folder is a stage, whose files are checked.
-        page, place = compare(rules, before, after, judge), out or Path("report.html")
+        planned, written = read_rules(plan, policy, margin_texts)
+        wanted = written.tasks if written else None
+        before, after = sides.load_both(baseline, candidate, name, wanted)
+        rules = written or policy_for(before, margin_texts)
+        doubts = read_doubts(drift)
+        page = compare(rules, before, after, judge, plan=planned, doubts=doubts)
+        # Not next to the evaluation: in a run that folder is a stage, whose files are checked.
+        place = out or Path("report.html")
     else:
         raise UserError(
             "Name a run, or two evaluation folders with --baseline and --candidate; "

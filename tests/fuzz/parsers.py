@@ -607,7 +607,7 @@ def lm_eval_output(data: bytes) -> None:
     with files(results_t_json=results, samples_sums_t_jsonl=samples) as folder:
         for found in lm_eval_results.load(folder).values():
             assert found.evaluation.identity
-            lm_eval_results.alike(found.evaluation, found.evaluation)
+            lm_eval_results.alike(found, found)
 
 
 # What this program wrote, and somebody may have changed -------------------------------------------

@@ -255,6 +255,19 @@ def forge(board: Board, change: Callable[[dict[str, Any]], None]) -> None:
     (board.folder / "HEAD").write_text(previous + "\n")
 
 
+def test_a_row_with_a_key_twice_is_found_though_the_chain_is_right(loop: Loop) -> None:
+    """A program that keeps the first of two keys would read another name than this one."""
+    ledger = loop.board.folder / "ledger.jsonl"
+    lines = ledger.read_bytes().splitlines()
+    rest = lines[-1].split(b",", 1)[1].replace(b'"candidate":', b'"candidate":"M9","candidate":')
+    last = hashlib.sha256(b"{" + rest).hexdigest()
+    lines[-1] = b'{"digest":"' + last.encode() + b'",' + rest
+    ledger.write_bytes(b"".join(line + b"\n" for line in lines))
+    (loop.board.folder / "HEAD").write_text(last + "\n")
+    (problem,) = loop.board.verify()
+    assert "'candidate' is there twice" in problem
+
+
 def test_a_forged_metric_is_found_though_the_chain_is_right(loop: Loop) -> None:
     def better(entry: dict[str, Any]) -> None:
         if entry["kind"] == "evaluation":

@@ -12,95 +12,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lm_eval_stock import ASKED, change_samples, evaluate, make_tasks, samples_of
 
-from harness import lm_eval_results, sides
+from harness import lm_eval_results, lm_eval_runs, sides
 from harness.errors import UserError
 from harness.gate import decide
 from harness.schema import Policy, Rule
 from harness.settings import default_policy
 
-ASKED = 60
-GENERATE = """
-task: sums
-custom_dataset: !function documents.splits
-test_split: test
-output_type: generate_until
-doc_to_text: "Question: {{question}} Answer:"
-doc_to_target: "{{answer}}"
-generation_kwargs: {until: ["|"], max_gen_toks: 8}
-metric_list:
-  - {metric: exact_match, aggregation: mean, higher_is_better: true}
-  - {metric: bleu, aggregation: bleu, higher_is_better: true}
-filter_list:
-  - name: strict-match
-    filter: [{function: regex, regex_pattern: "(lol)"}, {function: take_first}]
-  - {name: none, filter: [{function: take_first}]}
-metadata: {version: 2}
-"""
-DOCUMENTS = """
-import datasets
-
-def splits(**_):
-    rows = [
-        {
-            "question": f"What is {i} plus 2?",
-            "answer": "lol" if i % 3 == 0 else str(i + 2),
-            "choices": [str(i + 2), "many"],
-            "gold": 0,
-        }
-        for i in range(80)
-    ]
-    return {"test": datasets.Dataset.from_list(rows)}
-"""
-CHOOSE = """
-task: choose
-custom_dataset: !function documents.splits
-test_split: test
-output_type: multiple_choice
-doc_to_text: "Question: {{question}} Answer:"
-doc_to_target: gold
-doc_to_choice: choices
-metric_list:
-  - {metric: acc, aggregation: mean, higher_is_better: true}
-  - {metric: acc_norm, aggregation: mean, higher_is_better: true}
-"""
-
 
 @pytest.fixture(scope="module")
 def stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with tasks for lm-eval. Its own dummy model answers "lol" and draws likelihoods."""
-    folder = tmp_path_factory.mktemp("stock")
-    (folder / "documents.py").write_text(DOCUMENTS)
-    (folder / "sums.yaml").write_text(GENERATE)
-    (folder / "choose.yaml").write_text(CHOOSE)
-    return folder
+    """A folder with tasks for lm-eval."""
+    return make_tasks(tmp_path_factory.mktemp("stock"))
 
 
 @pytest.fixture(scope="module")
 def written(stock: Path) -> Path:
     """What lm-eval's own tracker writes of a run, as its command does."""
-    import huggingface_hub.constants
-    from lm_eval import simple_evaluate
-    from lm_eval.loggers import EvaluationTracker
-    from lm_eval.tasks import TaskManager
-
-    tracker = EvaluationTracker(output_path=str(stock / "out"))
-    with pytest.MonkeyPatch.context() as patch:  # it looks for newer metrics on the hub
-        patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-        results = simple_evaluate(
-            model="dummy",
-            tasks=["sums", "choose"],
-            task_manager=TaskManager(include_path=str(stock), include_defaults=False),
-            limit=ASKED,
-            bootstrap_iters=0,
-            log_samples=True,
-            evaluation_tracker=tracker,
-        )
-    answered = results.pop("samples")
-    tracker.save_results_aggregated(results=results, samples=answered)
-    for task in results["configs"]:
-        tracker.save_results_samples(task_name=task, samples=answered[task])
-    return stock / "out"
+    return evaluate(stock, stock / "out", ["sums", "choose"])
 
 
 @pytest.mark.slow
@@ -120,21 +50,12 @@ def copy(written: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(written, tmp_path / "copy"))
 
 
-def samples(folder: Path, task: str = "sums") -> Path:
-    (path,) = folder.glob(f"*/samples_{task}_*.jsonl")
-    return path
+def samples(folder: Path) -> Path:
+    return samples_of(folder, "sums")
 
 
-def change(
-    folder: Path, edit: Callable[[dict[str, Any]], None], task: str = "sums", most: int = 10**6
-) -> Path:
-    """Rewrite the first `most` samples of a run; the folder."""
-    path = samples(folder, task)
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    for row in rows[:most]:
-        edit(row)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return folder
+def change(folder: Path, edit: Callable[[dict[str, Any]], None], most: int = 10**6) -> Path:
+    return change_samples(folder, "sums", edit, most)
 
 
 def rule(metric: str, task: str = "sums", margin: float = 0.1) -> Policy:
@@ -189,16 +110,6 @@ def test_a_metric_is_yes_no_only_if_both_sides_say_so(written: Path, copy: Path)
     kinds = [s["sums"].evaluation.definitions["exact_match"].kind for s in (before, after)]
     assert kinds == ["continuous", "continuous"]
     assert decide(rule("exact_match"), before, after).checks[0].test == "clustered t"
-
-
-def test_a_range_beyond_one_is_the_one_that_was_seen(written: Path, copy: Path) -> None:
-    def grade(row: dict[str, Any]) -> None:
-        row["exact_match"] = 1 + row["doc_id"] % 5
-
-    before, after = sides.load_both(written, change(copy, grade))
-    metric = before["sums"].evaluation.definitions["exact_match"]
-    assert (metric.low, metric.high) == (0, 5)
-    assert metric == after["sums"].evaluation.definitions["exact_match"]
 
 
 def test_the_newest_results_of_a_model_are_read(written: Path, copy: Path) -> None:
@@ -360,6 +271,6 @@ def test_a_broken_results_file_is_named(tmp_path: Path, text: str) -> None:
 
 def test_a_huge_file_is_not_read(copy: Path) -> None:
     with samples(copy).open("r+b") as file:
-        file.truncate(lm_eval_results.MAX_BYTES + 1)  # sparse: takes no space
+        file.truncate(lm_eval_runs.MAX_BYTES + 1)  # sparse: takes no space
     with pytest.raises(UserError, match="larger than 4 GiB"):
         lm_eval_results.load(copy)

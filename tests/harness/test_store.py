@@ -19,6 +19,30 @@ def test_what_is_not_json_is_an_error_that_names_the_file(tmp_path, text):
         store.read_json(path)
 
 
+TWICE = b'{"a": {"score": 1, "other": 2, "score": 1000}}\n'
+
+
+def test_a_key_that_is_there_twice_is_refused_by_name(tmp_path):
+    path = tmp_path / "value.json"
+    path.write_bytes(TWICE)
+    with pytest.raises(UserError, match=r"value\.json .*'score' is there twice"):
+        store.read_json(path)
+    lines = tmp_path / "lines.jsonl"
+    lines.write_bytes(b'{"a": 1}\n' + TWICE)
+    with pytest.raises(UserError, match=r"lines\.jsonl, line 2: .*'score' is there twice"):
+        store.read_jsonl(lines)
+    packed = tmp_path / "lines.jsonl.gz"
+    packed.write_bytes(gzip.compress(lines.read_bytes()))
+    with pytest.raises(UserError, match=r"line 2: .*'score' is there twice"):
+        store.read_jsonl(packed)
+
+
+def test_equal_keys_of_different_objects_are_fine(tmp_path):
+    path = tmp_path / "value.json"
+    path.write_bytes(b'\xef\xbb\xbf{"a": {"b": 1}, "b": [{"b": 2}, {"b": 3}]}')
+    assert store.read_json(path) == {"a": {"b": 1}, "b": [{"b": 2}, {"b": 3}]}
+
+
 def test_a_gzip_file_that_is_cut_or_spoiled_is_an_error(tmp_path):
     path = tmp_path / "lines.jsonl.gz"
     whole = gzip.compress(b'{"a": 1}\n' * 100)

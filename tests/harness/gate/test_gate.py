@@ -252,6 +252,9 @@ def test_what_applies_to_neither_side_is_left_out() -> None:
     rows = answers([*[0.8] * 100, *[None] * 50])
     check = only(judge(FACTS, make(rows), make(rows)))
     assert (check.verdict, check.n) == ("pass", 100)
+    assert check.reason.endswith("; it applies to 100 of 150 items")
+    everywhere = only(judge(FACTS, make(rows[:100]), make(rows[:100])))
+    assert f"{everywhere.reason}; it applies to 100 of 150 items" == check.reason
 
 
 # Mismatched evidence

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,56 @@ def test_a_plan_that_lacks_a_task_of_its_policy_is_refused(field: str) -> None:
     told = plan(rules(), {"quiz": accuracy(600)}, discordance=0.1).model_dump(mode="json")
     with pytest.raises(UserError, match="of other tasks than the policy"):
         parse(Plan, told | {field: {}}, "plan.json")
+
+
+def margin_of_a_rule(told: dict[str, Any]) -> None:
+    told["policy"]["rules"][0]["margin"] = 0.4
+
+
+def margin_of_a_planned_rule(told: dict[str, Any]) -> None:
+    told["rules"][0]["margin"] = 0.4
+
+
+def tier_of_a_rule(told: dict[str, Any]) -> None:
+    told["policy"]["rules"][0]["tier"] = "advisory"
+
+
+def one_rule_more(told: dict[str, Any]) -> None:
+    told["policy"]["rules"].append({"task": "quiz", "metric": "grade", "margin": 0.1})
+
+
+def no_planned_rule(told: dict[str, Any]) -> None:
+    told["rules"] = []
+
+
+def level_of_the_policy(told: dict[str, Any]) -> None:
+    told["policy"]["alpha"] = 0.4
+
+
+def mode(told: dict[str, Any]) -> None:
+    told["mode"] = "sequential"
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (margin_of_a_rule, "margin 0.4, and the planned rules say .* margin 0.05"),
+        (margin_of_a_planned_rule, "margin 0.05, and the planned rules say .* margin 0.4"),
+        (tier_of_a_rule, "quiz accuracy, advisory"),
+        (one_rule_more, "the planned rules say nothing more"),
+        (no_planned_rule, "the planned rules say nothing more"),
+        (level_of_the_policy, "policy was changed after"),
+        (mode, "mode is sequential"),
+    ],
+)
+def test_a_plan_that_was_edited_is_refused(
+    edit: Callable[[dict[str, Any]], None], said: str
+) -> None:
+    told = plan(rules(), {"quiz": accuracy(600)}, discordance=0.1).model_dump(mode="json")
+    assert parse(Plan, told, "plan.json").identity
+    edit(told)
+    with pytest.raises(UserError, match=said):
+        parse(Plan, told, "plan.json")
 
 
 def test_the_order_is_drawn_by_the_seed_and_committed() -> None:
