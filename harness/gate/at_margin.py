@@ -117,7 +117,9 @@ class Candidates:
             items=[],
             baseline=old[known],
             candidate=new[known],
+            asked=len(old),
             lost=0,
+            inapplicable=0,
             gap="",
             clusters=number[known].tolist() if self.clustered else None,
         )

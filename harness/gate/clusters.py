@@ -236,7 +236,11 @@ def _name(value: Any, key: str, task: str, index: int) -> str | None:
     Raises:
         UserError: several values, or none that names something.
     """
+    if isinstance(value, str):
+        return value.strip() or None
     values = value if isinstance(value, list | tuple) else [value]
+    if len(values) == 1 and isinstance(values[0], str):
+        return values[0].strip() or None
     names = {name for one in values if (name := plain(one)) is not None}
     if len(names) > 1 or any(isinstance(one, dict | list | tuple) for one in values):
         raise UserError(

@@ -165,13 +165,13 @@ def _clusters_of(
         UserError: an item has none.
     """
     numbers = clusters.get(key, {})
-    absent = next((item for item in items if item not in numbers), None)
-    if absent is not None:
+    group = [numbers.get(item, -1) for item in items]
+    if -1 in group:
+        absent = items[group.index(-1)]
         raise UserError(
-            f"Item {absent[:12]} of {rule.task} has no cluster by '{key}' in what was recorded: "
-            "it was not among the items that the clusters were assigned to. Plan or decide anew."
+            f"Item {absent[:12]} of {rule.task} has no cluster by '{key}' in what was recorded: it "
+            "was not among the items that the clusters were assigned to. Plan or decide anew."
         )
-    group = [numbers[item] for item in items]
     return group if len(set(group)) < len(items) else None
 
 

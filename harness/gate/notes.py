@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from harness.gate.clusters import DOCUMENT, Side, items_of, keys, places, plain, shown
 from harness.gate.evidence import Evidence
@@ -64,9 +65,16 @@ def suggest(
     gathered = list(gathered)
     level = SHARED_LEVEL / max(1, 2 * len(groups) * len(gathered))
     strongest: dict[str, float] = {}
+    seen: Sequence[str] = ()
+    rows: dict[str, npt.NDArray[np.int64]] = {}
     for evidence in gathered:
-        for key, number in numbered.items():
-            shared = np.array([number.get(item, -1) for item in evidence.items], dtype=np.int64)
+        if evidence.items != seen:  # rules on the same items share the rows
+            seen = evidence.items
+            rows = {
+                key: np.array([number.get(item, -1) for item in seen], dtype=np.int64)
+                for key, number in numbered.items()
+            }
+        for key, shared in rows.items():
             if len(shared) < LEAST_SHARED_ITEMS or (shared < 0).any():
                 continue
             columns = [evidence.candidate - evidence.baseline]
@@ -88,7 +96,12 @@ def suggest(
 
 
 def _all_keys(items: Mapping[int, Item]) -> list[str]:
-    return sorted({key for item in items.values() for key in keys(item)})
+    names: set[str] = set()
+    for item in items.values():
+        names.update(item.tags, item.reference)
+        if item.document:
+            names.update(keys(item))
+    return sorted(names)
 
 
 def _repeating(key: str, items: Mapping[int, Item]) -> dict[int, int]:
@@ -98,14 +111,15 @@ def _repeating(key: str, items: Mapping[int, Item]) -> dict[int, int]:
     read = next(places(key)) if key.startswith(DOCUMENT) else None
     place: dict[str, int] = {}
     group: dict[int, int] = {}
+    most = len(items) / 2
     for index, item in items.items():
-        value = read(item) if read else item.tags.get(key, item.reference.get(key))
+        value = read(item) if read else item.tags.get(key) or item.reference.get(key)
         if isinstance(value, list) and len(value) == 1:
             value = value[0]
-        name = plain(value)
-        if name is None:
+        name = value.strip() if isinstance(value, str) else plain(value)
+        if not name:
             return {}
         group[index] = place.setdefault(name, len(place))
-        if len(place) > len(items) / 2:
+        if len(place) > most:
             return {}
     return group if len(place) > 1 else {}

@@ -92,7 +92,9 @@ def simulate_bounds(
             items=[],
             baseline=_level(unchanged, gains),
             candidate=_level(unchanged, gains) + gains,
+            asked=n,
             lost=0,
+            inapplicable=0,
             gap="",
             clusters=clusters,
         )

@@ -68,7 +68,9 @@ def test_the_simulated_bound_is_where_the_gate_passes() -> None:
     for _ in range(20):
         gains = unchanged.gains(200, rng)
         level = np.full(200, 3.0)
-        evidence = Evidence(rule, GRADE, [], level, level + gains, lost=0, gap="")
+        evidence = Evidence(
+            rule, GRADE, [], level, level + gains, asked=200, lost=0, inapplicable=0, gap=""
+        )
         verdicts.append(verdict_on(evidence, 0.05) == "pass")
     assert verdicts == (bounds > -0.1).tolist()
 
