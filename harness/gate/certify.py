@@ -99,7 +99,7 @@ def certify(
         pairs = list(permutations(range(len(runs)), 2))
         if len(pairs) > gates:
             pairs = [pairs[i] for i in sorted(rng.choice(len(pairs), gates, replace=False))]
-        gate = (decide(policy, *(runs[i] for i in pair)).verdict for pair in pairs)
+        gate = (decide(policy, *(runs[i] for i in pair), examined=True).verdict for pair in pairs)
         independent = len(runs) // 2
     else:
         pools = {task: _Pool(policy, task, [run[task] for run in runs]) for task in tasks}
@@ -180,7 +180,7 @@ def _differ(given: Sequence[Score], metrics: Sequence[str]) -> bool:
 def _shuffled(policy: Policy, pools: Mapping[str, _Pool], rng: np.random.Generator) -> Verdict:
     drawn = {task: pool.draw(rng) for task, pool in pools.items()}
     before, after = ({task: sides[k] for task, sides in drawn.items()} for k in (0, 1))
-    return decide(policy, before, after).verdict
+    return decide(policy, before, after, examined=True).verdict
 
 
 def _certificate(

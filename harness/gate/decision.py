@@ -32,7 +32,7 @@ from typing import Literal
 import numpy as np
 
 from harness.errors import UserError
-from harness.gate.evidence import Evidence, Scored, gather
+from harness.gate.evidence import Evidence, Scored, gather, notes
 from harness.schema import (
     FEWEST_RUNS,
     Alarm,
@@ -66,6 +66,7 @@ def decide(
     *,
     order: Mapping[str, Sequence[str]] | None = None,
     doubts: Mapping[tuple[str, str], str] | None = None,
+    examined: bool = False,
 ) -> Decision:
     """Judge `candidate` against `baseline` (task -> evaluation with scores) by `policy`.
 
@@ -101,7 +102,8 @@ def decide(
     if order is not None:
         refuse_noise(policy)
     gathered = [
-        _doubted(evidence, doubts or {}) for evidence in gather(policy, baseline, candidate)
+        _doubted(evidence, doubts or {})
+        for evidence in gather(policy, baseline, candidate, examined=examined)
     ]
     findings = [
         _watch(evidence, policy.alpha, order[evidence.rule.task])
@@ -120,6 +122,7 @@ def decide(
         policy_digest=digest(policy),
         baseline={task: baseline[task].evaluation.identity for task in policy.tasks},
         candidate={task: candidate[task].evaluation.identity for task in policy.tasks},
+        notes=notes(policy, baseline, candidate),
     )
 
 

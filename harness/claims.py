@@ -1,0 +1,241 @@
+"""Examine what an evaluation claims against the scores it was made from.
+
+An evaluation folder and a leaderboard row both come from someone else. Every digest in them can be
+right while the numbers are not: a value beyond the metric's range, more responses for the items
+that were answered well, a metric that is read the wrong way round. The gate, `board add` and
+`board verify` all ask here. Pure functions: no files, no installed tasks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+from harness.schema import (
+    Evaluation,
+    Item,
+    Metric,
+    MetricResult,
+    Sample,
+    Score,
+    digest,
+    mean,
+)
+
+MAX_MISSING = 0.01  # share of the items without a value of the primary metric, for a rank
+RESPONDED = "responded"  # what a task calls the metric that says whether a model answered
+ROUNDING = 1e-9
+
+
+def contradictions(evaluation: Evaluation, scores: Sequence[Score]) -> list[str]:
+    """List what the scores of an evaluation cannot be, given what the evaluation says of itself.
+
+    Fewer responses than items contradict nothing; see `missing`.
+    """
+    problems = [*_of_definitions(evaluation.definitions), *_of_items(evaluation, scores)]
+    for name, metric in evaluation.definitions.items():
+        problems += _of_values(name, metric, scores)
+    return problems
+
+
+def missing(evaluation: Evaluation, scores: Sequence[Score]) -> str:
+    """Say how many items have no response; "" if all have one."""
+    answered = len({(score.index, score.item) for score in scores})
+    if answered >= evaluation.items:
+        return ""
+    return (
+        f"{evaluation.items} items of {evaluation.task} were asked and {answered} have a response"
+    )
+
+
+def misstated(evaluation: Evaluation, scores: Sequence[Score]) -> list[str]:
+    """List the defined metrics whose recorded mean or count the scores do not give."""
+    problems = []
+    for name in sorted(evaluation.definitions):
+        values: dict[str, list[float]] = {}
+        for score in scores:
+            if name in score.values:
+                values.setdefault(score.item, []).append(score.values[name])
+        again = mean([mean(repeats) for repeats in values.values()]) if values else None
+        recorded = evaluation.metrics.get(name)
+        if recorded is None and again is None:
+            continue
+        if recorded is None or not _same(recorded, again, len(values)):
+            said = "nothing" if recorded is None else f"{recorded.mean} over {recorded.n} items"
+            problems.append(
+                f"{name} is recorded as {said}, and its scores give {again} over {len(values)}"
+            )
+    return problems
+
+
+def redefined(evaluation: Evaluation, installed: Mapping[str, Metric]) -> list[str]:
+    """List the metrics that the evaluation defines otherwise than the installed task does."""
+    problems = []
+    for name, metric in evaluation.definitions.items():
+        if name not in installed:
+            problems.append(
+                f"{name} is not a metric of {evaluation.task} version {evaluation.task_version}"
+            )
+            continue
+        ours, theirs = installed[name].meaning, metric.meaning
+        problems += [
+            f"{name} has {key} {theirs[key]!r}, and {evaluation.task} version "
+            f"{evaluation.task_version} has {ours[key]!r}"
+            for key in ours
+            if ours[key] != theirs[key]
+        ]
+    if lacking := sorted(installed.keys() - evaluation.definitions.keys()):
+        problems.append(
+            f"{lacking[0]} is a metric of {evaluation.task} version {evaluation.task_version} and "
+            "is not defined"
+        )
+    return problems
+
+
+def mismatched(
+    evaluation: Evaluation,
+    scores: Sequence[Score],
+    samples: Sequence[Sample],
+    items: Sequence[Item],
+) -> list[str]:
+    """List what of items, samples and scores of one evaluation does not belong together."""
+    problems = []
+    asked = {(item.index, item.digest) for item in items}
+    for what, records in (("sample", samples), ("score", scores)):
+        strangers = [r for r in records if (r.index, r.item) not in asked]
+        if strangers:
+            problems.append(
+                f"{len(strangers)} {what}s are of items that were not asked, the first of item "
+                f"{strangers[0].index} ({strangers[0].item[:12]})"
+            )
+    sampled = Counter((s.item, s.index, s.repeat) for s in samples)
+    scored = Counter((s.item, s.index, s.repeat) for s in scores)
+    for what, other, more in (
+        ("score", "response", scored - sampled),
+        ("response", "score", sampled - scored),
+    ):
+        if more:
+            _, index, repeat = min(more)
+            problems.append(
+                f"{more.total()} {what}s have no {other}, the first of item {index}, "
+                f"repeat {repeat}"
+            )
+    if any(sample.task != evaluation.task for sample in samples):
+        problems.append(f"a sample is of another task than {evaluation.task}")
+    return problems
+
+
+def unranked(evaluation: Evaluation, metric: Metric) -> str:
+    """Say why an evaluation has no rank by `metric`: too many of its items have no value.
+
+    Items that the model declined do not count where the task says which they are. "" if ranked.
+    """
+    result = evaluation.metrics.get(metric.name)
+    if result is None or result.mean is None:
+        return ""
+    expected = evaluation.items
+    responded = evaluation.metrics.get(RESPONDED)
+    if responded and responded.mean is not None and metric.name != RESPONDED:
+        expected = math.ceil(responded.mean * responded.n - ROUNDING)
+        expected += max(0, evaluation.items - responded.n)
+    if result.n >= (1 - MAX_MISSING) * expected - ROUNDING:
+        return ""
+    return f"{metric.name} has a value for {result.n} of {expected} items"
+
+
+def _of_definitions(definitions: Mapping[str, Metric]) -> Iterator[str]:
+    for name, metric in definitions.items():
+        if name != metric.name:
+            yield f"the definition of {name} is that of {metric.name}"
+        if metric.low is not None and metric.high is not None and metric.low >= metric.high:
+            yield f"the range of {name}, {metric.low:g} to {metric.high:g}, is empty"
+    primary = sorted(name for name, metric in definitions.items() if metric.primary)
+    if len(primary) > 1:
+        yield f"{primary[0]} and {primary[1]} are both called primary"
+
+
+def _of_items(evaluation: Evaluation, scores: Sequence[Score]) -> Iterator[str]:
+    strangers = {score.task for score in scores} - {evaluation.task}
+    if strangers:
+        yield f"its scores name the task {min(strangers)!r}"
+    answers = Counter((score.index, score.item) for score in scores)
+    if len(answers) > evaluation.items:
+        yield (
+            f"it says that {evaluation.items} items were asked, and holds answers to {len(answers)}"
+        )
+    if len({index for index, _ in answers}) < len(answers):
+        index = Counter(index for index, _ in answers).most_common(1)[0][0]
+        yield f"two items have the index {index}"
+    twice = len({(score.item, score.index, score.repeat) for score in scores}) < len(scores)
+    if twice:
+        item, index, repeat = Counter(
+            (score.item, score.index, score.repeat) for score in scores
+        ).most_common(1)[0][0]
+        yield (
+            f"the response to item {index} ({item[:12]}), repeat {repeat}, is scored twice. "
+            "Remove one of the two, or number the repeats"
+        )
+    elif answers and min(answers.values()) < max(answers.values()):
+        (most, _), count = answers.most_common(1)[0]
+        (least, _), fewer = answers.most_common()[-1]
+        yield (
+            f"item {most} has {count} scored responses and item {least} has {fewer}; "
+            "every item needs the same number"
+        )
+    elif answers and _said_repeats(evaluation) not in (None, max(answers.values())):
+        yield (
+            f"its decoding says {_said_repeats(evaluation)} responses per item, and "
+            f"{max(answers.values())} are scored"
+        )
+    if len(answers) == evaluation.items and answers:
+        asked = digest([item for _, item in sorted(answers)])
+        if asked != evaluation.dataset_digest:
+            yield (
+                f"its scores are of other items than those that were asked (their digest is "
+                f"{asked[:12]}, dataset_digest is {evaluation.dataset_digest[:12]})"
+            )
+
+
+def _said_repeats(evaluation: Evaluation) -> int | None:
+    n = evaluation.decoding.get("n")
+    return n if isinstance(n, int) and not isinstance(n, bool) else None
+
+
+def _of_values(name: str, metric: Metric, scores: Sequence[Score]) -> Iterator[str]:
+    values = [score.values[name] for score in scores if name in score.values]
+    if not values:
+        recorded = any(name in score.unscored for score in scores)
+        if scores and not recorded and metric.primary:
+            yield f"{name} is the primary metric, and no score has a value of it or says why not"
+        return
+    low, high = min(values), max(values)
+    if metric.kind == "binary" and not {*values} <= {0.0, 1.0}:
+        value = next(value for value in values if value not in (0.0, 1.0))
+        yield f"{name} is a yes/no metric, and a score has the value {value:g}"
+        return
+    for value, beyond in (
+        (low, metric.low is not None and low < metric.low - _slack(metric.low)),
+        (high, metric.high is not None and high > metric.high + _slack(metric.high)),
+    ):
+        if beyond:
+            yield (
+                f"{name} runs from {_end(metric.low)} to {_end(metric.high)}, and a score has the "
+                f"value {value:g}"
+            )
+    if any(name in score.unscored and name in score.values for score in scores):
+        yield f"a score has both a value of {name} and a reason why it has none"
+
+
+def _slack(end: float) -> float:
+    return ROUNDING * max(1.0, abs(end))
+
+
+def _end(value: float | None) -> str:
+    return "anywhere" if value is None else f"{value:g}"
+
+
+def _same(recorded: MetricResult, again: float | None, n: int) -> bool:
+    if recorded.mean is None or again is None:
+        return recorded.mean is None and again is None and recorded.n == n
+    return recorded.n == n and math.isclose(recorded.mean, again, rel_tol=1e-9, abs_tol=1e-12)
