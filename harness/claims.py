@@ -12,16 +12,10 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from harness.schema import (
-    Evaluation,
-    Item,
-    Metric,
-    MetricResult,
-    Sample,
-    Score,
-    digest,
-    mean,
-)
+import numpy as np
+
+from harness.schema import Evaluation, Item, Metric, MetricResult, Sample, Score, digest, mean
+from harness.stats.paired import Numbers, matrix
 
 MAX_MISSING = 0.01  # share of the items without a value of the primary metric, for a rank
 RESPONDED = "responded"  # what a task calls the metric that says whether a model answered
@@ -33,10 +27,11 @@ def contradictions(evaluation: Evaluation, scores: Sequence[Score]) -> list[str]
 
     Fewer responses than items contradict nothing; see `missing`.
     """
-    problems = [*_of_definitions(evaluation.definitions), *_of_items(evaluation, scores)]
-    for name, metric in evaluation.definitions.items():
-        problems += _of_values(name, metric, scores)
-    return problems
+    return [
+        *_of_definitions(evaluation.definitions),
+        *_of_items(evaluation, scores),
+        *_of_values(evaluation, scores),
+    ]
 
 
 def missing(evaluation: Evaluation, scores: Sequence[Score]) -> str:
@@ -159,37 +154,18 @@ def _of_items(evaluation: Evaluation, scores: Sequence[Score]) -> Iterator[str]:
     strangers = {score.task for score in scores} - {evaluation.task}
     if strangers:
         yield f"its scores name the task {min(strangers)!r}"
-    answers = Counter((score.index, score.item) for score in scores)
-    if len(answers) > evaluation.items:
-        yield (
-            f"it says that {evaluation.items} items were asked, and holds answers to {len(answers)}"
-        )
-    if len({index for index, _ in answers}) < len(answers):
-        index = Counter(index for index, _ in answers).most_common(1)[0][0]
+    keys = [(score.index, score.item, score.repeat) for score in scores]
+    answered = dict.fromkeys([key[:2] for key in keys])  # in the order of the scores
+    count = len(answered)
+    if count > evaluation.items:
+        yield f"it says that {evaluation.items} items were asked, and holds answers to {count}"
+    if len({index for index, _ in answered}) < len(answered):
+        index = Counter(index for index, _ in answered).most_common(1)[0][0]
         yield f"two items have the index {index}"
-    twice = len({(score.item, score.index, score.repeat) for score in scores}) < len(scores)
-    if twice:
-        item, index, repeat = Counter(
-            (score.item, score.index, score.repeat) for score in scores
-        ).most_common(1)[0][0]
-        yield (
-            f"the response to item {index} ({item[:12]}), repeat {repeat}, is scored twice. "
-            "Remove one of the two, or number the repeats"
-        )
-    elif answers and min(answers.values()) < max(answers.values()):
-        (most, _), count = answers.most_common(1)[0]
-        (least, _), fewer = answers.most_common()[-1]
-        yield (
-            f"item {most} has {count} scored responses and item {least} has {fewer}; "
-            "every item needs the same number"
-        )
-    elif answers and _said_repeats(evaluation) not in (None, max(answers.values())):
-        yield (
-            f"its decoding says {_said_repeats(evaluation)} responses per item, and "
-            f"{max(answers.values())} are scored"
-        )
-    if len(answers) == evaluation.items and answers:
-        asked = digest([item for _, item in sorted(answers)])
+    if scores:
+        yield from _of_repeats(evaluation, keys, len(answered))
+    if scores and len(answered) == evaluation.items:
+        asked = digest([item for _, item in sorted(answered)])
         if asked != evaluation.dataset_digest:
             yield (
                 f"its scores are of other items than those that were asked (their digest is "
@@ -197,34 +173,70 @@ def _of_items(evaluation: Evaluation, scores: Sequence[Score]) -> Iterator[str]:
             )
 
 
+def _of_repeats(
+    evaluation: Evaluation, keys: Sequence[tuple[int, str, int]], answered: int
+) -> Iterator[str]:
+    if len({*keys}) < len(keys):
+        index, item, repeat = Counter(keys).most_common(1)[0][0]
+        yield (
+            f"the response to item {index} ({item[:12]}), repeat {repeat}, is scored twice. "
+            "Remove one of the two, or number the repeats"
+        )
+        return
+    repeats = len(keys) // answered
+    if len(keys) > answered:
+        counts = Counter((index, item) for index, item, _ in keys).most_common()
+        (most, _), count = counts[0]
+        (least, _), fewer = counts[-1]
+        if fewer < count:
+            yield (
+                f"item {most} has {count} scored responses and item {least} has {fewer}; "
+                "every item needs the same number"
+            )
+            return
+    if _said_repeats(evaluation) not in (None, repeats):
+        yield (
+            f"its decoding says {_said_repeats(evaluation)} responses per item, and "
+            f"{repeats} are scored"
+        )
+
+
 def _said_repeats(evaluation: Evaluation) -> int | None:
     n = evaluation.decoding.get("n")
     return n if isinstance(n, int) and not isinstance(n, bool) else None
 
 
-def _of_values(name: str, metric: Metric, scores: Sequence[Score]) -> Iterator[str]:
-    values = [score.values[name] for score in scores if name in score.values]
-    if not values:
-        recorded = any(name in score.unscored for score in scores)
-        if scores and not recorded and metric.primary:
+def _of_values(evaluation: Evaluation, scores: Sequence[Score]) -> Iterator[str]:
+    definitions = evaluation.definitions
+    reasons = [score for score in scores if score.unscored]
+    if both := {name for score in reasons for name in score.unscored if name in score.values}:
+        yield f"a score has both a value of {min(both)} and a reason why it has none"
+    if not scores or not definitions:
+        return
+    table = matrix(scores, [*definitions])
+    for (name, metric), column in zip(definitions.items(), table.T, strict=True):
+        values = column[~np.isnan(column)]
+        if len(values):
+            yield from _of_metric(metric.model_copy(update={"name": name}), values)
+        elif metric.primary and not any(name in score.unscored for score in reasons):
             yield f"{name} is the primary metric, and no score has a value of it or says why not"
+
+
+def _of_metric(metric: Metric, values: Numbers) -> Iterator[str]:
+    if metric.kind == "binary":
+        if len(other := values[(values != 0) & (values != 1)]):
+            yield f"{metric.name} is a yes/no metric, and a score has the value {other[0]:g}"
         return
-    low, high = min(values), max(values)
-    if metric.kind == "binary" and not {*values} <= {0.0, 1.0}:
-        value = next(value for value in values if value not in (0.0, 1.0))
-        yield f"{name} is a yes/no metric, and a score has the value {value:g}"
-        return
+    low, high = float(values.min()), float(values.max())
     for value, beyond in (
         (low, metric.low is not None and low < metric.low - _slack(metric.low)),
         (high, metric.high is not None and high > metric.high + _slack(metric.high)),
     ):
         if beyond:
             yield (
-                f"{name} runs from {_end(metric.low)} to {_end(metric.high)}, and a score has the "
-                f"value {value:g}"
+                f"{metric.name} runs from {_end(metric.low)} to {_end(metric.high)}, and a score "
+                f"has the value {value:g}"
             )
-    if any(name in score.unscored and name in score.values for score in scores):
-        yield f"a score has both a value of {name} and a reason why it has none"
 
 
 def _slack(end: float) -> float:
