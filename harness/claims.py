@@ -104,14 +104,18 @@ def mismatched(
                 f"{len(strangers)} {what}s are of items that were not asked, the first of item "
                 f"{strangers[0].index} ({strangers[0].item[:12]})"
             )
-    sampled = Counter((s.item, s.index, s.repeat) for s in samples)
-    scored = Counter((s.item, s.index, s.repeat) for s in scores)
+    sampled = Counter((s.index, s.item, s.repeat) for s in samples)
+    scored = Counter((s.index, s.item, s.repeat) for s in scores)
+    for what, counts in (("answered", sampled), ("scored", scored)):
+        if len(counts) < counts.total():
+            index, _, repeat = counts.most_common(1)[0][0]
+            problems.append(f"item {index}, repeat {repeat}, is {what} twice")
     for what, other, more in (
         ("score", "response", scored - sampled),
         ("response", "score", sampled - scored),
     ):
         if more:
-            _, index, repeat = min(more)
+            index, _, repeat = min(more)
             problems.append(
                 f"{more.total()} {what}s have no {other}, the first of item {index}, "
                 f"repeat {repeat}"
