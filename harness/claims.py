@@ -17,8 +17,6 @@ import numpy as np
 from harness.schema import Evaluation, Item, Metric, MetricResult, Sample, Score, digest, mean
 from harness.stats.paired import Numbers, matrix
 
-MAX_MISSING = 0.01  # share of the items without a value of the primary metric, for a rank
-RESPONDED = "responded"  # what a task calls the metric that says whether a model answered
 ROUNDING = 1e-9
 
 
@@ -123,24 +121,6 @@ def mismatched(
     if any(sample.task != evaluation.task for sample in samples):
         problems.append(f"a sample is of another task than {evaluation.task}")
     return problems
-
-
-def unranked(evaluation: Evaluation, metric: Metric) -> str:
-    """Say why an evaluation has no rank by `metric`: too many of its items have no value.
-
-    Items that the model declined do not count where the task says which they are. "" if ranked.
-    """
-    result = evaluation.metrics.get(metric.name)
-    if result is None or result.mean is None:
-        return ""
-    expected = evaluation.items
-    responded = evaluation.metrics.get(RESPONDED)
-    if responded and responded.mean is not None and metric.name != RESPONDED:
-        expected = math.ceil(responded.mean * responded.n - ROUNDING)
-        expected += max(0, evaluation.items - responded.n)
-    if result.n >= (1 - MAX_MISSING) * expected - ROUNDING:
-        return ""
-    return f"{metric.name} has a value for {result.n} of {expected} items"
 
 
 def _of_definitions(definitions: Mapping[str, Metric]) -> Iterator[str]:

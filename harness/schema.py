@@ -17,6 +17,7 @@ from harness.decoding import normalize_decoding
 from harness.text import NOT_IN_NAMES
 
 SCHEMA_VERSION = 1
+RESPONDED = "responded"  # what a task calls the metric that says whether a model answered
 
 MetricKind = Literal["binary", "continuous"]
 Tier = Literal["critical", "guardrail", "advisory"]
