@@ -178,6 +178,8 @@ def _of_repeats(
                 "every item needs the same number"
             )
             return
+    if not {repeat for _, _, repeat in keys} <= {*range(repeats)}:
+        yield f"its {repeats} responses per item are not numbered from 0 to {repeats - 1}"
     if _said_repeats(evaluation) not in (None, repeats):
         yield (
             f"its decoding says {_said_repeats(evaluation)} responses per item, and "

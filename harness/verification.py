@@ -53,7 +53,7 @@ def verify(
     except UserError as error:
         found.problems = found.problems or [str(error)]
         return found
-    kinds = Counter(row.entry.kind for row in rows)
+    kinds: Counter[str] = Counter(row.entry.kind for row in rows)
     found.recomputed.append(f"the chain of {len(rows):,} rows, HEAD and every file's digest")
     found.recomputed += [
         f"{what} ({kinds[kind]:,})"
@@ -87,6 +87,15 @@ def _beyond(board: Board, rows: Sequence[Row]) -> Iterator[str]:
     judges = sorted({entry.evaluation.judge.id for entry in entries if entry.evaluation.judge})
     if judges:
         yield f"what the judges said ({', '.join(judges[:5])})"
+    if any(row.entry.kind == "decision" for row in rows):
+        yield "the alarms of decisions, which are about responses"
+    foreign = {
+        f"{entry.evaluation.task} version {entry.evaluation.task_version}"
+        for entry in entries
+        if tasks.installed(entry.evaluation.task, entry.evaluation.task_version) is None
+    }
+    if foreign:
+        yield f"what the metrics of {', '.join(sorted(foreign)[:5])} mean, which is not installed"
     for entry in entries:
         evaluation = entry.evaluation
         if tasks.installed(evaluation.task, evaluation.task_version) is not None:
@@ -97,8 +106,8 @@ def _beyond(board: Board, rows: Sequence[Row]) -> Iterator[str]:
             continue  # among the problems already
         if lacking:
             yield (
-                f"{', '.join(lacking[:5])} of {entry.name} on {evaluation.task}, which has no value "
-                f"per item: version {evaluation.task_version} of the task is not installed"
+                f"{', '.join(lacking[:5])} of {entry.name} on {evaluation.task}: there are no "
+                f"values per item, and version {evaluation.task_version} is not installed"
             )
 
 

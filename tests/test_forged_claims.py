@@ -155,6 +155,10 @@ def without_a_definition(made: Scored) -> Scored:
     return with_scores(made, made.scores, definitions=known)
 
 
+def numbered_from_nowhere(made: Scored) -> Scored:
+    return with_scores(made, [s.model_copy(update={"repeat": 7}) for s in made.scores])
+
+
 FORGERIES: dict[str, tuple[Callable[[Scored], Scored], str]] = {
     "a value above the range": (with_value(5.0), "yes/no metric"),
     "a value below the range": (with_value(-1.0), "yes/no metric"),
@@ -163,6 +167,7 @@ FORGERIES: dict[str, tuple[Callable[[Scored], Scored], str]] = {
     "more answers to what was wrong": (nine_more_for_the_wrong_ones, "the same number"),
     "more answers than the decoding says": (three_for_every_item, "says 1 responses per item"),
     "one answer twice": (twice, "twice"),
+    "odd numbers of repeats": (numbered_from_nowhere, "not numbered from 0"),
     "other items": (of_other_items, "other items|not asked"),
     "another task": (of_another_task, "poll"),
     "two items at one place": (two_items_at_one_place, "index 0|not asked"),
@@ -257,6 +262,46 @@ def test_an_honest_row_appended_by_hand_is_sound(tmp_path: Path, capsys: Capture
     assert found["problems"] == []
     assert any("per-item scores" in what and "(2)" in what for what in found["recomputed"])
     assert any("whether the scores follow from responses" in w for w in found["not_recomputed"])
+
+
+def test_what_a_task_that_is_not_installed_means_is_said_to_be_unknown(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    board = Board(tmp_path / "board")
+    board.add_evaluation(answered(69), "honest", "r")
+    known = answered(69).evaluation.definitions
+    turned = known["accuracy"].model_copy(update={"higher_is_better": False})
+    other = with_scores(
+        answered(9),
+        answered(9).scores,
+        task_version="99",
+        definitions=known | {"accuracy": turned},
+    )
+    append_unchecked(board, other, "forged")
+    assert run(["board", "verify", str(board.folder)]) == 0
+    out = capsys.readouterr().out
+    assert "what the metrics of mini_gsm8k version 99 mean, which is not installed" in out
+    assert run(["board", "render", str(board.folder)]) == 0
+    assert "rank" not in capsys.readouterr().out
+
+
+def test_a_baseline_name_that_stands_for_several_evaluations_is_told(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    board = Board(tmp_path / "board")
+    after = saved(tmp_path / "after", answered(69))
+    board.add_evaluation(answered(120), "M", "r")
+    words = ["gate", str(board.folder), str(after), "--name", "M"]
+    assert run(words) == 1
+    assert "evaluations of" not in capsys.readouterr().err
+    low = saved(tmp_path / "low", answered(30))
+    assert run(["board", "add", str(board.folder), str(low), "--name", "M"]) == 0
+    assert "M (run manual)" not in capsys.readouterr().err  # another run
+    low = saved(tmp_path / "lower", answered(20))
+    assert run(["board", "add", str(board.folder), str(low), "--name", "M"]) == 0
+    assert "M (run manual) was evaluated 2 times on mini_gsm8k, gate" in capsys.readouterr().err
+    assert run(words) == 0
+    assert "3 evaluations of mini_gsm8k called M; the one added last" in capsys.readouterr().err
 
 
 # ---- responses scored again -----------------------------------------------------------------
