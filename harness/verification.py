@@ -11,6 +11,7 @@ from pathlib import Path
 
 import tasks
 from harness.errors import UserError
+from harness.evaluation import few
 from harness.leaderboard import Board
 from harness.leaderboard.audit import underived
 from harness.render import markdown
@@ -123,14 +124,14 @@ def _rescore(board: Board, folders: Sequence[Path], found: Verification) -> None
 
 def _check_rendered(folder: Path, rows: Sequence[Row], found: Verification) -> None:
     """Compare the tables in a board's folder with what the rows give."""
-    for path in sorted(folder.iterdir()):
-        if path.name in RENDERED:
-            problem, note = _compare(path, rows)
-            found.problems += [problem] if problem else []
-            found.notes += [note] if note else []
-            found.recomputed += [] if problem or note else [path.name]
-        elif path.name not in PARTS:
-            found.not_recomputed.append(f"the file {path.name}, which is not part of a board")
+    names = sorted(path.name for path in folder.iterdir())
+    for name in (name for name in names if name in RENDERED):
+        problem, note = _compare(folder / name, rows)
+        found.problems += [problem] if problem else []
+        found.notes += [note] if note else []
+        found.recomputed += [] if problem or note else [name]
+    if others := [name for name in names if name not in RENDERED and name not in PARTS]:
+        found.not_recomputed.append(f"files that are not part of a board: {few(others)}")
 
 
 def _compare(path: Path, rows: Sequence[Row]) -> tuple[str, str]:

@@ -382,7 +382,9 @@ def test_other_files_on_a_board_are_said_not_to_be_looked_at(
     board.add_evaluation(answered(69), "M0", "r")
     (board.folder / "board.svg").write_text("<svg/>")
     assert run(["board", "verify", str(board.folder)]) == 0
-    assert "Not recomputed: the file board.svg" in capsys.readouterr().out
+    assert (
+        "Not recomputed: files that are not part of a board: board.svg" in capsys.readouterr().out
+    )
 
 
 # ---- decoding -------------------------------------------------------------------------------
@@ -474,5 +476,6 @@ def test_a_lock_that_is_a_link_does_not_empty_what_it_points_to(
     (board.folder / ".lock").unlink(missing_ok=True)
     (board.folder / ".lock").symlink_to(precious)
     assert run(["board", "verify", str(board.folder)]) == 3
-    assert "Traceback" not in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "Traceback" not in err and "unexpected" not in err
     assert precious.read_text() == "kept"

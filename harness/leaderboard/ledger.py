@@ -265,6 +265,11 @@ def lock(folder: Path) -> Iterator[None]:
                     f"Another process has held the board {folder} for {LOCK_SECONDS} s. "
                     "Wait for it to finish, and start again."
                 ) from error
+            except OSError as error:
+                raise UserError(
+                    f"Cannot lock the board {folder}: {folder / '.lock'} is not a file of this "
+                    f"program ({error.strerror or error}). Check it, and remove it."
+                ) from error
         yield
 
 
