@@ -15,6 +15,7 @@ import tasks
 from harness.leaderboard import Board
 from harness.ranking import ranks, tables
 from harness.render import markdown
+from harness.render.html.board import board as page_of
 from harness.schema import Metric, MetricResult
 
 
@@ -104,6 +105,9 @@ def test_few_values_have_no_rank_and_take_none_away(board: Board, gap: str) -> N
     assert column.ranks() == {("r", "whole"): 1}
     assert column.unranked() == {("r", "few"): "accuracy has a value for 69 of 200 items"}
     assert "few (run r) has no rank on quiz, gate: " in markdown.board(board.rows())
+    page = page_of(board.rows())
+    assert page.index('<th scope="row">whole') < page.index('<th scope="row">few')
+    assert "few (run r) has no rank on quiz" in page
 
 
 def test_one_scored_answer_of_ten_is_no_score_of_the_item(board: Board) -> None:
