@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import tasks
+from harness import claims
 from harness.errors import UserError
 from harness.schema import (
     Call,
@@ -35,6 +36,7 @@ from harness.store import (
     parse,
     read_json,
     read_records,
+    require_plain,
     write_json,
     write_jsonl,
 )
@@ -47,6 +49,8 @@ EVALUATION, ITEMS, SAMPLES, SCORES = (
     "scores.jsonl",
 )
 GENERATION = "generation.json"
+MAX_BYTES = 8 * 1024**3  # of a file of an evaluation folder; it is held in memory
+MAX_LINES = 2_000_000
 WITHOUT_ITEMS = ("0.1.0",)  # versions of this program
 PREFERRED_SPLITS = ("test", "gate")
 
@@ -326,11 +330,30 @@ def load(folder: Path) -> dict[str, Scored]:
 
 def _load_one(folder: Path) -> Scored:
     path = folder / EVALUATION
+    _require_readable(folder)
     evaluation = parse(Evaluation, read_json(path), str(path))
     samples = read_records(folder / SAMPLES, Sample)
     scores = read_records(folder / SCORES, Score)
     _require_unchanged(folder / SAMPLES, evaluation.samples_digest, EVALUATION)
     _require_unchanged(folder / SCORES, evaluation.scores_digest, EVALUATION)
+    scored = _with_items(folder, evaluation, samples, scores)
+    if problems := claims.mismatched(evaluation, scores, samples, scored.items):
+        raise UserError(
+            f"{folder} does not hold one evaluation: {problems[0]}. Evaluate again, or take the "
+            "folder as it was written."
+        )
+    return scored
+
+
+def _require_readable(folder: Path) -> None:
+    for name in (EVALUATION, ITEMS, SAMPLES, SCORES):
+        if (folder / name).exists() or (folder / name).is_symlink():
+            require_plain(folder / name, MAX_BYTES, MAX_LINES)
+
+
+def _with_items(
+    folder: Path, evaluation: Evaluation, samples: list[Sample], scores: list[Score]
+) -> Scored:
     if not (folder / ITEMS).exists() and evaluation.code_version in WITHOUT_ITEMS:
         return Scored(evaluation, samples, scores, _items_of(evaluation, samples, folder))
     items = read_records(folder / ITEMS, Item)

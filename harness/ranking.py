@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from harness.errors import UserError
 from harness.schema import (
+    RESPONDED,
     DecisionEntry,
     Evaluation,
     EvaluationEntry,
@@ -26,6 +27,8 @@ from harness.schema import (
 
 Name = tuple[str, str]  # the run, and the model's name in it
 RESTS = "it rests on what was withdrawn"
+MAX_MISSING = 0.01  # share of values that may be missing for a rank, as in a gate's policy
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Column:
     task: str
     key: str
     evaluations: dict[Name, Evaluation] = field(default_factory=dict)
+    replaced: dict[Name, list[Evaluation]] = field(default_factory=dict)  # earlier, same name
 
     @property
     def metric(self) -> Metric | None:
@@ -52,21 +56,47 @@ class Column:
         definitions = next(iter(self.evaluations.values())).definitions.values()
         return next((metric for metric in definitions if metric.primary), None)
 
-    def results(self) -> dict[Name, MetricResult]:
-        """The primary metric of each model that has it."""
-        metric = self.metric
+    def results(self, metric: Metric | None = None) -> dict[Name, MetricResult]:
+        """Collect the results by `metric`, the primary one by default, of the models with one."""
+        metric = metric or self.metric
         return {
             name: evaluation.metrics[metric.name]
             for name, evaluation in self.evaluations.items()
             if metric and metric.name in evaluation.metrics
         }
 
-    def ranks(self) -> dict[Name, int]:
-        """See `ranks`, by the primary metric."""
-        metric = self.metric
+    def ranks(self, metric: Metric | None = None) -> dict[Name, int]:
+        """Rank by `metric`, the primary one by default; see `ranks` and `unranked`."""
+        metric = metric or self.metric
         if metric is None:
             return {}
-        return ranks(self.results(), higher_is_better=metric.higher_is_better)
+        without = self.unranked(metric)
+        ranked = {name: r for name, r in self.results(metric).items() if name not in without}
+        return ranks(ranked, higher_is_better=metric.higher_is_better)
+
+    def unranked(self, metric: Metric | None = None) -> dict[Name, str]:
+        """Say why models have no rank: too many of their responses have no value of the metric.
+
+        All models of a column were asked the same items, so the one with the most values shows
+        how many items a metric applies to. Items that a model declined do not count where the task
+        says which they are.
+        """
+        metric = metric or self.metric
+        if metric is None:
+            return {}
+        results = self.results(metric)
+        most = max((result.n for result in results.values()), default=0)
+        reasons = {}
+        for name, result in results.items():
+            evaluation = self.evaluations[name]
+            applies = evaluation.items if metric.kind == "binary" and metric.primary else most
+            expected = min(applies, _responded(evaluation, metric))
+            asked = evaluation.items * repeats(evaluation)
+            if result.n < (1 - MAX_MISSING) * expected - ROUNDING:
+                reasons[name] = f"{metric.name} has a value for {result.n} of {expected} items"
+            elif result.unscored > MAX_MISSING * asked + ROUNDING:
+                reasons[name] = f"{result.unscored} of {asked} responses are unscored"
+        return reasons
 
 
 @dataclass(frozen=True)
@@ -135,7 +165,8 @@ def divide(rows: Sequence[Row]) -> tuple[list[Row], list[Withdrawn]]:
 def tables(rows: Iterable[Row]) -> list[Table]:
     """Each kind of comparable evaluation is a column, in the first table that has room for it.
 
-    Where a model was evaluated twice in the same way the later one stands. Give the rows that
+    Where a model was evaluated twice in the same way the later one stands, and its column keeps the
+    earlier ones as `replaced`. Give the rows that
     count, as `divide` says.
     """
     found: list[Table] = []
@@ -153,8 +184,35 @@ def tables(rows: Iterable[Row]) -> list[Table]:
                 table = Table(evaluation.split)
                 found.append(table)
             placed[task, key] = table.columns[task] = Column(task, key)
-        placed[task, key].evaluations[row.run, row.entry.name] = evaluation
+        column, name = placed[task, key], (row.run, row.entry.name)
+        if column.evaluations.get(name, evaluation) != evaluation:
+            column.replaced.setdefault(name, []).append(column.evaluations[name])
+        column.evaluations[name] = evaluation
     return found
+
+
+def reused_names(rows: Iterable[Row]) -> dict[Name, int]:
+    """Count the models that stand under one name, by their weights, where they are several."""
+    weights: dict[Name, set[str]] = {}
+    for row in rows:
+        if isinstance(row.entry, EvaluationEntry) and row.entry.evaluation.model.digest:
+            name = row.run, row.entry.name
+            weights.setdefault(name, set()).add(row.entry.evaluation.model.digest)
+    return {name: len(digests) for name, digests in weights.items() if len(digests) > 1}
+
+
+def repeats(evaluation: Evaluation) -> int:
+    """How often each item was answered."""
+    n = evaluation.decoding.get("n")
+    return n if isinstance(n, int) and n > 0 else 1
+
+
+def _responded(evaluation: Evaluation, metric: Metric) -> int:
+    """How many items the model did not decline, as far as its task says so."""
+    result = evaluation.metrics.get(RESPONDED)
+    if result is None or result.mean is None or metric.name == RESPONDED:
+        return evaluation.items
+    return evaluation.items - result.n + math.ceil(result.mean * result.n - ROUNDING)
 
 
 def ranks(

@@ -1,7 +1,7 @@
 """The vocabulary: plain, frozen, versioned values that every other module speaks in.
 
-This module imports nothing of the project but `harness.text`. Identity is always the sha256 of
-canonical JSON: no clock, no path and no host name is part of it.
+This module imports nothing of the project but `harness.text` and `harness.decoding`. Identity is
+always the sha256 of canonical JSON: no clock, no path and no host name is part of it.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from harness.decoding import normalize_decoding
 from harness.text import NOT_IN_NAMES
 
 SCHEMA_VERSION = 1
+RESPONDED = "responded"  # what a task calls the metric that says whether a model answered
 
 MetricKind = Literal["binary", "continuous"]
 Tier = Literal["critical", "guardrail", "advisory"]
@@ -183,6 +185,11 @@ class Metric(Record):
         """Width of the range of values, or None where an end of it is not known."""
         return None if self.low is None or self.high is None else self.high - self.low
 
+    @property
+    def meaning(self) -> dict[str, Any]:
+        """Everything that changes how a value is read; the description is for people."""
+        return self.model_dump(mode="json", exclude={"description"})
+
 
 class MetricResult(Record):
     """A metric over an evaluation: mean with its standard error and 95 % interval.
@@ -279,6 +286,8 @@ class Evaluation(Record):
                 "prompt": self.prompt_digest,
                 "judge": self.judge.model_dump(mode="json") if self.judge else None,
                 "estimator": self.estimator,
+                "decoding": normalize_decoding(self.decoding),
+                "definitions": {name: m.meaning for name, m in self.definitions.items()},
             }
         )
 
@@ -351,6 +360,11 @@ class Policy(Record):
         default=None,
         exclude_if=lambda promotion: promotion is None,
         description="None: a gain of more than one standard error",
+    )
+    allow_different: list[Annotated[str, Field(pattern=r"^decoding\.[A-Za-z0-9_]+$")]] = Field(
+        default=[],
+        exclude_if=lambda allowed: not allowed,
+        description="settings that may differ between the sides, such as decoding.max_tokens",
     )
     rules: list[Rule] = Field(min_length=1)
 

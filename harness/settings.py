@@ -13,12 +13,11 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from harness.errors import UserError
-from harness.schema import Metric, Policy, Record, Rule, Tier
+from harness.schema import RESPONDED, Metric, Policy, Record, Rule, Tier
 
 R = TypeVar("R", bound=Record)
 
 POLICIES = Path(__file__).parent / "policies"
-RESPONDED = "responded"  # what a task calls the metric that says whether a model answered
 MAX_BYTES = 128 * 1024  # of a file
 MAX_DEPTH = 50  # of brackets
 MAX_VALUES = 10_000  # in a file, aliases counted as often as they stand for something

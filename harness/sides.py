@@ -9,14 +9,15 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness import evaluation, lm_eval_results
+import tasks
+from harness import claims, evaluation, lm_eval_results
 from harness.errors import UserError
 from harness.leaderboard import Board
 from harness.lm_eval_results import Logged
+from harness.progress import say
 from harness.ranking import divide
 from harness.schema import Evaluation, EvaluationEntry, Item, Sample, Score
 
-MAX_BYTES = 8 * 1024**3  # of an evaluation folder; it is held in memory
 LEDGER = "ledger.jsonl"
 
 
@@ -60,8 +61,7 @@ def load(
                 f"({stock[0]}). Name the folder of one of the two."
             )
         return of(found)
-    _require_readable(folder)
-    return of(evaluation.load(folder))
+    return _examined(of(evaluation.load(folder)), folder)
 
 
 def of(found: Mapping[str, evaluation.Scored | Logged]) -> dict[str, Side]:
@@ -118,20 +118,38 @@ def _from_board(folder: Path, name: str | None) -> dict[str, Side]:
     if name not in names:
         said = f"has no model '{name}'" if name else "is a leaderboard: say which model is meant"
         raise UserError(f"{folder} {said}. It has {', '.join(names[:20]) or 'none'}; use --name.")
-    # Of two evaluations of one task the later one stands.
+    # Of several evaluations of one task the latest one stands.
     latest = {entry.evaluation.task: entry for entry in entries if entry.name == name}
-    return {
+    for task, entry in sorted(latest.items()):
+        same = {
+            e.evaluation.identity for e in entries if (e.name, e.evaluation.task) == (name, task)
+        }
+        if len(same) > 1:
+            say(
+                f"{folder} has {len(same)} evaluations of {task} called {name}; the one added last "
+                f"is taken ({entry.evaluation.split}, {entry.evaluation.items} items, weights "
+                f"{(entry.evaluation.model.digest or 'unknown')[:12]})"
+            )
+    found = {
         task: Side(entry.evaluation, board.scores(entry)) for task, entry in sorted(latest.items())
     }
+    return _examined(found, folder)
 
 
-def _require_readable(folder: Path) -> None:
-    for path in [*folder.glob("*.json*"), *folder.glob("*/*.json*")]:
-        if path.stat().st_size > MAX_BYTES:
+def _examined(found: dict[str, Side], folder: Path) -> dict[str, Side]:
+    """The sides, once each was compared with the installed task and with its own numbers."""
+    for task, side in found.items():
+        installed = tasks.installed(task, side.evaluation.task_version)
+        problems = claims.misstated(side.evaluation, side.scores)
+        if installed is not None:
+            defined = {metric.name: metric for metric in installed.metrics}
+            problems += claims.redefined(side.evaluation, defined)
+        if problems:
             raise UserError(
-                f"{path} is larger than {MAX_BYTES // 1024**3} GiB, which is not read. Evaluate "
-                "fewer items or repeats at once."
+                f"The evaluation of {task} in {folder} cannot be used: {problems[0]}. Evaluate "
+                "again."
             )
+    return found
 
 
 def _stock(side: Side) -> bool:

@@ -18,11 +18,12 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -33,6 +34,7 @@ R = TypeVar("R", bound=Record)
 
 MAX_LINE_BYTES = 64 * 1024 * 1024  # of JSON at a time, a line or a file
 MAX_UNPACKED_BYTES = 512 * 1024 * 1024  # of a gzip file, which may unpack to a thousand times that
+BLOCK_BYTES = 1024 * 1024
 ROW_BYTES = 100  # that a row takes in memory, however short it is
 MAX_FIELD = 200  # characters shown of a field's name
 LOCK = ".lock"
@@ -218,6 +220,49 @@ _JSON = json.JSONDecoder(object_pairs_hook=unique_keys)  # made once, so that it
 
 def _loads(data: bytes) -> Any:
     return _JSON.decode(data.decode(json.detect_encoding(data), "surrogatepass"))
+
+
+def open_plain(path: Path) -> BinaryIO:
+    """Open a regular file, or a link to one; a pipe is not waited for, a device is not read.
+
+    Raises:
+        UserError: something else is there.
+        OSError: nothing is there, or it cannot be opened.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise UserError(
+                f"{path} is not a regular file, and is not read. Check where the folder comes from."
+            )
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def require_plain(path: Path, max_bytes: int, max_lines: int | None = None) -> None:
+    """Check that a file of someone else can be read whole: a regular file, and not too large.
+
+    Raises:
+        UserError: it is missing, not a regular file, or larger than it may be.
+    """
+    try:
+        with open_plain(path) as file:
+            size, lines = os.fstat(file.fileno()).st_size, 0
+            if size > max_bytes:
+                raise UserError(
+                    f"{path} is larger than {max_bytes / 1024**3:g} GiB, which is not read. "
+                    "Evaluate fewer items or repeats at once."
+                )
+            while max_lines is not None and (block := file.read(BLOCK_BYTES)):
+                lines += block.count(b"\n")
+                if lines > max_lines:
+                    raise UserError(f"{path} has more than {max_lines:,} lines, and is not read.")
+    except FileNotFoundError as error:
+        raise UserError(f"There is no file {path}.") from error
+    except OSError as error:
+        raise UserError(f"Cannot read {path} ({error.strerror or error}).") from error
 
 
 def read_json(path: Path) -> Any:

@@ -42,3 +42,9 @@ def load(name: str) -> Task:
         hint = f" Did you mean '{near[0]}'?" if near else ""
         raise UserError(f"There is no task '{name}'.{hint} Known: {', '.join(sorted(found))}.")
     return found[name]
+
+
+def installed(name: str, version: str) -> Task | None:
+    """The task called `name`, if this very version of it is installed."""
+    task = load(name) if name in names() else None
+    return task if task and task.version == version else None

@@ -106,9 +106,9 @@ def test_the_table_says_how_many_clusters(
 ) -> None:
     rlrf("gate", *sides, "--policy", policy, "--cluster", "template")
     out = capsys.readouterr().out
-    assert "200 in 20 clusters" in out and "Note:" not in out
+    assert "200 in 20 clusters" in out and "Note" not in out
     rlrf("gate", *sides, "--policy", policy)
-    assert "- Note: mini_gsm8k: items share 'template'" in capsys.readouterr().out
+    assert "- Note, mini_gsm8k: items share 'template'" in capsys.readouterr().out
 
 
 def test_a_plan_with_clusters_is_followed(

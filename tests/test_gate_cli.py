@@ -363,7 +363,7 @@ def test_too_few_items_are_inconclusive_and_say_how_many(tmp_path: Path, capsys:
 
 
 def test_a_huge_file_is_not_read(m0: Path, capsys: Capture) -> None:
-    from harness.sides import MAX_BYTES
+    from harness.evaluation import MAX_BYTES
 
     with (m0 / "scores.jsonl").open("r+b") as file:
         file.truncate(MAX_BYTES + 1)  # sparse: takes no space

@@ -125,7 +125,10 @@ def certify(
         pairs = list(permutations(range(len(runs)), 2))
         if len(pairs) > gates:
             pairs = [pairs[i] for i in sorted(rng.choice(len(pairs), gates, replace=False))]
-        gate = (decide(policy, *(runs[i] for i in pair), clusters=clusters) for pair in pairs)
+        gate = (
+            decide(policy, *(runs[i] for i in pair), clusters=clusters, examined=True)
+            for pair in pairs
+        )
         independent = len(runs) // 2
     else:
         for pool in pools.values():
@@ -306,7 +309,7 @@ def _shuffled(
 ) -> Decision:
     drawn = {task: pool.draw(rng) for task, pool in pools.items()}
     before, after = ({task: sides[k] for task, sides in drawn.items()} for k in (0, 1))
-    return decide(policy, before, after, clusters=clusters)
+    return decide(policy, before, after, clusters=clusters, examined=True)
 
 
 def _certificate(

@@ -33,7 +33,7 @@ import numpy as np
 
 from harness.errors import UserError
 from harness.gate.clusters import Assigned, assign, stored
-from harness.gate.evidence import Evidence, Scored, gather
+from harness.gate.evidence import Evidence, Scored, difference_notes, gather
 from harness.gate.notes import notes
 from harness.schema import (
     FEWEST_RUNS,
@@ -70,6 +70,7 @@ def decide(
     estimand: Estimand = "items",
     doubts: Mapping[tuple[str, str], str] | None = None,
     clusters: Assigned | None = None,
+    examined: bool = False,
 ) -> Decision:
     """Judge `candidate` against `baseline` (task -> evaluation with scores) by `policy`.
 
@@ -113,7 +114,7 @@ def decide(
         clusters = assign(policy, baseline, candidate)
     gathered = [
         _doubted(evidence, doubts or {})
-        for evidence in gather(policy, baseline, candidate, clusters)
+        for evidence in gather(policy, baseline, candidate, clusters, examined=examined)
     ]
     findings = [
         _watch(evidence, policy.alpha, order[evidence.rule.task], estimand)
@@ -134,7 +135,10 @@ def decide(
         candidate={task: candidate[task].evaluation.identity for task in policy.tasks},
         clusters=stored(clusters, baseline, candidate),
         estimand=estimand if order is not None else None,
-        notes=notes(policy, gathered, baseline, candidate),
+        notes=[
+            *difference_notes(policy, baseline, candidate),
+            *notes(policy, gathered, baseline, candidate),
+        ],
     )
 
 

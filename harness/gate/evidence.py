@@ -10,6 +10,8 @@ from typing import Protocol
 
 import numpy as np
 
+from harness import claims
+from harness.decoding import normalize_decoding
 from harness.errors import UserError
 from harness.gate.clusters import Assigned, assign
 from harness.schema import Evaluation, JudgeRef, Metric, Policy, Rule, Score
@@ -63,10 +65,13 @@ def gather(
     baseline: Mapping[str, Scored],
     candidate: Mapping[str, Scored],
     clusters: Assigned | None = None,
+    *,
+    examined: bool = False,
 ) -> list[Evidence]:
     """Gather the evidence on each rule, in the order of the rules; see `harness.gate.decide`.
 
     `clusters` of items are read from the items that the sides keep unless they are given.
+    `examined`: the sides were drawn from evaluations that were examined already.
 
     Raises:
         UserError: the sides do not match (names what differs), or lack what a rule asks for.
@@ -85,7 +90,7 @@ def gather(
     found = {
         (task, evidence.rule.metric): evidence
         for task in tasks
-        for evidence in _on_task(policy, *sides[task], clusters.get(task, {}))
+        for evidence in _on_task(policy, *sides[task], clusters.get(task, {}), examined=examined)
     }
     return [found[key] for key in named]
 
@@ -108,19 +113,18 @@ def _on_task(
     before: Scored,
     after: Scored,
     clusters: Mapping[str, Mapping[str, int]],
+    *,
+    examined: bool,
 ) -> Iterator[Evidence]:
     task, asked = before.evaluation.task, before.evaluation.items
-    _require_comparable(before.evaluation, after.evaluation)
+    _require_comparable(before.evaluation, after.evaluation, policy.allow_different)
+    if not examined:
+        _require_consistent(before, "baseline")
+        _require_consistent(after, "candidate")
     rules = [rule for rule in policy.rules if rule.task == task]
     metrics = [_metric(rule, before.evaluation, after.evaluation) for rule in rules]
     names = [metric.name for metric in metrics]
     tables = [by_item(side.scores, names) for side in (before, after)]
-    for side, table in zip(("baseline", "candidate"), tables, strict=True):
-        if table.answered > asked:
-            raise UserError(
-                f"The {side}'s evaluation of {task} says that {asked} items were asked, and holds "
-                f"answers to {table.answered}. Evaluate it again."
-            )
     old, new = align(tables[0], tables[1], asked)
     for k, (rule, metric) in enumerate(zip(rules, metrics, strict=True)):
         gaps = [
@@ -175,7 +179,45 @@ def _clusters_of(
     return group if len(set(group)) < len(items) else None
 
 
-def _require_comparable(before: Evaluation, after: Evaluation) -> None:
+def _require_consistent(scored: Scored, side: str) -> None:
+    if problems := claims.contradictions(scored.evaluation, scored.scores):
+        raise UserError(
+            f"The {side}'s evaluation of {scored.evaluation.task} contradicts itself: "
+            f"{problems[0].rstrip('.')}. Evaluate it again."
+        )
+
+
+def difference_notes(
+    policy: Policy, baseline: Mapping[str, Scored], candidate: Mapping[str, Scored]
+) -> list[str]:
+    """Say what differs between the sides of a decision without being a reason to refuse it."""
+    said = []
+    for task in sorted({rule.task for rule in policy.rules}):
+        before, after = baseline[task].evaluation, candidate[task].evaluation
+        differences = [
+            (name, getattr(before, name), getattr(after, name))
+            for name in ("engine", "code_version")
+        ]
+        differences += decoding_differences(before, after)
+        said += [
+            f"{task}: {name} is {_shown(old)} for the baseline and {_shown(new)} for the candidate"
+            for name, old, new in differences
+            if old != new
+        ]
+    return said
+
+
+def decoding_differences(before: Evaluation, after: Evaluation) -> list[tuple[str, object, object]]:
+    """List the settings that the sides were generated with differently: name, old and new value."""
+    old, new = normalize_decoding(before.decoding), normalize_decoding(after.decoding)
+    return [
+        (f"decoding.{key}", old.get(key, "not given"), new.get(key, "not given"))
+        for key in sorted({*old, *new})
+        if old.get(key, "not given") != new.get(key, "not given")
+    ]
+
+
+def _require_comparable(before: Evaluation, after: Evaluation, allowed: Sequence[str]) -> None:
     for field in SAME:
         old, new = getattr(before, field), getattr(after, field)
         if old != new:
@@ -184,6 +226,18 @@ def _require_comparable(before: Evaluation, after: Evaluation) -> None:
                 f"{_shown(old)} for the baseline and {_shown(new)} for the candidate. "
                 "Evaluate both in the same way."
             )
+    differences = [d for d in decoding_differences(before, after) if d[0] not in allowed]
+    if differences:
+        named = [
+            f"{n} is {_shown(a)} for the baseline and {_shown(b)} for the candidate"
+            for n, a, b in differences
+        ]
+        names = ", ".join(name for name, _, _ in differences)
+        raise UserError(
+            f"The evaluations of {before.task} cannot be compared, as their responses were "
+            f"generated differently: {'; '.join(named)}. Evaluate both in the same way, or write "
+            f"allow_different: [{names}] into the policy if the difference is meant."
+        )
 
 
 def _shown(value: object) -> str:

@@ -18,6 +18,7 @@ GOLD = frozenset(
     "answer answers answerkey answer_idx correct doc_hash gold label labels output solution target "
     "target_hash".split()
 )
+INDEPENDENT = "they were taken for independent"  # in a note on clusters that nobody named
 SHARED_LEVEL = 0.01  # of the test whether items that share a value go together
 LEAST_SHARED_ITEMS = 20  # fewer show nothing about what they share
 
@@ -90,7 +91,7 @@ def suggest(
     key = max(sorted(strongest), key=lambda name: strongest[name])
     return (
         f"{task}: items share {shown(key)} ({len(set(groups[key].values()))} values) and go "
-        "together in it, but they were taken for independent, so that intervals may be too narrow. "
+        "together in it, but {INDEPENDENT}, so that intervals may be too narrow. "
         f"Name it in the policy, cluster: {shown(key)[1:-1]}, unless these values are all there are"
     )
 

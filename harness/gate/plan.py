@@ -19,6 +19,7 @@ from harness.errors import UserError
 from harness.gate.clusters import Assigned, assign, restored, stored
 from harness.gate.decision import decide, refuse_what_cannot_be_watched, require_range
 from harness.gate.evidence import Scored, gather
+from harness.gate.notes import INDEPENDENT
 from harness.gate.planned_rule import SEQUENTIAL, PlannedRule, plan_rule, require_power
 from harness.gate.sizing import require_icc, require_sd
 from harness.schema import (
@@ -233,7 +234,10 @@ def decide_by(
         decision = decide(
             plan.policy, first, candidate, order=drawn, estimand=plan.about, doubts=doubts
         )
-    notes = [f"{note}; the plan is followed as it was made" for note in decision.notes]
+    notes = [
+        f"{note}; the plan is followed as it was made" if INDEPENDENT in note else note
+        for note in decision.notes
+    ]
     if plan.mode == "sequential" and plan.estimand is None:
         notes.append(
             "the plan does not say what it is about, as those made by older versions: its verdict "

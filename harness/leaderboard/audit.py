@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import tasks
+from harness import claims
 from harness.errors import UserError
 from harness.gate import gate, promote
 from harness.gate.clusters import restored
@@ -36,7 +37,8 @@ from harness.store import parse
 from tasks.plugin import aggregate
 
 LoadScores = Callable[[EvaluationEntry], list[Score]]
-KEPT_SCORES = 32  # evaluations whose scores stay in memory: a loop decides on its latest
+KEPT_EVALUATIONS = 32  # whose scores stay in memory: a loop decides on its latest
+KEPT_SCORES = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Audit:
         try:
             match entry.kind:
                 case "evaluation":
-                    found = metric_problems(entry.evaluation, self._load(entry))
+                    found = evaluation_problems(entry.evaluation, self._load(entry))
                 case "decision":
                     found = self._decision_problems(entry.decision)
                 case "promotion":
@@ -104,7 +106,10 @@ class Audit:
     def _load(self, entry: EvaluationEntry) -> list[Score]:
         if entry.samples not in self._scores:
             self._scores[entry.samples] = self.load(entry)
-            if len(self._scores) > KEPT_SCORES:
+            while len(self._scores) > 1 and (
+                len(self._scores) > KEPT_EVALUATIONS
+                or sum(map(len, self._scores.values())) > KEPT_SCORES
+            ):
                 self._scores.popitem(last=False)
         self._scores.move_to_end(entry.samples)
         return self._scores[entry.samples]
@@ -182,17 +187,35 @@ class Audit:
         return ["a merge cannot be withdrawn"] if kind == "merge" else []
 
 
+def evaluation_problems(evaluation: Evaluation, scores: Sequence[Score]) -> list[str]:
+    """List what of an evaluation does not hold: its claims, or its metrics."""
+    found = claims.contradictions(evaluation, scores)
+    if said := claims.missing(evaluation, scores):
+        found.append(said)
+    if task := tasks.installed(evaluation.task, evaluation.task_version):
+        found += claims.redefined(evaluation, {metric.name: metric for metric in task.metrics})
+    return [*found, *metric_problems(evaluation, scores)]
+
+
 def metric_problems(evaluation: Evaluation, scores: Sequence[Score]) -> list[str]:
     """Which metrics of an evaluation its scores do not give."""
     recomputed, complete = _recompute(evaluation, scores)
     problems = []
     for name in sorted({*evaluation.metrics, *recomputed}):
         recorded, again = evaluation.metrics.get(name), recomputed.get(name)
-        if again is None and not complete:
-            continue  # derived by a task that is not installed
+        if again is None and not complete and name not in evaluation.definitions:
+            continue  # derived by a task that is not installed: see `underived`
         if not _close(_plain(recorded), _plain(again)):
             problems.append(f"{name} is recorded as {recorded}, and its scores give {again}")
     return problems
+
+
+def underived(evaluation: Evaluation, scores: Sequence[Score]) -> list[str]:
+    """List the metrics that cannot be computed again: their task is not installed."""
+    recomputed, complete = _recompute(evaluation, scores)
+    if complete:
+        return []
+    return sorted(evaluation.metrics.keys() - recomputed.keys() - evaluation.definitions.keys())
 
 
 def lean(evaluation: Evaluation, scores: Sequence[Score]) -> list[Score]:
@@ -220,11 +243,8 @@ def _recompute(
     evaluation: Evaluation, scores: Sequence[Score]
 ) -> tuple[dict[str, MetricResult], bool]:
     """The metrics of `scores`, and whether these are all that the evaluation can have."""
-    if evaluation.task in tasks.names():
-        task = tasks.load(evaluation.task)
-        if task.version == evaluation.task_version:
-            return task.aggregate(scores), True
-    return aggregate(scores), False
+    task = tasks.installed(evaluation.task, evaluation.task_version)
+    return (task.aggregate(scores), True) if task else (aggregate(scores), False)
 
 
 def _without_words(value: Decision | Promotion) -> Any:

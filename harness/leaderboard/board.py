@@ -23,7 +23,7 @@ import gzip
 import hashlib
 import io
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -31,7 +31,7 @@ from typing import Literal
 from harness.errors import UserError
 from harness.gate.evidence import Scored
 from harness.leaderboard import ledger
-from harness.leaderboard.audit import Audit, lean, metric_problems
+from harness.leaderboard.audit import Audit, evaluation_problems, lean
 from harness.leaderboard.ledger import FIRST, Line, Reading
 from harness.schema import (
     Decision,
@@ -48,9 +48,18 @@ from harness.schema import (
     digest,
 )
 from harness.stats import reuse
-from harness.store import jsonl_bytes, make_folder, parse, write_bytes
+from harness.store import (
+    MAX_LINE_BYTES,
+    jsonl_bytes,
+    make_folder,
+    open_plain,
+    parse,
+    write_bytes,
+)
 
-MAX_SCORES_BYTES = 1024**3  # of one evaluation, unpacked
+MAX_PACKED_BYTES = 256 * 1024**2  # of the scores of one evaluation
+MAX_SCORES_BYTES = 1024**3  # of the same, unpacked
+MAX_SCORES = 2_000_000
 MANUAL = "manual"  # the run of what people add
 
 Entry = (
@@ -77,7 +86,7 @@ class Board:
                 f"The scores of {name} on {evaluation.task} are not the ones its evaluation was "
                 "made from (scores_digest differs). Evaluate it again."
             )
-        _refuse(metric_problems(evaluation, scores), f"{name} on {evaluation.task}")
+        _refuse(evaluation_problems(evaluation, scores), f"{name} on {evaluation.task}")
         begins = b'{"evaluation":%s,"kind":"evaluation","name":%s,' % (
             _canonical(evaluation.model_dump(mode="json")),
             _canonical(name),
@@ -159,21 +168,20 @@ class Board:
         """
         path = self._samples(entry.samples)
         try:
-            packed = path.read_bytes()
+            with open_plain(path) as file:
+                packed = file.read(MAX_PACKED_BYTES + 1)
         except FileNotFoundError as error:
             raise UserError(f"{path} is missing. Restore it from a copy.") from error
         except OSError as error:
             raise UserError(f"Cannot read {path} ({error.strerror or error}).") from error
+        if len(packed) > MAX_PACKED_BYTES:
+            raise UserError(f"{path} is larger than {MAX_PACKED_BYTES:,} bytes: not read.")
         if hashlib.sha256(packed).hexdigest() != entry.samples:
             raise UserError(f"{path} was changed. Restore it from a copy.")
         try:
-            text = gzip.GzipFile(fileobj=io.BytesIO(packed)).read(MAX_SCORES_BYTES + 1)
-            if len(text) > MAX_SCORES_BYTES:
-                raise UserError(f"{path} unpacks to more than {MAX_SCORES_BYTES} bytes: not read.")
-            values = [ledger.loads(line) for line in text.split(b"\n") if line]
+            return list(_unpacked(packed, path))
         except (EOFError, OSError, ValueError, RecursionError, zlib.error) as error:
             raise UserError(f"{path} is not gzipped JSON lines ({error}).") from error
-        return [parse(Score, value, f"{path}, line {n}") for n, value in enumerate(values, 1)]
 
     def exposure(self) -> dict[str, Mapping[str, int]]:
         """Task -> item digest -> how many decisions have looked at the item.
@@ -319,6 +327,21 @@ class Board:
 def _row(run: str, entry: Entry, previous: str) -> Row:
     row = Row(run=run, entry=entry, previous=previous, digest="")
     return row.model_copy(update={"digest": ledger.row_digest(row)})
+
+
+def _unpacked(packed: bytes, path: Path) -> Iterator[Score]:
+    """Parse the scores line by line, so that what unpacks to too much is never held in memory."""
+    with gzip.GzipFile(fileobj=io.BytesIO(packed)) as file:
+        total = 0
+        for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), 1):
+            total += len(line)
+            if total > MAX_SCORES_BYTES or number > MAX_SCORES or len(line) > MAX_LINE_BYTES:
+                raise UserError(
+                    f"{path} unpacks to more than {MAX_SCORES_BYTES:,} bytes or {MAX_SCORES:,} "
+                    "scores: not read."
+                )
+            if line.strip():
+                yield parse(Score, ledger.loads(line), f"{path}, line {number}")
 
 
 def _canonical(value: object) -> bytes:

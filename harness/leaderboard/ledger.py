@@ -29,6 +29,7 @@ from harness.schema import SCHEMA_VERSION, Row, canonical_json, digest
 from harness.store import (
     MAX_LINE_BYTES,
     jsonl_bytes,
+    open_plain,
     parse,
     sweep,
     unique_keys,
@@ -129,7 +130,8 @@ class Reading:
 
     def _texts(self) -> Iterator[bytes]:
         try:
-            with open(self.ledger, "rb") as file:
+            # A board is a folder of someone; a ledger alone is a file that the user names.
+            with open_plain(self.ledger) if self.head else open(self.ledger, "rb") as file:
                 if os.fstat(file.fileno()).st_size > MAX_LEDGER_BYTES:
                     raise UserError(
                         f"{self.ledger} is larger than {MAX_LEDGER_BYTES / 1024**3:g} GiB, which "
@@ -180,7 +182,7 @@ class Reading:
 def heads(path: Path) -> set[str]:
     """What HEAD names: the last row of each branch; a set that no board has where it is damaged."""
     try:
-        with open(path, "rb") as file:
+        with open_plain(path) as file:
             text = file.read(MAX_HEAD_BYTES)
     except FileNotFoundError:
         return set()
@@ -262,6 +264,11 @@ def lock(folder: Path) -> Iterator[None]:
                 raise UserError(
                     f"Another process has held the board {folder} for {LOCK_SECONDS} s. "
                     "Wait for it to finish, and start again."
+                ) from error
+            except OSError as error:
+                raise UserError(
+                    f"Cannot lock the board {folder}: {folder / '.lock'} is not a file of this "
+                    f"program ({error.strerror or error}). Check it, and remove it."
                 ) from error
         yield
 

@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from harness.ranking import divide, ranks, tables
+from harness.ranking import Column, Name, divide, tables
 from harness.schema import Evaluation, EvaluationEntry, Row, digest
 from harness.text import csv_cell
 
@@ -58,7 +58,7 @@ def board(rows: Sequence[Row]) -> str:
     for table in tables(standing):
         for column in table.columns.values():
             names = sorted({m for e in column.evaluations.values() for m in e.metrics})
-            ranked = {metric: _ranks(column.evaluations, metric) for metric in names}
+            ranked = {metric: _ranks(column, metric) for metric in names}
             for (run, model), evaluation in column.evaluations.items():
                 digests = entries[run, model, evaluation.identity]
                 for metric in names:
@@ -69,15 +69,10 @@ def board(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def _ranks(
-    evaluations: dict[tuple[str, str], Evaluation], metric: str
-) -> dict[tuple[str, str], int]:
-    """Ranks by `metric`; none where its direction is not known."""
-    definition = next(iter(evaluations.values())).definitions.get(metric)
-    if definition is None:
-        return {}
-    found = {name: e.metrics[metric] for name, e in evaluations.items() if metric in e.metrics}
-    return ranks(found, higher_is_better=definition.higher_is_better)
+def _ranks(column: Column, metric: str) -> dict[Name, int]:
+    """Rank by `metric`; nothing where its direction is not known."""
+    definition = next(iter(column.evaluations.values())).definitions.get(metric)
+    return column.ranks(definition) if definition else {}
 
 
 def _line(

@@ -6,6 +6,7 @@ Limits are GitHub's own: ten errors and ten warnings a step are shown, and a sum
 
 from __future__ import annotations
 
+from harness.gate.notes import INDEPENDENT
 from harness.schema import Check, Decision
 from harness.text import visible
 
@@ -36,7 +37,7 @@ def commands(decision: Decision) -> list[str]:
         elif check.verdict != "pass":
             warnings.append(said)
     warnings += [(f"Alarm: {alarm.task} {alarm.kind}", alarm.message) for alarm in decision.alarms]
-    warnings += [("Gate: note", note) for note in decision.notes]
+    warnings += [("Gate: clusters", note) for note in decision.notes if INDEPENDENT in note]
     return [*_commands("error", errors), *_commands("warning", warnings)]
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from harness.ranking import Column, Name, Table, Withdrawn, divide, tables
+from harness.loosened import loosened, not_enforced
+from harness.ranking import Column, Name, Table, Withdrawn, divide, reused_names, tables
 from harness.schema import (
     Check,
     Decision,
     DecisionEntry,
     Evaluation,
     EvaluationEntry,
+    Metric,
     MetricResult,
     PromotionEntry,
     Row,
@@ -29,21 +31,83 @@ def board(rows: Sequence[Row]) -> str:
 
     All numbers of a column can be compared. Evaluations that cannot (another split, dataset,
     prompt, judge or estimator) stand in tables of their own, and what each was made with is said
-    below it. Where a model was evaluated twice in the same way the later one is shown; what was
-    superseded or invalidated is listed at the end, with the reason.
+    below it. Where a model was evaluated twice in the same way the later one is shown, and a note
+    says so; so do notes where a policy became looser, a gate was not enforced, or a number has no
+    rank. What was superseded or invalidated is listed at the end, with the reason.
     """
     standing, withdrawn = divide(rows)
     found = tables(standing)
     if not found and not withdrawn:
         return "Nothing has been evaluated yet.\n"
     runs = {row.run for row in standing}
-    said = _Said(standing)
+    said = _Said(standing, rows)
     shown = [_table(table, said, with_run=len(runs) > 1) for table in found]
     if any(len(column.ranks()) > 1 for table in found for column in table.columns.values()):
         shown.append(RANKS)
+    if noted := notes(rows):
+        shown.append("\n".join(["## Notes", "", *(f"- {escape(note)}" for note in noted)]) + "\n")
     if withdrawn:
         shown.append("\n".join(["## Withdrawn", "", *map(_withdrawn, withdrawn)]) + "\n")
     return "\n".join(shown)
+
+
+def notes(rows: Sequence[Row]) -> list[str]:
+    """Say what a reader of the tables would not see in the numbers, a sentence each."""
+    standing, _ = divide(rows)
+    looser = loosened(rows)
+    counting = [row for row in standing if row.digest in looser]
+    names = _names(rows)
+    said = [
+        f"Looser policy: {names.get(looser[row.digest].candidate, 'a candidate')} against the "
+        f"{row.entry.against}, run {row.run}: {'; '.join(looser[row.digest].differences)}."
+        for row in counting
+        if isinstance(row.entry, DecisionEntry)
+    ]
+    said += [
+        f"The gate was not enforced: {name} (run {run}) was not promoted, and is the incumbent "
+        "afterwards."
+        for run, name in sorted(not_enforced(standing))
+    ]
+    for table in tables(standing):
+        for column in table.columns.values():
+            said += _of_column(column)
+    said += [
+        f"{name} (run {run}) stands for {count} models with different weights."
+        for (run, name), count in reused_names(standing).items()
+    ]
+    return said
+
+
+def _of_column(column: Column) -> list[str]:
+    metric = column.metric
+    said = []
+    for name, earlier in column.replaced.items():
+        shown = column.evaluations[name]
+        numbers = [_mean(one, metric) for one in (*earlier, shown)]
+        said.append(
+            f"{name[1]} (run {name[0]}) was evaluated {len(numbers)} times on {column.task}, "
+            f"{shown.split}; the last is shown: {', then '.join(numbers)}."
+        )
+    said += [
+        f"{name[1]} (run {name[0]}) has no rank on {column.task}, "
+        f"{column.evaluations[name].split}: {why}."
+        for name, why in column.unranked().items()
+    ]
+    return said
+
+
+def _mean(evaluation: Evaluation, metric: Metric | None) -> str:
+    result = evaluation.metrics.get(metric.name) if metric else None
+    return NOTHING if result is None or result.mean is None else _number(result.mean)
+
+
+def _names(rows: Sequence[Row]) -> dict[str, str]:
+    """Identity of an evaluation -> the first name it stands under."""
+    return {
+        row.entry.evaluation.identity: row.entry.name
+        for row in reversed(rows)
+        if isinstance(row.entry, EvaluationEntry)
+    }
 
 
 def decision(decision: Decision) -> str:
@@ -79,7 +143,7 @@ def decision(decision: Decision) -> str:
             f"- Alarm, {escape(alarm.task)} {alarm.kind}: {escape(alarm.message)}"
             for alarm in decision.alarms
         ),
-        *(f"- Note: {escape(note)}" for note in decision.notes),
+        *(f"- Note, {escape(note)}" for note in decision.notes),
         *([""] if decision.alarms or decision.notes else []),
         f"p is one-sided, of a loss of the margin or more; alpha {decision.policy.alpha:g}, "
         f"policy {decision.policy_digest[:12]}"
@@ -91,17 +155,20 @@ def decision(decision: Decision) -> str:
 class _Said:
     """What the gate said of each evaluation of a run, and of each model that was to be promoted."""
 
-    def __init__(self, rows: Sequence[Row]) -> None:
+    def __init__(self, rows: Sequence[Row], all_rows: Sequence[Row]) -> None:
+        looser, ignored = loosened(all_rows), not_enforced(rows)
         self._verdicts: dict[Name, list[tuple[int, str]]] = {}  # (run, identity) -> place, words
         self._promoted: dict[Name, str] = {}
         for place, row in enumerate(rows):
             if isinstance(row.entry, DecisionEntry):
-                words = f"{row.entry.decision.verdict} ({row.entry.against})"
+                mark = ", looser policy" if row.digest in looser else ""
+                words = f"{row.entry.decision.verdict} ({row.entry.against}{mark})"
                 for identity in row.entry.decision.candidate.values():
                     self._verdicts.setdefault((row.run, identity), []).append((place, words))
             elif isinstance(row.entry, PromotionEntry):
                 promoted = "yes" if row.entry.promotion.promoted else "no"
-                self._promoted[row.run, row.entry.candidate] = promoted
+                name = row.run, row.entry.candidate
+                self._promoted[name] = "no, gate not enforced" if name in ignored else promoted
 
     def verdicts(self, run: str, evaluations: Iterable[Evaluation]) -> str:
         said = {v for e in evaluations for v in self._verdicts.get((run, e.identity), [])}
@@ -185,6 +252,8 @@ def _made(evaluation: Evaluation) -> str:
         parts.append(f"judge {evaluation.judge.id} {prompt}".strip())
     if evaluation.estimator:
         parts.append(f"estimator {evaluation.estimator}")
+    if any(m.primary and not m.higher_is_better for m in evaluation.definitions.values()):
+        parts.append("lower is better")
     return escape(", ".join(parts))
 
 

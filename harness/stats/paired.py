@@ -70,7 +70,7 @@ def by_item(scores: Sequence[Score], metrics: Sequence[str]) -> ItemTable:
                     f"The answer to item {index} ({item[:12]}), repeat {repeat}, is scored twice. "
                     "Remove one of the two, or number the repeats."
                 )
-    values = _matrix(scores, metrics)[order]
+    values = matrix(scores, metrics)[order]
     unscored = [(i, score.unscored) for i, score in enumerate(scores) if score.unscored]
     reasons = np.zeros(values.shape, dtype=bool)
     for column, metric in enumerate(metrics):
@@ -89,8 +89,8 @@ def by_item(scores: Sequence[Score], metrics: Sequence[str]) -> ItemTable:
     )
 
 
-def _matrix(scores: Sequence[Score], metrics: Sequence[str]) -> Numbers:
-    """The values, shape (scores, metrics); NaN where there is none."""
+def matrix(scores: Sequence[Score], metrics: Sequence[str]) -> Numbers:
+    """Arrange the values of `scores`, shape (scores, metrics); NaN where there is none."""
     pick = operator.itemgetter(*metrics)  # a row in one call: most of what a large gate costs
     try:
         rows = [pick(score.values) for score in scores]

@@ -43,11 +43,18 @@ def board_add(
     """
     from harness import evaluation
     from harness.leaderboard import Board
+    from harness.progress import say
+    from harness.render.markdown import notes
 
+    target = Board(folder)
+    known = notes(target.rows())
     digests = {
-        task: Board(folder).add_evaluation(one, name or one.evaluation.model.id, run_name)
+        task: target.add_evaluation(one, name or one.evaluation.model.id, run_name)
         for task, one in evaluation.load(evaluations).items()
     }
+    for note in notes(target.rows()):
+        if note not in known:
+            say(note)
     if json_:
         print_json(digests)
     else:
@@ -57,21 +64,40 @@ def board_add(
 
 @board.command("verify")
 @click.argument("folder", metavar="BOARD", type=FOLDER)
+@click.option("--rescore", is_flag=True, help="Score the responses again, where they are at hand.")
+@click.option(
+    "--evaluations",
+    multiple=True,
+    type=FOLDER,
+    help="Where they are; repeatable.  [default: the run that BOARD belongs to]",
+)
 @as_json
-def board_verify(folder: Path, json_: bool) -> int:
+def board_verify(folder: Path, rescore: bool, evaluations: tuple[Path, ...], json_: bool) -> int:
     """Recompute every row of BOARD from its scores; exits 3 if anything does not hold.
+
+    The tables in the folder (board.md, board.csv, board.tex, board.html) are recomputed, too.
 
     \b
     rlrf board verify leaderboards/mine
+    rlrf board verify leaderboards/mine --rescore --evaluations evaluations
     """
-    from harness.leaderboard import Board
+    import dataclasses
 
-    problems = Board(folder).verify()
+    from harness.leaderboard import Board
+    from harness.verification import verify
+
+    if evaluations and not rescore:
+        raise click.UsageError("--evaluations goes with --rescore.")
+    found = verify(Board(folder), rescoring=rescore, evaluations=evaluations)
     if json_:
-        print_json({"problems": problems})
+        print_json(dataclasses.asdict(found))
     else:
-        show("\n".join(problems) or f"{folder} is sound: every row was recomputed.")
-    return ERROR if problems else 0
+        lines = list(found.problems) or [f"{folder} is sound."]
+        lines += [f"Note: {note}" for note in found.notes]
+        lines += [f"Recomputed: {what}." for what in found.recomputed]
+        lines += [f"Not recomputed: {what}." for what in found.not_recomputed]
+        show("\n".join(lines))
+    return ERROR if found.problems else 0
 
 
 @board.command("supersede")

@@ -7,8 +7,11 @@ One table `documents(title, text)`; the passages of a page are joined by a separ
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import sqlite3
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,11 +26,24 @@ PASSAGE_WORDS = 180  # as long as the published passages of 256 tokens are on av
 WHOLE = 1 << 30  # bytes
 BLOCK, BLOCKS = 1 << 16, 1024
 
+MAX_PAGE_BYTES = 64 * 1024 * 1024
+MAX_QUERY_SECONDS = 60
+MAX_ROWS = 100  # of what is asked about the table itself: its columns
+SCHEMA = (
+    "SELECT type, sql FROM sqlite_master "
+    "WHERE lower(name) = 'documents' AND type IN ('table', 'view')"
+)
+STEPS_BETWEEN_LOOKS = 10_000  # of SQLite's machine: about a millisecond
+
 _MARKS = re.compile(r"(?:</?s>)+")
 
 
 class Knowledge:
-    """Pages by title, read-only. Use it as a context manager, or call `close`."""
+    """Pages by title, read-only. Use it as a context manager, or call `close`.
+
+    The file may come from anyone: only a table is read, never a view or a computed column, and a
+    query that takes too long or returns too much is stopped.
+    """
 
     def __init__(self, path: Path) -> None:
         """Open `path`.
@@ -41,32 +57,65 @@ class Knowledge:
                 "documents(title, text), or make one with build_knowledge."
             )
         self.path = path
-        self._connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        _require_checkpointed(path)
+        # Immutable: a journal next to the file is not part of its identity, and is not read.
+        address = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+        self._connection = sqlite3.connect(address, uri=True)
+        self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_PAGE_BYTES)
+        self._stop_at = math.inf
+        self._connection.set_progress_handler(self._is_late, STEPS_BETWEEN_LOOKS)
         try:
-            self._connection.execute("SELECT title, text FROM documents LIMIT 1").fetchone()
+            self._query("PRAGMA trusted_schema = OFF")
+            kind = self._query(SCHEMA)
+            columns = self._query("SELECT name, hidden FROM pragma_table_xinfo('documents')")
+            if fault := _fault(kind, columns):
+                raise sqlite3.DatabaseError(fault)
+            self._query("SELECT title, text FROM documents LIMIT 1")
         except (sqlite3.Error, UnicodeDecodeError) as error:
             self._connection.close()
             raise UserError(
-                f"{path} is not a knowledge source ({error}): a SQLite file with a table "
-                "documents(title, text) is expected."
+                f"{path} is not a knowledge source ({self._said(error)}): a SQLite file with a "
+                "table documents(title, text) is expected."
             ) from error
 
     def page(self, title: str) -> list[str] | None:
         """The passages of the page called `title`, in order; None if there is none.
 
         Raises:
-            UserError: the file cannot be read any more.
+            UserError: the file cannot be read any more, or the page is not text.
         """
         try:
-            row = self._connection.execute(
-                "SELECT text FROM documents WHERE title = ?", (_utf8(title),)
-            ).fetchone()
+            rows = self._query("SELECT text FROM documents WHERE title = ? LIMIT 1", _utf8(title))
         except (sqlite3.Error, UnicodeDecodeError) as error:
-            raise UserError(f"Cannot read {self.path} ({error}).") from error
-        if row is None:
+            raise UserError(f"Cannot read {self.path} ({self._said(error)}).") from error
+        if not rows:
             return None
-        passages = (_MARKS.sub(" ", part).strip() for part in str(row[0]).split(SEPARATOR))
+        text = rows[0][0]
+        if not isinstance(text, str):
+            raise UserError(
+                f"{self.path} has no text for the page '{title}', but a value of another kind. "
+                "Make the knowledge source again."
+            )
+        passages = (_MARKS.sub(" ", part).strip() for part in text.split(SEPARATOR))
         return [passage for passage in passages if passage]
+
+    def _query(self, sql: str, *values: str) -> list[tuple[Any, ...]]:
+        """Run one query, within the time that one may take; at most a few rows are wanted."""
+        self._stop_at = time.monotonic() + MAX_QUERY_SECONDS
+        return self._connection.execute(sql, values).fetchmany(MAX_ROWS)
+
+    def _is_late(self) -> int:
+        return int(time.monotonic() > self._stop_at)
+
+    def _said(self, error: Exception) -> str:
+        if isinstance(error, sqlite3.OperationalError) and "interrupted" in str(error):
+            return (
+                f"a query took longer than {MAX_QUERY_SECONDS} s; a large table needs an index on "
+                "title"
+            )
+        if isinstance(error, sqlite3.DataError):
+            return f"a page is larger than {MAX_PAGE_BYTES:,} bytes"
+        return str(error)
 
     @property
     def digest(self) -> str:
@@ -98,6 +147,34 @@ class Knowledge:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _require_checkpointed(path: Path) -> None:
+    """Refuse a database whose latest pages are still in another file, which its digest misses."""
+    for ending in ("-wal", "-journal"):
+        journal = path.with_name(f"{path.name}{ending}")
+        if journal.is_file() and journal.stat().st_size:
+            raise UserError(
+                f"{journal} holds changes that are not in {path} yet. Close the program that "
+                "writes it, or open and close the file once with sqlite3."
+            )
+
+
+def _fault(kind: Sequence[tuple[Any, ...]], columns: Sequence[tuple[Any, ...]]) -> str:
+    """Why `documents` is not a plain table; "" if it is one."""
+    if not kind:
+        return "no such table: documents"
+    if kind[0][0] != "table":
+        return f"documents is a {kind[0][0]}, whose rows are computed, and is not read"
+    if re.match(r"\s*CREATE\s+VIRTUAL", str(kind[0][1]), re.IGNORECASE):
+        return "documents is a virtual table, and is not read"
+    hidden = {str(name).lower(): flag for name, flag in columns}
+    for name in ("title", "text"):
+        if name not in hidden:
+            return f"no such column: {name}"
+        if hidden[name]:
+            return f"the column {name} is computed, and is not read"
+    return ""
 
 
 def build_knowledge(jsonl: Path, db: Path) -> int:

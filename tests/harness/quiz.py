@@ -36,14 +36,16 @@ def make(
     model: str = "m",
     keep: Sequence[int] | None = None,
     repeats: int = 1,
+    edition: str = "",
     **fields: Any,
 ) -> Made:
     """An evaluation of `task` with its scores, right in every digest.
 
     Item i is answered as rows[i * repeats : (i + 1) * repeats] say; `keep` drops the others.
+    Another `edition` asks other items.
     """
     count = len(rows) // repeats
-    items = [hashlib.sha256(f"{task} {i}".encode()).hexdigest() for i in range(count)]
+    items = [hashlib.sha256(f"{task}{edition} {i}".encode()).hexdigest() for i in range(count)]
     scores = [
         Score(
             task=task,

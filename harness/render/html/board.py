@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.ranking import Column, Name, Withdrawn, divide, tables
+from harness.render import markdown
 from harness.render.html import bars, numbers
 from harness.render.html.page import render
 from harness.schema import (
@@ -70,7 +71,7 @@ def board(rows: Sequence[Row]) -> str:
     Models that the data cannot tell apart share a rank (`harness.ranking.ranks`). Evaluations that
     cannot be compared (another split, dataset, prompt, judge or estimator) are ranked apart; where
     a model was evaluated twice in the same way the later one counts. What was superseded or
-    invalidated stands at the end, with the reason.
+    invalidated stands at the end, with the reason, after notes on what the numbers do not show.
 
     Raises:
         UserError: an entry that is withdrawn is not among the rows.
@@ -79,6 +80,7 @@ def board(rows: Sequence[Row]) -> str:
     return render(
         "board.html.jinja",
         rankings=_rankings(standing),
+        notes=markdown.notes(rows),
         withdrawn=[(one, _what(one)) for one in withdrawn],
         with_run=len({row.run for row in standing}) > 1,
         head=rows[-1].digest if rows else "",
@@ -96,11 +98,14 @@ def _rankings(rows: Sequence[Row]) -> list[Ranking]:
 
 
 def _ranking(column: Column, metric: Metric, said: _Said) -> Ranking:
-    results, ranks = column.results(), column.ranks()
+    results, ranks, unranked = column.results(), column.ranks(), column.unranked()
     sign = -1 if metric.higher_is_better else 1
-    names = sorted(
-        results, key=lambda name: (results[name].mean is None, sign * (results[name].mean or 0.0))
-    )
+
+    def place(name: Name) -> tuple[bool, bool, float]:
+        mean = results[name].mean
+        return name in unranked, mean is None, sign * (mean or 0.0)
+
+    names = sorted(results, key=place)
     return Ranking(
         next(iter(column.evaluations.values())),
         metric,

@@ -325,7 +325,7 @@ def test_other_items_are_an_error() -> None:
     rows = make(right((100, 1)))
     strangers = [s.model_copy(update={"item": f"x{i}"}) for i, s in enumerate(rows.scores)]
     other = type(rows)(rows.evaluation, strangers)
-    with pytest.raises(UserError, match="did not answer the same items"):
+    with pytest.raises(UserError, match="its scores are of other items than those that were asked"):
         judge(ACCURACY, rows, other)
 
 
@@ -567,10 +567,8 @@ def test_only_the_first_items_need_an_answer() -> None:
     short = make(right((500, 0), (500, 1)), keep=range(800, 1000))
     for side in (part, short):
         assert {score.item for score in side.scores} == first
-    sides = [
-        type(s)(s.evaluation.model_copy(update={"items": 200, "dataset_digest": "part"}), s.scores)
-        for s in (short, part)
-    ]
+    asked = {"items": 200, "dataset_digest": digest([s.item for s in part.scores])}
+    sides = [type(s)(s.evaluation.model_copy(update=asked), s.scores) for s in (short, part)]
     decision = decide(ACCURACY, {"quiz": sides[0]}, {"quiz": sides[1]}, order={"quiz": drawn})
     assert (decision.verdict, only(decision).planned) == ("pass", 1000)
 

@@ -70,9 +70,9 @@ def test_judges_missing_numbers_and_odd_names_pass_it_too(
     rows: list[dict[str, Any]] = [{"accuracy": 1.0, "grade": "no judge", "refused": 0.0}]
     board.add_evaluation(make(rows, judge=JudgeRef(id="j"), estimator="k=5"), "../../etc", "r")
     hub = ModelRef(id="Qwen/Qwen3-0.6B", digest=None)
-    unbounded = {"facts": Metric(name="facts", kind="continuous", primary=True)}
-    facts = make([{"facts": 7.5}, {"facts": 3.0}], definitions=unbounded).evaluation
-    scored = make([{"facts": 7.5}, {"facts": 3.0}], definitions=unbounded)
+    wide = {"facts": Metric(name="facts", kind="continuous", low=None, high=None, primary=True)}
+    facts = make([{"facts": 7.5}, {"facts": 3.0}], definitions=wide).evaluation
+    scored = make([{"facts": 7.5}, {"facts": 3.0}], definitions=wide)
     changed = facts.model_copy(update={"model": hub})
     board.add_evaluation(type(scored)(changed, scored.scores), "Q", "r")
     logs = eee.board(board.rows(), "Lab", 1)

@@ -93,7 +93,8 @@ def test_what_it_was_made_with_stands_below(played: Board) -> None:
     "fields",
     [
         {"split": "sealed"},
-        {"dataset_digest": "another"},
+        {"edition": "another"},
+        {"decoding": {"temperature": 0.7}},
         {"prompt_digest": "another"},
         {"judge": JudgeRef(id="gpt-4", prompt_digest="p")},
         {"estimator": "k=5"},

@@ -102,6 +102,89 @@ def test_what_is_no_source_is_refused(tmp_path: Path) -> None:
             Knowledge(path)
 
 
+ENDLESS = (
+    "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) "
+    "SELECT 'page ' || n AS title, 'text' AS text FROM c"
+)
+COMPUTED = {
+    "an endless view": ([f"CREATE VIEW documents AS {ENDLESS}"], "is a view"),
+    "a huge view": (
+        ["CREATE VIEW Documents AS SELECT 'x' AS title, hex(zeroblob(900000000)) AS text"],
+        "is a view",
+    ),
+    "a virtual table": (["CREATE VIRTUAL TABLE documents USING fts5(title, text)"], "virtual"),
+    "a computed text": (
+        ["CREATE TABLE documents (title, text AS (hex(zeroblob(400000000))))"],
+        "the column text is computed",
+    ),
+    "a computed title": (["CREATE TABLE documents (text, title AS ('x'))"], "title is computed"),
+    "a huge page": (
+        [
+            "CREATE TABLE documents (title, text)",
+            "INSERT INTO documents VALUES ('x', hex(zeroblob(40000000)))",
+        ],
+        "a page is larger than",
+    ),
+}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(("statements", "said"), COMPUTED.values(), ids=COMPUTED)
+def test_a_table_that_computes_its_pages_is_refused(
+    tmp_path: Path, statements: list[str], said: str
+) -> None:
+    db = tmp_path / "hostile.db"
+    with sqlite3.connect(db) as connection:
+        for statement in statements:
+            connection.execute(statement)
+    connection.close()
+    with pytest.raises(UserError, match=said):
+        Knowledge(db)
+
+
+@pytest.mark.timeout(60)
+def test_a_query_that_takes_too_long_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db = tmp_path / "no index.db"
+    with sqlite3.connect(db) as connection:
+        connection.execute("CREATE TABLE documents (title, text)")
+        connection.execute(
+            "INSERT INTO documents WITH RECURSIVE c(n) AS "
+            "(SELECT 1 UNION ALL SELECT n + 1 FROM c LIMIT 100000) SELECT n, 'text' FROM c"
+        )
+    connection.close()
+    with Knowledge(db) as source:
+        assert source.page("nobody") is None
+        monkeypatch.setattr(knowledge, "MAX_QUERY_SECONDS", -1)
+        with pytest.raises(UserError, match="needs an index on title"):
+            source.page("nobody")
+
+
+def test_changes_in_another_file_are_not_left_out_in_silence(tmp_path: Path) -> None:
+    db = tmp_path / "live.db"
+    writer = sqlite3.connect(db)
+    writer.execute("PRAGMA journal_mode = WAL")
+    writer.execute("CREATE TABLE documents (title, text)")
+    writer.commit()
+    with pytest.raises(UserError, match="holds changes that are not in"):
+        Knowledge(db)
+    writer.close()
+    with Knowledge(db) as source:
+        assert source.page("x") is None
+
+
+@pytest.mark.parametrize("value", [None, b"bytes", 7])
+def test_a_page_that_is_not_text_is_an_error(tmp_path: Path, value: object) -> None:
+    db = tmp_path / "odd.db"
+    with sqlite3.connect(db) as connection:
+        connection.execute("CREATE TABLE documents (title, text)")
+        connection.execute("INSERT INTO documents VALUES ('x', ?)", (value,))
+    connection.close()
+    with Knowledge(db) as source, pytest.raises(UserError, match="no text for the page 'x'"):
+        source.page("x")
+
+
 def test_a_source_is_identified_by_its_content(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
