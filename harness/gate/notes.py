@@ -91,7 +91,7 @@ def suggest(
     key = max(sorted(strongest), key=lambda name: strongest[name])
     return (
         f"{task}: items share {shown(key)} ({len(set(groups[key].values()))} values) and go "
-        "together in it, but {INDEPENDENT}, so that intervals may be too narrow. "
+        f"together in it, but {INDEPENDENT}, so that intervals may be too narrow. "
         f"Name it in the policy, cluster: {shown(key)[1:-1]}, unless these values are all there are"
     )
 
