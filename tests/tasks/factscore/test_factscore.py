@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 from pathlib import Path
@@ -193,6 +194,14 @@ def test_items_come_from_a_list_or_a_folder_that_holds_it(tmp_path: Path) -> Non
     assert "Łukasz Zor" in found[1].prompt
     assert found == items("test", tmp_path) == items("test", tmp_path / "factscore")
     assert found == items("test", names.parent)
+
+
+@pytest.mark.parametrize("name", ["prompt_entities.txt", "labeled/prompt_entities.txt"])
+def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path: Path, name: str) -> None:
+    mark = codecs.BOM_UTF8
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(mark + b"Ada Lund\r\n" + mark + b"Bo Ek\r\n" + mark)
+    assert [item.reference["entity"] for item in items("test", tmp_path)] == ["Ada Lund", "Bo Ek"]
 
 
 def test_tags_come_from_the_label_files_beside_the_list(tmp_path: Path) -> None:
