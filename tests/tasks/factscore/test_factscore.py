@@ -6,6 +6,7 @@ import codecs
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -144,6 +145,42 @@ def test_a_label_that_is_not_a_truth_value_is_refused(supported: object) -> None
 
 # Abstention ---------------------------------------------------------------------------------------
 
+RESPONSES: list[dict[str, Any]] = [
+    json.loads(line)
+    for line in Path(__file__)
+    .with_name("declining_responses.jsonl")
+    .read_text(encoding="utf-8")
+    .splitlines()
+]
+
+
+def test_every_labelled_response_declines_or_answers_as_a_reader_sees_it() -> None:
+    misread = [row for row in RESPONSES if abstains(row["response"]) != row["declines"]]
+    assert misread == []
+    declining = [row for row in RESPONSES if row["declines"]]
+    assert len(declining) > 80 and len(RESPONSES) - len(declining) > 45
+    # The published phrasings see a few of them, and take whole biographies for refusals.
+    assert sum(abstains(row["response"], "generic") for row in declining) < 20
+    assert abstains("Ada Lund painted. If you mean another, please provide more.", "generic")
+
+
+@pytest.mark.parametrize("courtesy", ["", "\n\nI hope this helps!", " Let me know if you need more."])
+def test_courtesies_change_nothing(courtesy: str) -> None:
+    for row in RESPONSES:
+        assert abstains(row["response"] + courtesy) == row["declines"], row
+
+
+def test_a_biography_before_a_refusal_is_an_answer() -> None:
+    life = "Ada Lund was a Swedish painter born in 1931. She studied in Uppsala."
+    for row in RESPONSES:
+        assert not abstains(f"{life} {row['response']}")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("part", ["i could not ", "there is no ", "as an a b ", "i ", '"', "sorry. "])
+def test_hostile_responses_are_read(part: str) -> None:
+    assert abstains(part * (200_000 // len(part))) in (True, False)
+
 
 @pytest.mark.parametrize(
     "response",
@@ -156,6 +193,7 @@ def test_a_label_that_is_not_a_truth_value_is_refused(supported: object) -> None
     ],
 )
 def test_generic_abstention(response: str) -> None:
+    assert abstains(response, "generic")
     assert abstains(response)
 
 
@@ -164,7 +202,7 @@ def test_generic_abstention(response: str) -> None:
     ["Ada Lund was a painter.", "He said: I'm sorry.", "There is no information on her birth."],
 )
 def test_generic_answers(response: str) -> None:
-    assert not abstains(response)
+    assert not abstains(response, "generic")
 
 
 def test_search_abstention_looks_at_the_first_paragraph_without_citations() -> None:
@@ -178,7 +216,7 @@ def test_search_abstention_looks_at_the_first_paragraph_without_citations() -> N
 
 
 def test_unknown_rules_are_refused() -> None:
-    with pytest.raises(UserError, match="'generic' or 'search'"):
+    with pytest.raises(UserError, match="'content', 'generic' or 'search'"):
         abstains("text", "perplexity")  # type: ignore[arg-type]
 
 

@@ -344,6 +344,8 @@ def test_the_estimator_names_every_part(db: Path, tmp_path: Path) -> None:
         offline(db, gamma=9),
         offline(db, at_k=29),
         offline(db, abstention="search"),
+        offline(db, abstention="generic"),
+        task(db, verdict="published"),
         task(db, verifier="lexical"),
         task(db, decomposer="sentences"),
     ]

@@ -22,7 +22,7 @@ from tasks.factscore import TASKS
 from tasks.factscore.abstention import abstains
 from tasks.factscore.decompose import STUBS, clean_facts, parse_facts
 from tasks.factscore.facts import Fact
-from tasks.factscore.judge_verifier import verdict
+from tasks.factscore.judge_verifier import published_verdict
 from tasks.factscore.scoring import facts_score
 from tasks.factscore.sentences import NUMBERED, OPENING, TITLES, is_abbreviation, split
 
@@ -93,7 +93,7 @@ def test_the_same_responses_decline(rows: list[dict[str, Any]]) -> None:
 )
 def test_declining_that_the_package_misses(text: str) -> None:
     assert reference(["abstains", text, "generic"]) == [False]
-    assert abstains(text)
+    assert abstains(text, "generic")
 
 
 def test_a_citation_does_not_join_paragraphs() -> None:
@@ -251,12 +251,12 @@ def test_verdicts_are_read_alike() -> None:
         *("Not true; it is false.", "False? No, that is true.", "It does not say."),
         *("There is no information.", "Unknown", "Yes.", "I cannot tell", "nothing said"),
     ]
-    found = [verdict(Reply(text=reply)).supported for reply in replies]
+    found = [published_verdict(Reply(text=reply)).supported for reply in replies]
     assert found == reference(*(["verdict", reply] for reply in replies))
     # On purpose: parts of words, the first of many "true", and silence are no verdict.
     differ = ["untrue", "true or false? true, hence not false: true", ""]
     assert reference(*(["verdict", reply] for reply in differ)) == [True, False, True]
-    assert [verdict(Reply(text=r)).supported for r in differ] == [True, True, None]
+    assert [published_verdict(Reply(text=r)).supported for r in differ] == [True, True, None]
 
 
 @pytest.mark.parametrize("gamma", [10, 30])
