@@ -20,7 +20,7 @@ SCHEMA, LOGPROBS = "a JSON schema", "log-probabilities"
 
 TOP_LOGPROBS = 20  # the most that servers give
 # How servers that do not decode tokens write a space or a line break.
-SPACE_MARKS = "\N{LOWER ONE EIGHTH BLOCK}\N{LATIN CAPITAL LETTER G WITH DOT ABOVE}\N{LATIN CAPITAL LETTER C WITH DOT ABOVE}"
+SPACE_MARKS = "\u2581\u0120\u010a"
 
 
 def wishes(call: Call) -> list[Wish]:

@@ -52,9 +52,7 @@ def prompt(claim: Claim) -> str:
 PROMPT_DIGEST = digest([SYSTEM, prompt(Claim("", "", ("", "")))])
 
 
-def verdict(
-    reply: Reply, statement: str = "", rule: VerdictRule = "commitment"
-) -> Finding:
+def verdict(reply: Reply, statement: str = "", rule: VerdictRule = "commitment") -> Finding:
     """Read whether a reply calls `statement` supported, or why it does not say.
 
     commitment: what the text commits to (`read_verdict`). Where the probabilities of True and False
@@ -67,19 +65,20 @@ def verdict(
         UserError: there is no such rule.
     """
     if rule == "published":
+        if len(reply.text) > MAX_PUBLISHED:
+            return Finding(None, f"the reply is longer than {MAX_PUBLISHED:,} characters")
         return published_verdict(reply, statement)
     if rule != "commitment":
         raise UserError(f"There is no verdict rule '{rule}'; choose 'commitment' or 'published'.")
-    found = _committed(reply, statement)
+    committed = _committed(reply, statement)
     likelier = _likelier(reply.logprobs or {})
-    if likelier is None:
-        return found
     words = reply.text.split(maxsplit=2)
-    if found.supported is None:
-        return Finding(likelier) if len(words) < 2 else found
-    first = words[0].strip("\"'*_.`").casefold()
-    drawn = first == ("true" if found.supported else "false")
-    return Finding(likelier) if drawn else found
+    first = words[0].strip("\"'*_.`").casefold() if words else ""
+    if committed.supported is None:
+        was_drawn = len(words) < 2
+    else:
+        was_drawn = first == ("true" if committed.supported else "false")
+    return committed if likelier is None or not was_drawn else Finding(likelier)
 
 
 def _committed(reply: Reply, statement: str) -> Finding:
@@ -94,9 +93,7 @@ def _committed(reply: Reply, statement: str) -> Finding:
 
 def _likelier(logprobs: Mapping[str, float]) -> bool | None:
     """The likelier of True and False; None where the model would have written something else."""
-    true, false = (
-        math.exp(min(0.0, logprobs.get(word, -math.inf))) for word in ("True", "False")
-    )
+    true, false = (math.exp(min(0.0, logprobs.get(word, -math.inf))) for word in ("True", "False"))
     return true > false if true != false and true + false >= LEAST_PROBABILITY else None
 
 
@@ -113,8 +110,6 @@ def published_verdict(reply: Reply, statement: str = "") -> Finding:
         true, false = (reply.logprobs.get(word, float("-inf")) for word in ("True", "False"))
         if true != false:
             return Finding(true > false)
-    if len(reply.text) > MAX_PUBLISHED:
-        return Finding(None, f"the reply is longer than {MAX_PUBLISHED:,} characters")
     told = " ".join(reply.text.split())
     own = _without(told, " ".join(statement.split()))
     said = [word.lower() for word in _VERDICT.findall(own)]

@@ -1,11 +1,13 @@
 """Words by which a judge says that a statement is true or false, in the languages judges use.
 
-A clause is read as a verdict only if every word of it is listed here, so that a word that is
-missing costs a verdict and never turns one around.
+`verdict_sentences` says how they are put together.
 """
+
+# ruff: noqa: RUF001 (letters of other scripts are meant)
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 
@@ -38,14 +40,17 @@ TRUE = _words(
     "waar juist klopt sant sann korrekt korrekta rätt riktigt stämmer sandt rigtigt rigtig riktig "
     "totta tosi oikein prawda prawdą prawdziwe prawdziwy prawdziwa poprawne pravda pravdivé "
     "pravdivý pravdivá správně správné správne tačno točno istina "
-    "верно правда правдиво истина истинно правильно верное верна истинное правдивое истинным верным "
+    "верно правда правдиво истина истинно правильно верное верна истинное правдивое истинным "
+    "верным "
     "вірно вірне правдиве істина вярно "
     "doğru doğrudur benar betul đúng सही सत्य सच صحيح صحيحة صح صواب נכון נכונה אמת "
     "σωστό σωστή αληθές αληθής αλήθεια adevărat adevarat adevărată corect corectă igaz helyes "
     "درست จริง ถูกต้อง ถูก সত্য সঠিক cert veritat ✅ ✔ ✓ ☑"
 )
 # What is not verified may still be true: denied, these say nothing.
-TRUE_UNLESS_DENIED = _words("verified confirmed proven corroborated substantiated established agree agrees")
+TRUE_UNLESS_DENIED = _words(
+    "verified confirmed proven corroborated substantiated established agree agrees"
+)
 # "Not false" commits to true; so does "not untrue".
 FALSE = _words("false untrue incorrect wrong")
 # Denied, these say nothing: what is not contradicted may still lack support.
@@ -72,18 +77,16 @@ FALSE_UNLESS_DENIED = _words(
 )
 NOT = _words(
     "not no nothing nicht kein keine pas non no não nao niet inte icke ikke ei nie nem nu не ni "
-    "není hindi değil değildir tidak bukan không नहीं ليس ليست غير לא אינו אינה δεν nije nu ne نیست ไม่ nincs"
+    "není hindi değil değildir tidak bukan không नहीं ليس ليست غير לא אינו אינה δεν nije nu "
+    "ne نیست ไม่ nincs"
 )
 # These deny the word before them ("stimmt nicht", "doğru değil").
 NOT_AFTER = _words("nicht niet inte ikke değil değildir नहीं نیست pas")
-# Between a denial and what it denies.
+# Words that may stand between a denial and what it denies.
 LINKS = _words(
     "a an the at all be been is are was actually in fact passage passages text evidence in of "
     "these given provided directly est es é è este eh er är ist que является είναι jest je е є"
 )
-# "No passage supports it": only support is denied so.
-NOTHING = _words("no nothing")
-
 # The subject, the copula and the courtesies of a verdict.
 NOUNS = _words(
     "statement claim sentence assertion proposition answer verdict conclusion judgment judgement "
@@ -99,7 +102,8 @@ NOUNS = _words(
 )
 PRONOUNS = _words(
     "this that it these those das dies es ce cela ça c eso esto lo ciò questo questa isso isto dat "
-    "dit het det to tohle to это це това bu itu ini này điều यह هذا هذه זה זאת זו αυτό αυτή asta ez "
+    "dit het det to tohle to это це това bu itu ini này điều यह هذا هذه זה זאת זו αυτό αυτή "
+    "asta ez "
     "این"
 )
 CONNECTIVES = _words(
@@ -113,13 +117,17 @@ ADVERBS = _words(
     "hoàn toàn sự thật đó बिल्कुल полностью совершенно final finale endgültig sorry please"
 )
 OTHER = _words(
-    "i my we our is was are be been being a an the fact as to by in on of from with according based "
-    "given provided above passage passages text context information evidence article source sources "
+    "i my we our is was are be been being a an the fact as to by in on of from with according "
+    "based "
+    "given provided above passage passages text context information evidence article source "
+    "sources "
     "encyclopedia document documents wikipedia reference material do does did has have must "
     "think believe conclude conclusion explanation reason reasoning rationale justification note "
     "here there step "
-    "die der diese dieser dieses ist sind lautet meine la le l les cette est ma n selon el los esta "
-    "este es mi ser il lo gli è e sono mia a o essa esta é minha de deze is mijn mitt är er on jest "
+    "die der diese dieser dieses ist sind lautet meine la le l les cette est ma n selon el "
+    "los esta "
+    "este es mi ser il lo gli è e sono mia a o essa esta é minha de deze is mijn mitt är er "
+    "on jest "
     "je moje můj є е данное данный мой наш o bu adalah ini là है होता है यह هي هو هذه الـ היא הוא "
     "η το τη είναι este este a az ez این است jawab s"
 )
@@ -138,11 +146,13 @@ CONDITIONS = _words(
     "apenas als tenzij deels om endast delvis если только частично jeśli częściowo eğer kısmen"
 )
 IN_PART = _words(
-    "part parts partly half some most extent sense senses respects ways cases first second long far "
+    "part parts partly half some most extent sense senses respects ways cases first second "
+    "long far "
     "except exception exceptions only if unless caveat caveats qualification qualifications"
 )
 IN_DEGREES = _words(
-    "partially partly mostly half technically largely somewhat teilweise partiellement parcialmente "
+    "partially partly mostly half technically largely somewhat teilweise partiellement "
+    "parcialmente "
     "parzialmente deels delvis частично częściowo kısmen"
 )
 HEDGES = _words(
@@ -171,7 +181,8 @@ _CHINESE_FALSE = (
     "不正確|不属实|不屬實|不真实|不真實|不成立|不是真的|并非真实|不是真实的|没有得到支持|未得到支持|不准确"
 )
 _JAPANESE_TRUE = (
-    "はい|正しい|正しいです|真|真実|本当|事実|正解|正|真です|真実です|事実です|本当です|正解です|支持されています"
+    "はい|正しい|正しいです|真|真実|本当|事実|正解|正|真です|真実です|事実です|"
+    "本当です|正解です|支持されています"
 )
 _JAPANESE_FALSE = (
     "いいえ|誤り|誤りです|間違い|間違いです|間違っている|間違っています|偽|偽です|正しくない|正しくないです|"
@@ -192,3 +203,9 @@ UNSPACED_BEFORE = (
     "진술|주장|문장|명제|내용)?(?:是|为|為|は|은|는|이|가)?"
 )
 UNSPACED_AFTER = "(?:的|了|です|である|だ|입니다|이다|이에요|임)?"
+# "Correct answer:" before a verdict, and marks of one that is taken back.
+UNSPACED_LABEL = re.compile(
+    r"^\W*(?:正解|正しい答え|正确答案|正確答案|정답|답)\s*(?:は|은|是|[:\uff1a])\s*"
+)
+UNSPACED_TURN = re.compile("但|不过|不過|然而|可是|ただし|しかし|けれど|하지만|그러나|다만")
+UNSPACED_DENIAL = re.compile("不|错|錯|误|誤|假|ない|ません|違|間違|아니|틀|않")

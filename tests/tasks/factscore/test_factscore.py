@@ -164,7 +164,9 @@ def test_every_labelled_response_declines_or_answers_as_a_reader_sees_it() -> No
     assert abstains("Ada Lund painted. If you mean another, please provide more.", "generic")
 
 
-@pytest.mark.parametrize("courtesy", ["", "\n\nI hope this helps!", " Let me know if you need more."])
+@pytest.mark.parametrize(
+    "courtesy", ["", "\n\nI hope this helps!", "\n\nLet me know if you need more."]
+)
 def test_courtesies_change_nothing(courtesy: str) -> None:
     for row in RESPONSES:
         assert abstains(row["response"] + courtesy) == row["declines"], row
@@ -177,7 +179,9 @@ def test_a_biography_before_a_refusal_is_an_answer() -> None:
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("part", ["i could not ", "there is no ", "as an a b ", "i ", '"', "sorry. "])
+@pytest.mark.parametrize(
+    "part", ["i could not ", "there is no ", "as an a b ", "i ", '"', "sorry. "]
+)
 def test_hostile_responses_are_read(part: str) -> None:
     assert abstains(part * (200_000 // len(part))) in (True, False)
 

@@ -178,7 +178,8 @@ def test_a_reply_without_end_is_not_read() -> None:
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(
-    "part", [".", "!?", "\n", "true as ", "not ", "{", " -", '"', "<think>", "true,", "no. ", "正确"]
+    "part",
+    [".", "!?", "\n", "true as ", "not ", "{", " -", '"', "<think>", "true,", "no. ", "正确"],
 )
 def test_hostile_replies_are_read_or_refused(part: str) -> None:
     found = read_verdict(part * (MAX_REPLY // len(part)))
