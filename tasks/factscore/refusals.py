@@ -1,5 +1,6 @@
 """Tell apart sentences that state something of a person, refuse to, or talk to the user."""
 
+# ruff: noqa: RUF001 (letters of other scripts are meant)
 from __future__ import annotations
 
 import re
@@ -88,30 +89,44 @@ _REFUSAL = _any(
     r"(?:is|are|was)(?: not|n't) (?:someone|somebody|a (?:name|person|figure)) "
     r"(?:i|that|who|whom|we|in)\b",
     r"(?:does|do|did)(?: not|n't) (?:seem to |appear to )?"
-    r"(?:exist|ring a bell|match|correspond|turn up|come up|yield)\b",
+    r"(?:exist(?![:;])|ring a bell|match|correspond|turn up|come up|yield)\b",
     r"(?:outside|beyond|not (?:in|within|part of|covered by)) (?:of )?(?:my|the scope of my)\b",
     r"(?:unable|impossible|not possible|not able|difficult) (?:for me )?to (?:find|provide|locate|"
     r"verify|identify|confirm|write|give|create|determine|offer|answer|research)\b",
-    r"(?:unknown|unfamiliar) to me\b",
+    r"(?:unknown|unfamiliar|(?:isn't|wasn't|not) known) to (?:me|us)\b",
+    r"(?:i|we) have(?:n't| not) (?:any|much|the|enough)\b",
+    r"(?:i|we)(?:'d| would| will|'ll)? need to know\b",
+    rf"(?:not enough|insufficient) {_MATERIAL}\b",
+    r"(?:against|violates?) my\b",
     rf"(?:your|this|the) (?:search|query|request)\b{_NEAR}\b(?:no|not|nothing|cannot|n't)\b",
     r"(?:search results|sources) (?:do|did|does) not\b",
     r"(?<!\bhe )(?<!\bshe )(?<!\bthey )could not be "
     r"(?:found|located|verified|identified|confirmed)\b",
     r"as an? (?:\w+ ){0,2}(?:ai|artificial intelligence|language model|assistant)\b"
     rf"[^.;!?]{{0,80}}?(?:{_DENIED}|\bno\b)",
-    r"(?:without|need|needs|require|requires|lacking) (?:\w+ ){0,2}"
+    r"(?:without|(?<!you )need|needs|require|requires|lacking) (?:\w+ ){0,2}"
     r"(?:more|additional|further|specific|extra) (?:\w+ ){0,2}"
     r"(?:information|context|details?|specifics)\b",
     # The whole sentence, and other languages.
     r"(?:es tut mir leid|lo siento|je suis désolée?|désolée?|mi dispiace|sinto muito|desculpe|"
     r"het spijt me|извините|к сожалению|przepraszam|tyvärr|lamento|üzgünüm|"
     r"leider (?:habe|kann|kenne|konnte))\b",
+    r"ich (?:kenne|habe|kann|weiß|finde|konnte|bin)\b[^.!?]{0,30}\b(?:keine?n?|nicht|nichts)\b",
+    r"je n(?:e |')(?:ai|connais|peux|trouve|sais|suis|dispose)\b[^.!?]{0,12}"
+    r"\b(?:pas|aucune?|rien|jamais)\b",
+    r"no (?:tengo|conozco|puedo|encuentro|encontré|pude|dispongo|sé)\b",
+    r"non (?:ho|conosco|posso|trovo|so|sono in grado|dispongo)\b",
+    r"não (?:tenho|conheço|posso|encontrei|sei|consigo)\b",
+    r"ik (?:heb|ken|kan|weet|vind)\b[^.!?]{0,20}\b(?:geen|niet|niets)\b",
+    r"(?:у меня нет|я не (?:знаю|нашел|нашёл|могу|имею))\b",
+    r"nie (?:mam|znam|mogę|znalazłem|wiem)\b",
 )
 _WHOLE_REFUSAL = _any(
     rf"(?:no|nothing) (?:{_KIND} ){{0,3}}{_MATERIAL}?\W*(?:found|available|known|to report)?\W*$",
     r"[^.!?]{0,80}:\s*(?:not (?:available|found|known)|unavailable|unknown|none|n/a)\W*$",
     r"(?:n/?a|unknown|i pass|no comment|sorry|i decline)\W*$",
-    r"[^.!?]{0,20}(?:抱歉|对不起|對不起|申し訳|죄송)",
+    r"[^.!?]{0,20}(?:抱歉|对不起|對不起|申し訳|죄송|我没有|我沒有|我不知道|我无法|我無法|没有找到|"
+    r"わかりません|見つかりません|情報がありません|存じません|정보가 없|모릅니다|찾을 수 없)",
     # Apologies.
     r"\W*(?:oh,? |well,? |unfortunately,? |regrettably,? )*(?:i\s?(?:am|'m)|we\s?(?:are|'re))?\s*"
     r"(?:very |so |truly |really |terribly |deeply )?"
@@ -131,6 +146,7 @@ _ASKS_WHO = _any(
     r"(?:provide|share|give|tell|supply|add|send|offer|have|without)\b[^.?!]{0,60}\b(?:more|"
     r"additional|further|specific|any|other|extra|some|which|who|what|profession|nationality|"
     r"occupation)\b",
+    r"be (?:a (?:bit|little) )?more (?:specific|precise)\b",
     r"(?:clarify|specify|elaborate|spelling|spelled|spelt|context)\b",
     r"(?:which|who|what|whom)\b[^.?!]{0,60}\b(?:you mean|you are referring|you're referring|"
     r"do you|is meant|are you|is he|is she|they are)\b",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from tasks.factscore import verdict_words as known
@@ -25,7 +26,9 @@ _CHOICE = re.compile(
 _COURTESY = re.compile(
     r"^\W*(?:(?:sure|okay|ok|certainly|of course|alright|all right|here you go)[,!.:]+\s*"
     r"|(?:yes|right|correct)[,!.:]+\s*"
-    r"(?=(?:let|i can|i will|i'll|i'd|i am|i'm|happy|here|sure)\b))"
+    r"(?=(?:let|i can|i will|i'll|i'd|i am|i'm|happy|here|sure)\b)"
+    r"|no[,!.:]+\s*"
+    r"(?=i (?:can't|cannot|can not|couldn't|am (?:unable|not)|do(?:n't| not) know)\b))"
 )
 _CANNOT_BE = re.compile(r"\b(?:can ?not|can't|could not) be (?=(?:true|correct|right|false)\b)")
 _NOT = re.compile(r"\bain't\b|(?<=\w)n't\b")
@@ -34,6 +37,7 @@ _RIGHT_ANSWER = re.compile(
 )
 _SAYING = re.compile(
     r"\bi(?: would|'d|'ll| will)? (?:say|answer|go with)\b"
+    r"|(?<=answer) to (?:the|this|your) question\b"
     r"|\b(?:there is )?(?:no|without(?: a)?) doubt\b(?! that)"
     r"|\bpassages? (?:\d+ )?(?:clearly )?(?:confirms?|shows?|indicates?|says?|states?) that "
     r"(?=(?:the|this) (?:statement|claim) is\b)"
@@ -43,6 +47,11 @@ _DISBELIEF = re.compile(
     r"(it|this|that|the (?:statement|claim|assertion))(?: is|'s) "
     r"(?=(?:true|correct|right|accurate|supported)\b)"
 )
+_AND = re.compile(  # "accurate and supported"
+    r" and (?=(?:is |are )?(?:not |fully |also )?(?:true|false|correct|incorrect|accurate|"
+    r"inaccurate|right|wrong|supported|unsupported|factual|valid|contradicted|untrue|entailed)\b)"
+)
+_COPULAS = ("is", "are", "was", "were")
 # "No it is not" lacks a comma.
 _LEAD = re.compile(r"^(\W*(?:true|false|yes|no)) (?=(?:the|she|he|they|there|it|this|that|i|we)\b)")
 _ELLIPSIS = re.compile(r"(?:it|that|this|they|he|she) (?:is|was|does|do|did|are)( not)?")
@@ -141,7 +150,7 @@ def _sentence(text: str) -> Sentence:
     if _UNSPACED_LETTER.search(plain):
         return Sentence("none", ("?",), is_question=True) if is_question else _unspaced(plain)
     plain = _SAYING.sub(" ", _RIGHT_ANSWER.sub("", _DISBELIEF.sub(r"\1 is not ", plain)))
-    plain = _LEAD.sub(r"\1, ", plain)
+    plain = _AND.sub(", ", _LEAD.sub(r"\1, ", plain))
     words = tuple(re.findall(r"[^\s,;:.!?()\[\]{}\"'/=]+", plain))
     if is_question:
         return Sentence("none", words, is_question=True)
@@ -224,7 +233,7 @@ def _blocked_by(main: _Clause, prefix: frozenset[str], unclear: Kind) -> Kind | 
     if not (is_about or main.begins_as_conclusion or points):
         return unclear
     hedged = not known.HEDGES.isdisjoint(prefix)
-    if not _VERDICT.isdisjoint(prefix):  # "It might seem true, but it is false."
+    if not (known.TRUE | _UNTRUE).isdisjoint(prefix):  # "It might seem true, but it is false."
         turned = main.separator in ("but", "however") or not (
             {"in", "actually"}.isdisjoint(main.words[:2])
         )
@@ -238,6 +247,8 @@ def _takes_back(main: _Clause, after: Sequence[_Clause]) -> bool:
     if main.tail:
         first, rest = main.tail[0], main.tail[1:]
         if first in known.CONDITIONS | known.CONTRASTS | _PROVISO:
+            return True
+        if first == "as" and rest[:1] in (("of",), ("if",), ("long",), ("far",)):
             return True
         if first not in _CAUSES and not known.IN_PART.isdisjoint(rest):
             return True
@@ -314,11 +325,15 @@ def _head(words: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def _polarities(head: tuple[str, ...]) -> set[bool | None]:
     """What the verdicts of a clause say, each denied or not; None is what cannot be read."""
+    if not known.PASSAGES.isdisjoint(head):  # "passage 2"
+        head = tuple(word for word in head if not word.isdigit())
     denials = {place for place, word in enumerate(head) if word in known.NOT}
     verdicts = [place for place, word in enumerate(head) if word in _VERDICT]
     distinct = {head[place] for place in verdicts}
     if len(verdicts) > 1 and (denials or not distinct <= known.TRUE) and len(distinct) < len(head):
         return {None}  # "it is not true that the statement is false"
+    if any(word in known.PASSAGES and after in _COPULAS for word, after in pairwise(head)):
+        return {None}  # it is the passages that are said to be true
     allowed = known.FILLERS | _VERDICT | known.NOT | (known.LINKS if denials else frozenset())
     if not set(head) <= allowed:
         return {None}

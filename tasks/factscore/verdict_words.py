@@ -30,7 +30,8 @@ NO = _words(
     "không नहीं لا לא όχι ไม่ خیر"
 )
 TRUE = _words(
-    "true correct right accurate factual valid supported support supports entailed entailment "
+    "true correct right accurate factual valid supported support supports backed entailed "
+    "entailment "
     "affirmative istinito pareizi patiess tiesa tama totoo kweli صحیح உண்மை சரி "
     "wahr wahre richtig richtige korrekt korrekte zutreffend stimmt belegt gestützt "
     "vrai vraie exact exacte juste correcte véridique étayée soutenue "
@@ -58,7 +59,8 @@ FALSE_UNLESS_DENIED = _words(
     "unsupported contradicted contradict contradicts refuted refute refutes disproved disproven "
     "contradiction hallucinated hallucination disagree disagrees negative neistinito nepareizi "
     "nepatiess netiesa klaidinga mali uongo பொய் தவறு "
-    "debunked inaccurate invalid erroneous fabricated unfounded mistaken nontrue nonfactual "
+    "debunked inaccurate invalid erroneous fabricated unfounded baseless groundless "
+    "mistaken nontrue nonfactual "
     "falsch falsche unwahr unrichtig inkorrekt unzutreffend widerlegt "
     "faux fausse incorrecte inexact inexacte erroné erronée "
     "falso falsa incorrecto incorrecta erróneo errónea mentira "
@@ -76,7 +78,8 @@ FALSE_UNLESS_DENIED = _words(
     "helytelen téves نادرست غلط اشتباه เท็จ ผิด মিথ্যা ভুল ❌ ✗ ✘ ❎"
 )
 NOT = _words(
-    "not no nothing nicht kein keine pas non no não nao niet inte icke ikke ei nie nem nu не ni "
+    "not no nothing none lack lacks nicht kein keine pas non no não nao niet inte icke ikke "
+    "ei nie nem nu не ni "
     "není hindi değil değildir tidak bukan không नहीं ليس ليست غير לא אינו אינה δεν nije nu "
     "ne نیست ไม่ nincs"
 )
@@ -85,7 +88,7 @@ NOT_AFTER = _words("nicht niet inte ikke değil değildir नहीं نیست 
 # Words that may stand between a denial and what it denies.
 LINKS = _words(
     "a an the at all be been is are was actually in fact passage passages text evidence in of "
-    "these given provided directly est es é è este eh er är ist que является είναι jest je е є"
+    "these given provided est es é è este eh er är ist que является είναι jest je е є"
 )
 # The subject, the copula and the courtesies of a verdict.
 NOUNS = _words(
@@ -117,25 +120,30 @@ ADVERBS = _words(
     "hoàn toàn sự thật đó बिल्कुल полностью совершенно final finale endgültig sorry please"
 )
 OTHER = _words(
-    "i my we our is was are be been being a an the fact as to by in on of from with according "
+    "i my we our is was are be been being a an the fact as to by in on of for from with according "
     "based "
     "given provided above passage passages text context information evidence article source "
     "sources "
     "encyclopedia document documents wikipedia reference material do does did has have must "
-    "think believe conclude conclusion explanation reason reasoning rationale justification note "
+    "think believe confident conclude conclusion explanation reason reasoning rationale "
+    "justification note "
     "here there step "
     "die der diese dieser dieses ist sind lautet meine la le l les cette est ma n selon el "
     "los esta "
     "este es mi ser il lo gli è e sono mia a o essa esta é minha de deze is mijn mitt är er "
     "on jest "
     "je moje můj є е данное данный мой наш o bu adalah ini là है होता है यह هي هو هذه الـ היא הוא "
-    "η το τη είναι este este a az ez این است jawab s"
+    "η το τη είναι este este a az ez این است jawab s m"
+)
+PASSAGES = _words(
+    "passage passages text context information evidence article source sources encyclopedia "
+    "document documents wikipedia material"
 )
 FILLERS = NOUNS | PRONOUNS | CONNECTIVES | ADVERBS | OTHER
 
 # After a verdict: what begins a reason, and what takes the verdict back in part.
 REASONS = _words(
-    "because since as per according based given due for see in by from with on weil da denn laut "
+    "because since as per according based given due see by from weil da denn laut "
     "gemäß parce car puisque selon porque según perché secondo pois segundo omdat want volgens "
     "eftersom för fordi потому так поскольку согласно ponieważ gdyż protože çünkü karena"
 )
@@ -198,7 +206,7 @@ UNSPACED_TRUE = f"(?:{_CHINESE_TRUE}|{_JAPANESE_TRUE}|{_KOREAN_TRUE})"
 UNSPACED_FALSE = f"(?:{_CHINESE_FALSE}|{_JAPANESE_FALSE}|{_KOREAN_FALSE})"
 UNSPACED_BEFORE = (
     "(?:因此|所以|结论|結論|答案|回答|判断|判斷|最终|最終|答え|判定|정답|답|결론|따라서)*(?:是|为|為|は|은|는)?"
-    "(?:该|該|这个|這個|这|這|此|上述|以上|この|その|이|그|해당)?(?:条|條|句)?"
+    "(?:该|該|这个|這個|这|這|此|上述|以上|この|その|これ|それ|이것|그것|이|그|해당)?(?:条|條|句)?"
     "(?:陈述|陳述|说法|說法|声明|聲明|论断|断言|命题|命題|句子|语句|话|話|文|文章|記述|主張|発言|ステートメント|"
     "진술|주장|문장|명제|내용)?(?:是|为|為|は|은|는|이|가)?"
 )

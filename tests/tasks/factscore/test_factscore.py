@@ -158,7 +158,7 @@ def test_every_labelled_response_declines_or_answers_as_a_reader_sees_it() -> No
     misread = [row for row in RESPONSES if abstains(row["response"]) != row["declines"]]
     assert misread == []
     declining = [row for row in RESPONSES if row["declines"]]
-    assert len(declining) > 80 and len(RESPONSES) - len(declining) > 45
+    assert len(declining) > 120 and len(RESPONSES) - len(declining) > 70
     # The published phrasings see a few of them, and take whole biographies for refusals.
     assert sum(abstains(row["response"], "generic") for row in declining) < 20
     assert abstains("Ada Lund painted. If you mean another, please provide more.", "generic")
