@@ -71,7 +71,7 @@ def _only_refuses(text: str) -> bool:
     facts = roles.count("fact")
     statements = facts + roles.count("statement")
     if not {"refusal", "question", "others"} & set(roles):
-        return text.endswith("?") and set(roles) == {"talk"}
+        return "?" in text and set(roles) == {"talk"}
     telling = [found for found in roles if found not in ("aside", "talk")]
     if telling[0] in ("fact", "statement") or "turn" in telling:
         return False

@@ -140,7 +140,7 @@ _TALK = _any(
     r"elaborate|try|note|double|feel|consider|send|name|consult|refer|verify)\b",
     r"(?:if|unless|whether) you\b",
     r"(?:do|did|are|were) you\b",
-    r"(?:feel free|let me know|happy to|glad to)\b",
+    r"(?:feel free|let me know|happy to|glad to|i hope)\b",
 )
 _ASKS_WHO = _any(
     r"(?:provide|share|give|tell|supply|add|send|offer|have|without)\b[^.?!]{0,60}\b(?:more|"
