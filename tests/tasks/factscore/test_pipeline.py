@@ -299,7 +299,7 @@ def test_a_judge_that_denies_in_other_words_supports_nothing(db: Path, reply: st
     assert (found.values["precision"], found.values["facts"]) == (0, 2)
     published = task(db, decomposer="sentences", verdict="published")
     (found,) = scored(published, ("Ada Lund", FALSE), judge=judge)
-    assert found.values["precision"] == (0 if "not" in reply else 1)
+    assert found.values["precision"] == 1
 
 
 def test_a_verdict_that_cannot_be_read_is_unscored_and_quoted(db: Path) -> None:
