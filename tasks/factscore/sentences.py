@@ -9,7 +9,7 @@ from itertools import pairwise
 TITLES = frozenset(
     "mr mrs ms mx dr drs messrs mme mlle prof profs rev revd fr msgr bp abp hon rt gen gens brig "
     "col maj capt lt lts cmdr cdr comdr adm sgt sgts cpl pvt supt insp det gov sen sens rep reps "
-    "pres amb atty vs viz cf eds approx ca feat esp incl excl resp e.g i.e".split()
+    "pres amb atty med phil vs viz cf eds approx ca feat esp incl excl resp e.g i.e".split()
 )
 # A period after these does not end a sentence where a number follows ("No. 10 Squadron").
 NUMBERED = frozenset(
@@ -30,7 +30,8 @@ CAPITALISED = frozenset(
 OPENERS = frozenset(
     "he she it they we i his her its their the this that these those in on at after before during "
     "since while when although however as by from with for throughout despite one some many there "
-    "if but and please a an both until under among between".split()
+    "if but and please a an both until under among between then later soon afterwards meanwhile "
+    "today eventually subsequently additionally moreover furthermore also upon following".split()
 )
 
 STOPS = ".!?\u2026"

@@ -44,6 +44,7 @@ from tasks.factscore.words import stems
         ["She moved to Springfield, Mass. Governor Lee met her.", "She lives on Fifth Ave."],
         ["He lived on Main St.", "He left in Dec.", "In Jan. 1990 he came back."],
         ["She fell ill.", "Doctors came."],
+        ["He studied under Prof. Dr. med. Hans Ek and earned a B.A.", "Then he left."],
         ["She holds a B.Sc. from Oslo and a Ph.D. from Lund.", "She teaches."],
         ["They met at 5 p.m.", "The train left at 6 p.m. Friday."],
     ],
