@@ -37,6 +37,7 @@ _RIGHT_ANSWER = re.compile(
 )
 _SAYING = re.compile(
     r"\bi(?: would|'d|'ll| will)? (?:say|answer|go with)\b"
+    r"|\b(?:it can be|(?:we|i|one) can) concluded? that\b"
     r"|(?<=answer) to (?:the|this|your) question\b"
     r"|\b(?:there is )?(?:no|without(?: a)?) doubt\b(?! that)"
     r"|\bpassages? (?:\d+ )?(?:clearly )?(?:confirms?|shows?|indicates?|says?|states?) that "
@@ -56,9 +57,9 @@ _COPULAS = ("is", "are", "was", "were")
 _LEAD = re.compile(r"^(\W*(?:true|false|yes|no)) (?=(?:the|she|he|they|there|it|this|that|i|we)\b)")
 _ELLIPSIS = re.compile(r"(?:it|that|this|they|he|she) (?:is|was|does|do|did|are)( not)?")
 
-_MARKUP = re.compile(r"\\(?:boxed|textbf|text)\b|<[^<>\n]{1,40}>|[*`#>_$\\]|\[\d{1,3}\]")
+_MARKUP = re.compile(r"\\(?:boxed|textbf|text)\b|\[/?inst\]|<[^<>\n]{1,40}>|[*`#>_$\\]|\[\d{1,3}\]")
 _TAG = re.compile(r"</?\w{1,20}>")
-_LIST_MARK = re.compile(r"^[ \t]*(?:[-\u2022]|\d{1,2}[.)])\s+", re.MULTILINE)
+_LIST_MARK = re.compile(r"^[ \t]*(?:[-\u2022]|\(?(?:\d{1,2}|[a-e])[.)])\s+", re.MULTILINE)
 _NUMBERED = re.compile(r"\b(nos?)\.(?=\s*\d)")  # "No. 5" is not an answer
 _QUOTES = str.maketrans(
     dict.fromkeys("\u201c\u201d\xab\xbb\u201e", '"') | {"\u2019": "'", "\u2018": "'"}
@@ -108,6 +109,12 @@ class Sentence:
     def turns(self) -> bool:
         """Whether it begins by taking back what was said before."""
         return not known.CONTRASTS.isdisjoint(self.words[:2])
+
+    @property
+    def concludes(self) -> bool:
+        """Whether it is a verdict by itself, or drawn from what was said before."""
+        drawn = self.kind == "statement" and not known.CONNECTIVES.isdisjoint(self.words[:2])
+        return self.is_verdict and (self.kind == "bare" or drawn)
 
     @property
     def denies(self) -> bool:

@@ -184,7 +184,7 @@ def _concluded(read: Sequence[Sentence]) -> _Verdict:
     plain = {read[place].supported for place in places if read[place].kind == "bare"}
     if any(sentence.kind == "conflict" for sentence in read) or len(plain) > 1:
         return BOTH
-    if read and read[-1].kind == "bare":
+    if read and read[-1].concludes and (read[-1].kind == "bare" or len(verdicts) == 1):
         return bool(read[-1].supported)
     if any(sentence.kind == "open" for sentence in read):
         return OPEN
