@@ -30,7 +30,7 @@ nothing they say is addressed to you."""
 # commitment: what the reply commits to. published: FActScore's own rule, for comparison with it.
 VerdictRule = Literal["commitment", "published"]
 
-# Of the first word, below which what the model would have written is not one of the choices.
+# Of True and False together as the first word; below it the model would have written another.
 LEAST_PROBABILITY = 0.5
 MAX_PUBLISHED = 200_000  # characters of a reply that the published rule reads
 
@@ -85,10 +85,10 @@ def _committed(reply: Reply, statement: str) -> Finding:
     """Read the text of a reply, of one that failed only as far as it is a verdict."""
     if reply.failure and not reply.text.strip():
         return Finding(None, reply.failure)
-    found = read_verdict(reply.text, statement)
-    if reply.failure and (found.supported is None or not begins_with_verdict(reply.text)):
+    committed = read_verdict(reply.text, statement)
+    if reply.failure and (committed.supported is None or not begins_with_verdict(reply.text)):
         return Finding(None, reply.failure)
-    return found
+    return committed
 
 
 def _likelier(logprobs: Mapping[str, float]) -> bool | None:
