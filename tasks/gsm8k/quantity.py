@@ -1,0 +1,391 @@
+"""Read one number from text: the whole number, or none.
+
+Digits are understood by their form. Between digits, a comma, a space, an apostrophe, an underscore
+or several dots group thousands (70,000, 1,00,000, 70 000, 70'000, 1.234.567). One comma that is
+not followed by exactly three digits is a decimal comma (12,50); 12,500 is grouped. A mixed number,
+a fraction, a power and a product are one number. A range, a ratio, a list, a date, a time of day, a
+version and a length in feet and inches are not: they have digits and no value, and no part of them
+is read as one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+from tasks.gsm8k.arithmetic import BETWEEN, NUMERAL, evaluate, plain
+
+MAX_SPAN = 200  # characters in which a marked number is looked for
+MAX_CHAIN = 50  # numbers read as parts of one list, range or chain of equations
+
+# What a number may be multiplied by for the word after it.
+SCALES = {
+    **dict.fromkeys(("%", "percent", "pct"), Fraction(1, 100)),
+    **dict.fromkeys(("dozen", "dozens"), Fraction(12)),
+    **dict.fromkeys(("hundred", "hundreds"), Fraction(100)),
+    **dict.fromkeys(("k", "K", "thousand", "thousands"), Fraction(10**3)),
+    **dict.fromkeys(("lakh", "lakhs"), Fraction(10**5)),
+    **dict.fromkeys(("million", "millions", "mn", "M"), Fraction(10**6)),
+    **dict.fromkeys(("crore", "crores"), Fraction(10**7)),
+    **dict.fromkeys(("billion", "billions", "bn", "B"), Fraction(10**9)),
+    **dict.fromkeys(("trillion", "trillions"), Fraction(10**12)),
+}
+
+# Units that are given together: 5 feet 10 inches is neither 5 nor 10.
+_FAMILIES = (
+    "s sec secs second seconds m min mins minute minutes h hr hrs hour hours d day days week weeks "
+    "month months yr yrs year years",
+    "mm cm m km meter meters metre metres kilometer kilometers centimeter centimeters in inch "
+    "inches ft foot feet yd yard yards mile miles",
+    "g kg gram grams kilogram kilograms oz ounce ounces lb lbs pound pounds stone ton tons",
+    "dollar dollars cent cents pound pounds pence penny pennies euro euros quarter quarters dime "
+    "dimes nickel nickels rupee rupees",
+    "ml l liter liters litre litres cup cups pint pints quart quarts gallon gallons",
+    "hundred thousand million billion dozen lakh crore",
+)
+_FAMILY_OF = {word: index for index, words in enumerate(_FAMILIES) for word in words.split()}
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """Digits of a text up to `end`: the numbers that they may stand for, or none.
+
+    The literal number comes first: 25 % is 25, then 0.25; "2 million" is 2, then 2,000,000.
+    """
+
+    values: tuple[Fraction, ...]
+    end: int
+
+
+# Digits that are not one number become this character, which no rule below reads.
+_UNREAD = "\ue000"
+_DIGITS = re.compile(r"(?<![\w.])\.[0-9]+|[0-9]+(?:[.,'’ʼ_ ][0-9]+)*")  # noqa: RUF001
+_PLAIN_DIGITS = re.compile(r"[0-9]*\.?[0-9]+")
+_FORMS = (
+    # 1,319 or 1,00,000, and with decimals
+    (re.compile(r"[1-9][0-9]{0,2}(?:,[0-9]{3})+(?:\.[0-9]+)?"), ",", "."),
+    (re.compile(r"[1-9][0-9]?(?:,[0-9]{2})+,[0-9]{3}(?:\.[0-9]+)?"), ",", "."),
+    # 1.234,50 or 1.234.567
+    (re.compile(r"[1-9][0-9]{0,2}(?:(?:\.[0-9]{3})+,[0-9]+|(?:\.[0-9]{3}){2,})"), ".", ","),
+    # 70 000, 70'000, 70_000, and with decimals
+    (re.compile(r"[1-9][0-9]{0,2}(?: [0-9]{3})+(?:[.,][0-9]+)?"), " ", ","),
+    (re.compile(r"[1-9][0-9]{0,2}(?:['’ʼ][0-9]{3})+(?:[.,][0-9]+)?"), "'’ʼ", ","),  # noqa: RUF001
+    (re.compile(r"[0-9]{1,3}(?:_[0-9]{3})+(?:\.[0-9]+)?"), "_", "."),
+    # 12,50, but not 1000,000
+    (re.compile(r"(?:[0-9]+,(?![0-9]{3}\Z)|0,)[0-9]+"), "", ","),
+)
+_MIXED = re.compile(
+    r"(?<![0-9.,/'’_^])(?<![0-9] )([0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,9})"  # noqa: RUF001
+    r"(?:\s+|\s+and\s+|\s?&\s?)([0-9]{1,9})\s?/\s?([0-9]{1,9})(?!\.?[0-9]|\s?/)"
+)
+_MIXED_IN_WORDS = re.compile(
+    r"(?<![0-9.,/'’_^])(?<![0-9] )([0-9]{1,9})\s+and\s+(an?|one|two|three)[\s-]"  # noqa: RUF001
+    r"(half|halves|thirds?|quarters?|fourths?)\b",
+    re.IGNORECASE,
+)
+_COUNTS = {"a": 1, "an": 1, "one": 1, "two": 2, "three": 3}
+_PARTS = {"h": 2, "t": 3, "q": 4, "f": 4}
+_ON_THE_HOUR = re.compile(
+    r"(?<![0-9:.,/-])([0-9]{1,2}):00(?=\s?(?:[ap]\.?m\b|o['’]clock))",  # noqa: RUF001
+    re.IGNORECASE,
+)
+_ANNOTATION = re.compile(r"<<[^<>]*>>")
+_TILDE = re.compile(r"(?<=[0-9])~(?=[0-9]{3}(?![0-9]))")
+
+
+def prepare(text: str) -> str:
+    """Rewrite the numerals of `text` without grouping and with a decimal point, for `read`.
+
+    A mixed number becomes a sum in brackets. Digits that form no number become one character that
+    is not read.
+    """
+    text = plain(_ANNOTATION.sub("", text.replace(_UNREAD, " ")))
+    text = _ON_THE_HOUR.sub(r"\1", _TILDE.sub(" ", text))
+    text = _MIXED_IN_WORDS.sub(_mixed_in_words, text)
+    return _DIGITS.sub(_without_grouping, _MIXED.sub(_mixed, text))
+
+
+def _mixed(match: re.Match[str]) -> str:
+    if 0 < int(match[2]) < int(match[3]):
+        return f"({match[1]}+{match[2]}/{match[3]})"
+    return match[0]
+
+
+def _mixed_in_words(match: re.Match[str]) -> str:
+    return f"({match[1]}+{_COUNTS[match[2].lower()]}/{_PARTS[match[3][0].lower()]})"
+
+
+def _without_grouping(match: re.Match[str]) -> str:
+    digits = match[0]
+    if _PLAIN_DIGITS.fullmatch(digits):
+        return digits
+    before = match.string[match.start() - 1 : match.start()]
+    for form, groups, point in _FORMS:
+        if form.fullmatch(digits):
+            if not groups and before in ("(", "[", "{"):
+                break  # a pair of coordinates
+            for separator in groups:
+                digits = digits.replace(separator, "")
+            return digits.replace(point, ".")
+    return _UNREAD
+
+
+_TERM = re.compile(rf"\s*(?:(?P<open>\()|(?P<sign>[-+])|(?P<number>{NUMERAL}))")
+_OPERATOR = re.compile(r"[^\S\n]*([-+*/^])(?=[^\S\n]*[-+(]*[^\S\n]*(?:\(|\.?[0-9]))")
+
+
+@dataclass(frozen=True)
+class _Expression:
+    """The longest arithmetic expression at a place, and how it is written."""
+
+    value: Fraction | None
+    end: int
+
+
+def _expression(text: str, at: int) -> _Expression | None:
+    """The expression at `at`; its value is None where it is not one number."""
+    tokens: list[str] = []
+    opened: list[int] = []  # places of brackets that are still open
+    end, last = at, ""
+    implicit = False
+    while len(tokens) < 4 * MAX_SPAN:
+        term = _TERM.match(text, end)
+        if term is None or ("\n" in term[0] and tokens):
+            break
+        end = term.end()
+        tokens.append(term[0].strip())
+        if term["open"]:
+            opened.append(len(tokens) - 1)
+        if term["number"] is None:
+            continue
+        last = "number"
+        while end < len(text) and text[end] == ")" and opened:
+            tokens.append(")")
+            opened.pop()
+            end += 1
+            last = ")"
+        operator = _OPERATOR.match(text, end)
+        if operator:
+            tokens.append(operator[1])
+            end = operator.end()
+        elif text.startswith("(", end) and re.match(r"\(\s?-?\.?[0-9(]", text[end : end + 4]):
+            tokens.append("*")  # (3)(4), 2(3+4)
+            implicit = True
+        else:
+            break
+        last = ""
+    if not last:
+        return _Expression(None, end) if any(c.isdigit() for c in text[at:end]) else None
+    while opened and opened[0] == 0:  # the bracket of a remark: (18 dollars)
+        del tokens[0]
+        opened = [place - 1 for place in opened[1:]]
+    written = text[at:end]
+    value = None if opened else evaluate("".join(tokens))
+    if value is not None and (_is_ambiguous(written) or (implicit and "/" in written)):
+        follows = re.match(r"\s?=", text[end : end + 2])
+        value = value if follows else None
+    if implicit and value is not None:
+        value = _restated(written) or value
+    return _Expression(value, end)
+
+
+_DIFFERENCE = re.compile(r"\s*[(]?\s*([0-9.]+)(\s*)-(\s*)([0-9.]+)\s*[)]?\s*")
+_DATE = re.compile(r"[0-9]{1,4}/[0-9]{1,2}/[0-9]{1,4}|[0-9]{1,4}-[0-9]{1,2}(?:-[0-9]{1,4}|/[0-9]+)")
+
+
+def _is_ambiguous(written: str) -> bool:
+    """Whether an expression may be a range (10-12), a date (3/4/2024) or a mixed number (2-1/2).
+
+    A difference with spaces around its sign that falls (100 - 28) is a computation.
+    """
+    if _DATE.fullmatch(written.strip()):
+        return True
+    match = _DIFFERENCE.fullmatch(written)
+    if match is None:
+        return False
+    falls = (evaluate(match[1]) or 0) > (evaluate(match[4]) or 0)
+    return not (match[2] and match[3] and falls)
+
+
+def _restated(written: str) -> Fraction | None:
+    """18 for `18(2*9)`: a bracket that only says how a number came about multiplies nothing."""
+    number, bracket, rest = written.partition("(")
+    value = evaluate(number) if bracket else None
+    return value if value is not None and value == evaluate(bracket + rest) else None
+
+
+_NUMBER_NEXT = rf"(?=[-+(]*\.?[0-9]|[-(]*{_UNREAD})"
+_WORD = r"(?:%|[A-Za-z]+\.?)"
+# After a number, what makes it a part of something that is not one number, or not arithmetic.
+_NOT_ARITHMETIC = re.compile(
+    rf"\s*[\\√π‰±{BETWEEN}]|\^|_\w|[xyzn](?![A-Za-z])|[*/](?=[(A-Za-z]\b(?![a-z]))"
+    r"|\s[*]\s(?=\S)|\s?[+]\s?[\w(]|\s?\+/-|[^\W0-9A-Za-z_]?(?![0-9])\d"
+    rf"|\+(?=\s|\Z)|\){_NUMBER_NEXT}"
+)
+# Between two numbers, what makes them a list, a range, a ratio, a time or a length.
+_JOINED = re.compile(
+    rf"(?:\s?[,;:]\s?|\s?(?:-|~|\.\.+|…|/|'|’|\")\s?|\s(?:to|through|thru|until|till|or|and|&|vs\.?"  # noqa: RUF001
+    r"|versus|by|plus|minus|times|over|multiplied by|divided by|more than|less than|fewer than)\s"
+    rf"|\s?%\s?of\s(?:the\s)?|\s?percent\sof\s(?:the\s)?|\s?\+/-\s?|\s?(?={_UNREAD}))"
+    rf"(?:(?:and|or|to)\s)?{_NUMBER_NEXT}",
+    re.IGNORECASE,
+)
+_JOINED_UNITS = re.compile(
+    rf"\s?{_WORD}(?:\s{_WORD})?(?:\s(?:and|or|to|plus|minus|times)\s|\s?[-~/:]\s?){_NUMBER_NEXT}"
+)
+_GLUED_WORD = re.compile(r"(?!(?:[cdkm]?m|ft|in|yd|mi)[23](?![0-9]))[A-Za-z]{1,10}(?=[0-9])")
+_COMPOUND = re.compile(
+    rf"\s?(?P<first>[A-Za-z]+)\.?,?\s(?:and\s)?{_NUMBER_NEXT}[-+(0-9.)/]+\s?(?P<second>[A-Za-z]*)"
+)
+_MONTH = re.compile(
+    r"(?:st|nd|rd|th)?\s(?:of\s)?(?:jan|feb|march|april|may|june|july|aug|sept?|oct|nov|dec)"
+    r"(?:\.|\b|uary|ruary|ust|ember|tember|ober)"
+)
+_UNITS_COMPUTED = re.compile(
+    rf"(?:\s?{_WORD}){{1,3}}(?:\s[-+*]\s?|\s?[*+]\s|\s?/\s?(?=[0-9(])){_NUMBER_NEXT}"
+)
+_EQUALS = re.compile(r"[^\S\n]*=[^\S\n]*(?:[A-Za-z]\s?=\s?)?(?=[-+(]*\.?[0-9]|[-(]*[0-9])")
+_UNIT = re.compile(r"[*\s]*(%|[A-Za-z]+)")
+
+
+def read(text: str, at: int = 0) -> Quantity | None:
+    """Read the number at `at` of a text that `prepare` made; None where no digits begin there.
+
+    A chain of equations has the value after its last `=`.
+    """
+    numbers = _chain(text, at)
+    first = next(numbers, None)
+    if first is None:
+        return None
+    values, end = first.values, first.end
+    for other in numbers:
+        same = values[:1] == other.values[:1]  # 18, 9 * 2 = 18
+        values, end = values if same else (), other.end
+    return Quantity(values, end)
+
+
+def _chain(text: str, at: int) -> Iterator[Quantity]:
+    """The numbers from `at` on that are written as parts of one thing."""
+    for _ in range(MAX_CHAIN):
+        if text.startswith(_UNREAD, at) or re.match(rf"[-+(]+{_UNREAD}", text[at : at + 4]):
+            end = text.index(_UNREAD, at) + 1
+            yield Quantity((), end)
+        else:
+            number = _computed(text, at)
+            if number is None:
+                return
+            end = number.end
+            yield number
+        joined = _JOINED.match(text, end) or _compound(text, end) or _JOINED_UNITS.match(text, end)
+        if joined is None:
+            return
+        at = joined.end()
+
+
+def _computed(text: str, at: int) -> Quantity | None:
+    """The number at `at`, or what the last `=` of its equations gives."""
+    found = _expression(text, at)
+    for _ in range(MAX_CHAIN):
+        if found is None:
+            return None
+        end = found.end
+        equals = _EQUALS.match(text, end)
+        if equals is None and _UNITS_COMPUTED.match(text, end):  # 9 eggs * 2 dollars = 18 dollars
+            line = text[end : end + MAX_SPAN].partition("\n")[0]
+            last = line.rfind("=")
+            equals = _EQUALS.match(text, end + last) if last >= 0 else None
+            if equals is None:
+                return Quantity((), end)
+        following = _expression(text, equals.end()) if equals else None
+        if following is None:
+            return _with_readings(text, found)
+        found = following
+    return None
+
+
+def _with_readings(text: str, found: _Expression) -> Quantity:
+    value, end = found.value, found.end
+    if value is None or _makes_more(text, end):
+        return Quantity((), end)
+    if rounded := re.match(r"\s?≈\s?", text[end : end + 3]):
+        other = _computed(text, end + rounded.end())
+        if other is not None and other.values:
+            return Quantity((value, *other.values), other.end)
+    unit = _UNIT.match(text, end)
+    scale = SCALES.get(unit[1], SCALES.get(unit[1].lower())) if unit else None
+    return Quantity((value, value * scale) if scale else (value,), end)
+
+
+def _makes_more(text: str, end: int) -> bool:
+    after = text[end : end + 60]
+    return bool(
+        _NOT_ARITHMETIC.match(after) or _GLUED_WORD.match(after) or _MONTH.match(after.lower())
+    )
+
+
+def _compound(text: str, end: int) -> re.Match[str] | None:
+    """5 feet 10 inches, 2 hours and 30 minutes: the place where the second number begins."""
+    match = _COMPOUND.match(text, end)
+    if match is None:
+        return None
+    first, second = (_FAMILY_OF.get(match[name].lower()) for name in ("first", "second"))
+    if first is None or (match["second"] and first != second):
+        return None
+    if match["first"].lower() == match["second"].lower():
+        return None
+    return re.compile(rf"\s?[A-Za-z]+\.?,?\s(?:and\s)?{_NUMBER_NEXT}").match(text, end)
+
+
+_LEAD = re.compile(
+    r"[\s:=~≈*_\"'“”‘\[{>]*"  # noqa: RUF001
+    r"(?:(?:about|approximately|approx\.?|roughly|around|exactly|only|just|equal to|is|a total of|"
+    r"therefore|thus|simply|clearly|indeed|now|then|also)\s+)*"
+    r"(?:[A-Za-z]\s?[=≈]\s?)?"
+    r"(?:(?:USD?|EUR|GBP|CHF|INR|CAD|AUD|JPY|CNY|SEK|NOK|DKK|[AC](?=\s?-?[0-9])|Rs\.?|kr\.?)\s?)?"
+    r"[\s*_\"'“\[{]*"
+)
+
+
+def leading(text: str) -> tuple[str, Quantity | None]:
+    """Read the number that `text` begins with, after emphasis, currency, "about" or "x =".
+
+    Returns the text as it was prepared, with the number or None where it begins otherwise.
+    """
+    prepared = prepare(_whole_words(text))
+    lead = _LEAD.match(prepared)
+    return prepared, read(prepared, lead.end() if lead else 0)
+
+
+def _whole_words(text: str) -> str:
+    """The beginning of `text`, without a last word that the limit would cut."""
+    if len(text) <= MAX_SPAN:
+        return text
+    cut = text[:MAX_SPAN]
+    return cut.rpartition(" ")[0] if " " in cut.strip() else cut
+
+
+_START = re.compile(
+    rf"(?:(?<![\w)%.])-)?(?<![\w.^])\(*(?:(?<![\w)%.])-)?(?:(?<![A-Za-z_])\.?[0-9]|{_UNREAD})"
+)
+
+
+def numbers(text: str) -> Iterator[tuple[str, Quantity]]:
+    """Yield every number of `text`: as it is written there, prepared, and what it stands for."""
+    prepared = prepare(text)
+    at = 0
+    while start := _START.search(prepared, at):
+        quantity = read(prepared, start.start())
+        if quantity is not None:
+            yield prepared[start.start() : quantity.end], quantity
+        at = max(start.end(), quantity.end if quantity else 0)
+
+
+def readings(text: str) -> tuple[Fraction, ...]:
+    """The numbers that the beginning of `text` may stand for, the literal one first.
+
+    Empty where `text` does not begin with one whole number.
+    """
+    _, quantity = leading(text)
+    return quantity.values if quantity else ()
