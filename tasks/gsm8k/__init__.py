@@ -1,8 +1,9 @@
 """GSM8K: grade-school word problems, answered step by step; and SVAMP, GSM-Hard and GSM-Plus.
 
 The last number that a response marks as its answer is compared as a number; lm-eval's two string
-comparisons are metrics too. Source: Cobbe et al., "Training Verifiers to Solve Math Word Problems", 2021
-(arXiv 2110.14168). The variants: Patel et al. 2021, Gao et al. 2023, Li et al. 2024. An instance:
+comparisons are metrics too. Source: Cobbe et al., "Training Verifiers to Solve Math Word
+Problems", 2021 (arXiv 2110.14168). The variants: Patel et al. 2021, Gao et al. 2023, Li et al.
+2024. An instance:
 
     {"question": "Ida has 3 boxes of 12 pens and gives 6 away. How many does she have left?",
      "answer": "She has 3 * 12 = <<3*12=36>>36 pens.\\n36 - 6 = <<36-6=30>>30 are left.\\n#### 30"}

@@ -21,6 +21,7 @@ from tasks.gsm8k.quantity import MAX_SPAN, Quantity, leading, numbers
 MAX_TEXT = 200_000  # characters read of a response, its last
 LOOKBACK = 400  # characters read before the last digit, when nothing is marked
 MAX_MARKERS = 20  # of a kind, from the last; a flood of markers is not read further
+MAX_WORDS = 6  # of a sentence that is a number in words
 MAX_SHOWN = 60
 MAX_SHOWN_PLACES = 20  # decimals
 MAX_SHOWN_FRACTION = 12  # characters
@@ -65,7 +66,6 @@ _MARKERS = {
     "boxed": re.compile(r"\\(?:boxed|fbox)\s?(?=\{)"),
     "<answer>": re.compile(r"<(?:final[ _-]?)?answer\s?>", re.IGNORECASE),
 }
-_ANSWER_TAG = re.compile(r"</")
 _HEADING = re.compile(r"\s?\**[0-9]{1,2}\s?[.):–—-]\**\s+\S")  # noqa: RUF001
 _LIST_BEGINS = re.compile(r"\s*\n\s*\**1[.)]\**\s+\S")
 _BULLET = re.compile(r"[-*•]\s+")
@@ -152,32 +152,14 @@ def _last_markers(response: str) -> Iterator[tuple[int, int, str]]:
 
 
 def _marked(marker: str, response: str, start: int, end: int) -> Answer | None:
-    """What the marker at `start` commits to; None where it turns out to be no marker."""
-    text = response[end : end + 2 * MAX_SPAN]
-    if marker == "boxed":
-        text = _braced(text)
-    elif marker == "<answer>":
-        text = _ANSWER_TAG.split(text, maxsplit=1)[0].strip()
-    else:
-        if _LIST_BEGINS.match(text):
-            return None
-        next_line = "\n" in text[: len(text) - len(text.lstrip())]
-        text = text.strip().split("\n", 1)[0]
-        if next_line:
-            text = _BULLET.sub("", text, count=1)
-        if marker == "####" and _HEADING.match(text) and _continues(response, end):
-            return None  # Markdown's "#### 2. Add them up"
-        if text.startswith(("=", ":")) and marker == "####":
-            return None
-        if _opens_reasoning(response, start, end, text):
-            return None
-    if _NONE.match(text):
-        return Answer(text, marker, none=True)
+    """What the marker at `start` commits to; None where it turns out not to be a marker."""
+    text = _marked_text(marker, response, start, end)
+    if text is None or _NONE.match(text):
+        return None if text is None else Answer(text, marker, none=True)
     prepared, quantity = leading(text)
     if quantity is None and not is_formula(text):
         is_label = marker == "A:" or (marker == "answer is" and response[end - 1] in ":=")
         quantity = _in_words(marker, text, is_label, _continues(response, end))
-        prepared = ""
     elif quantity is not None and _IS_ASKED.match(prepared, quantity.end):
         return None
     if quantity is not None and quantity.values:
@@ -185,6 +167,25 @@ def _marked(marker: str, response: str, start: int, end: int) -> Answer | None:
     if is_formula(text):
         return Answer(text, marker)
     return Answer(text, marker, unread=True) if quantity is not None else None
+
+
+def _marked_text(marker: str, response: str, start: int, end: int) -> str | None:
+    """What a marker is followed by; None for a heading, a list and the beginning of reasoning."""
+    text = response[end : end + 2 * MAX_SPAN]
+    if marker == "boxed":
+        return _braced(text)
+    if marker == "<answer>":
+        return text.partition("</")[0].strip()
+    if _LIST_BEGINS.match(text):
+        return None
+    is_next_line = "\n" in text[: len(text) - len(text.lstrip())]
+    text = text.strip().split("\n", 1)[0]
+    if is_next_line:
+        text = _BULLET.sub("", text, count=1)
+    if marker == "####":
+        is_heading = _HEADING.match(text) and _continues(response, end)  # "#### 2. Add them up"
+        return None if is_heading else text
+    return None if _opens_reasoning(response, start, end, text) else text
 
 
 def _continues(response: str, end: int) -> bool:
@@ -206,19 +207,19 @@ def _in_words(marker: str, text: str, is_label: bool, continues: bool) -> Quanti
     A label ("Answer:") may begin a worked answer: a number later in its sentence is not meant.
     """
     sentence = _SENTENCE.match(text)[0] if marker != "boxed" else text  # type: ignore[index]
+    has_digits = any(char.isdigit() for char in sentence)
+    if has_digits and not text.lstrip(" *_\"'([{$:,")[:1].isalpha():
+        return Quantity((), 0)  # ">18"
     if marker == "####" and continues:
         return None  # Markdown's "#### Step 1"
-    said = _IN_WORDS.match(text)
-    if said and not any(char.isdigit() for char in sentence):
-        is_short = len(sentence.split()) <= 6
+    if _IN_WORDS.match(text) and not has_digits:
+        is_short = len(sentence.split()) <= MAX_WORDS
         return Quantity((), 0) if marker != "A:" and is_short else None
-    if any(char.isdigit() for char in sentence) and (
-        not text.lstrip(" *_\"'([{$:")[:1].isalpha() or _WITH_LETTERS.search(sentence)
-    ):
+    if has_digits and _WITH_LETTERS.search(sentence):
         return Quantity((), 0)
     if is_label or _NEGATED.search(sentence):
         return None
-    given = [quantity for _, quantity in numbers(sentence[: 2 * MAX_SPAN])]
+    given = [quantity for _, quantity in numbers(sentence)]
     return given[0] if len(given) == 1 else None
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-from tasks.gsm8k.arithmetic import BETWEEN, NUMERAL, evaluate, plain
+from tasks.gsm8k.arithmetic import BETWEEN, CURRENCIES, NUMERAL, evaluate, plain
 
 MAX_SPAN = 200  # characters in which a marked number is looked for
 MAX_CHAIN = 50  # numbers read as parts of one list, range or chain of equations
@@ -78,7 +78,7 @@ _FORMS = (
 )
 _MIXED = re.compile(
     r"(?<![0-9.,/'’_^])(?<![0-9] )([0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,9})"  # noqa: RUF001
-    r"(?:\s+|\s+and\s+|\s?&\s?)([0-9]{1,9})\s?/\s?([0-9]{1,9})(?!\.?[0-9]|\s?/)"
+    r"[^\S\n]+(?:and[^\S\n]+|&[^\S\n]+)?([0-9]{1,9})\s?/\s?([0-9]{1,9})(?!\.?[0-9]|\s?/)"
 )
 _MIXED_IN_WORDS = re.compile(
     r"(?<![0-9.,/'’_^])(?<![0-9] )([0-9]{1,9})\s+and\s+(an?|one|two|three)[\s-]"  # noqa: RUF001
@@ -91,6 +91,9 @@ _ON_THE_HOUR = re.compile(
     r"(?<![0-9:.,/-])([0-9]{1,2}):00(?=\s?(?:[ap]\.?m\b|o['’]clock))",  # noqa: RUF001
     re.IGNORECASE,
 )
+_SPACES = re.compile(r"[^\S\n]+")
+_CURRENCY_CODE = re.compile(rf"(?<=[A-Za-z])[{re.escape(CURRENCIES)}](?=\s?-?\s?\.?[0-9])")
+_TOLERANCE = re.compile(r"(?:±|\+/-|\\pm)\s?[0-9.,]+")
 _ANNOTATION = re.compile(r"<<[^<>]*>>")
 _TILDE = re.compile(r"(?<=[0-9])~(?=[0-9]{3}(?![0-9]))")
 
@@ -101,10 +104,12 @@ def prepare(text: str) -> str:
     A mixed number becomes a sum in brackets. Digits that form no number become one character that
     is not read.
     """
-    text = plain(_ANNOTATION.sub("", text.replace(_UNREAD, " ")))
+    text = _ANNOTATION.sub("", text.replace(_UNREAD, " "))
+    text = plain(_TOLERANCE.sub(_UNREAD, _CURRENCY_CODE.sub(" ", text)))
     text = _ON_THE_HOUR.sub(r"\1", _TILDE.sub(" ", text))
     text = _MIXED_IN_WORDS.sub(_mixed_in_words, text)
-    return _DIGITS.sub(_without_grouping, _MIXED.sub(_mixed, text))
+    text = _DIGITS.sub(_without_grouping, _MIXED.sub(_mixed, text))
+    return _SPACES.sub(" ", text)
 
 
 def _mixed(match: re.Match[str]) -> str:
@@ -220,65 +225,81 @@ _NUMBER_NEXT = rf"(?=[-+(]*\.?[0-9]|[-(]*{_UNREAD})"
 _WORD = r"(?:%|[A-Za-z]+\.?)"
 # After a number, what makes it a part of something that is not one number, or not arithmetic.
 _NOT_ARITHMETIC = re.compile(
-    rf"\s*[\\√π‰±{BETWEEN}]|\^|_\w|[xyzn](?![A-Za-z])|[*/](?=[(A-Za-z]\b(?![a-z]))"
-    r"|\s[*]\s(?=\S)|\s?[+]\s?[\w(]|\s?\+/-|[^\W0-9A-Za-z_]?(?![0-9])\d"
-    rf"|\+(?=\s|\Z)|\){_NUMBER_NEXT}"
+    rf" ?[\\√π‰{BETWEEN}]|\^|_\w|[xyzn](?![A-Za-z])|[*/](?=[(A-Za-z]\b(?![a-z]))"
+    r"|[万億亿千百]| [*] (?=\S)| ?[+] ?[\w(]|[^\W0-9A-Za-z_]?(?![0-9])\d"
+    rf"|\+(?= |\Z)|\){_NUMBER_NEXT}"
 )
-# Between two numbers, what makes them a list, a range, a ratio, a time or a length.
+# Between two numbers: words that compute, and what makes a list, a range, a ratio, a time of day.
+_COMPUTES = re.compile(
+    r"(?: (?:plus|minus|times|over|multiplied by|divided by|more than|less than|fewer than) "
+    rf"| ?(?:%|percent) ?of (?:the )?){_NUMBER_NEXT}",
+    re.IGNORECASE,
+)
 _JOINED = re.compile(
-    rf"(?:\s?[,;:]\s?|\s?(?:-|~|\.\.+|…|/|'|’|\")\s?|\s(?:to|through|thru|until|till|or|and|&|vs\.?"  # noqa: RUF001
-    r"|versus|by|plus|minus|times|over|multiplied by|divided by|more than|less than|fewer than)\s"
-    rf"|\s?%\s?of\s(?:the\s)?|\s?percent\sof\s(?:the\s)?|\s?\+/-\s?|\s?(?={_UNREAD}))"
-    rf"(?:(?:and|or|to)\s)?{_NUMBER_NEXT}",
+    r"(?: ?[,;:] ?| ?(?:-|~|\.\.+|…|/|'|’|\") ?|—"  # noqa: RUF001
+    r"| (?:to|through|thru|until|till|or|and|&|vs\.?|versus|by) "
+    rf"|{BETWEEN}| ?(?={_UNREAD}))(?:(?:and|or|to) )?{_NUMBER_NEXT}",
     re.IGNORECASE,
 )
 _JOINED_UNITS = re.compile(
-    rf"\s?{_WORD}(?:\s{_WORD})?(?:\s(?:and|or|to|plus|minus|times)\s|\s?[-~/:]\s?){_NUMBER_NEXT}"
+    rf" ?{_WORD}(?: (?:and|or|to|plus|minus|times) | ?[-~/:] ?){_NUMBER_NEXT}"
 )
 _GLUED_WORD = re.compile(r"(?!(?:[cdkm]?m|ft|in|yd|mi)[23](?![0-9]))[A-Za-z]{1,10}(?=[0-9])")
 _COMPOUND = re.compile(
-    rf"\s?(?P<first>[A-Za-z]+)\.?,?\s(?:and\s)?{_NUMBER_NEXT}[-+(0-9.)/]+\s?(?P<second>[A-Za-z]*)"
+    rf" ?(?P<first>[A-Za-z]+)\.?,? (?:and )?{_NUMBER_NEXT}[-+(0-9.)/]+ ?(?P<second>[A-Za-z]*)"
 )
 _MONTH = re.compile(
-    r"(?:st|nd|rd|th)?\s(?:of\s)?(?:jan|feb|march|april|may|june|july|aug|sept?|oct|nov|dec)"
+    r"(?:st|nd|rd|th)? (?:of )?(?:jan|feb|march|april|may|june|july|aug|sept?|oct|nov|dec)"
     r"(?:\.|\b|uary|ruary|ust|ember|tember|ober)"
 )
 _UNITS_COMPUTED = re.compile(
-    rf"(?:\s?{_WORD}){{1,3}}(?:\s[-+*]\s?|\s?[*+]\s|\s?/\s?(?=[0-9(])){_NUMBER_NEXT}"
+    rf"(?![xyzn](?![A-Za-z]))(?: ?{_WORD}){{1,3}}"
+    rf"(?: ?[-+*/] ?[-(]*{NUMERAL}\)*(?: ?/? ?{_WORD}){{0,3}})+(?P<equals>(?= ?=))?"
 )
-_EQUALS = re.compile(r"[^\S\n]*=[^\S\n]*(?:[A-Za-z]\s?=\s?)?(?=[-+(]*\.?[0-9]|[-(]*[0-9])")
+_EQUALS = re.compile(r" ?= ?(?:[A-Za-z] ?= ?)?(?=[-+(]*\.?[0-9]|[-(]*[0-9])")
 _UNIT = re.compile(r"[*\s]*(%|[A-Za-z]+)")
 
 
-def read(text: str, at: int = 0) -> Quantity | None:
+def read(text: str, at: int = 0, *, in_prose: bool = False) -> Quantity | None:
     """Read the number at `at` of a text that `prepare` made; None where no digits begin there.
 
-    A chain of equations has the value after its last `=`.
+    A chain of equations has the value after its last `=`; `in_prose` even where other numbers
+    stand directly before it ("Day 2: 3 * 4 = 12").
     """
-    numbers = _chain(text, at)
-    first = next(numbers, None)
+    parts = _chain(text, at)
+    first = next(parts, None)
     if first is None:
         return None
-    values, end = first.values, first.end
-    for other in numbers:
-        same = values[:1] == other.values[:1]  # 18, 9 * 2 = 18
-        values, end = values if same else (), other.end
+    values, end = first[1].values, first[1].end
+    for computes, part in parts:
+        if (computes or in_prose) and "=" in text[end : part.end]:  # 2 times 9 = 18
+            values = part.values
+        elif computes or set(values).isdisjoint(part.values):
+            values = ()
+        else:  # 18, 9 * 2 = 18; 0.6 or 60%
+            values = tuple(dict.fromkeys((*values, *part.values)))
+        end = part.end
     return Quantity(values, end)
 
 
-def _chain(text: str, at: int) -> Iterator[Quantity]:
-    """The numbers from `at` on that are written as parts of one thing."""
+def _chain(text: str, at: int) -> Iterator[tuple[bool, Quantity]]:
+    """The numbers from `at` on that are written as parts of one thing.
+
+    Each comes with whether a word that computes stands before it.
+    """
+    computes: re.Match[str] | None = None
     for _ in range(MAX_CHAIN):
         if text.startswith(_UNREAD, at) or re.match(rf"[-+(]+{_UNREAD}", text[at : at + 4]):
-            end = text.index(_UNREAD, at) + 1
-            yield Quantity((), end)
+            part = Quantity((), text.index(_UNREAD, at) + 1)
+        elif (computed := _computed(text, at)) is not None:
+            part = computed
         else:
-            number = _computed(text, at)
-            if number is None:
-                return
-            end = number.end
-            yield number
-        joined = _JOINED.match(text, end) or _compound(text, end) or _JOINED_UNITS.match(text, end)
+            return
+        yield computes is not None, part
+        end = part.end
+        computes = _COMPUTES.match(text, end)
+        joined = computes or _JOINED.match(text, end) or _compound(text, end)
+        joined = joined or _JOINED_UNITS.match(text, end)
         if joined is None:
             return
         at = joined.end()
@@ -292,12 +313,10 @@ def _computed(text: str, at: int) -> Quantity | None:
             return None
         end = found.end
         equals = _EQUALS.match(text, end)
-        if equals is None and _UNITS_COMPUTED.match(text, end):  # 9 eggs * 2 dollars = 18 dollars
-            line = text[end : end + MAX_SPAN].partition("\n")[0]
-            last = line.rfind("=")
-            equals = _EQUALS.match(text, end + last) if last >= 0 else None
-            if equals is None:
+        if units := None if equals else _UNITS_COMPUTED.match(text, end):
+            if units["equals"] is None:
                 return Quantity((), end)
+            equals = _EQUALS.match(text, units.end())  # 9 eggs * 2 dollars = 18 dollars
         following = _expression(text, equals.end()) if equals else None
         if following is None:
             return _with_readings(text, found)
@@ -339,7 +358,7 @@ def _compound(text: str, end: int) -> re.Match[str] | None:
 
 
 _LEAD = re.compile(
-    r"[\s:=~≈*_\"'“”‘\[{>]*"  # noqa: RUF001
+    r"[\s:=~≈*_\"'“”‘\[{]*"  # noqa: RUF001
     r"(?:(?:about|approximately|approx\.?|roughly|around|exactly|only|just|equal to|is|a total of|"
     r"therefore|thus|simply|clearly|indeed|now|then|also)\s+)*"
     r"(?:[A-Za-z]\s?[=≈]\s?)?"
@@ -367,7 +386,8 @@ def _whole_words(text: str) -> str:
 
 
 _START = re.compile(
-    rf"(?:(?<![\w)%.])-)?(?<![\w.^])\(*(?:(?<![\w)%.])-)?(?:(?<![A-Za-z_])\.?[0-9]|{_UNREAD})"
+    rf"(?:(?<![A-Za-z0-9_)%.])-)?(?<![A-Za-z0-9_.^])\(*(?:(?<![A-Za-z0-9_)%.])-)?"
+    rf"(?:(?<![A-Za-z_])\.?[0-9]|{_UNREAD})"
 )
 
 
@@ -376,7 +396,7 @@ def numbers(text: str) -> Iterator[tuple[str, Quantity]]:
     prepared = prepare(text)
     at = 0
     while start := _START.search(prepared, at):
-        quantity = read(prepared, start.start())
+        quantity = read(prepared, start.start(), in_prose=True)
         if quantity is not None:
             yield prepared[start.start() : quantity.end], quantity
         at = max(start.end(), quantity.end if quantity else 0)

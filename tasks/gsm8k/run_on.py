@@ -26,19 +26,20 @@ _TURN_ENDS = re.compile(
 )
 _MARKS = r"^[ \t#>*_-]{0,12}"
 _SPEAKER = re.compile(
-    rf"{_MARKS}(?:(?:Human|User|System)[ \t]?[*_]{{0,2}}:|(?<=# )(?:Instruction|Input)\b)",
-    re.MULTILINE,
+    rf"{_MARKS}(?:(?:human|user|system)[ \t]?[*_]{{0,2}}:|(?<=# )(?:instruction|input)\b)",
+    re.IGNORECASE | re.MULTILINE,
 )
 _HEADING = re.compile(
-    rf"{_MARKS}(?:(?:next|new|another|bonus)[ \t])?"
-    r"(?:question|problem|exercise|example|puzzle|task|input|q)"
+    rf"{_MARKS}(?:(?:here(?: is|'s) )?(?:the )?(?:next|new|another|bonus) )?"
+    r"(?:(?P<poses>question|problem|q)|exercise|example|puzzle|task|input)"
     r"(?:[ \t]{0,3}(?:no\.?[ \t]?|\#)?[ \t]?[0-9]{1,4}(?:[ \t]?[:.)]|[ \t]?[*_]{0,2}[ \t]?$)"
-    r"|[ \t]?[*_]{0,2}[ \t]?:|\.(?=[ \t]))"
+    r"|[ \t]?[*_]{0,2}[ \t]?:|\.(?=[ \t])|(?<=# question)$|(?<=# problem)$)"
     r"|(?<=[0-9.!])[ \t]{1,3}(?:Question|Problem|Q)(?:[ \t][0-9]{1,3})?:",
     re.IGNORECASE | re.MULTILINE,
 )
 _ANSWER_LABEL = re.compile(
-    rf"{_MARKS}(?:answer|a|solution|response|assistant|output)[ \t]?[*_]{{0,2}}[ \t]?:",
+    rf"{_MARKS}(?:(?:answer|solution|response|assistant|output)[ \t]?[*_]{{0,2}}[ \t]?(?::|$)"
+    r"|a[ \t]?[:.])",
     re.IGNORECASE | re.MULTILINE,
 )
 _WORD = re.compile(r"[^\W_]+")
@@ -91,8 +92,8 @@ def _poses_another(response: str, heading: re.Match[str], prompt: str) -> bool:
     is_answered = committed(before) is not None
     if _share(posed, prompt) >= SIMILAR:  # the whole problem once more, or a part of it
         return is_answered and _share(prompt.partition("\n\n")[0], posed) >= SIMILAR
-    poses_numbers = bool(prompt) and any(char.isdigit() for char in posed)
-    return is_answered or label is not None or poses_numbers
+    tells = bool(heading["poses"] and prompt and re.search("[0-9]", posed.partition("?")[0]))
+    return is_answered or label is not None or tells
 
 
 def _share(text: str, other: str) -> float:
