@@ -94,6 +94,10 @@ _ON_THE_HOUR = re.compile(
 _SPACES = re.compile(r"[^\S\n]+")
 _CURRENCY_CODE = re.compile(rf"(?<=[A-Za-z])[{re.escape(CURRENCIES)}](?=\s?-?\s?\.?[0-9])")
 _TOLERANCE = re.compile(r"(?:±|\+/-|\\pm)\s?[0-9.,]+")
+_WITH_VARIABLE = re.compile(  # 11x + 31
+    r"(?<![A-Za-z0-9.])[0-9.]{0,20}[xyznXYZ](?![A-Za-z])(?:\^[0-9]{1,9})?"
+    r"(?: ?[-+*/] ?[0-9]{1,20}(?:\.[0-9]{1,20})?(?![0-9A-Za-z.]*[A-Za-z]))+"
+)
 _ANNOTATION = re.compile(r"<<[^<>]*>>")
 _TILDE = re.compile(r"(?<=[0-9])~(?=[0-9]{3}(?![0-9]))")
 
@@ -106,6 +110,7 @@ def prepare(text: str) -> str:
     """
     text = _ANNOTATION.sub("", text.replace(_UNREAD, " "))
     text = plain(_TOLERANCE.sub(_UNREAD, _CURRENCY_CODE.sub(" ", text)))
+    text = _WITH_VARIABLE.sub(_UNREAD, text)
     text = _ON_THE_HOUR.sub(r"\1", _TILDE.sub(" ", text))
     text = _MIXED_IN_WORDS.sub(_mixed_in_words, text)
     text = _DIGITS.sub(_without_grouping, _MIXED.sub(_mixed, text))

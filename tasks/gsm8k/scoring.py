@@ -17,7 +17,7 @@ METRICS = (
         name="accuracy",
         kind="binary",
         primary=True,
-        description="the final answer, the last one that is marked, equals the gold as a number",
+        description="the final answer, found marker first, equals the gold as a number",
     ),
     Metric(
         name="strict_match",
@@ -33,7 +33,7 @@ METRICS = (
         name="invalid",
         kind="binary",
         higher_is_better=False,
-        description="no final answer can be read",
+        description="no final answer was found",
     ),
     Metric(
         name="truncated",
