@@ -70,8 +70,10 @@ _HEADING = re.compile(r"\s?\**[0-9]{1,2}\s?[.):–—-]\**\s+\S")  # noqa: RUF00
 _LIST_BEGINS = re.compile(r"\s*\n\s*\**1[.)]\**\s+\S")
 _BULLET = re.compile(r"[-*•]\s+")
 _IS_ASKED = re.compile(r"[\s\w$%*'\"]{0,30}\?")
-_NEGATED = re.compile(
-    r"\b(?:not|never|no|isn|wasn|than|instead|over|under|above|below|if|unless|except)\b",
+_NEGATED = re.compile(r"\b(?:not|never|no|isn|wasn|than|instead|if|unless|except)\b", re.IGNORECASE)
+_BOUNDED = re.compile(
+    r"[\s:*_]*(?:(?:more|less|greater|fewer|higher|lower) than|over|under|above|below|nearly|"
+    r"almost)\b",
     re.IGNORECASE,
 )
 _WITH_LETTERS = re.compile(
@@ -215,7 +217,7 @@ def _in_words(marker: str, text: str, is_label: bool, continues: bool) -> Quanti
     if _IN_WORDS.match(text) and not has_digits:
         is_short = len(sentence.split()) <= MAX_WORDS
         return Quantity((), 0) if marker != "A:" and is_short else None
-    if has_digits and _WITH_LETTERS.search(sentence):
+    if has_digits and (_BOUNDED.match(text) or _WITH_LETTERS.search(sentence)):
         return Quantity((), 0)
     if is_label or _NEGATED.search(sentence):
         return None
@@ -234,7 +236,8 @@ def _braced(text: str) -> str:
 
 
 _BOLD_LINE = re.compile(
-    r"[\s>#-]*(?:(?P<label>[\w' ]{1,40}):\s*)?(?:\*\*|__)(?:(?P<inner>[\w' ]{1,40}):\s*)?"
+    r"[\s>#-]*(?:(?P<label>[^\W\d][\w' ]{0,40}):\s*)?"
+    r"(?:\*\*|__)(?:(?P<inner>[^\W\d][\w' ]{0,40}):\s*)?"
     r"(?P<text>[^*\n]{1,80}?)(?:\*\*|__)\s?[.!]?\s*"
 )
 _NOT_A_RESULT = re.compile(r"\s*(?:note|check|step|part|tip|hint|verif|proof|p\.?s)", re.IGNORECASE)

@@ -98,6 +98,11 @@ _WITH_VARIABLE = re.compile(  # 11x + 31
     r"(?<![A-Za-z0-9.])[0-9.]{0,20}[xyznXYZ](?![A-Za-z])(?:\^[0-9]{1,9})?"
     r"(?: ?[-+*/] ?[0-9]{1,20}(?:\.[0-9]{1,20})?(?![0-9A-Za-z.]*[A-Za-z]))+"
 )
+_NEGATIVE = re.compile(
+    r"(?:\bnegative|(?:(?<=is )|(?<=be )|(?<=of )|(?<=: )|^[\s*_]{0,5})minus)\s(?=[$€£]?\.?[0-9])",
+    re.IGNORECASE,
+)
+_LONG_DASH = re.compile(r"(?<=[0-9])\s?-{2,3}\s?(?=[0-9])")
 _ANNOTATION = re.compile(r"<<[^<>]*>>")
 _TILDE = re.compile(r"(?<=[0-9])~(?=[0-9]{3}(?![0-9]))")
 
@@ -108,8 +113,9 @@ def prepare(text: str) -> str:
     A mixed number becomes a sum in brackets. Digits that form no number become one character that
     is not read.
     """
-    text = _ANNOTATION.sub("", text.replace(_UNREAD, " "))
+    text = _NEGATIVE.sub("-", _ANNOTATION.sub("", text.replace(_UNREAD, " ")))
     text = plain(_TOLERANCE.sub(_UNREAD, _CURRENCY_CODE.sub(" ", text)))
+    text = _LONG_DASH.sub("—", text)
     text = _WITH_VARIABLE.sub(_UNREAD, text)
     text = _ON_THE_HOUR.sub(r"\1", _TILDE.sub(" ", text))
     text = _MIXED_IN_WORDS.sub(_mixed_in_words, text)
@@ -202,7 +208,9 @@ def _expression(text: str, at: int) -> _Expression | None:
 
 
 _DIFFERENCE = re.compile(r"\s*[(]?\s*([0-9.]+)(\s*)-(\s*)([0-9.]+)\s*[)]?\s*")
-_DATE = re.compile(r"[0-9]{1,4}/[0-9]{1,2}/[0-9]{1,4}|[0-9]{1,4}-[0-9]{1,2}(?:-[0-9]{1,4}|/[0-9]+)")
+_DATE = re.compile(
+    r"[0-9.]+\s?/\s?[0-9.]+\s?/\s?[0-9.]+|[0-9]{1,4}-[0-9]{1,2}(?:-[0-9]{1,4}|/[0-9]+)"
+)
 
 
 def _is_ambiguous(written: str) -> bool:
@@ -241,7 +249,7 @@ _COMPUTES = re.compile(
     re.IGNORECASE,
 )
 _JOINED = re.compile(
-    r"(?: ?[,;:] ?| ?(?:-|~|\.\.+|…|/|'|’|\") ?|—"  # noqa: RUF001
+    r"(?: ?[,;:|°] ?| ?(?:-|~|\.\.+|…|/|'|’|\") ?|—"  # noqa: RUF001
     r"| (?:to|through|thru|until|till|or|and|&|vs\.?|versus|by) "
     rf"|{BETWEEN}| ?(?={_UNREAD}))(?:(?:and|or|to) )?{_NUMBER_NEXT}",
     re.IGNORECASE,
