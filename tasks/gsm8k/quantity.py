@@ -371,7 +371,7 @@ def _compound(text: str, end: int) -> re.Match[str] | None:
 
 
 _LEAD = re.compile(
-    r"[\s:=~≈*_\"'“”‘\[{]*"  # noqa: RUF001
+    r"[\s:=~≈*#_\"'“”‘\[{]*"  # noqa: RUF001
     r"(?:(?:about|approximately|approx\.?|roughly|around|exactly|only|just|equal to|is|a total of|"
     r"therefore|thus|simply|clearly|indeed|now|then|also)\s+)*"
     r"(?:[A-Za-z]\s?[=≈]\s?)?"
