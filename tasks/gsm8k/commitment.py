@@ -44,7 +44,7 @@ class Answer:
     unread: bool = False
 
     def __str__(self) -> str:
-        """The number as a decimal or a short fraction, else the text, cut short."""
+        """Return the number as a decimal or a short fraction, else the text, cut short."""
         if not self.readings:
             return self.text[:MAX_SHOWN] or "that none can be given"
         value = self.readings[0]
@@ -68,6 +68,10 @@ _MARKERS = {
 }
 _HEADING = re.compile(r"\s?\**[0-9]{1,2}\s?[.):–—-]\**\s+\S")  # noqa: RUF001
 _LIST_BEGINS = re.compile(r"\s*\n\s*\**1[.)]\**\s+\S")
+_CHECKS = re.compile(r"\b(?:check|verif|confirm|proof)", re.IGNORECASE)
+_OTHER_ANSWER = re.compile(
+    r"\b(?:first|initial|previous|earlier|original|old|other|wrong|incorrect)\s+\Z", re.IGNORECASE
+)
 _BULLET = re.compile(r"[-*•]\s+")
 _IS_ASKED = re.compile(r"[\s\w$%*'\"]{0,30}\?")
 _NEGATED = re.compile(r"\b(?:not|never|no|isn|wasn|than|instead|if|unless|except)\b", re.IGNORECASE)
@@ -105,7 +109,7 @@ _UNANSWERABLE = re.compile(
 
 
 def committed(response: str) -> Answer | None:
-    """The last answer that `response` marks as its answer; None where it marks none."""
+    """Find the last answer that `response` marks as its answer; None where it marks none."""
     response = _with_ascii_marks(response[-MAX_TEXT:])
     if bold := _bold_last_line(response):
         return bold
@@ -116,7 +120,7 @@ def committed(response: str) -> Answer | None:
 
 
 def last_number(response: str) -> Answer | None:
-    """The last number of a response that marks no answer, or its refusal to give a number."""
+    """Find the last number of a response that marks no answer, or its refusal to give a number."""
     response = _with_ascii_marks(response[-MAX_TEXT:])
     end = max(response.rfind(digit) for digit in "0123456789") + 1
     end = max(end, *(response.rfind(char) + 1 for char in _FRACTIONS))
@@ -145,7 +149,7 @@ def _with_ascii_marks(text: str) -> str:
 
 
 def _last_markers(response: str) -> Iterator[tuple[int, int, str]]:
-    """The places where markers begin and end, from the last to the first."""
+    """Yield where markers begin and end, from the last to the first."""
     places = []
     for name, pattern in _MARKERS.items():
         matches = ((match.start(), match.end(), name) for match in pattern.finditer(response))
@@ -154,7 +158,7 @@ def _last_markers(response: str) -> Iterator[tuple[int, int, str]]:
 
 
 def _marked(marker: str, response: str, start: int, end: int) -> Answer | None:
-    """What the marker at `start` commits to; None where it turns out not to be a marker."""
+    """Read what the marker at `start` commits to; None where it turns out not to be a marker."""
     text = _marked_text(marker, response, start, end)
     if text is None or _NONE.match(text):
         return None if text is None else Answer(text, marker, none=True)
@@ -172,7 +176,7 @@ def _marked(marker: str, response: str, start: int, end: int) -> Answer | None:
 
 
 def _marked_text(marker: str, response: str, start: int, end: int) -> str | None:
-    """What a marker is followed by; None for a heading, a list and the beginning of reasoning."""
+    """Cut out the text of a marker; None for a heading, a list and the beginning of reasoning."""
     text = response[end : end + 2 * MAX_SPAN]
     if marker == "boxed":
         return _braced(text)
@@ -187,6 +191,8 @@ def _marked_text(marker: str, response: str, start: int, end: int) -> str | None
     if marker == "####":
         is_heading = _HEADING.match(text) and _continues(response, end)  # "#### 2. Add them up"
         return None if is_heading else text
+    if _OTHER_ANSWER.search(response[max(0, start - 20) : start]):
+        return None  # "my first answer was 20"
     return None if _opens_reasoning(response, start, end, text) else text
 
 
@@ -196,15 +202,15 @@ def _continues(response: str, end: int) -> bool:
 
 
 def _opens_reasoning(response: str, start: int, end: int, line: str) -> bool:
-    """Whether a response begins with "Answer:" or "A:" and then works its answer out."""
+    """Check for a response that begins with "Answer:" or "A:" and then works its answer out."""
     if response[end - 1 : end] != ":" or response[:start].strip(" \n*#"):
         return False
     rest = response[end:].strip().partition("\n")[2]
-    return "=" in line and "=" in rest[:MAX_TEXT]
+    return "=" in line and "=" in rest and _CHECKS.search(rest) is None
 
 
 def _in_words(marker: str, text: str, is_label: bool, continues: bool) -> Quantity | None:
-    """The one number of a sentence that follows a marker, or no value for a number in words.
+    """Read the only number of a sentence after a marker, or no value for a number in words.
 
     A label ("Answer:") may begin a worked answer: a number later in its sentence is not meant.
     """
@@ -226,7 +232,7 @@ def _in_words(marker: str, text: str, is_label: bool, continues: bool) -> Quanti
 
 
 def _braced(text: str) -> str:
-    """What stands in the braces that open `text`; all of it if they are never closed."""
+    """Cut out what stands in the braces that open `text`, all of it if they are never closed."""
     depth = 0
     for at, char in enumerate(text):
         depth += {"{": 1, "}": -1}.get(char, 0)
@@ -244,7 +250,7 @@ _NOT_A_RESULT = re.compile(r"\s*(?:note|check|step|part|tip|hint|verif|proof|p\.
 
 
 def _bold_last_line(response: str) -> Answer | None:
-    """The number of a last line that has only a number in bold, with a label and a unit."""
+    """Read the number of a last line that has only a number in bold, with a label and a unit."""
     line = response.rstrip()[-MAX_SPAN:].rpartition("\n")[2]
     match = _BOLD_LINE.fullmatch(line)
     if match is None or _HEADING.match(match["text"]):

@@ -35,7 +35,7 @@ def is_formula(text: str) -> bool:
 
 
 def formula_value(text: str) -> Fraction | None:
-    """The value of a short formula such as `\\frac{\\sqrt{16}}{2}`, None for any other text.
+    """Compute a short formula such as `\\frac{\\sqrt{16}}{2}`; None for any other text.
 
     Only Math-Verify's LaTeX grammar is used: its other reader ends in SymPy's `parse_expr`, which
     evaluates text as Python. Its comparison, which may simplify for minutes, is not called.

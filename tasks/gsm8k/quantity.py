@@ -18,7 +18,7 @@ from fractions import Fraction
 from tasks.gsm8k.arithmetic import BETWEEN, CURRENCIES, NUMERAL, evaluate, plain
 
 MAX_SPAN = 200  # characters in which a marked number is looked for
-MAX_CHAIN = 50  # numbers read as parts of one list, range or chain of equations
+MAX_CHAIN = 400  # numbers read as parts of one list, range or chain of equations
 
 # What a number may be multiplied by for the word after it.
 SCALES = {
@@ -152,16 +152,19 @@ _TERM = re.compile(rf"\s*(?:(?P<open>\()|(?P<sign>[-+])|(?P<number>{NUMERAL}))")
 _OPERATOR = re.compile(r"[^\S\n]*([-+*/^])(?=[^\S\n]*[-+(]*[^\S\n]*(?:\(|\.?[0-9]))")
 
 
+_FACTOR = re.compile(r"\(\s?-?\.?[0-9(]")
+
+
 @dataclass(frozen=True)
 class _Expression:
-    """The longest arithmetic expression at a place, and how it is written."""
+    """The longest arithmetic expression at a place: its value and its end."""
 
     value: Fraction | None
     end: int
 
 
 def _expression(text: str, at: int) -> _Expression | None:
-    """The expression at `at`; its value is None where it is not one number."""
+    """Read the expression at `at`; its value is None where it is not one number."""
     tokens: list[str] = []
     opened: list[int] = []  # places of brackets that are still open
     end, last = at, ""
@@ -186,7 +189,7 @@ def _expression(text: str, at: int) -> _Expression | None:
         if operator:
             tokens.append(operator[1])
             end = operator.end()
-        elif text.startswith("(", end) and re.match(r"\(\s?-?\.?[0-9(]", text[end : end + 4]):
+        elif _FACTOR.match(text, end + (last == ")" and text.startswith(" ", end))):
             tokens.append("*")  # (3)(4), 2(3+4)
             implicit = True
         else:
@@ -214,7 +217,7 @@ _DATE = re.compile(
 
 
 def _is_ambiguous(written: str) -> bool:
-    """Whether an expression may be a range (10-12), a date (3/4/2024) or a mixed number (2-1/2).
+    """Check for what may be a range (10-12), a date (3/4/2024) or a mixed number (2-1/2).
 
     A difference with spaces around its sign that falls (100 - 28) is a computation.
     """
@@ -227,15 +230,18 @@ def _is_ambiguous(written: str) -> bool:
     return not (match[2] and match[3] and falls)
 
 
+_REMARK = re.compile(r"(\(?[0-9.]+\)?)\s?(\(.*\))")
+
+
 def _restated(written: str) -> Fraction | None:
-    """18 for `18(2*9)`: a bracket that only says how a number came about multiplies nothing."""
-    number, bracket, rest = written.partition("(")
-    value = evaluate(number) if bracket else None
-    return value if value is not None and value == evaluate(bracket + rest) else None
+    """Return 18 for `18(2*9)`, where the bracket only says how the number came about."""
+    match = _REMARK.fullmatch(written.strip())
+    value = evaluate(match[1]) if match else None
+    return value if match and value == evaluate(match[2]) else None
 
 
 _NUMBER_NEXT = rf"(?=[-+(]*\.?[0-9]|[-(]*{_UNREAD})"
-_WORD = r"(?:%|[A-Za-z]+\.?)"
+_WORD = r"(?:%|[A-Za-z]++\.?+)"
 # After a number, what makes it a part of something that is not one number, or not arithmetic.
 _NOT_ARITHMETIC = re.compile(
     rf" ?[\\√π‰{BETWEEN}]|\^|_\w|[xyzn](?![A-Za-z])|[*/](?=[(A-Za-z]\b(?![a-z]))"
@@ -255,15 +261,15 @@ _JOINED = re.compile(
     re.IGNORECASE,
 )
 _JOINED_UNITS = re.compile(
-    rf" ?{_WORD}(?: (?:and|or|to|plus|minus|times) | ?[-~/:] ?){_NUMBER_NEXT}"
+    rf" ?{_WORD}(?:,? (?:and|or|to|plus|minus|times) | ?[-~/:] ?){_NUMBER_NEXT}"
 )
+_LISTED_UNITS = re.compile(rf" ?{_WORD}, {_NUMBER_NEXT}")
 _GLUED_WORD = re.compile(r"(?!(?:[cdkm]?m|ft|in|yd|mi)[23](?![0-9]))[A-Za-z]{1,10}(?=[0-9])")
 _COMPOUND = re.compile(
     rf" ?(?P<first>[A-Za-z]+)\.?,? (?:and )?{_NUMBER_NEXT}[-+(0-9.)/]+ ?(?P<second>[A-Za-z]*)"
 )
 _MONTH = re.compile(
-    r"(?:st|nd|rd|th)? (?:of )?(?:jan|feb|march|april|may|june|july|aug|sept?|oct|nov|dec)"
-    r"(?:\.|\b|uary|ruary|ust|ember|tember|ober)"
+    r"(?:st|nd|rd|th)? (?:of )?(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]{0,6}\b"
 )
 _UNITS_COMPUTED = re.compile(
     rf"(?![xyzn](?![A-Za-z]))(?: ?{_WORD}){{1,3}}"
@@ -279,7 +285,7 @@ def read(text: str, at: int = 0, *, in_prose: bool = False) -> Quantity | None:
     A chain of equations has the value after its last `=`; `in_prose` even where other numbers
     stand directly before it ("Day 2: 3 * 4 = 12").
     """
-    parts = _chain(text, at)
+    parts = _chain(text, at, in_prose)
     first = next(parts, None)
     if first is None:
         return None
@@ -295,8 +301,8 @@ def read(text: str, at: int = 0, *, in_prose: bool = False) -> Quantity | None:
     return Quantity(values, end)
 
 
-def _chain(text: str, at: int) -> Iterator[tuple[bool, Quantity]]:
-    """The numbers from `at` on that are written as parts of one thing.
+def _chain(text: str, at: int, in_prose: bool) -> Iterator[tuple[bool, Quantity]]:
+    """Yield the numbers from `at` on that are joined to a list, a range or the like.
 
     Each comes with whether a word that computes stands before it.
     """
@@ -313,18 +319,20 @@ def _chain(text: str, at: int) -> Iterator[tuple[bool, Quantity]]:
         computes = _COMPUTES.match(text, end)
         joined = computes or _JOINED.match(text, end) or _compound(text, end)
         joined = joined or _JOINED_UNITS.match(text, end)
+        if not in_prose:  # where a comma between words ends a clause
+            joined = joined or _LISTED_UNITS.match(text, end)
         if joined is None:
             return
         at = joined.end()
 
 
 def _computed(text: str, at: int) -> Quantity | None:
-    """The number at `at`, or what the last `=` of its equations gives."""
-    found = _expression(text, at)
+    """Read the number at `at`, or what the last `=` of its equations gives."""
+    expression = _expression(text, at)
     for _ in range(MAX_CHAIN):
-        if found is None:
+        if expression is None:
             return None
-        end = found.end
+        end = expression.end
         equals = _EQUALS.match(text, end)
         if units := None if equals else _UNITS_COMPUTED.match(text, end):
             if units["equals"] is None:
@@ -332,19 +340,19 @@ def _computed(text: str, at: int) -> Quantity | None:
             equals = _EQUALS.match(text, units.end())  # 9 eggs * 2 dollars = 18 dollars
         following = _expression(text, equals.end()) if equals else None
         if following is None:
-            return _with_readings(text, found)
-        found = following
+            return _with_readings(text, expression)
+        expression = following
     return None
 
 
-def _with_readings(text: str, found: _Expression) -> Quantity:
-    value, end = found.value, found.end
+def _with_readings(text: str, expression: _Expression) -> Quantity:
+    value, end = expression.value, expression.end
     if value is None or _makes_more(text, end):
         return Quantity((), end)
     if rounded := re.match(r"\s?≈\s?", text[end : end + 3]):
-        other = _computed(text, end + rounded.end())
-        if other is not None and other.values:
-            return Quantity((value, *other.values), other.end)
+        other = _expression(text, end + rounded.end())
+        if other is not None and other.value is not None:
+            return Quantity((value, other.value), other.end)
     unit = _UNIT.match(text, end)
     scale = SCALES.get(unit[1], SCALES.get(unit[1].lower())) if unit else None
     return Quantity((value, value * scale) if scale else (value,), end)
@@ -352,13 +360,11 @@ def _with_readings(text: str, found: _Expression) -> Quantity:
 
 def _makes_more(text: str, end: int) -> bool:
     after = text[end : end + 60]
-    return bool(
-        _NOT_ARITHMETIC.match(after) or _GLUED_WORD.match(after) or _MONTH.match(after.lower())
-    )
+    return bool(_NOT_ARITHMETIC.match(after) or _GLUED_WORD.match(after) or _MONTH.match(after))
 
 
 def _compound(text: str, end: int) -> re.Match[str] | None:
-    """5 feet 10 inches, 2 hours and 30 minutes: the place where the second number begins."""
+    """Find where the second number of "5 feet 10 inches" or "2 hours and 30 minutes" begins."""
     match = _COMPOUND.match(text, end)
     if match is None:
         return None
@@ -391,7 +397,7 @@ def leading(text: str) -> tuple[str, Quantity | None]:
 
 
 def _whole_words(text: str) -> str:
-    """The beginning of `text`, without a last word that the limit would cut."""
+    """Cut `text` to its first words, none of them in part."""
     if len(text) <= MAX_SPAN:
         return text
     cut = text[:MAX_SPAN]
@@ -416,7 +422,7 @@ def numbers(text: str) -> Iterator[tuple[str, Quantity]]:
 
 
 def readings(text: str) -> tuple[Fraction, ...]:
-    """The numbers that the beginning of `text` may stand for, the literal one first.
+    """Read the numbers that the beginning of `text` may stand for, the literal number first.
 
     Empty where `text` does not begin with one whole number.
     """

@@ -52,7 +52,7 @@ def own_sample(item: Item, sample: Sample) -> Sample:
     response = own_answer(sample.response, item.prompt)
     if response == sample.response:
         return sample
-    reason = "stop" if sample.finish_reason else None
+    reason = None if sample.finish_reason is None else "stop"
     return sample.model_copy(update={"response": response, "finish_reason": reason})
 
 
@@ -70,9 +70,9 @@ def own_answer(response: str, prompt: str = "") -> str:
     does that thinks aloud, is not another problem.
     """
     response = until_stop(response)
-    if ends := _TURN_ENDS.search(response):
-        response = response[: ends.start()]
     begun = len(response) - len(response.lstrip())
+    if ends := _TURN_ENDS.search(response, begun + 1):
+        response = response[: ends.start()]
     if speaks := _SPEAKER.search(response, begun + 1):
         response = response[: speaks.start()]
     for count, match in enumerate(_HEADING.finditer(response)):
@@ -82,7 +82,7 @@ def own_answer(response: str, prompt: str = "") -> str:
 
 
 def _poses_another(response: str, heading: re.Match[str], prompt: str) -> bool:
-    """Whether another problem than that of `prompt` begins at `heading`."""
+    """Check whether another problem than that of `prompt` begins at `heading`."""
     before = response[max(0, heading.start() - MAX_TEXT) : heading.start()]
     if not re.search("[0-9]", before):
         return False  # nothing can have been answered
@@ -97,7 +97,7 @@ def _poses_another(response: str, heading: re.Match[str], prompt: str) -> bool:
 
 
 def _share(text: str, other: str) -> float:
-    """The share of the words of `text` that `other` has."""
+    """Compute the share of the words of `text` that `other` has."""
     words = [word for word in _WORD.findall(text.lower()) if word not in _FRAME]
     known = set(_WORD.findall(other.lower()))
     return sum(word in known for word in words) / len(words) if words else 0.0

@@ -262,6 +262,8 @@ BOMBS = {
     "ratios": "1:" * (MILLION // 2),
     "words that compute": "1 times " * (MILLION // 8),
     "bold": "**" * (MILLION // 2),
+    "units": "#### 1 " + ("a" * 30 + " * 1 ") * 6 + "!",
+    "about": "#### 1" + "≈1" * MILLION,
     "tags": "<answer>" * (MILLION // 8),
     "problems": "1\nQuestion: 2\nAnswer: " * (MILLION // 20),
     "headings": "Question: " + "\nQ: a" * (MILLION // 5),
