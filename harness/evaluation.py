@@ -16,6 +16,7 @@ from typing import Any
 
 import tasks
 from harness import claims
+from harness.engines.text import cut
 from harness.errors import UserError
 from harness.schema import (
     Call,
@@ -117,14 +118,18 @@ def build(
     judge: Judge | None = None,
     seed: int = 0,
 ) -> Scored:
-    """Score the samples of `items` in one batch, and sum up.
+    """Score the samples of `items` in one batch, and compute the metrics.
+
+    A response is scored up to the first stop string of its decoding, or of the task where the
+    decoding is not known, as if the engine had stopped there. The sample is kept as it is.
 
     Raises:
         ValueError: a sample answers none of `items`.
     """
     answered = _answered(items, samples)
     watched = _Watched(judge) if judge is not None else None
-    scores = task.score(answered, watched)
+    stop = decoding.get("stop", task.generation.get("stop", ()))
+    scores = task.score([(item, _stopped(sample, stop)) for item, sample in answered], watched)
     return assemble(
         task,
         items,
@@ -141,6 +146,15 @@ def build(
         estimator=task.estimator,
         seed=seed,
     )
+
+
+def _stopped(sample: Sample, stop: Sequence[str]) -> Sample:
+    """The sample as an engine that knows the stop strings would have given it."""
+    response, reason = cut(sample.response, "length", stop)
+    if response == sample.response:
+        return sample
+    known = {} if sample.finish_reason is None else {"finish_reason": reason}
+    return sample.model_copy(update={"response": response, **known})
 
 
 def assemble(

@@ -8,6 +8,7 @@ What a killed process left under a temporary name is for the next one to `sweep`
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import ctypes
 import errno
@@ -265,6 +266,34 @@ def require_plain(path: Path, max_bytes: int, max_lines: int | None = None) -> N
         raise UserError(f"Cannot read {path} ({error.strerror or error}).") from error
 
 
+def without_bom(data: bytes) -> bytes:
+    """Remove the byte-order mark that some editors and spreadsheets write before UTF-8 text."""
+    return data.removeprefix(codecs.BOM_UTF8)
+
+
+def read_text(path: Path, max_bytes: int, expected: str) -> str:
+    """Read a text file that a user wrote, with or without a byte-order mark.
+
+    Raises:
+        UserError: missing, a folder, larger than `max_bytes`, or not UTF-8. The message names
+            `expected`, what the file should hold.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read(max_bytes + 1)
+        if len(data) > max_bytes:
+            raise UserError(f"{path} is larger than {max_bytes:,} bytes; {expected} are expected.")
+        return without_bom(data).decode()
+    except FileNotFoundError as error:
+        raise UserError(f"There is no file {path}.") from error
+    except IsADirectoryError as error:
+        raise UserError(f"{path} is a folder, where a text file is expected.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path} does not hold {expected}: it is not UTF-8 text. Save it as UTF-8."
+        ) from error
+
+
 def read_json(path: Path) -> Any:
     """Parse a JSON file.
 
@@ -277,7 +306,7 @@ def read_json(path: Path) -> Any:
             data = file.read(MAX_LINE_BYTES + 1)
         if len(data) > MAX_LINE_BYTES:
             raise UserError(f"{path} is larger than {MAX_LINE_BYTES:,} bytes: not read.")
-        return _loads(data)
+        return _loads(without_bom(data))
     except FileNotFoundError as error:
         raise UserError(f"There is no file {path}.") from error
     except IsADirectoryError as error:
@@ -313,10 +342,11 @@ def read_jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:
                         f"{path} unpacks to more than {MAX_UNPACKED_BYTES:,} bytes: not read. "
                         "If you trust it, unpack it yourself and name what comes out."
                     )
-                if not line.strip():
+                content = without_bom(line)  # also where files were joined
+                if not content.strip():
                     continue
                 try:
-                    value = _loads(line)
+                    value = _loads(content)
                 except (ValueError, RecursionError) as error:
                     raise UserError(f"{path}, line {number}: not JSON ({error}).") from error
                 if not isinstance(value, dict):

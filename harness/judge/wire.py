@@ -19,6 +19,8 @@ from harness.serving.wire import NotACompletionError, Wish, first_choice
 SCHEMA, LOGPROBS = "a JSON schema", "log-probabilities"
 
 TOP_LOGPROBS = 20  # the most that servers give
+# How servers that do not decode tokens write a space or a line break.
+SPACE_MARKS = "\u2581\u0120\u010a"
 
 
 def wishes(call: Call) -> list[Wish]:
@@ -80,22 +82,28 @@ def read(body: bytes, choices: Sequence[str], need: Tokens) -> Answer:
 def _logprobs(choice: dict[str, Any], choices: Sequence[str]) -> dict[str, float] | None:
     """Each choice's log-probability as the first word; None where the server does not say.
 
-    A token stands for the choice that it is, or else for the only one that it begins ("Supp" for
-    "Supported"). A choice that is not among the server's top tokens is not there.
+    A token stands for the choice that it is, in any case and after any mark of a space, or else for
+    the only one that it begins ("Supp" for "Supported"). A choice that is not among the server's
+    top tokens is not there.
     """
     if not choices:
         return None
     try:
         positions = choice["logprobs"]["content"]
-        first = next(p for p in positions if p["token"].strip())
-        tops = [(t["token"].strip(), float(t["logprob"])) for t in first["top_logprobs"]]
+        first = next(p for p in positions if _word(p["token"]))
+        tops = [(_word(t["token"]), float(t["logprob"])) for t in first["top_logprobs"]]
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError, StopIteration):
         return None
     found: dict[str, list[float]] = {}
     for token, logprob in tops:
-        meant = [c for c in choices if c == token] or [
-            c for c in choices if token and c.startswith(token)
+        meant = [c for c in choices if c.casefold() == token] or [
+            c for c in choices if token and c.casefold().startswith(token)
         ]
         if len(meant) == 1 and logprob < 0.01:  # rounding may carry it above 0
             found.setdefault(meant[0], []).append(math.exp(logprob))
     return {c: math.log(min(1.0, sum(shares))) for c, shares in found.items() if sum(shares) > 0}
+
+
+def _word(token: str) -> str:
+    """A token as the beginning of a word: without spaces, or what tokenizers write for them."""
+    return token.strip().lstrip(SPACE_MARKS).strip().casefold()

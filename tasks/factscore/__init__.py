@@ -19,7 +19,7 @@ __all__ = ["TASKS", "FactScoreSettings", "configure"]
 TASKS = [
     Task(
         name="factscore",
-        version="1",
+        version="2",
         metrics=METRICS,
         splits=SPLITS,
         items=items,

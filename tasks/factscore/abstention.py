@@ -1,7 +1,8 @@
-"""Does a response decline to answer? Two rule sets, after the two that were published.
+"""Detect whether a response declines to answer.
 
-"generic" is for chat models, which apologise or ask for more; "search" for assistants that answer
-from search results, which report that nothing was found. Both count an empty response.
+content: what a reader sees. A response declines if it refuses or asks back, and states nothing
+else about whom it was asked. generic and search: the two rule sets that FActScore published, for
+comparison with its numbers. All of them count an empty response.
 """
 
 from __future__ import annotations
@@ -10,9 +11,14 @@ import re
 from typing import Literal
 
 from harness.errors import UserError
-from tasks.factscore.reading import MAX_TEXT
+from tasks.factscore.reading import MAX_SENTENCES, MAX_TEXT
+from tasks.factscore.refusals import Role, role
+from tasks.factscore.sentences import split
 
-Rules = Literal["generic", "search"]
+Rules = Literal["content", "generic", "search"]
+
+# Sentences about a person, or sentences at all, that make an answer of what began with a refusal.
+MIN_FACTS, MIN_STATEMENTS = 2, 4
 
 _APOLOGY = re.compile(r"i['\N{RIGHT SINGLE QUOTATION MARK}]m sorry", re.IGNORECASE)
 _ASKS_FOR_MORE = re.compile(r"\bprovide more\b", re.IGNORECASE)
@@ -31,9 +37,12 @@ _NOTHING_FOUND = re.compile(
 )
 
 
-def abstains(response: str, rules: Rules = "generic") -> bool:
-    """Whether `response` says nothing about what was asked.
+def abstains(response: str, rules: Rules = "content") -> bool:
+    """Return whether `response` says nothing about what was asked.
 
+    content: some sentence refuses or asks who is meant, and the response neither begins with a
+    statement, nor turns to one ("However, she was a painter."), nor has `MIN_FACTS` sentences
+    that state something of a person.
     generic: it opens with "I'm sorry" or asks the user to provide more. search: its first
     paragraph, without citation marks, says that nothing was found.
 
@@ -41,9 +50,29 @@ def abstains(response: str, rules: Rules = "generic") -> bool:
         UserError: there is no such rule set.
     """
     text = response.strip()[:MAX_TEXT]
+    if rules == "content":
+        return not text or _only_refuses(text)
     if rules == "generic":
         return not text or bool(_APOLOGY.match(text) or _ASKS_FOR_MORE.search(text))
     if rules == "search":
         first = _CITATION.sub("", text).split("\n\n", 1)[0]
         return not first or bool(_NOTHING_FOUND.search(first))
-    raise UserError(f"There are no abstention rules '{rules}'; choose 'generic' or 'search'.")
+    raise UserError(
+        f"There are no abstention rules '{rules}'; choose 'content', 'generic' or 'search'."
+    )
+
+
+def _only_refuses(text: str) -> bool:
+    roles: list[Role] = []
+    for sentence in split(text)[:MAX_SENTENCES]:
+        roles += role(sentence)
+        if roles[-1] == "others":  # what follows is about somebody else
+            break
+    facts = roles.count("fact")
+    statements = facts + roles.count("statement")
+    if not {"refusal", "question", "others"} & set(roles):
+        return "?" in text and set(roles) == {"talk"}
+    telling = [found for found in roles if found not in ("aside", "talk")]
+    if telling[0] in ("fact", "statement") or "turn" in telling:
+        return False
+    return facts < MIN_FACTS and statements < MIN_STATEMENTS

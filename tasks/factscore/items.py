@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.errors import UserError
 from harness.schema import Item
-from harness.store import read_jsonl
+from harness.store import read_jsonl, read_text
 from tasks.splits import check_apart, check_split, fold, halves
 
 MAX_BYTES = 16 * 1024 * 1024  # of a list of names
@@ -84,15 +84,9 @@ def _names(path: Path) -> list[str]:
     if path.suffix == ".jsonl":
         lines = [_entity(row, f"{path}, line {number}") for number, row in read_jsonl(path)]
     else:
-        with open(path, "rb") as file:
-            content = file.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise UserError(f"{path} is larger than {MAX_BYTES:,} bytes; names are expected.")
-        try:
-            lines = content.decode().splitlines()
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path} is not a list of names: it is not UTF-8 text.") from error
-    entities = [line.strip() for line in lines if line.strip()]
+        lines = read_text(path, MAX_BYTES, "names").splitlines()
+    stripped = (line.removeprefix("\ufeff").strip() for line in lines)  # joined files keep marks
+    entities = [name for name in stripped if name]
     if not entities:
         raise UserError(f"{path} names no entity.")
     most, times = Counter(entities).most_common(1)[0]

@@ -38,7 +38,7 @@ class Pipeline:
     verifier: Verifier
     gamma: float
     at_k: int
-    rules: Rules = "generic"
+    rules: Rules
 
     @property
     def name(self) -> str:

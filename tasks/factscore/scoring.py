@@ -57,7 +57,7 @@ def facts_score(
     *,
     gamma: float = GAMMA,
     k: int = K,
-    rules: Rules = "generic",
+    rules: Rules = "content",
     cut: str = "",
 ) -> Score:
     """The score of one response from its verified facts.
@@ -101,7 +101,7 @@ def facts_score(
 
 
 def unverified_score(
-    item: Item, sample: Sample, why: str, abstained: bool | None = None, *, rules: Rules = "generic"
+    item: Item, sample: Sample, why: str, abstained: bool | None = None, *, rules: Rules = "content"
 ) -> Score:
     """The score of a response whose facts nobody verified: all but `responded` is unscored."""
     if abstained is None:

@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from harness.schema import Item, Record
 from tasks.factscore import decomposers, demonstrations, judge_decomposer, judge_verifier
 from tasks.factscore.abstention import Rules
+from tasks.factscore.judge_verifier import VerdictRule
 from tasks.factscore.knowledge import Knowledge
 from tasks.factscore.lexical import Lexical
 from tasks.factscore.nli import Nli
@@ -36,11 +37,15 @@ class FactScoreSettings(Record):
     retriever: Literal["bm25", "dense"] = "bm25"
     dense_model: str = "sentence-transformers/gtr-t5-large"
     verifier: Literal["lexical", "judge", "nli"] = "judge"
+    verdict: VerdictRule = Field(
+        default="commitment",
+        description="how a judge's reply is read; published: FActScore's own rule",
+    )
     nli_model: str | None = Field(default=None, description="folder, hub id, or hub id@revision")
     k: int = Field(default=5, ge=1, le=50, description="passages for each fact")
     gamma: float = Field(default=GAMMA, ge=0, description="facts; shorter responses are penalised")
     at_k: int = Field(default=K, ge=1, description="K of F1@K, in facts")
-    abstention: Rules = Field(default="generic", description="how declining is recognised")
+    abstention: Rules = Field(default="content", description="how declining is recognised")
 
     @model_validator(mode="after")
     def _complete(self) -> FactScoreSettings:
@@ -104,4 +109,4 @@ def _verifier(settings: FactScoreSettings) -> Verifier:
         return Lexical()
     if settings.nli_model and settings.verifier == "nli":
         return Nli(settings.nli_model)
-    return judge_verifier.ByJudge()
+    return judge_verifier.ByJudge(settings.verdict)

@@ -8,6 +8,7 @@ on printing long integers.
 from __future__ import annotations
 
 import re
+import unicodedata
 from fractions import Fraction
 
 MAX_LENGTH = 400
@@ -25,26 +26,44 @@ NUMERAL = (
 _NUMERAL = re.compile(NUMERAL)
 _TOKEN = re.compile(rf"\s*({NUMERAL}%?|[-+*/^()])")
 
+_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
+_SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
+SPACES = "\u00a0\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
+CURRENCIES = "$£¥₹€" + "".join(map(chr, [*range(0x20A0, 0x20AC), *range(0x20AD, 0x20C1), 0xE3F]))
+BETWEEN = "¤"  # replaces a currency sign between two digits: 12€50 is not 1250
+
+
+def _full_width() -> dict[int, str]:
+    """Map full-width characters and every vulgar fraction to ASCII."""
+    table = {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}
+    for code in (*range(0xBC, 0xBF), *range(0x2150, 0x215F), 0x2189):
+        table[code] = " " + unicodedata.normalize("NFKC", chr(code)).replace("⁄", "/")  # noqa: RUF001
+    return table
+
+
 _SYMBOLS = str.maketrans(
     {
-        **dict.fromkeys("−–﹣", "-"),  # noqa: RUF001 - what models write for a minus
-        **dict.fromkeys("×∙⋅·", "*"),  # noqa: RUF001
-        **dict.fromkeys("\u00a0\u2007\u2009\u202f", " "),
-        **dict.fromkeys("$€£¥₹`"),
-        "÷": "/",
-        "＋": "+",  # noqa: RUF001
-        "½": " 1/2",
-        "⅓": " 1/3",
-        "⅔": " 2/3",
-        "¼": " 1/4",
-        "¾": " 3/4",
+        **{chr(code): text for code, text in _full_width().items()},
+        **dict.fromkeys("−–﹣‐‑", "-"),  # noqa: RUF001 - what models write for a minus
+        **dict.fromkeys("×∙⋅·✕✖", "*"),  # noqa: RUF001
+        **dict.fromkeys(SPACES, " "),
+        **dict.fromkeys(CURRENCIES + "`\u200b\u200c\u200d\u2060\ufeff"),
+        **dict.fromkeys("÷⁄∕", "/"),  # noqa: RUF001
     }
 )
-_THIN_SPACE_GROUPS = re.compile(r"(?<=[0-9])[\u00a0\u2007\u2009\u202f](?=[0-9]{3}(?![0-9]))")
+_POWERS = re.compile(r"(?<=[0-9)])[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+")
+_SMALL_FRACTION = re.compile(r"([⁰¹²³⁴⁵⁶⁷⁸⁹]+)[⁄∕/]([₀₁₂₃₄₅₆₇₈₉]+)")  # noqa: RUF001
+_CURRENCY_BETWEEN = re.compile(rf"(?<=[0-9])[{re.escape(CURRENCIES)}](?=[.,]?[0-9])")
+_MINUS_SPACE = re.compile(r"(?<![0-9)%\w])(?<![0-9)%\w] )−\s?(?=[$€£]?\s?\.?[0-9])")  # noqa: RUF001
+_WIDE_SPACE_GROUPS = re.compile(
+    rf"(?<![0-9.,])[0-9]{{1,3}}(?:[{SPACES}][0-9]{{3}})+(?![0-9])(?![{SPACES}][0-9])"
+)
 _POWER = re.compile(r"(?<=[0-9)])[ ]?\*\*[ ]?(?=[0-9(])")
 _TIMES_X = re.compile(r"(?:(?<=[0-9)%])|(?<=\s))[xX](?=\s?\(?\s?\.?[0-9]|\s?\(-)")
 _LATEX = (
     (re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox)\{([^{}]*)\}"), r" \1 "),
+    (re.compile(r"(?<=[0-9])\s?\\[dtc]?frac\s?\{([0-9]+)\}\s?\{([0-9]+)\}"), r" \1/\2"),
+    (re.compile(r"(?<=[0-9])\s?\\[dtc]?frac\s?([0-9])\s?([0-9])"), r" \1/\2"),
     (re.compile(r"\\[dtc]?frac\s?\{([^{}]*)\}\s?\{([^{}]*)\}"), r"((\1)/(\2))"),
     (re.compile(r"\\[dtc]?frac\s?([0-9])\s?([0-9])"), r"(\1/\2)"),
     (re.compile(r"\\(?:boxed|fbox)\s?\{([^{}]*)\}"), r" \1 "),
@@ -69,7 +88,10 @@ def plain(text: str) -> str:
     Currency signs go; a wrapper such as `\\boxed{}` or `\\text{}` leaves its content. LaTeX that
     has no such equivalent (`\\sqrt`, `\\pi`) stays as it is.
     """
-    text = _THIN_SPACE_GROUPS.sub("", text)
+    text = _WIDE_SPACE_GROUPS.sub(lambda match: "".join(match[0].split()), text)
+    text = _SMALL_FRACTION.sub(_ascii_fraction, text)
+    text = _POWERS.sub(lambda match: f"^{match[0].translate(_SUPERSCRIPTS)}", text)
+    text = _MINUS_SPACE.sub("-", _CURRENCY_BETWEEN.sub(BETWEEN, text))
     if "\\" in text or "{" in text:
         for pattern, replacement in _LATEX_SYMBOLS:
             text = pattern.sub(replacement, text)
@@ -81,6 +103,10 @@ def plain(text: str) -> str:
                 break
     text = _POWER.sub("^", text.translate(_SYMBOLS)).replace("**", "")
     return _TIMES_X.sub("*", text)
+
+
+def _ascii_fraction(match: re.Match[str]) -> str:
+    return f" {match[1].translate(_SUPERSCRIPTS)}/{match[2].translate(_SUBSCRIPTS)}"
 
 
 def numeral(text: str) -> Fraction | None:

@@ -6,6 +6,7 @@ from collections import Counter
 
 from harness.schema import AspectFeedback, Feedback, Item, Sample, Score
 from tasks.gsm8k.items import gold
+from tasks.gsm8k.run_on import own_sample
 from tasks.gsm8k.steps import MAX_TEXT, Step, check_steps
 
 REPEATS = 3  # of one line, from which on a response goes in circles
@@ -16,15 +17,17 @@ def feedback(item: Item, sample: Sample, score: Score) -> Feedback:
 
     Logical correctness is 2 where the final answer is right and no shown step is wrong, 1 where
     only one of the two holds, else 0; its justification names the first wrong step. `score` is
-    the one that this task gave the sample.
+    the one that this task gave the sample. Steps of a problem that the response poses itself are
+    not looked at; that it does not stop after its answer is a matter of readability.
     """
-    steps = check_steps(sample.response)
+    own = own_sample(item, sample)
+    steps = check_steps(own.response)
     return Feedback(
         task=item.task,
         item=sample.item,
         aspects=[
             _correctness(steps, score, gold(item)),
-            _completeness(steps, score, sample),
+            _completeness(steps, score, own),
             _readability(steps, sample.response),
         ],
     )
@@ -37,6 +40,8 @@ def _correctness(steps: list[Step], score: Score, wanted: str) -> AspectFeedback
     differs = f"the final answer is {given}, and {wanted} is expected"
     if given is None:
         differs = f"there is no final answer, and {wanted} is expected"
+    if unread := score.details.get("unread"):
+        differs = f"the final answer '{unread}' is not one number, and {wanted} is expected"
     if right and wrong:
         words = f"{wrong}; the final answer is right all the same."
     elif right:

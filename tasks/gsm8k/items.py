@@ -17,8 +17,8 @@ from typing import Any
 from harness.errors import UserError
 from harness.schema import Item, digest
 from harness.store import read_json, read_jsonl
-from tasks.gsm8k.answer import readings
 from tasks.gsm8k.arithmetic import show
+from tasks.gsm8k.quantity import readings
 
 GATE_SIZE = 1000
 SPLITS = ("train", "gate", "sealed", "test")

@@ -7,8 +7,9 @@ from collections import deque
 from collections.abc import Sequence
 
 from harness.schema import Item, Metric, Sample, Score
-from tasks.gsm8k.answer import ABSOLUTE_TOLERANCE, extract, matches
+from tasks.gsm8k.answer import ABSOLUTE_TOLERANCE, find, matches
 from tasks.gsm8k.items import gold
+from tasks.gsm8k.run_on import own_sample, until_stop
 from tasks.plugin import Answered, Judge
 
 METRICS = (
@@ -44,34 +45,45 @@ METRICS = (
 
 
 def score(answered: Sequence[Answered], judge: Judge | None = None) -> list[Score]:
-    """A score a response, in order; no judge is asked.
+    """Score each response, in order; no judge is asked.
 
-    `item.reference["answer"]` ends in `#### GOLD`. `truncated` has no value where the sample does
-    not say how it ended, as recorded responses do not. `details` hold the answer that was found,
-    by which evidence, and the gold.
+    `item.reference["answer"]` ends in `#### GOLD`. A response is scored up to the next problem that
+    it poses itself. `truncated` has no value where the sample does not say how it ended, as
+    recorded responses do not. `details` hold the answer, the marker that it was found by, and the
+    gold; and as `unread` what was marked as the answer and is not one number.
     """
     return [_score(item, sample) for item, sample in answered]
 
 
 def _score(item: Item, sample: Sample) -> Score:
-    answer, wanted = extract(sample.response), gold(item)
+    own, wanted = own_sample(item, sample), gold(item)
+    stated = find(own.response, item.prompt)
+    answer = None if stated is None or stated.unread else stated
     right = matches(
         answer,
         wanted,
         abs_tol=item.reference.get("abs_tol", ABSOLUTE_TOLERANCE),
         rel_tol=item.reference.get("rel_tol", 0.0),
     )
+    whole = until_stop(sample.response)
     values = {
         "accuracy": float(right),
-        "strict_match": float(strict_match(sample.response, wanted)),
-        "flexible_extract": float(flexible_extract(sample.response, wanted)),
+        "strict_match": float(strict_match(whole, wanted)),
+        "flexible_extract": float(flexible_extract(whole, wanted)),
         "invalid": float(answer is None),
     }
     unscored = {}
     if sample.finish_reason is None:
         unscored["truncated"] = "the response does not say how it ended"
     else:
-        values["truncated"] = float(sample.finish_reason == "length")
+        values["truncated"] = float(own.finish_reason == "length")
+    details = {
+        "answer": str(answer) if answer else None,
+        "found_by": stated.found_by if stated else None,
+        "gold": wanted,
+    }
+    if stated is not None and stated.unread:
+        details["unread"] = str(stated)
     return Score(
         task=item.task,
         item=sample.item,
@@ -79,11 +91,7 @@ def _score(item: Item, sample: Sample) -> Score:
         repeat=sample.repeat,
         values=values,
         unscored=unscored,
-        details={
-            "answer": str(answer) if answer else None,
-            "found_by": answer.found_by if answer else None,
-            "gold": wanted,
-        },
+        details=details,
     )
 
 

@@ -284,7 +284,8 @@ def factscore_offline(data: bytes) -> None:
 @parser
 def factscore_abstention(data: bytes) -> None:
     said = text(data)
-    assert abstains(said) in (True, False) and abstains(said, "search") in (True, False)
+    for rules in ("content", "generic", "search"):
+        assert abstains(said, rules) in (True, False)
 
 
 # Judges' replies ----------------------------------------------------------------------------------
@@ -426,8 +427,9 @@ def factscore_decomposer(data: bytes) -> None:
 @parser
 def factscore_verdict(data: bytes) -> None:
     said, failure, statement = texts(data, 3)
-    found = verdict(Reply(text=said, failure=failure), statement)
-    assert (found.supported is None) == bool(found.failure)
+    for rule in ("commitment", "published"):
+        found = verdict(Reply(text=said, failure=failure), statement, rule)
+        assert (found.supported is None) == bool(found.failure)
 
 
 @parser

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -246,3 +247,30 @@ def test_what_a_folder_says_itself_is_not_said_again(tmp_path: Path) -> None:
         items.write_text(changed)
         with pytest.raises(UserError, match=r"items\.jsonl is not what evaluation\.json was made"):
             score("mini_gsm8k", tmp_path / "e")
+
+
+def test_a_response_is_scored_up_to_the_tasks_stop_string_and_kept_whole(
+    problems: Path, tmp_path: Path
+) -> None:
+    run_on = "\n\nQuestion: 8?\n\n#### 8"
+    rows = [
+        {"id": n, "response": f"#### {n}{run_on}", "finish_reason": "length"} for n in range(SIZE)
+    ]
+    scored = score("gsm8k", write(tmp_path / "answers.jsonl", rows), data=problems)
+    for metric, mean in (("accuracy", 1), ("strict_match", 1), ("flexible_extract", 1)):
+        assert scored.evaluation.metrics[metric].mean == mean
+    assert scored.evaluation.metrics["truncated"].mean == 0
+    assert all(sample.response.endswith(run_on) for sample in scored.samples)
+
+
+def test_the_stop_strings_of_any_task_end_its_recorded_responses(tmp_path: Path) -> None:
+    task = replace(
+        tasks.load("mini_gsm8k"), generation={"max_tokens": 80, "temperature": 0.0, "stop": ["END"]}
+    )
+    rows = [
+        {"id": item.index, "response": f"{item.reference['answer']}END\n#### 0"}
+        for item in task.items("gate")
+    ]
+    scored = score(task, write(tmp_path / "answers.jsonl", rows), split="gate")
+    assert scored.evaluation.metrics["accuracy"].mean == 1.0
+    assert scored.evaluation.metrics["flexible_extract"].mean == 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,12 @@ def test_a_policy_is_read(tmp_path: Path) -> None:
     )
     assert load_policy(written(tmp_path, GOOD)) == expected
     assert load_policy(written(tmp_path, expected.model_dump_json())) == expected
+
+
+@pytest.mark.parametrize("text", [GOOD, GOOD.lstrip()])
+def test_a_byte_order_mark_before_settings_is_passed_over(tmp_path: Path, text: str) -> None:
+    marked = codecs.BOM_UTF8 + text.encode()
+    assert load_policy(written(tmp_path, marked)) == load_policy(written(tmp_path, text))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from harness import store
 from harness.errors import UserError
 from harness.schema import Message
+from harness.store import read_json, read_jsonl, read_text
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"\xff", b"[" * 100_000, b"9" * 5000, b'"\xff"'])
@@ -82,3 +84,31 @@ def test_a_field_that_is_refused_is_named_by_its_beginning(tmp_path):
     with pytest.raises(UserError) as caught:
         store.parse(Message, {"role": "user", "content": "c", "x" * 10**6: 1}, "here")
     assert len(str(caught.value)) < 300
+
+
+BOM = codecs.BOM_UTF8
+
+
+def test_a_byte_order_mark_before_json_is_passed_over(tmp_path):
+    (tmp_path / "a.json").write_bytes(BOM + b'{"a": 1}')
+    assert read_json(tmp_path / "a.json") == {"a": 1}
+    lines = BOM + b'{"a": 1}\r\n' + BOM + b"\r\n" + BOM + b'{"a": 2}\n'
+    (tmp_path / "a.jsonl").write_bytes(lines)
+    assert read_jsonl(tmp_path / "a.jsonl") == [(1, {"a": 1}), (3, {"a": 2})]
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(lines))
+    assert read_jsonl(tmp_path / "b.jsonl.gz") == read_jsonl(tmp_path / "a.jsonl")
+
+
+def test_text_is_read_without_its_byte_order_mark_and_within_bounds(tmp_path):
+    path = tmp_path / "names.txt"
+    path.write_bytes(BOM + "Ada\n\u0141ukasz".encode())
+    assert read_text(path, 100, "names") == "Ada\n\u0141ukasz"
+    with pytest.raises(UserError, match=r"larger than 3 bytes; names are expected"):
+        read_text(path, 3, "names")
+    path.write_bytes("Ada".encode("utf-16"))
+    with pytest.raises(UserError, match=r"not UTF-8 text. Save it as UTF-8"):
+        read_text(path, 100, "names")
+    with pytest.raises(UserError, match="There is no file"):
+        read_text(tmp_path / "absent.txt", 100, "names")
+    with pytest.raises(UserError, match="is a folder"):
+        read_text(tmp_path, 100, "names")

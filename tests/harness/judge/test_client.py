@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import logging
+import math
 import threading
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -475,6 +476,17 @@ def test_choices_have_the_log_probability_of_the_tokens_that_stand_for_them(serv
     [reply] = judge_of(server).ask([Call(prompt="p", choices=("True", "False"))])
     assert reply.logprobs == pytest.approx({"True": -0.2984, "False": -3.0}, abs=2e-3)
     assert server.asked[0].body["top_logprobs"] == 20
+
+
+def test_tokens_count_for_their_word_in_any_case_and_after_any_mark_of_a_space(serve, judge_of):
+    first = tops(
+        ("true", -1.0), (" TRUE", -2.0), ("\u2581True", -3.0), ("\u0120fal", -2.0), ("\u2581", -2.0)
+    )
+    body = completion("true", logprobs={"content": [tops(("\u010a", -0.1)), first]})
+    server = serve(always(Act(body=body)))
+    [reply] = judge_of(server).ask([Call(prompt="p", choices=("True", "False"))])
+    likely = math.log(math.exp(-1) + math.exp(-2) + math.exp(-3))
+    assert reply.logprobs == pytest.approx({"True": likely, "False": -2.0}, abs=2e-3)
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -143,6 +145,46 @@ def test_a_label_that_is_not_a_truth_value_is_refused(supported: object) -> None
 
 # Abstention ---------------------------------------------------------------------------------------
 
+RESPONSES: list[dict[str, Any]] = [
+    json.loads(line)
+    for line in Path(__file__)
+    .with_name("declining_responses.jsonl")
+    .read_text(encoding="utf-8")
+    .splitlines()
+]
+
+
+def test_every_labelled_response_declines_or_answers_as_a_reader_sees_it() -> None:
+    misread = [row for row in RESPONSES if abstains(row["response"]) != row["declines"]]
+    assert misread == []
+    declining = [row for row in RESPONSES if row["declines"]]
+    assert len(declining) > 120 and len(RESPONSES) - len(declining) > 70
+    # The published phrasings see a few of them, and take whole biographies for refusals.
+    assert sum(abstains(row["response"], "generic") for row in declining) < 20
+    assert abstains("Ada Lund painted. If you mean another, please provide more.", "generic")
+
+
+@pytest.mark.parametrize(
+    "courtesy", ["", "\n\nI hope this helps!", "\n\nLet me know if you need more."]
+)
+def test_courtesies_change_nothing(courtesy: str) -> None:
+    for row in RESPONSES:
+        assert abstains(row["response"] + courtesy) == row["declines"], row
+
+
+def test_a_biography_before_a_refusal_is_an_answer() -> None:
+    life = "Ada Lund was a Swedish painter born in 1931. She studied in Uppsala."
+    for row in RESPONSES:
+        assert not abstains(f"{life} {row['response']}")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "part", ["i could not ", "there is no ", "as an a b ", "i ", '"', "sorry. "]
+)
+def test_hostile_responses_are_read(part: str) -> None:
+    assert abstains(part * (200_000 // len(part))) in (True, False)
+
 
 @pytest.mark.parametrize(
     "response",
@@ -155,6 +197,7 @@ def test_a_label_that_is_not_a_truth_value_is_refused(supported: object) -> None
     ],
 )
 def test_generic_abstention(response: str) -> None:
+    assert abstains(response, "generic")
     assert abstains(response)
 
 
@@ -163,7 +206,7 @@ def test_generic_abstention(response: str) -> None:
     ["Ada Lund was a painter.", "He said: I'm sorry.", "There is no information on her birth."],
 )
 def test_generic_answers(response: str) -> None:
-    assert not abstains(response)
+    assert not abstains(response, "generic")
 
 
 def test_search_abstention_looks_at_the_first_paragraph_without_citations() -> None:
@@ -177,7 +220,7 @@ def test_search_abstention_looks_at_the_first_paragraph_without_citations() -> N
 
 
 def test_unknown_rules_are_refused() -> None:
-    with pytest.raises(UserError, match="'generic' or 'search'"):
+    with pytest.raises(UserError, match="'content', 'generic' or 'search'"):
         abstains("text", "perplexity")  # type: ignore[arg-type]
 
 
@@ -193,6 +236,14 @@ def test_items_come_from_a_list_or_a_folder_that_holds_it(tmp_path: Path) -> Non
     assert "Łukasz Zor" in found[1].prompt
     assert found == items("test", tmp_path) == items("test", tmp_path / "factscore")
     assert found == items("test", names.parent)
+
+
+@pytest.mark.parametrize("name", ["prompt_entities.txt", "labeled/prompt_entities.txt"])
+def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path: Path, name: str) -> None:
+    mark = codecs.BOM_UTF8
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(mark + b"Ada Lund\r\n" + mark + b"Bo Ek\r\n" + mark)
+    assert [item.reference["entity"] for item in items("test", tmp_path)] == ["Ada Lund", "Bo Ek"]
 
 
 def test_tags_come_from_the_label_files_beside_the_list(tmp_path: Path) -> None:

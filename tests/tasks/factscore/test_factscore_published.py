@@ -61,7 +61,7 @@ def test_published_scores(
         )
         declined = row["annotations"] is None
         scores.append(facts_score(item, sample, human_facts(row), abstained=declined))
-        assert abstains(row["output"]) == declined
+        assert abstains(row["output"]) == abstains(row["output"], "generic") == declined
     found = {name: r.mean or 0.0 for name, r in TASKS[0].aggregate(scores).items()}
     # Every response states more than ten facts, so that the penalty takes nothing here.
     assert round(100 * found["precision"], 2) == published["factscore"]

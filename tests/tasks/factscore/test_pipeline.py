@@ -292,6 +292,24 @@ def test_a_response_is_not_scored_on_some_of_its_findings(db: Path) -> None:
     assert found.unscored["precision"] == "1 of 3 facts not verified: refused"
 
 
+@pytest.mark.parametrize("reply", ["No", "The statement is not true.", "Falsch"])
+def test_a_judge_that_denies_in_other_words_supports_nothing(db: Path, reply: str) -> None:
+    judge = FakeJudge(lambda call: Reply(text=reply))
+    (found,) = scored(task(db, decomposer="sentences"), ("Ada Lund", FALSE), judge=judge)
+    assert (found.values["precision"], found.values["facts"]) == (0, 2)
+    published = task(db, decomposer="sentences", verdict="published")
+    (found,) = scored(published, ("Ada Lund", FALSE), judge=judge)
+    assert found.values["precision"] == 1
+
+
+def test_a_verdict_that_cannot_be_read_is_unscored_and_quoted(db: Path) -> None:
+    judge = FakeJudge(lambda call: Reply(text="I would have to look that up."))
+    (found,) = scored(task(db, decomposer="sentences"), ("Ada Lund", FALSE), judge=judge)
+    assert found.values == {"responded": 1}
+    why = "2 of 2 facts not verified: the reply commits to no verdict: 'I would have to look"
+    assert found.unscored["precision"].startswith(why)
+
+
 @pytest.mark.parametrize("none", ["NONE", "- NONE", "None."])
 def test_a_sentence_may_state_no_fact(db: Path, none: str) -> None:
     def rule(call: Call) -> Reply:
@@ -344,6 +362,8 @@ def test_the_estimator_names_every_part(db: Path, tmp_path: Path) -> None:
         offline(db, gamma=9),
         offline(db, at_k=29),
         offline(db, abstention="search"),
+        offline(db, abstention="generic"),
+        task(db, verdict="published"),
         task(db, verifier="lexical"),
         task(db, decomposer="sentences"),
     ]

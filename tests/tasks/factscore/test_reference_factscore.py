@@ -22,9 +22,9 @@ from tasks.factscore import TASKS
 from tasks.factscore.abstention import abstains
 from tasks.factscore.decompose import STUBS, clean_facts, parse_facts
 from tasks.factscore.facts import Fact
-from tasks.factscore.judge_verifier import verdict
+from tasks.factscore.judge_verifier import published_verdict
 from tasks.factscore.scoring import facts_score
-from tasks.factscore.sentences import ABBREVIATIONS, OPENING, TITLES, split
+from tasks.factscore.sentences import NUMBERED, OPENING, TITLES, is_abbreviation, split
 
 ROOT = Path(__file__).parents[3]
 PYTHON = ROOT / ".venv-factscore" / "bin" / "python"
@@ -93,7 +93,7 @@ def test_the_same_responses_decline(rows: list[dict[str, Any]]) -> None:
 )
 def test_declining_that_the_package_misses(text: str) -> None:
     assert reference(["abstains", text, "generic"]) == [False]
-    assert abstains(text)
+    assert abstains(text, "generic")
 
 
 def test_a_citation_does_not_join_paragraphs() -> None:
@@ -132,16 +132,15 @@ def test_sentences_are_repaired_alike_and_abbreviations_end_none(
     ]
     pieces = [re.split(r"(?<=[.!?])\s+|(?<=[.!?][\"”')])\s+", text) for text in paragraphs]
     repaired = reference(*(["repair", *pair] for pair in zip(paragraphs, pieces, strict=True)))
-    known = TITLES | ABBREVIATIONS
     more = 0
     for text, theirs in zip(paragraphs, repaired, strict=True):
         ours, ends = places(split(text)), places(theirs)
         assert set(ours) <= set(ends)
         for place in set(ends) - set(ours):
-            word = ends[place].lstrip(OPENING).rstrip(".").lower()
-            assert word in known or re.fullmatch(r"(?:\w\.)*\w", word), ends[place]
+            word = ends[place].lstrip(OPENING).rstrip(".")
+            assert word.lower() in TITLES | NUMBERED or is_abbreviation(word), ends[place]
             more += 1
-    assert (len(paragraphs), more) == (616, 20)
+    assert (len(paragraphs), more) == (616, 21)
 
 
 # Facts --------------------------------------------------------------------------------------------
@@ -252,12 +251,12 @@ def test_verdicts_are_read_alike() -> None:
         *("Not true; it is false.", "False? No, that is true.", "It does not say."),
         *("There is no information.", "Unknown", "Yes.", "I cannot tell", "nothing said"),
     ]
-    found = [verdict(Reply(text=reply)).supported for reply in replies]
+    found = [published_verdict(Reply(text=reply)).supported for reply in replies]
     assert found == reference(*(["verdict", reply] for reply in replies))
     # On purpose: parts of words, the first of many "true", and silence are no verdict.
     differ = ["untrue", "true or false? true, hence not false: true", ""]
     assert reference(*(["verdict", reply] for reply in differ)) == [True, False, True]
-    assert [verdict(Reply(text=r)).supported for r in differ] == [True, True, None]
+    assert [published_verdict(Reply(text=r)).supported for r in differ] == [True, True, None]
 
 
 @pytest.mark.parametrize("gamma", [10, 30])

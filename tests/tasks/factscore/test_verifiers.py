@@ -17,7 +17,7 @@ from harness.errors import UserError
 from harness.schema import Item, Reply, Sample
 from tasks.factscore import fit_lexical
 from tasks.factscore.decomposers import Clauses
-from tasks.factscore.judge_verifier import prompt, verdict
+from tasks.factscore.judge_verifier import prompt, published_verdict
 from tasks.factscore.lexical import Lexical, shipped
 from tasks.factscore.lexical_features import NAMES, features, nearest, says
 from tasks.factscore.nli import Nli
@@ -119,8 +119,8 @@ def test_dense_retrieval_ranks_by_inner_product_and_embeds_a_page_once() -> None
         (Reply(text="  "), None),
     ],
 )
-def test_verdicts(reply: Reply, supported: bool | None) -> None:
-    found = verdict(reply)
+def test_the_published_rule_takes_the_later_word(reply: Reply, supported: bool | None) -> None:
+    found = published_verdict(reply)
     assert found.supported is supported
     assert bool(found.failure) == (supported is None)
 
@@ -232,6 +232,7 @@ def test_without_any_model_scores_follow_those_of_people(shared_data: Path, mode
             Lexical(fit_lexical.fit(data.only(seen), "a fold")),
             gamma=10,
             at_k=30,
+            rules="content",
         )
         scored = [row for row in rows if fold[row["topic"]] == held_out]
         for row in scored:

@@ -61,8 +61,7 @@ RIGHT = [
     ("\\boxed{2^{3}}", "8"),
     ("\\boxed{18", "18"),
     ("She makes 18 dollars.", "18"),
-    ("It is 5 and 3/4.", "0.75"),
-    ("16-7", "7"),
+    ("It is 5 and 3/4.", "5.75"),
     ("It costs 1,234.50.", "1234.5"),
 ]
 
@@ -85,6 +84,9 @@ def test_formats_of_a_right_answer(response: str, gold: str) -> None:
         ("#### 99999999999999999999", "99999999999999999998"),
         ("\\boxed{4\\sqrt{2}}", "4"),
         ("\\boxed{(3, 4)}", "3"),
+        ("16-7", "7"),
+        ("12:00", "12"),
+        ("The answer is 11 5/6.", "11"),
     ],
 )
 def test_wrong_answers_are_not_forgiven(response: str, gold: str) -> None:
@@ -94,22 +96,67 @@ def test_wrong_answers_are_not_forgiven(response: str, gold: str) -> None:
 @pytest.mark.parametrize(
     ("response", "text", "found_by"),
     [
-        ("#### 5\nThe answer is 7", "5", "####"),
+        ("#### 5\nThe answer is 7", "7", "answer is"),
+        ("The answer is 7\n#### 5", "5", "####"),
         ("#### 5\n#### 7", "7", "####"),
         ("#### 5\n#### ", "5", "####"),
-        ("The answer is 5. A: 6 \\boxed{7}", "5. A: 6 \\boxed{7}", "answer is"),
+        ("The answer is 5. A: 6 \\boxed{7}", "7", "boxed"),
         ("\\boxed{7} and then 9", "7", "boxed"),
-        ("A: 3\n\\boxed{7}", "3", "A:"),
+        ("\\boxed{7} is half.\nA: 14", "14", "A:"),
+        ("A: 3\n\\boxed{7}", "7", "boxed"),
+        ("#### 72 is half of it, so we double.\nThe final answer is \\boxed{144}", "144", "boxed"),
+        ("#### 16\nThat is not all of it.\n\n**Total: 18 eggs**", "18 eggs", "bold"),
+        ("<answer>5</answer>, or rather <answer>7</answer>", "7", "<answer>"),
+        ("<answer>\n18\n</answer> I checked it in 3 ways.", "18", "<answer>"),
+        ("So the answer would be 18 (2 x 9).", "18 (2 x 9).", "answer is"),
+        ("The answer must be 18, as 9 * 2 = 18", "18, as 9 * 2 = 18", "answer is"),
+        ("答案 Answer：１８", "18", "answer is"),  # noqa: RUF001
+        # what comes after a commitment and is none
+        ("#### 18\nI checked it in 3 ways.", "18", "####"),
+        ("#### 18\n\n**Note: 3 eggs are eaten.**", "18", "####"),
+        ("The answer is 18. Or is the answer 20? The answer is 20? No.", "18. Or is", "answer is"),
+        ("The answer is 18. The answer is not 20.", "18.", "answer is"),
+        ("#### 18\nThe answer is as expected.", "18", "####"),
+        # words before the number
+        ("The answer is that she has 18 eggs. She ate 3.", "that she has 18 eggs", "answer is"),
+        ("#### Total: 18", "Total: 18", "####"),
         ("9 * 2 = 18 eggs", "18", "last number"),
-        # markdown headings are no markers
+        # Markdown headings and lists are no markers, nor is a label before the work
         ("#### 1. Add\n2 + 3 = 5\n#### 2. Conclude\nSo 5 eggs.", "5", "last number"),
         ("#### Step 1\nSo 5 eggs.", "5", "last number"),
+        ("Answer:\n1. Add: 3 + 4 = 7\n2. Double: 14", "14", "last number"),
+        ("Answer: 16 - 7 = 9 eggs.\n9 * 2 = 18 dollars", "18", "last number"),
     ],
 )
-def test_evidence_is_ranked_and_the_last_counts(response: str, text: str, found_by: str) -> None:
+def test_the_last_commitment_counts(response: str, text: str, found_by: str) -> None:
     answer = extract(response)
     assert answer is not None
-    assert (answer.text, answer.found_by) == (text, found_by)
+    assert answer.found_by == found_by
+    assert answer.text.startswith(text)
+
+
+@pytest.mark.parametrize(
+    "marked",
+    [
+        "#### 12:00",
+        "#### 3:2",
+        "#### 1, 2 and 3",
+        "#### >18",
+        "The answer is 10 to 12.",
+        "The answer is between 10 and 12.",
+        "The answer is eighteen.",
+        "The answer is half a dozen.",
+        "\\boxed{3, 4}",
+        "\\boxed{x^2 + 18}",
+        "<answer>18x</answer>",
+        "Answer: 3/4/2024",
+    ],
+)
+def test_a_commitment_that_is_not_one_number_has_no_value(marked: str) -> None:
+    for response in (marked, f"#### 18\n{marked}", f"9 * 2 = 18\n{marked} So 18.", f"{marked}\n18"):
+        assert extract(response) is None
+    answer = extract(f"{marked}\n#### 18")
+    assert answer is not None and answer.readings == (18,)
 
 
 @pytest.mark.parametrize(
@@ -169,6 +216,10 @@ def test_tolerances() -> None:
 def test_an_answer_is_shown_without_the_words_around_it() -> None:
     assert str(extract("The answer is $1,234.50 because she saved.")) == "1234.5"
     assert str(extract("#### 1/3 cup")) == "1/3"
+    assert str(extract("#### 15.333333333")) == "15.333333333"
+    assert str(extract("#### 46/3")) == "46/3"
+    assert str(extract("#### 1.5e40")) == "15" + "0" * 39
+    assert str(extract("#### 1/123456789123456789")) == "about 8.1e-18"
     assert str(extract("#### \\sqrt{16}")) == "\\sqrt{16}"
     assert str(extract("#### None")) == "None"
 
@@ -207,6 +258,23 @@ BOMBS = {
     "refusals": "cannot be " * (MILLION // 10),
     "exponent": "#### 1e999999999",
     "currency": "$1," * (MILLION // 3),
+    "mixed": "1 " * (MILLION // 2) + "1/2",
+    "ratios": "1:" * (MILLION // 2),
+    "words that compute": "1 times " * (MILLION // 8),
+    "bold": "**" * (MILLION // 2),
+    "units": "#### 1 " + ("a" * 30 + " * 1 ") * 6 + "!",
+    "about": "#### 1" + "≈1" * MILLION,
+    "tags": "<answer>" * (MILLION // 8),
+    "problems": "1\nQuestion: 2\nAnswer: " * (MILLION // 20),
+    "headings": "Question: " + "\nQ: a" * (MILLION // 5),
+    "numbered": "1\n" + "\n#### Problem 1" * (MILLION // 15),
+    "labels": "1\nQ:" + "\nA" * (MILLION // 2),
+    "blank": "1" + " \n" * (MILLION // 2),
+    "superscripts": "1" + "²" * MILLION,
+    "wide spaces": "1" + "\u202f111" * (MILLION // 4),
+    "apostrophes": "1" + "'111" * (MILLION // 4),
+    "plus or minus": "±" * MILLION,
+    "answers to": "answer to the question" * (MILLION // 22),
 }
 
 
@@ -226,6 +294,13 @@ PIECES = st.sampled_from(
         "\\frac{",
         "\\sqrt{",
         "None",
+        "<answer>",
+        "**",
+        "½",
+        "³",
+        " and ",
+        " hours ",
+        "\nQuestion: ",
     ]
 )
 

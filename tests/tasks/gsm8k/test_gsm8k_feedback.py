@@ -50,6 +50,11 @@ def test_a_good_answer_is_good_in_every_aspect() -> None:
         ("16 - 7 = 9\n", 1, "and 18 is expected"),
         ("I do not see it", 0, "No step is shown, and there is no final answer"),
         ("#### 18", 2, "the final answer is right"),
+        (
+            "#### 18:30",
+            0,
+            "No step is shown, and the final answer '18:30' is not one number, and 18",
+        ),
     ],
 )
 def test_the_first_wrong_step_is_named(response: str, grade: int, words: str) -> None:

@@ -111,6 +111,39 @@ def test_a_program_and_its_box_are_read(
     assert sum(matches(a, gold(item)) for a, item in zip(answers, items, strict=True)) == 890
 
 
+FORMATS = (
+    "#### {}",
+    "The answer is {}.",
+    "So the answer would be **{}** apples.\nI checked it in 3 ways.",
+    "Answer:\n{}",
+    "A: {}",
+    "<answer>{}</answer>",
+    "<answer>{}</answer>\n\nQuestion: Tom has 2 hats.\nAnswer: 2",
+    "\\boxed{{{}}}",
+    "$\\boxed{{{}\\text{{ eggs}}}}$",
+    "**{}**",
+    "So she has ${} left.",
+    "It comes to {}",
+)
+
+
+@pytest.mark.parametrize("name", ["gsm8k", "svamp", "gsm_hard", "gsm_plus"])
+def test_every_gold_is_read_in_every_format(name: str, shared_data: Path) -> None:
+    for item in tasks.load(name).items("test", shared_data):
+        if (wanted := gold(item)) != "None":
+            for form in FORMATS:
+                answer = extract(f"3 + 4 = 7\n{form.format(wanted)}", item.prompt)
+                assert answer is not None and answer.readings[0] == readings(wanted)[0], form
+
+
+def test_the_last_number_of_a_worked_answer_is_its_result(shared_data: Path) -> None:
+    """Answers that people worked out, without the line that marks the result."""
+    text = (shared_data / "gsm8k" / "train.jsonl").read_text()
+    answers = [json.loads(line)["answer"].rpartition("####") for line in text.splitlines()]
+    right = sum(matches(extract(worked), result.strip()) for worked, _, result in answers)
+    assert right >= 0.97 * len(answers)
+
+
 def test_right_answers_are_seldom_accused_of_a_wrong_step(
     recorded: dict[str, Recorded], shared_data: Path
 ) -> None:

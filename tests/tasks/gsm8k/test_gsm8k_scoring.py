@@ -128,3 +128,10 @@ def test_string_matches_are_those_of_lm_eval(
 def test_string_matches_survive_long_numbers(bomb: str) -> None:
     assert not strict_match(bomb, "18")
     assert not flexible_extract(bomb, "18")
+
+
+def test_an_answer_that_is_not_one_number_is_invalid_and_kept() -> None:
+    result = scored("They meet at noon.\n#### 12:00", "stop")
+    assert (result.values["accuracy"], result.values["invalid"]) == (0.0, 1.0)
+    assert result.details["answer"] is None
+    assert result.details["unread"] == "12:00"
