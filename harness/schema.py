@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from harness.text import NOT_IN_NAMES
 
 SCHEMA_VERSION = 1
+TESTS_VERSION = 2  # of what the gate concludes from the same scores; see `Decision.tests_version`
 
 MetricKind = Literal["binary", "continuous"]
 Tier = Literal["critical", "guardrail", "advisory"]
@@ -300,6 +301,11 @@ class Rule(Record):
         exclude_if=lambda noise: noise is None,
         description="what `rlrf noise` measured; None: runs do not differ beyond their items",
     )
+    allow_floor: bool = Field(
+        default=False,
+        exclude_if=lambda allowed: not allowed,
+        description="let a critical check pass whose baseline is so low that it cannot fail",
+    )
 
 
 class Policy(Record):
@@ -387,6 +393,13 @@ class Decision(Record):
         description="digest of the plan that was written before",
     )
     alarms: list[Alarm] = Field(default=[], exclude_if=lambda alarms: not alarms)
+    tests_version: int = Field(
+        default=1,
+        ge=1,
+        le=TESTS_VERSION,
+        exclude_if=lambda version: version == 1,  # a ledger keeps its bytes
+        description="of the tests: 1 knew neither skew nor a baseline at the floor",
+    )
 
 
 class Promotion(Record):

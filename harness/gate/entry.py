@@ -10,7 +10,7 @@ from harness.gate.alarms import Answers, examine, reward_hacking
 from harness.gate.decision import decide, raise_alarms
 from harness.gate.evidence import Scored
 from harness.gate.plan import Plan, decide_by
-from harness.schema import Alarm, Check, Decision, Policy
+from harness.schema import TESTS_VERSION, Alarm, Check, Decision, Policy
 
 
 class Side(Scored, Answers, Protocol):
@@ -26,6 +26,7 @@ def gate(
     doubts: Mapping[tuple[str, str], str] | None = None,
     rewards: tuple[Mapping[str, float], Mapping[str, float]] | None = None,
     alarms: Sequence[Alarm] | None = None,
+    tests_version: int = TESTS_VERSION,
 ) -> Decision:
     """Decide whether `candidate` is no worse than `baseline` (task -> evaluation) by `policy`.
 
@@ -35,13 +36,13 @@ def gate(
 
     `doubts` are as in `decide`. `rewards` are the mean rewards per task, of the baseline and of
     the candidate, that training optimised. `alarms` are those of a recorded decision that is
-    decided again: the answers are then not examined.
+    decided again: the answers are then not examined. `tests_version` is that decision's.
 
     Raises:
         UserError: the evidence does not match, or `plan` was made for another policy or baseline.
     """
     if plan is None:
-        decision = decide(policy, baseline, candidate, doubts=doubts)
+        decision = decide(policy, baseline, candidate, doubts=doubts, tests_version=tests_version)
     elif plan.policy != policy:
         raise UserError(
             "The plan was made for another policy than the one given: use the policy in the plan."

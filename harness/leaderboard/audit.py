@@ -127,7 +127,12 @@ class Audit:
         sides = side(decision.baseline), side(decision.candidate)
         # Alarms and the plan are about more than the scores: what they do is checked, not they.
         # Identities are those that were written; which tasks they are of is checked.
-        again = gate(*sides, decision.policy, alarms=decision.alarms)
+        again = gate(
+            *sides,
+            decision.policy,
+            alarms=decision.alarms,
+            tests_version=decision.tests_version,
+        )
         again = again.model_copy(
             update={
                 "plan": decision.plan,

@@ -123,7 +123,7 @@ def clustered_tango(
     gained, lost, effective = (x / effect for x in (*changed, n))
     low, high = statistic_interval(gained, lost, effective, float(stdtrit(freedom, 1 - alpha)))
     stderr = math.sqrt(float(d.var(ddof=1)) * effect / n)
-    sums = np.bincount(group, d - delta)
+    sums = np.bincount(group, d - delta).astype(np.float64)
     below, above = (
         MeanBound(sign * delta, stderr, max(count, 2), sign * skewness(sums), -1.0, effective)
         for sign in (1, -1)

@@ -111,7 +111,7 @@ def unseen_share(n: float, alpha: float) -> float:
 
 def items_to_exclude(loss: float, worst: float, alpha: float) -> int:
     """How many items without an event show that events of size `worst` cost less than `loss`."""
-    if loss >= worst:
+    if loss >= worst or math.isinf(worst):
         return 1
     return math.ceil(math.log(alpha) / math.log1p(-loss / worst))
 
@@ -123,4 +123,4 @@ def skewness(values: Numbers) -> float:
     largest = float(np.abs(values).max(initial=0.0))
     if variance <= (1e-9 * largest) ** 2:
         return 0.0
-    return float((moves**3).mean()) / variance**1.5
+    return float((moves**3).mean() / variance**1.5)

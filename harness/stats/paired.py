@@ -189,7 +189,9 @@ def _moves(
     if clusters is None:
         return _Moves(mean_c - mean_b, moves, np.arange(len(moves)), moves)
     _, group = np.unique(group, return_inverse=True)
-    return _Moves(mean_c - mean_b, moves, group, np.bincount(group, weights=moves))
+    return _Moves(
+        mean_c - mean_b, moves, group, np.bincount(group, weights=moves).astype(np.float64)
+    )
 
 
 Limits = tuple[float | None, float | None]
@@ -270,22 +272,21 @@ def _bounds(
     worst, best = -(span or 0.0), span or 0.0
     seen = np.concatenate([b, c])
     scale = max(float(np.nanmax(np.abs(seen))), span or 0.0)
+    spread = stderr > 1e-9 * scale  # else equal but for rounding
     if limits is not None or span is None:
         lowest, highest = float(np.nanmin(seen)), float(np.nanmax(seen))
-        tells = n / effect >= FEW_ITEMS and lowest < highest
+        tells = n / effect >= FEW_ITEMS and spread
         ends = limits or (None, None)
         least, most = (_known(end, seen) for end in ends)
-        worst, best = lowest if tells else -math.inf, highest if tells else math.inf
-        worst = (ends[0] if least and ends[0] is not None else worst) - float(np.nanmean(b))
-        best = (ends[1] if most and ends[1] is not None else best) - float(np.nanmean(b))
-    if stderr <= 1e-9 * scale:  # equal but for rounding
-        stderr, shape = 0.0, 0.0
-    else:
-        shape = skewness(moves.sums)
+        worst = -math.inf if ends[0] is None else ends[0]
+        best = math.inf if ends[1] is None else ends[1]
+        worst = (lowest if tells and not least else worst) - float(np.nanmean(b))
+        best = (highest if tells and not most else best) - float(np.nanmean(b))
+    shape = skewness(moves.sums) if spread else 0.0
     below, above = (
         MeanBound(
             mean=sign * moves.delta,
-            stderr=stderr,
+            stderr=stderr if spread else 0.0,
             count=max(count, 2),
             skewness=sign * shape * (1.0 if known else TAIL),
             worst=sign * end,
@@ -307,21 +308,25 @@ def _why_wider(moves: _Moves, below: MeanBound, above: MeanBound, alpha: float) 
     said = []
     if len(moves.sums) < len(moves.items):
         said.append(together(len(moves.sums), len(moves.items) / below.effective))
-    for side, what in ((below, "losses"), (above, "gains")):
-        excess = side.student(alpha) - side.lower(alpha)
-        if excess <= 0.02 * (side.mean - side.student(alpha)) + 1e-12:
-            continue
-        if side.unseen(alpha) <= side.skew(alpha):
-            share = unseen_share(side.effective, alpha)
-            said.append(
-                f"the interval allows for rare large {what}: up to {share:.2g} of the items could "
-                f"change by {abs(side.worst):.3g} each without one among these"
-            )
-        else:
-            said.append(
-                f"the interval allows for skew: rare large {what} (skewness "
-                f"{abs(side.skewness):.2g}) tell less than their spread"
-            )
+    excess = {
+        what: side.student(alpha) - side.lower(alpha)
+        for what, side in (("losses", below), ("gains", above))
+    }
+    what = max(excess, key=excess.__getitem__)
+    side = below if what == "losses" else above
+    if math.isinf(side.worst) or excess[what] <= 0.02 * (side.mean - side.student(alpha)) + 1e-12:
+        return "; ".join(said)
+    if side.unseen(alpha) <= side.skew(alpha):
+        share = unseen_share(side.effective, alpha)
+        said.append(
+            f"the interval allows for rare large {what}: up to {share:.2g} of the items could "
+            f"change by {abs(side.worst):.3g} without one of them among these"
+        )
+    else:
+        said.append(
+            f"the interval allows for skew: with rare large {what} the items show less spread than "
+            "there is"
+        )
     return "; ".join(said)
 
 

@@ -107,7 +107,7 @@ def test_a_number_is_tested_by_t_and_repeats_are_one_item() -> None:
     before = make([{"grade": float(g)} for g in rng.integers(1, 6, 160)], repeats=2)
     after = make([{"grade": float(g)} for g in rng.integers(1, 6, 160)], repeats=2)
     check = only(judge(rules, before, after))
-    assert check.test == "clustered t"
+    assert check.test == "t, allowing for skew"
     assert check.n == 80
 
 
@@ -117,7 +117,7 @@ def test_a_yes_no_metric_with_repeats_is_tested_by_t() -> None:
         make([{"accuracy": float(a)} for a in rng.integers(0, 2, 400)], repeats=4) for _ in range(2)
     )
     check = only(judge(ACCURACY, before, after))
-    assert check.test == "clustered t"
+    assert check.test == "t, allowing for skew"
     assert check.improved_only is None
 
 
@@ -463,8 +463,8 @@ def test_a_pass_says_whether_it_would_stand_if_lost_items_had_gone_wrong(
 def test_a_lost_item_of_a_number_costs_its_whole_range() -> None:
     rows: list[dict[str, Any]] = [{"grade": 3 + i % 2 / 10} for i in range(200)]
     after = make([*rows[:-1], {"grade": "no reply"}])
-    check = only(judge(policy(("grade", "critical", 0.1)), make(rows), after))
-    assert "1 item has no value: at worst -0.05" in check.reason
+    check = only(judge(policy(("grade", "critical", 0.2)), make(rows), after))
+    assert "1 item has no value: at worst -0.13" in check.reason
     assert "it would still pass" in check.reason
 
 
