@@ -12,9 +12,9 @@ from harness.errors import UserError
 from harness.schema import FEWEST_RUNS, Metric, Noise, Rule, Verdict
 from harness.stats import Estimate
 from harness.stats.clusters import clustered_tango, groups
-from harness.stats.mean_bound import items_to_exclude
+from harness.stats.mean_bound import Limits, items_to_exclude
 from harness.stats.noninferiority import pairs_needed, tango
-from harness.stats.paired import FEW_CLUSTERS, Limits, Numbers, compare
+from harness.stats.paired import FEW_CLUSTERS, Numbers, compare
 from harness.stats.power import items_needed, threshold
 from harness.stats.repeatability import widen
 

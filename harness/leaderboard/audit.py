@@ -32,7 +32,7 @@ from harness.schema import (
     digest,
 )
 from harness.store import parse
-from tasks.plugin import aggregate
+from tasks.plugin import aggregate, students_interval
 
 LoadScores = Callable[[EvaluationEntry], list[Score]]
 KEPT_SCORES = 32  # evaluations whose scores stay in memory: a loop decides on its latest
@@ -192,7 +192,7 @@ def metric_problems(evaluation: Evaluation, scores: Sequence[Score]) -> list[str
         recorded, again = evaluation.metrics.get(name), recomputed.get(name)
         if again is None and not complete:
             continue  # derived by a task that is not installed
-        if not _close(_plain(recorded), _plain(again)):
+        if not _follows(recorded, again):
             problems.append(f"{name} is recorded as {recorded}, and its scores give {again}")
     return problems
 
@@ -209,7 +209,7 @@ def lean(evaluation: Evaluation, scores: Sequence[Score]) -> list[Score]:
         ]
         with contextlib.suppress(Exception):  # a task that needs the key may fail without it
             again, _ = _recompute(evaluation, fewer)
-            if all(_close(_plain(m), _plain(again.get(k))) for k, m in evaluation.metrics.items()):
+            if all(_follows(m, again.get(k)) for k, m in evaluation.metrics.items()):
                 kept = fewer
     return kept
 
@@ -226,7 +226,7 @@ def _recompute(
         task = tasks.load(evaluation.task)
         if task.version == evaluation.task_version:
             return task.aggregate(scores), True
-    return aggregate(scores), False
+    return aggregate(scores, evaluation.definitions), False
 
 
 def _without_words(value: Decision | Promotion) -> Any:
@@ -234,6 +234,13 @@ def _without_words(value: Decision | Promotion) -> Any:
     return value.model_dump(
         mode="json", exclude={"reasons": True, "checks": {"__all__": {"reason"}}}
     )
+
+
+def _follows(recorded: MetricResult | None, again: MetricResult | None) -> bool:
+    """Whether a recorded result is `again`, with the interval of today or that of before."""
+    if recorded is None or again is None:
+        return recorded is again
+    return any(_close(_plain(recorded), _plain(r)) for r in (again, students_interval(again)))
 
 
 def _plain(result: MetricResult | None) -> Any:

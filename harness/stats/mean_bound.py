@@ -22,6 +22,10 @@ import numpy.typing as npt
 
 Numbers = npt.NDArray[np.float64]
 
+Limits = tuple[float | None, float | None]
+"""Smallest and largest value that a metric can have; None: nobody knows."""
+
+FAR = 100.0  # an end of the range that is so many times as large as all values says nothing
 TAIL = 1.5  # factor on the skewness where nothing limits the values: a sample shows too little
 
 
@@ -114,6 +118,12 @@ def items_to_exclude(loss: float, worst: float, alpha: float) -> int:
     if loss >= worst or math.isinf(worst):
         return 1
     return math.ceil(math.log(alpha) / math.log1p(-loss / worst))
+
+
+def beyond(end: float, values: npt.ArrayLike) -> bool:
+    """Whether an end of the range is so far from all values that it says nothing of them."""
+    largest = float(np.nanmax(np.abs(np.asarray(values, dtype=np.float64))))
+    return largest > 0 and abs(end) > FAR * largest
 
 
 def skewness(values: Numbers) -> float:

@@ -20,7 +20,15 @@ from harness.errors import UserError
 from harness.schema import Score
 from harness.stats import Estimate
 from harness.stats.clusters import cautious_effect, groups, together
-from harness.stats.mean_bound import TAIL, MeanBound, p_below, skewness, unseen_share
+from harness.stats.mean_bound import (
+    TAIL,
+    Limits,
+    MeanBound,
+    beyond,
+    p_below,
+    skewness,
+    unseen_share,
+)
 from harness.stats.noninferiority import unseen_change
 
 Numbers = npt.NDArray[np.float64]
@@ -28,7 +36,6 @@ Flags = npt.NDArray[np.bool_]
 
 FEW_CLUSTERS = 10
 FEW_ITEMS = 50  # fewer do not show how far values reach
-FAR = 100.0  # an end of the range that is so many times as large as all values says nothing
 
 
 @dataclass(frozen=True)
@@ -194,10 +201,6 @@ def _moves(
     )
 
 
-Limits = tuple[float | None, float | None]
-"""Smallest and largest value that a metric can have; None: nobody knows."""
-
-
 def compare(
     baseline: npt.ArrayLike,
     candidate: npt.ArrayLike,
@@ -219,7 +222,7 @@ def compare(
 
     What a collapse costs at most follows from `limits`: an item falls from the baseline's mean to
     the metric's worst value. Without limits it is `span`, the width of the metric's range. An end
-    of the range that nobody knows, or that lies `FAR` times beyond all values, such as 10,000 for
+    of the range that nobody knows, or that lies far `beyond` all values, such as 10,000 for
     a number of words, says nothing: the most extreme value of either side stands for it, and the
     skewness counts for more (`TAIL`).
 
@@ -277,7 +280,7 @@ def _bounds(
         lowest, highest = float(np.nanmin(seen)), float(np.nanmax(seen))
         tells = n / effect >= FEW_ITEMS and spread
         ends = limits or (None, None)
-        least, most = (_known(end, seen) for end in ends)
+        least, most = (end is not None and not beyond(end, seen) for end in ends)
         worst = -math.inf if ends[0] is None else ends[0]
         best = math.inf if ends[1] is None else ends[1]
         worst = (lowest if tells and not least else worst) - float(np.nanmean(b))
@@ -295,12 +298,6 @@ def _bounds(
         for sign, end, known in ((1, worst, least), (-1, best, most))
     )
     return below, above
-
-
-def _known(end: float | None, seen: Numbers) -> bool:
-    """Whether an end of the range says something of values like those that were seen."""
-    largest = float(np.nanmax(np.abs(seen)))
-    return end is not None and (largest == 0 or abs(end) <= FAR * largest)
 
 
 def _why_wider(moves: _Moves, below: MeanBound, above: MeanBound, alpha: float) -> str:
