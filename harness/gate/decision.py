@@ -85,9 +85,10 @@ def decide(
     A metric that applies to different items needs care. Where it is a mean over the items a model
     answers, such as FActScore, the two means are over different items, and answering only what is
     easy raises one. So the difference has to be seen by another critical or guardrail rule: one
-    whose metric moves on each such item, towards the side where this one applies (FActScore's `responded`). Then the
-    means are compared as they are published, each over its own items, with the standard error
-    that belongs to that. A yes/no metric has no such comparison; score an abstention as 0.
+    whose metric moves on each such item, towards the side where this one applies (FActScore's
+    `responded`). Then the means are compared as they are published, each over its own items, with
+    the standard error that belongs to that. A yes/no metric has no such comparison; score an
+    abstention as 0.
 
     With an `order` (task -> digests of all planned items, drawn at random before any was
     answered) the test is the sequential one instead, which may be asked again after each further
