@@ -137,6 +137,7 @@ def _load(run: Run, task: str) -> Logged:
         if (sample := _sample(task, item, index, rows[0])) is not None
     ]
     called = mapping(results.get("config"))
+    defined = definitions(run, task, scores, numbers)
     return Logged(
         evaluation=Evaluation(
             task=task,
@@ -151,8 +152,8 @@ def _load(run: Run, task: str) -> Logged:
             prompt_digest=_prompt_digest(run, task, config, [rows[0] for _, rows in ordered]),
             code_version=str(results.get("lm_eval_version")),
             items=len(documents),
-            definitions=definitions(run, task, scores, numbers),
-            metrics=aggregate(scores),
+            definitions=defined,
+            metrics=aggregate(scores, defined),
             samples_digest=file_digest(path),
             scores_digest=hashlib.sha256(jsonl_bytes(scores)).hexdigest(),
         ),

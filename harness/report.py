@@ -211,7 +211,10 @@ def _slices(scored: Sequence[Saved], primary: str) -> dict[str, dict[str, list[M
             for item in items
             if key in item.tags
         ]
-        by_model = [slices(fewer, scores, key) for scores in lean]
+        by_model = [
+            slices(fewer, scores, key, one.evaluation.definitions)
+            for one, scores in zip(scored, lean, strict=True)
+        ]
         shown = {
             tag: [by_tag[tag][primary] for by_tag in by_model]
             for tag in by_model[0]

@@ -18,6 +18,7 @@ from harness.text import NOT_IN_NAMES
 
 SCHEMA_VERSION = 1
 RESPONDED = "responded"  # what a task calls the metric that says whether a model answered
+TESTS_VERSION = 2  # of what the gate concludes from the same scores; see `Decision.tests_version`
 
 MetricKind = Literal["binary", "continuous"]
 Tier = Literal["critical", "guardrail", "advisory"]
@@ -322,6 +323,11 @@ class Rule(Record):
         exclude_if=lambda cluster: cluster is None,
         description="tag or field whose items go together, e.g. passage; None: the policy's",
     )
+    allow_floor: bool = Field(
+        default=False,
+        exclude_if=lambda allowed: not allowed,
+        description="let a critical check pass whose baseline is so low that it cannot fail",
+    )
 
 
 MAX_THRESHOLD = 10.0  # standard errors: no gain exceeds more by chance
@@ -462,6 +468,13 @@ class Decision(Record):
         default=[],
         exclude_if=lambda notes: not notes,
         description="what a reader should know that changes no verdict",
+    )
+    tests_version: int = Field(
+        default=1,
+        ge=1,
+        le=TESTS_VERSION,
+        exclude_if=lambda version: version == 1,  # a ledger keeps its bytes
+        description="of the tests: 1 knew neither skew nor a baseline at the floor",
     )
 
 

@@ -13,8 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from harness.errors import UserError
 from harness.schema import Call, Feedback, Item, Metric, MetricResult, Reply, Sample, Score, mean
+from harness.stats.mean_bound import Limits, MeanBound, beyond, skewness
 
 Answered = tuple[Item, Sample]
 
@@ -94,7 +97,7 @@ class Task:
 
     def aggregate(self, scores: Sequence[Score]) -> dict[str, MetricResult]:
         """Every metric over `scores`: item means first, then `derive`'s."""
-        results = aggregate(scores)
+        results = aggregate(scores, {metric.name: metric for metric in self.metrics})
         if self.derive is not None:
             results |= self.derive(scores)
         return results
@@ -124,13 +127,22 @@ def item_values(scores: Sequence[Score], metric: str) -> dict[str, float]:
     return {item: mean(repeats) for item, repeats in values.items()}
 
 
-def summarize(values: Sequence[float], unscored: int = 0) -> MetricResult:
-    """Mean with its standard error and 95 % interval, Student's t with n - 1 degrees of freedom.
+PLENTY = 1000  # items from which on Student's interval alone will do, unless they are very skewed
+
+
+def summarize(
+    values: Sequence[float], unscored: int = 0, limits: Limits = (None, None)
+) -> MetricResult:
+    """Mean with its standard error and 95 % interval.
 
     For 0/1 values the interval is Wilson's score interval, which is right near 0 and 1
-    (E. B. Wilson, JASA 1927); the standard error stays sd / sqrt(n).
+    (E. B. Wilson, JASA 1927). For others it is Student's t with n - 1 degrees of freedom; where
+    the smallest and largest possible value, `limits`, are known, it is no narrower than Hall's
+    interval for skewed values, nor than what values too rare to show among n could change, and
+    ends where the values do (`harness.stats.mean_bound`). From `PLENTY` items on Student's alone
+    is used where n >= 16 skewness^2 (after W. Cochran, Sampling Techniques, 1977, section 2.15).
     """
-    from scipy.stats import norm, t
+    from scipy.stats import norm
 
     n = len(values)
     if n == 0:
@@ -145,32 +157,66 @@ def summarize(values: Sequence[float], unscored: int = 0) -> MetricResult:
         half = z * math.sqrt(center * (1 - center) / n + z * z / (4 * n * n)) / (1 + z * z / n)
         low, high = max(0.0, middle - half), min(1.0, middle + half)
     else:
-        half = float(t.ppf(0.975, n - 1)) * stderr
-        low, high = center - half, center + half
+        low, high = _interval(values, center, stderr, limits)
     return MetricResult(mean=center, stderr=stderr, low=low, high=high, n=n, unscored=unscored)
 
 
-def within(found: MetricResult, least: float, most: float) -> MetricResult:
-    """A result whose interval ends where its values do, which Student's t does not know."""
-    if found.low is None or found.high is None:
+def _interval(
+    values: Sequence[float], center: float, stderr: float, limits: Limits
+) -> tuple[float, float]:
+    n = len(values)
+    skew = skewness(np.asarray(values, dtype=np.float64))
+    spread = stderr > 1e-12 * abs(center)
+    enough = spread and n >= max(PLENTY, 16 * skew * skew)
+    ends = []
+    for sign, limit in zip((1, -1), limits, strict=True):
+        known = limit is not None and not beyond(limit, values)
+        worst = sign * limit if known and limit is not None else -math.inf
+        side = MeanBound(sign * center, stderr, n, sign * skew, worst, n)
+        bound = side.student(0.025)
+        if known and not enough:
+            bound = min(bound, side.skew(0.025), side.unseen(0.05))
+        ends.append(sign * max(bound, worst))
+    return ends[0], ends[1]
+
+
+def students_interval(found: MetricResult) -> MetricResult:
+    """The result with Student's interval, which evaluations stored before limits were minded.
+
+    A 0/1 metric keeps Wilson's, from which it cannot be told apart here.
+    """
+    from scipy.stats import t
+
+    if found.mean is None or found.stderr is None:
         return found
-    return found.model_copy(update={"low": max(least, found.low), "high": min(most, found.high)})
+    half = float(t.ppf(0.975, found.n - 1)) * found.stderr
+    return found.model_copy(update={"low": found.mean - half, "high": found.mean + half})
 
 
-def aggregate(scores: Sequence[Score]) -> dict[str, MetricResult]:
-    """Every metric that appears in `scores`, over items (repeats averaged first)."""
+def aggregate(
+    scores: Sequence[Score], definitions: Mapping[str, Metric] | None = None
+) -> dict[str, MetricResult]:
+    """Every metric that appears in `scores`, over items (repeats averaged first).
+
+    `definitions` say of a metric between which values it lies.
+    """
     names = sorted({name for s in scores for name in (*s.values, *s.unscored)})
+    known = {name: (m.low, m.high) for name, m in (definitions or {}).items()}
     return {
         name: summarize(
             list(item_values(scores, name).values()),
             unscored=sum(name in s.unscored for s in scores),
+            limits=known.get(name, (None, None)),
         )
         for name in names
     }
 
 
 def slices(
-    items: Sequence[Item], scores: Sequence[Score], by: str
+    items: Sequence[Item],
+    scores: Sequence[Score],
+    by: str,
+    definitions: Mapping[str, Metric] | None = None,
 ) -> dict[str, dict[str, MetricResult]]:
     """Tag -> every metric over the items that carry it under `by`; each tag of an item counts."""
     tagged: dict[str, set[str]] = defaultdict(set)
@@ -178,6 +224,6 @@ def slices(
         for tag in item.tags.get(by, []):
             tagged[tag].add(item.digest)
     return {
-        tag: aggregate([s for s in scores if s.item in digests])
+        tag: aggregate([s for s in scores if s.item in digests], definitions)
         for tag, digests in sorted(tagged.items())
     }

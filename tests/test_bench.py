@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from scipy.stats import t as student
 
@@ -82,3 +83,27 @@ def test_zeros_around_the_shipped_policy_change_no_answer(tmp_path: Path) -> Non
     small, large = (HFEngine(folder, device="cpu") for folder in folders)
     questions = asked(small.tokenizer, texts(3))
     assert small.generate(questions, Sampling()) == large.generate(questions, Sampling())
+
+
+def test_the_gates_errors_are_measured_kept_and_within_wide_bounds(tmp_path: Path) -> None:
+    """Few gates: the upper end of a promised rate may not lie far above it."""
+    out = tmp_path / "rows.json"
+    command = [sys.executable, "bench/gate_error.py", "--gates", "60", "--out", out, "--only"]
+
+    def measured(parts: str) -> dict[str, Any]:
+        done = subprocess.run(
+            [*command, parts], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        assert "seed 0" in done.stdout
+        return json.loads(out.read_text())["parts"]
+
+    few = measured("few")
+    both = measured("few,panel")
+    assert both["few"] == few["few"], "what was measured is not measured again"
+    promised = [row for row in both["panel"]["rows"] if row["wanted"] == "<= .06"]
+    assert len({row["scenario"].split(", n ")[0] for row in promised}) >= 10
+    assert {row["test"] for row in promised} == {"the gate's test"}
+    assert all(row["low"] <= 0.06 for row in promised)
+    assert np.mean([row["rate"] for row in promised]) < 0.05
+    before = [row["rate"] for row in both["panel"]["rows"] if row["test"].startswith("Student")]
+    assert max(before) > 0.3

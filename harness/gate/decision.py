@@ -35,14 +35,14 @@ from harness.errors import UserError
 from harness.gate.clusters import Assigned, assign, stored
 from harness.gate.evidence import Evidence, Scored, difference_notes, gather
 from harness.gate.notes import notes
+from harness.gate.rule_test import RuleTest, read
 from harness.schema import (
-    FEWEST_RUNS,
+    TESTS_VERSION,
     Alarm,
     Check,
     Decision,
     Estimand,
     Metric,
-    Noise,
     Policy,
     Rule,
     Verdict,
@@ -50,12 +50,9 @@ from harness.schema import (
 )
 from harness.stats import Estimate
 from harness.stats.anytime import bounds, p_of_no_change
-from harness.stats.clusters import clustered_tango, groups
 from harness.stats.holm import holm
-from harness.stats.noninferiority import mcnemar, pairs_needed, tango
-from harness.stats.paired import FEW_CLUSTERS, Numbers, compare
-from harness.stats.power import items_needed, threshold
-from harness.stats.repeatability import widen
+from harness.stats.noninferiority import mcnemar
+from harness.stats.paired import Numbers
 from harness.stats.sequential import watch
 
 Label = Literal["improved", "tolerated-regression", "unchanged", "regressed", "unclear"]
@@ -71,11 +68,13 @@ def decide(
     doubts: Mapping[tuple[str, str], str] | None = None,
     clusters: Assigned | None = None,
     examined: bool = False,
+    tests_version: int = TESTS_VERSION,
 ) -> Decision:
     """Judge `candidate` against `baseline` (task -> evaluation with scores) by `policy`.
 
     A yes/no metric is tested by Tango's score test on the pairs; any other, or a yes/no metric
-    averaged over repeats, by Student's t on item means, clustered by item (see `harness.stats`).
+    averaged over repeats, by Student's t on item means, wider where rare large losses may hide
+    (see `harness.stats.paired.compare`). Both allow for clusters of items.
     A rule may say what runs of one model differ by as wholes, which pairs of items do not show:
     its interval is then wider by that (`harness.stats.repeatability`).
 
@@ -85,12 +84,16 @@ def decide(
     - the metric applies to different items on the two sides (a model abstained, a judge said
       N/A), for more than 1 - `min_completeness` of them, and nothing else of the policy sees it.
 
-    The last needs care. Where a metric is a mean over the items a model answers, such as
-    FActScore, the two means are over different items, and answering only what is easy raises one.
-    So the difference has to be seen by another critical or guardrail rule: one whose metric moves
-    on each such item, towards the side where this one applies (FActScore's `responded`). Then the
-    means are compared as they are published, each over its own items, with the standard error
-    that belongs to that. A yes/no metric has no such comparison; score an abstention as 0.
+    A critical check whose baseline is so low that no loss of the margin is possible cannot fail;
+    unless it shows a gain, or its rule has `allow_floor`, it is inconclusive.
+
+    A metric that applies to different items needs care. Where it is a mean over the items a model
+    answers, such as FActScore, the two means are over different items, and answering only what is
+    easy raises one. So the difference has to be seen by another critical or guardrail rule: one
+    whose metric moves on each such item, towards the side where this one applies (FActScore's
+    `responded`). Then the means are compared as they are published, each over its own items, with
+    the standard error that belongs to that. A yes/no metric has no such comparison; score an
+    abstention as 0.
 
     With an `order` (task -> digests of all planned items, drawn at random before any was
     answered) the test is the sequential one instead, which may be asked again after each further
@@ -103,7 +106,8 @@ def decide(
     from a file) they are read from the items that the sides keep.
 
     `doubts` say of a (task, metric) why its values cannot be trusted, such as a judge that no
-    longer grades as it did: its check is then inconclusive.
+    longer grades as it did: its check is then inconclusive. `tests_version` decides as a recorded
+    decision of that version did.
 
     Raises:
         UserError: the evidence does not match (names what differs), or lacks what a rule asks for.
@@ -119,9 +123,11 @@ def decide(
     findings = [
         _watch(evidence, policy.alpha, order[evidence.rule.task], estimand)
         if order is not None
-        else _examine(evidence, policy.alpha)
+        else _examine(evidence, policy.alpha, allow_skew=tests_version > 1)
         for evidence in gathered
     ]
+    if tests_version > 1:
+        findings = [_with_floor(finding) for finding in findings]
     labels = _labels(findings, policy.alpha)
     checks = [_check(*found) for found in zip(findings, labels, strict=True)]
     verdict, reasons = _overall(findings)
@@ -139,6 +145,7 @@ def decide(
             *difference_notes(policy, baseline, candidate),
             *notes(policy, gathered, baseline, candidate),
         ],
+        tests_version=tests_version,
     )
 
 
@@ -207,24 +214,25 @@ def estimate_on(evidence: Evidence, alpha: float) -> Estimate:
     """Estimate the gain as `decide` does, without reading a verdict from it."""
     sign = 1 if evidence.metric.higher_is_better else -1
     old, new = sign * evidence.baseline, sign * evidence.candidate
-    metric, rule, clusters = evidence.metric, evidence.rule, evidence.clusters
-    return _test(old, new, metric, rule, alpha, clusters=clusters)[0]
+    test = RuleTest(evidence.metric, evidence.rule, alpha, allow_skew=True)
+    return test(old, new, evidence.clusters)[0]
 
 
 def verdict_on(evidence: Evidence, alpha: float) -> Verdict:
     """Return the verdict of `decide` on one rule."""
-    return _examine(evidence, alpha).verdict
+    return _with_floor(_examine(evidence, alpha, allow_skew=True)).verdict
 
 
-def _examine(evidence: Evidence, alpha: float) -> _Finding:
+def _examine(evidence: Evidence, alpha: float, *, allow_skew: bool) -> _Finding:
     metric = evidence.metric
     sign = 1 if metric.higher_is_better else -1
     old, new = sign * evidence.baseline, sign * evidence.candidate
     n = int((~np.isnan(old) & ~np.isnan(new)).sum())
     if n == 0:
         return _nothing(evidence)
-    estimate, flips = _test(old, new, metric, evidence.rule, alpha, clusters=evidence.clusters)
-    verdict, reason = _read(estimate, n, evidence.rule, metric.span, alpha)
+    test = RuleTest(metric, evidence.rule, alpha, allow_skew)
+    estimate, flips = test(old, new, evidence.clusters)
+    verdict, reason = read(estimate, n, evidence.rule, metric.span, alpha)
     if flips:
         reason += f"; {flips[0]} items gained and {flips[1]} lost"
         if evidence.clusters is None:  # McNemar takes items for independent
@@ -238,7 +246,7 @@ def _examine(evidence: Evidence, alpha: float) -> _Finding:
             "the loss on what is missing"
         )
     elif verdict == "pass" and evidence.lost:
-        reason += _worst_case(old, new, evidence, alpha)
+        reason += _worst_case(old, new, evidence, test)
     reason += _applies(evidence)
     if evidence.gap:
         verdict, reason = "inconclusive", evidence.gap
@@ -326,19 +334,18 @@ def _watch(evidence: Evidence, alpha: float, order: Sequence[str], estimand: Est
     return _Finding(seen, estimate, used, flips, verdict, reason, planned=len(order))
 
 
-def _worst_case(old: Numbers, new: Numbers, evidence: Evidence, alpha: float) -> str:
+def _worst_case(old: Numbers, new: Numbers, evidence: Evidence, test: RuleTest) -> str:
     """Whether a pass would stand if every lost item had gone from the best value to the worst."""
-    metric, rule, lost = evidence.metric, evidence.rule, evidence.lost
-    sign = 1 if metric.higher_is_better else -1
-    ends = sorted(sign * end for end in (metric.low, metric.high) if end is not None)
+    lost = evidence.lost
+    ends = [end for end in test.limits if end is not None]
     old = np.append(old, np.full(lost, ends[-1]))
     new = np.append(new, np.full(lost, ends[0]))
     clusters = evidence.clusters
     if clusters is not None:  # nobody knows whose they are: each has a cluster of its own
         own = max(clusters) + 1
         clusters = [*clusters, *range(own, own + lost)]
-    estimate, _ = _test(old, new, metric, rule, alpha, clusters=clusters)
-    stands = _read(estimate, len(old), rule, metric.span, alpha)[0] == "pass"
+    estimate, _ = test(old, new, clusters)
+    stands = read(estimate, len(old), test.rule, test.metric.span, test.alpha)[0] == "pass"
     return (
         f"; {_without_value(lost)}: at worst {estimate.low:+.4g}, "
         f"with which it would {'still' if stands else 'not'} pass"
@@ -349,75 +356,27 @@ def _without_value(items: int) -> str:
     return "1 item has no value" if items == 1 else f"{items} items have no value"
 
 
-def _test(
-    old: Numbers,
-    new: Numbers,
-    metric: Metric,
-    rule: Rule,
-    alpha: float,
-    *,
-    clusters: Sequence[object] | None = None,
-) -> tuple[Estimate, tuple[int, int] | None]:
-    """Run the test that fits the values; for pairs of yes/no also count items gained and lost.
+def _with_floor(finding: _Finding) -> _Finding:
+    """Say of a check that it cannot fail, and hold up a critical one that passed for that.
 
-    `clusters` names the cluster of each item; without it every item is independent.
+    It cannot fail where the whole way from the baseline's mean to the metric's worst value is
+    within the margin. A check that shows a gain says more than that nothing could be lost.
     """
-    group = groups(clusters, len(old))
-    count = int(group.max(initial=-1)) + 1
-    flips = None
-    if metric.kind == "binary" and np.isin([old, new], [-1, 0, 1]).all():
-        flips = int((new > old).sum()), int((new < old).sum())
-
-    def at(level: float) -> Estimate:
-        if flips is not None and count == len(old):
-            return tango(*flips, len(old), margin=rule.margin, alpha=level)
-        if flips is not None and count >= FEW_CLUSTERS:
-            return clustered_tango(new - old, group, margin=rule.margin, alpha=level)
-        return compare(
-            old, new, margin=rule.margin, alpha=level, span=metric.span, clusters=clusters
-        )
-
-    if rule.noise is None:
-        return at(alpha), flips
-    return widen(at, rule.noise, margin=rule.margin, alpha=alpha), flips
-
-
-def _read(
-    estimate: Estimate, n: int, rule: Rule, span: float | None, alpha: float
-) -> tuple[Verdict, str]:
-    margin = rule.margin
-    if math.isinf(estimate.low):
-        return "inconclusive", (
-            "the gain has no bound: the range of the metric is not known, and the spread of "
-            f"{n:,} items shows too little"
-        )
-    # A bound that touches the margin but for rounding does not clear it.
-    slack = 1e-9 * (span or margin)
-    if estimate.low > slack - margin:
-        return "pass", f"at worst {estimate.low:+.4g}, above {-margin:+.4g}"
-    if estimate.high < -margin - slack:
-        return "fail", f"at best {estimate.high:+.4g}, below {-margin:+.4g}"
-    reason = f"between {estimate.low:+.4g} and {estimate.high:+.4g}, which {-margin:+.4g} divides"
-    return "inconclusive", reason + _what_would_tell(estimate, n, rule, span, alpha)
-
-
-def _what_would_tell(
-    estimate: Estimate, n: int, rule: Rule, span: float | None, alpha: float
-) -> str:
-    noise = rule.noise or Noise(sd=0, runs=FEWEST_RUNS)
-    of_items = math.sqrt(max(0.0, estimate.stderr**2 - 2 * noise.sd**2))
-    try:
-        needed = (
-            items_needed(rule.margin, of_items * math.sqrt(n), alpha, noise=noise)
-            if span is None or of_items > 1e-9 * span
-            else pairs_needed(rule.margin / span, alpha)
-        )
-    except UserError:
-        lone = threshold(n, 0.0, alpha, noise)
-        return f"; runs of one model alone differ by up to {lone:.3g}: more items would not tell"
-    if needed <= n:
-        return ""
-    return f"; if nothing has changed, about {needed:,} items would tell (power .8)"
+    evidence, rule = finding.evidence, finding.evidence.rule
+    worst = evidence.metric.low if evidence.metric.higher_is_better else evidence.metric.high
+    if worst is None or not finding.n:
+        return finding
+    mean = float(np.nanmean(evidence.baseline))
+    if abs(mean - worst) > rule.margin or finding.estimate.low > 0:
+        return finding
+    said = (
+        f"cannot fail: the baseline's mean is {mean:.4g} and the worst possible is {worst:g}, so "
+        f"that a loss of {rule.margin:g} is impossible"
+    )
+    if rule.tier != "critical" or rule.allow_floor or finding.verdict != "pass":
+        return replace(finding, reason=f"{finding.reason}; {said}")
+    advice = "; give a smaller margin or harder evidence, or set allow_floor on the rule"
+    return replace(finding, verdict="inconclusive", reason=said + advice)
 
 
 def _labels(findings: Sequence[_Finding], alpha: float) -> list[Label]:

@@ -11,7 +11,7 @@ from harness.gate.clusters import Assigned
 from harness.gate.decision import decide, raise_alarms
 from harness.gate.evidence import Scored
 from harness.gate.plan import Plan, decide_by
-from harness.schema import Alarm, Check, Decision, Policy
+from harness.schema import TESTS_VERSION, Alarm, Check, Decision, Policy
 
 
 class Side(Scored, Answers, Protocol):
@@ -28,6 +28,7 @@ def gate(
     rewards: tuple[Mapping[str, float], Mapping[str, float]] | None = None,
     alarms: Sequence[Alarm] | None = None,
     clusters: Assigned | None = None,
+    tests_version: int = TESTS_VERSION,
 ) -> Decision:
     """Decide whether `candidate` is no worse than `baseline` (task -> evaluation) by `policy`.
 
@@ -37,14 +38,21 @@ def gate(
 
     `doubts` are as in `decide`. `rewards` are the mean rewards per task, of the baseline and of
     the candidate, that training optimised. `alarms` are those of a recorded decision that is
-    decided again: the answers are then not examined. `clusters` are as in `decide`; a plan has
-    its own.
+    decided again: the answers are then not examined. `tests_version` is that decision's.
+    `clusters` are as in `decide`; a plan has its own.
 
     Raises:
         UserError: the evidence does not match, or `plan` was made for another policy or baseline.
     """
     if plan is None:
-        decision = decide(policy, baseline, candidate, doubts=doubts, clusters=clusters)
+        decision = decide(
+            policy,
+            baseline,
+            candidate,
+            doubts=doubts,
+            clusters=clusters,
+            tests_version=tests_version,
+        )
     elif plan.policy != policy:
         raise UserError(
             "The plan was made for another policy than the one given: use the policy in the plan."

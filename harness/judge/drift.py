@@ -219,4 +219,4 @@ def _change(
     if metric.kind == "binary" and np.isin(both, (0.0, 1.0)).all():
         gained, lost = int((after > before).sum()), int((after < before).sum())
         return tango(gained, lost, len(before), margin=margin, alpha=alpha)
-    return compare(before, after, margin=margin, alpha=alpha, span=metric.span)
+    return compare(before, after, margin=margin, alpha=alpha, span=metric.span, allow_skew=False)

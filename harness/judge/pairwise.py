@@ -248,7 +248,7 @@ def _around(
     values = _by_item(valued)
     if not values:
         return MetricResult(mean=None, n=0), None
-    found = gain([null] * len(values), values, margin=0.0, alpha=0.025, span=span)
+    found = gain([null] * len(values), values, margin=0.0, alpha=0.025, span=span, allow_skew=False)
     return MetricResult(
         mean=null + found.delta,
         stderr=found.stderr,

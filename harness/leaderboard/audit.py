@@ -34,7 +34,7 @@ from harness.schema import (
     digest,
 )
 from harness.store import parse
-from tasks.plugin import aggregate
+from tasks.plugin import aggregate, students_interval
 
 LoadScores = Callable[[EvaluationEntry], list[Score]]
 KEPT_EVALUATIONS = 32  # whose scores stay in memory: a loop decides on its latest
@@ -134,8 +134,13 @@ class Audit:
         # Alarms and the plan are about more than the scores: what they do is checked, not they.
         # Identities are those that were written; which tasks they are of is checked.
         # A board keeps no items, so that clusters are those that were recorded, too.
-        clusters = restored(decision.clusters, *sides)
-        again = gate(*sides, decision.policy, alarms=decision.alarms, clusters=clusters)
+        again = gate(
+            *sides,
+            decision.policy,
+            alarms=decision.alarms,
+            clusters=restored(decision.clusters, *sides),
+            tests_version=decision.tests_version,
+        )
         again = again.model_copy(
             update={
                 "plan": decision.plan,
@@ -205,7 +210,7 @@ def metric_problems(evaluation: Evaluation, scores: Sequence[Score]) -> list[str
         recorded, again = evaluation.metrics.get(name), recomputed.get(name)
         if again is None and not complete and name not in evaluation.definitions:
             continue  # derived by a task that is not installed: see `underived`
-        if not _close(_plain(recorded), _plain(again)):
+        if not _follows(recorded, again):
             problems.append(f"{name} is recorded as {recorded}, and its scores give {again}")
     return problems
 
@@ -230,7 +235,7 @@ def lean(evaluation: Evaluation, scores: Sequence[Score]) -> list[Score]:
         ]
         with contextlib.suppress(Exception):  # a task that needs the key may fail without it
             again, _ = _recompute(evaluation, fewer)
-            if all(_close(_plain(m), _plain(again.get(k))) for k, m in evaluation.metrics.items()):
+            if all(_follows(m, again.get(k)) for k, m in evaluation.metrics.items()):
                 kept = fewer
     return kept
 
@@ -244,7 +249,9 @@ def _recompute(
 ) -> tuple[dict[str, MetricResult], bool]:
     """The metrics of `scores`, and whether these are all that the evaluation can have."""
     task = tasks.installed(evaluation.task, evaluation.task_version)
-    return (task.aggregate(scores), True) if task else (aggregate(scores), False)
+    if task:
+        return task.aggregate(scores), True
+    return aggregate(scores, evaluation.definitions), False
 
 
 def _without_words(value: Decision | Promotion) -> Any:
@@ -252,6 +259,13 @@ def _without_words(value: Decision | Promotion) -> Any:
     return value.model_dump(
         mode="json", exclude={"reasons": True, "notes": True, "checks": {"__all__": {"reason"}}}
     )
+
+
+def _follows(recorded: MetricResult | None, again: MetricResult | None) -> bool:
+    """Whether a recorded result is `again`, with the interval of today or that of before."""
+    if recorded is None or again is None:
+        return recorded is again
+    return any(_close(_plain(recorded), _plain(r)) for r in (again, students_interval(again)))
 
 
 def _plain(result: MetricResult | None) -> Any:

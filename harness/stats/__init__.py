@@ -23,3 +23,4 @@ class Estimate:
     p_value: float
     p_zero: float
     wider: str = ""
+    worst: float = 0.0  # the lowest gain that an item can show; 0: not a bound on it was used

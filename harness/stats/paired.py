@@ -19,13 +19,23 @@ import numpy.typing as npt
 from harness.errors import UserError
 from harness.schema import Score
 from harness.stats import Estimate
-from harness.stats.clusters import groups
+from harness.stats.clusters import cautious_effect, groups, together
+from harness.stats.mean_bound import (
+    TAIL,
+    Limits,
+    MeanBound,
+    beyond,
+    p_below,
+    skewness,
+    unseen_share,
+)
 from harness.stats.noninferiority import unseen_change
 
 Numbers = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
 FEW_CLUSTERS = 10
+FEW_ITEMS = 50  # fewer do not show how far values reach
 
 
 @dataclass(frozen=True)
@@ -150,6 +160,30 @@ def gain(
     Raises:
         UserError: the metric applies to no item of a side, or clusters and items do not match.
     """
+    moves = _moves(baseline, candidate, clusters)
+    return moves.delta, moves.stderr, len(moves.sums)
+
+
+@dataclass(frozen=True)
+class _Moves:
+    """By how much each item, and each cluster, moves the difference of the two means."""
+
+    delta: float
+    items: Numbers
+    group: npt.NDArray[np.int64]  # of each item
+    sums: Numbers  # (clusters,)
+
+    @property
+    def stderr(self) -> float:
+        count = len(self.sums)
+        return (
+            math.sqrt(count / (count - 1) * float(np.square(self.sums).sum())) if count > 1 else 0.0
+        )
+
+
+def _moves(
+    baseline: npt.ArrayLike, candidate: npt.ArrayLike, clusters: Sequence[object] | None
+) -> _Moves:
     b = np.asarray(baseline, dtype=np.float64)
     c = np.asarray(candidate, dtype=np.float64)
     in_b, in_c = ~np.isnan(b), ~np.isnan(c)
@@ -157,12 +191,14 @@ def gain(
         raise UserError("There is nothing to compare: the metric has no value on one side.")
     mean_b, mean_c = float(b[in_b].mean()), float(c[in_c].mean())
     moves = np.where(in_c, c - mean_c, 0) / in_c.sum() - np.where(in_b, b - mean_b, 0) / in_b.sum()
+    moves = moves[in_b | in_c]
     group = groups(clusters, len(b))[in_b | in_c]
+    if clusters is None:
+        return _Moves(mean_c - mean_b, moves, np.arange(len(moves)), moves)
     _, group = np.unique(group, return_inverse=True)
-    sums = np.bincount(group, weights=moves[in_b | in_c])
-    count = len(sums)
-    stderr = math.sqrt(count / (count - 1) * float(np.square(sums).sum())) if count > 1 else 0.0
-    return mean_c - mean_b, stderr, count
+    return _Moves(
+        mean_c - mean_b, moves, group, np.bincount(group, weights=moves).astype(np.float64)
+    )
 
 
 def compare(
@@ -171,26 +207,132 @@ def compare(
     *,
     margin: float,
     alpha: float,
-    span: float | None,
+    span: float | None = None,
+    limits: Limits | None = None,
     clusters: Sequence[object] | None = None,
+    allow_skew: bool = True,
 ) -> Estimate:
     """Test that the candidate's mean is at most `margin` below the baseline's.
 
-    From `FEW_CLUSTERS` clusters on: Student's t with G - 1 degrees of freedom on `gain`. With
-    fewer: the sign-flip permutation test on cluster sums. Where no item differs from the others,
-    the interval reaches as far as `unseen_change` of the items could move it if each changed by
-    `span`, the width of the metric's range: ten equal pairs prove nothing. Without a known range
-    (`span` is None) there is no such bound, and the interval is infinite.
+    From `FEW_CLUSTERS` clusters on the bounds are the wider of Student's t with G - 1 degrees of
+    freedom on `gain`, Hall's correction of it for skew, and what a collapse too rare to show in
+    the sample could cost (`harness.stats.mean_bound`); the standard error of clusters is
+    `cautious_effect`'s. With fewer clusters: the wider of the sign-flip permutation test on
+    cluster sums and such a collapse.
+
+    What a collapse costs at most follows from `limits`: an item falls from the baseline's mean to
+    the metric's worst value. Without limits it is `span`, the width of the metric's range. An end
+    of the range that nobody knows, or that lies far `beyond` all values, such as 10,000 for
+    a number of words, says nothing: the most extreme value of either side stands for it, and the
+    skewness counts for more (`TAIL`).
+
+    Without `allow_skew` it is the test of decisions that were made before skew was allowed for.
 
     Raises:
         UserError: as `gain`.
     """
     b = np.asarray(baseline, dtype=np.float64)
     c = np.asarray(candidate, dtype=np.float64)
-    delta, stderr, count = gain(b, c, clusters)
-    if stderr <= 1e-9 * _scale(span, b, c):
-        if span is None:
-            return Estimate("none: no spread", delta, 0.0, -math.inf, math.inf, 1.0, 1.0)
+    moves = _moves(b, c, clusters)
+    if not allow_skew:
+        return _plain(b, c, moves, margin=margin, alpha=alpha, span=span or 0.0)
+    below, above = _bounds(b, c, moves, span, limits)
+    delta, count = moves.delta, len(moves.sums)
+    low, high = below.lower(alpha), -above.lower(alpha)
+    p_low, p_high = below.p_value(-margin), above.p_value(margin)
+    p_zero = min(1.0, 2 * min(below.p_value(0.0), above.p_value(0.0)))
+    test = "t, allowing for skew" if clusters is None else "clustered t, allowing for skew"
+    if count < FEW_CLUSTERS:
+        test = "sign flips, allowing for skew"
+        flips = _Flips.of(b, c, moves)
+        flipped = flips.bounds(alpha, (below.worst, -above.worst))
+        low, high = min(flipped[0], below.unseen(alpha)), max(flipped[1], -above.unseen(alpha))
+        p_low = max(below.p_unseen(-margin), flips.p_below(-margin))
+        p_high = max(above.p_unseen(margin), flips.p_above(-margin))
+        p_zero = max(min(1.0, 2 * min(below.p_unseen(0), above.p_unseen(0))), flips.p_zero)
+    return Estimate(
+        test=test,
+        delta=delta,
+        stderr=below.stderr,
+        low=low,
+        high=high,
+        p_value=p_below(p_low, p_high, higher=delta > -margin),
+        p_zero=p_zero,
+        wider=_why_wider(moves, below, above, alpha),
+        worst=below.worst,
+    )
+
+
+def _bounds(
+    b: Numbers, c: Numbers, moves: _Moves, span: float | None, limits: Limits | None
+) -> tuple[MeanBound, MeanBound]:
+    """What the sample says of the gain from below, and of the loss (the negated gain)."""
+    n, count = len(moves.items), len(moves.sums)
+    effect = cautious_effect(moves.items, moves.group)
+    alone = n / (n - 1) * float(np.square(moves.items).sum()) if n > 1 else 0.0
+    stderr = math.sqrt(alone * effect)
+    least, most = span is not None, span is not None
+    worst, best = -(span or 0.0), span or 0.0
+    seen = np.concatenate([b, c])
+    scale = max(float(np.nanmax(np.abs(seen))), span or 0.0)
+    spread = stderr > 1e-9 * scale  # else equal but for rounding
+    if limits is not None or span is None:
+        lowest, highest = float(np.nanmin(seen)), float(np.nanmax(seen))
+        tells = n / effect >= FEW_ITEMS and spread
+        ends = limits or (None, None)
+        least, most = (end is not None and not beyond(end, seen) for end in ends)
+        worst = -math.inf if ends[0] is None else ends[0]
+        best = math.inf if ends[1] is None else ends[1]
+        worst = (lowest if tells and not least else worst) - float(np.nanmean(b))
+        best = (highest if tells and not most else best) - float(np.nanmean(b))
+    shape = skewness(moves.sums) if spread else 0.0
+    below, above = (
+        MeanBound(
+            mean=sign * moves.delta,
+            stderr=stderr if spread else 0.0,
+            count=max(count, 2),
+            skewness=sign * shape * (1.0 if known else TAIL),
+            worst=sign * end,
+            effective=n / effect,
+        )
+        for sign, end, known in ((1, worst, least), (-1, best, most))
+    )
+    return below, above
+
+
+def _why_wider(moves: _Moves, below: MeanBound, above: MeanBound, alpha: float) -> str:
+    """Say why the interval is wider than a t interval of independent items, if it is."""
+    said = []
+    if len(moves.sums) < len(moves.items):
+        said.append(together(len(moves.sums), len(moves.items) / below.effective))
+    excess = {
+        what: side.student(alpha) - side.lower(alpha)
+        for what, side in (("losses", below), ("gains", above))
+    }
+    what = max(excess, key=excess.__getitem__)
+    side = below if what == "losses" else above
+    if math.isinf(side.worst) or excess[what] <= 0.02 * (side.mean - side.student(alpha)) + 1e-12:
+        return "; ".join(said)
+    if side.unseen(alpha) <= side.skew(alpha):
+        share = unseen_share(side.effective, alpha)
+        said.append(
+            f"the interval allows for rare large {what}: up to {share:.2g} of the items could "
+            f"change by {abs(side.worst):.3g} without one of them among these"
+        )
+    else:
+        said.append(
+            f"the interval allows for skew: with rare large {what} the items show less spread than "
+            "there is"
+        )
+    return "; ".join(said)
+
+
+def _plain(
+    b: Numbers, c: Numbers, moves: _Moves, *, margin: float, alpha: float, span: float
+) -> Estimate:
+    """Student's t, sign flips for few clusters, a bound for no spread; without regard to skew."""
+    delta, stderr, count = moves.delta, moves.stderr, len(moves.sums)
+    if stderr <= 1e-9 * span:
         reach = span * unseen_change(count, alpha)
         return Estimate(
             test="bound without spread",
@@ -203,10 +345,9 @@ def compare(
             p_zero=min(1.0, 2 * _p_without_spread(abs(delta), span, count)),
         )
     if count < FEW_CLUSTERS:
-        sums, sizes = _cluster_sums(c - b, groups(clusters, len(b)))
-        if not np.array_equal(np.isnan(b), np.isnan(c)):
-            sums = sums[:0]  # no sign to flip where an item has one side only
-        low, high, p_value, p_zero = _sign_flip(sums, sizes, margin, alpha, span)
+        flips = _Flips.of(b, c, moves)
+        low, high = flips.bounds(alpha, (-span, span))
+        p_value, p_zero = flips.p_below(-margin), flips.p_zero
         return Estimate("sign-flip permutation", delta, stderr, low, high, p_value, p_zero)
     from scipy.special import stdtr, stdtrit
 
@@ -223,47 +364,55 @@ def compare(
     )
 
 
-def _scale(span: float | None, *values: Numbers) -> float:
-    """The size that rounding is judged by: the range, or the largest value where none is known."""
-    return span if span is not None else max(float(np.nanmax(np.abs(v))) for v in values)
-
-
 def _p_without_spread(distance: float, span: float, count: int) -> float:
     share = min(abs(distance) / span, 1.0)
     z = math.inf if share == 1 else math.sqrt(count * share / (1 - share))
     return NormalDist().cdf(-math.copysign(z, distance))
 
 
-def _cluster_sums(differences: Numbers, group: npt.NDArray[np.int64]) -> tuple[Numbers, Numbers]:
-    known = ~np.isnan(differences)
-    _, group = np.unique(group[known], return_inverse=True)
-    sums = np.bincount(group, differences[known]).astype(np.float64)
-    return sums, np.bincount(group).astype(np.float64)
-
-
-def _sign_flip(
-    sums: Numbers, sizes: Numbers, margin: float, alpha: float, span: float | None
-) -> tuple[float, float, float, float]:
-    """Bounds and p-values of the test that flips the signs of cluster sums, all 2^G ways.
+@dataclass(frozen=True)
+class _Flips:
+    """The test that flips the signs of cluster sums, all 2^G ways.
 
     Flipping the clusters in F does as well as the data at a mean of m exactly where the mean over
     F is at most m. So p(m) = (1 + #{non-empty F: mean over F <= m}) / 2^G, and the bounds are
     order statistics of the subset means (J. Hartigan, "Using subsample values as typical values",
     JASA 64, 1969). It assumes that differences scatter symmetrically about their mean. Where G is
-    too small for the level, under 5 at .05, the bounds are the ends of the range, if it is known.
+    too small for the level, under 5 at .05, the bounds are the ends of the range.
     """
-    flips = 2 ** len(sums)
-    subsets = (np.arange(1, flips)[:, None] >> np.arange(len(sums))) & 1
-    means = np.sort((subsets @ sums) / (subsets @ sizes[: len(sums)]))
-    rejected = int(alpha * flips)  # at most so many ways may do as well
-    nearly = 1e-12 * _scale(span, means)  # means that differ by rounding are equal
 
-    def p(m: float) -> float:
-        return float((1 + np.count_nonzero(means <= m + nearly)) / flips)
+    means: Numbers  # of all non-empty subsets, rising
 
-    def p_above(m: float) -> float:
-        return float((1 + np.count_nonzero(means >= m - nearly)) / flips)
+    @classmethod
+    def of(cls, b: Numbers, c: Numbers, moves: _Moves) -> _Flips:
+        """Take the clusters' differences; none where an item has one side only: no sign to flip."""
+        if not np.array_equal(np.isnan(b), np.isnan(c)):
+            return cls(np.empty(0))
+        differences = (c - b)[~np.isnan(b)]
+        sums, sizes = np.bincount(moves.group, differences), np.bincount(moves.group)
+        subsets = (np.arange(1, 2 ** len(sums))[:, None] >> np.arange(len(sums))) & 1
+        return cls(np.sort((subsets @ sums) / (subsets @ sizes)))
 
-    end = math.inf if span is None else span
-    low, high = (means[rejected - 1], means[-rejected]) if rejected else (-end, end)
-    return float(low), float(high), p(-margin), min(1.0, 2 * min(p(0.0), p_above(0.0)))
+    def bounds(self, alpha: float, ends: tuple[float, float]) -> tuple[float, float]:
+        rejected = int(alpha * (len(self.means) + 1))  # at most so many ways may do as well
+        if not rejected:
+            return ends
+        return float(self.means[rejected - 1]), float(self.means[-rejected])
+
+    def p_below(self, point: float) -> float:
+        return self._share(self.means <= point + self._nearly)
+
+    def p_above(self, point: float) -> float:
+        return self._share(self.means >= point - self._nearly)
+
+    @property
+    def p_zero(self) -> float:
+        return min(1.0, 2 * min(self.p_below(0.0), self.p_above(0.0)))
+
+    @property
+    def _nearly(self) -> float:
+        """Means that differ by so little are equal but for rounding."""
+        return 1e-12 * float(np.abs(self.means).max(initial=0.0))
+
+    def _share(self, as_good: npt.NDArray[np.bool_]) -> float:
+        return float((1 + np.count_nonzero(as_good)) / (len(self.means) + 1))

@@ -251,7 +251,7 @@ def slices(evaluation: Path, by: str | None, metrics: str | None, json_: bool) -
         names = [name for name, metric in known.items() if metric.primary]
     if strangers := [name for name in names if name not in known]:
         raise UserError(f"There is no metric '{strangers[0]}'; there are {', '.join(known)}.")
-    results = by_tag(scored.items, scored.scores, by)
+    results = by_tag(scored.items, scored.scores, by, known)
     if json_:
         print_json(
             {

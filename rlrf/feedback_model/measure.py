@@ -17,7 +17,7 @@ from harness.stats.agreement import agreement
 from rlrf.feedback_model.asking import words
 from rlrf.feedback_model.cases import Case
 from rlrf.result import percent, table
-from tasks.plugin import summarize, within
+from tasks.plugin import summarize
 
 
 class Alpha(Record):
@@ -142,7 +142,7 @@ def _over_prompts(values: Iterable[tuple[str, float]]) -> MetricResult:
     of_prompt: dict[str, list[float]] = defaultdict(list)
     for prompt, value in values:
         of_prompt[prompt].append(value)
-    return within(summarize([mean(found) for found in of_prompt.values()]), 0.0, 1.0)
+    return summarize([mean(values) for values in of_prompt.values()], limits=(0.0, 1.0))
 
 
 # Tables -------------------------------------------------------------------------------------------

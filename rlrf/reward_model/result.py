@@ -10,7 +10,7 @@ from harness.schema import MetricResult, Record, mean
 from rlrf.result import percent, table
 from rlrf.reward_model.measure import Measured
 from rlrf.reward_model.self_labels import Status
-from tasks.plugin import summarize, within
+from tasks.plugin import summarize
 
 
 class SelfLabels(Record):
@@ -128,7 +128,7 @@ def _over_seeds(
     found = [of(value) for value in values]
     if len(found) == 1:
         return found[0]
-    return within(summarize([_mean(one) for one in found]), 0.0, 1.0)
+    return summarize([_mean(one) for one in found], limits=(0.0, 1.0))
 
 
 def _mean(found: MetricResult) -> float:

@@ -14,14 +14,14 @@ from pydantic import Field
 
 from harness.engines import Engine, Sampling
 from harness.progress import say
-from harness.schema import Item, Message, MetricResult, Record, Sample, Score, digest
+from harness.schema import Item, Message, Metric, MetricResult, Record, Sample, Score, digest
 from rlrf.config import Decoding
 from rlrf.feedback import Judged
 from rlrf.reflect import Refinement
 from rlrf.rlmec.teacher import Correction, is_right
 from rlrf.sampling import completions, sample_of
 from rlrf.training.fitting import Example
-from tasks.plugin import Task, aggregate, within
+from tasks.plugin import Task, aggregate
 
 LOCATE = "Which step is the first wrong one?"
 REWRITE = "Keep what is right.\nRewrite the answer."
@@ -182,14 +182,10 @@ def agreement(
 def agree(scores: Sequence[Score]) -> Agreement:
     """Means over items, with their intervals; what was found is told."""
     names = dict.fromkeys(score.task for score in scores)
+    metrics = {metric for score in scores for metric in score.values}
+    shares = {metric: Metric(name=metric, kind="continuous") for metric in metrics}
     found = Agreement(
-        by_task={
-            name: {
-                metric: within(result, 0.0, 1.0)
-                for metric, result in aggregate([s for s in scores if s.task == name]).items()
-            }
-            for name in names
-        }
+        by_task={name: aggregate([s for s in scores if s.task == name], shares) for name in names}
     )
     say(f"the rewriter on what it did not learn from: {found.sentence() or 'nothing is held out'}")
     return found

@@ -122,6 +122,7 @@ def derive(scores: Sequence[Score]) -> dict[str, MetricResult]:
         results[f"{aspect}_official"] = summarize(
             list(item_values(counted, aspect).values()),
             unscored=sum(aspect in s.unscored for s in scores),
+            limits=(LOWEST, HIGHEST),
         )
     return results
 

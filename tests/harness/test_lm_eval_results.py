@@ -109,7 +109,7 @@ def test_a_metric_is_yes_no_only_if_both_sides_say_so(written: Path, copy: Path)
     before, after = sides.load_both(written, change(copy, half))
     kinds = [s["sums"].evaluation.definitions["exact_match"].kind for s in (before, after)]
     assert kinds == ["continuous", "continuous"]
-    assert decide(rule("exact_match"), before, after).checks[0].test == "clustered t"
+    assert decide(rule("exact_match"), before, after).checks[0].test == "t, allowing for skew"
 
 
 def test_the_newest_results_of_a_model_are_read(written: Path, copy: Path) -> None:

@@ -81,7 +81,7 @@ def test_p_values_are_the_levels_at_which_the_bounds_touch(shift: float) -> None
     assert (found.p_value < 0.05) == (found.low > -0.05)
     assert (found.p_value > 0.95) == (found.high < -0.05)
     level = min(found.p_value, 1 - found.p_value)
-    if level > 1e-9:
+    if 1e-9 < level < 0.499:  # where a bound at .5 lies short of the margin, none touches it
         edge = bounds(at(level), NOISE, level)[found.p_value > 0.5]
         assert edge == pytest.approx(-0.05, abs=1e-4)
     assert (found.p_zero < 0.1) == (found.low > 0 or found.high < 0)

@@ -29,7 +29,7 @@ def test_where_all_is_well_behaved_every_view_agrees() -> None:
     clusters = list(np.repeat(np.arange(40), 5))
     d = np.repeat(rng.normal(0.05, 0.2, 40), 5) + rng.normal(0, 0.1, 200)
     zero = np.zeros(200)
-    t = compare(zero, d, margin=0.05, alpha=0.05, span=4, clusters=clusters)
+    t = compare(zero, d, margin=0.05, alpha=0.05, span=4, clusters=clusters, allow_skew=False)
     assert bca_interval(zero, d, alpha=0.05, clusters=clusters) == pytest.approx(
         (t.low, t.high), abs=0.01
     )
@@ -58,7 +58,7 @@ def test_few_clusters_are_flipped_in_every_way() -> None:
     ways = [np.dot(signs, shifted) for signs in itertools.product([-1, 1], repeat=6)]
     expected = np.mean(np.array(ways) >= shifted.sum() - 1e-12)
     assert sign_flip_p(d, margin=margin) == pytest.approx(expected)
-    few = compare(np.zeros(6), d, margin=margin, alpha=0.05, span=2)
+    few = compare(np.zeros(6), d, margin=margin, alpha=0.05, span=2, allow_skew=False)
     assert few.test == "sign-flip permutation"
     assert few.p_value == pytest.approx(expected)
 
