@@ -145,24 +145,25 @@ def _from_items(task: str, key: str, sides: Sequence[Side]) -> dict[str, str]:
             "--clusters FILE."
         )
     names: dict[str, str] = {}
-    origin: dict[str, Side] = {}
     for side in kept:
-        items = {item.index: item for item in items_of(side)}
-        values = _values(task, key, items)
-        for index, item in sorted({(score.index, score.item) for score in side.scores}):
-            name = values.get(index)
-            if name is None:
-                continue
-            if names.setdefault(item, name) != name and origin[item] is not side:
+        values = _values(task, key, {item.index: item for item in items_of(side)})
+        mine: dict[str, str] = {}
+        for score in side.scores:
+            name = values.get(score.index)
+            if name is not None and mine.setdefault(score.item, name) != name:
+                _join(mine, task, key, score.item, name)
+        for item, name in mine.items() if names else ():
+            if names.get(item, name) != name:
+                index = next(score.index for score in side.scores if score.item == item)
                 raise UserError(
                     f"The two sides disagree about clusters: item {index} of {task} has "
                     f"{shown(key)} {shown(names[item])} for the baseline and {shown(name)} "
                     "for the candidate. Evaluate both on the same items."
                 )
-            _join(names, task, key, item, name)
-            origin.setdefault(item, side)
-    asked = {score.item: score.index for side in sides for score in side.scores}
-    missing = sorted(index for item, index in asked.items() if item not in names)
+        names |= mine
+    missing = sorted(
+        {score.index for side in sides for score in side.scores if score.item not in names}
+    )
     _require_all(task, key, len(names), missing, EMPTY)
     return names
 
@@ -271,11 +272,9 @@ def stored(assigned: Assigned, *sides: Mapping[str, Side]) -> dict[str, dict[str
     An item without a cluster (one that only a later side has) is -1.
     """
     return {
-        task: {
-            key: [numbers.get(item, -1) for item in _digests(task, *sides)]
-            for key, numbers in keys.items()
-        }
+        task: {key: [numbers.get(item, -1) for item in items] for key, numbers in keys.items()}
         for task, keys in assigned.items()
+        for items in [_digests(task, *sides)]
     }
 
 
