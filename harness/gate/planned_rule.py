@@ -28,6 +28,7 @@ SEQUENTIAL = "sequential test by betting"  # what a planned rule calls its test
 POWER = 0.8  # of every rule that can hold a candidate up
 SIMULATIONS = 400  # gates: a power of .8 comes with a standard error of .02
 AROUND = (0.5, 0.75, 1.0, 1.5, 2.5)  # times the items that the normal approximation asks for
+BEYOND = (1.0, 1.5, 2.0, 3.0, 5.0)  # times the planned items where these do not suffice
 MOST = 20_000  # items in a simulated gate
 BISECTIONS = 9  # of the margin that a sequential test detects: to 1/512 of the range
 LONGER = 8  # times as many items as a fixed test are tried for a sequential one
@@ -238,7 +239,12 @@ def _show_simulated(
         unchanged, rule, policy.alpha, n, gates=SIMULATIONS, seed=policy.seed
     )
     about = items_needed(rule.margin, unchanged.spread * math.sqrt(effect), policy.alpha, POWER)
-    sizes = sorted({max(2, round(about * times)) for times in AROUND if about * times <= MOST})
+    reached = float((bounds > -rule.margin).mean())
+    if reached < POWER:  # more than the planned items, divided into clusters alike
+        tried = {round(n * times) for times in BEYOND}
+    else:
+        tried = {min(n, max(2, round(about * times))) for times in AROUND}
+    sizes = sorted(size for size in tried if size <= MOST)
     power = [
         float(
             (
@@ -250,9 +256,9 @@ def _show_simulated(
     ]
     return _Shown(
         test=test,
-        power=float((bounds > -rule.margin).mean()),
+        power=reached,
         minimum_detectable=max(0.0, -float(np.quantile(bounds, 1 - POWER))),
-        items_needed=(reached_at(sizes, power, POWER) if sizes else None) or about,
+        items_needed=(reached_at(sizes, power, POWER) if sizes else None) or max([about, *sizes]),
         simulated=True,
     )
 
