@@ -206,6 +206,7 @@ def _samples(
             finish_reason=completion.finish_reason,
             prompt_tokens=completion.prompt_tokens,
             completion_tokens=completion.completion_tokens,
+            unanswered=completion.unanswered,
         )
         for item, request in zip(items, requests, strict=True)
         for repeat, completion in enumerate(completions[request.task_name, request.doc_id])

@@ -13,6 +13,7 @@ from typing import Any
 
 from harness.engines import SEEDS, Completion, Sampling, seed_of
 from harness.engines.text import Tokenized, check_sampling, cut, encode_all
+from harness.engines.unanswered import MAX_UNANSWERED, Unanswered
 from harness.errors import UserError, first_line
 from harness.models import ADAPTER_CONFIG, CONFIG, check, check_adapter, find, model_digest
 from harness.schema import digest
@@ -136,10 +137,9 @@ class VLLMEngine(Tokenized):
         prompt are one completion n times.
 
         Raises:
-            UserError: `max_tokens` is more than the model's context, or vLLM gives up.
+            UserError: `max_tokens` is more than the model's context, or vLLM gives up on too many
+                of the prompts; a few that it does not answer have a completion that says why.
         """
-        from vllm.sampling_params import RequestOutputKind, SamplingParams
-
         check_sampling(sampling, self.context)
         each = 1 if sampling.temperature == 0 else sampling.n
         copies = sampling.n // each
@@ -147,30 +147,38 @@ class VLLMEngine(Tokenized):
         engine = self._awake().llm_engine
         waiting: dict[str, tuple[int, int]] = {}
         answers: dict[tuple[int, int], Completion] = {}
+        missing = Unanswered(each * len(prompts), MAX_UNANSWERED)
+
+        def settle(place: tuple[int, int], completion: Completion) -> None:
+            answers[place] = completion
+            if completion.unanswered:
+                which = f"prompt {place[0]} of {len(prompts)}"
+                missing.count(f"{which}: {completion.unanswered}", self.model_id)
+            else:
+                missing.count_answered()
+            if on_done is not None:
+                on_done(copies)
+
         try:
             for p, prompt in enumerate(prompts):
                 # Each sample is a request of its own: vLLM reads their common prefix once, and
                 # what it makes of one seed for `n` samples is its own affair.
                 for j in range(each):
-                    params = SamplingParams(
-                        temperature=sampling.temperature,
-                        top_p=sampling.top_p,
-                        max_tokens=sampling.max_tokens,
-                        stop=list(sampling.stop),
-                        seed=seed_of(sampling, prompt, j) % SEEDS,
-                        output_kind=RequestOutputKind.FINAL_ONLY,
-                    )
-                    waiting[f"{p}/{j}"] = p, j
+                    params = _params(sampling, seed_of(sampling, prompt, j) % SEEDS)
                     asked = {"prompt_token_ids": list(ids[p])}
-                    engine.add_request(f"{p}/{j}", asked, params, lora_request=self._lora)
+                    try:
+                        engine.add_request(f"{p}/{j}", asked, params, lora_request=self._lora)
+                    except ValueError as error:  # what vLLM raises for a prompt that it refuses
+                        said = f"vLLM refuses the prompt ({first_line(error)})"
+                        settle((p, j), Completion.missing(said))
+                    else:
+                        waiting[f"{p}/{j}"] = p, j
             while waiting:
                 for output in engine.step():
                     if not output.finished:
                         continue
                     place = waiting.pop(output.request_id)
-                    answers[place] = self._completion(output, sampling.stop)
-                    if on_done is not None:
-                        on_done(copies)
+                    settle(place, self._completion(output, sampling.stop))
         finally:
             if waiting:
                 engine.abort_request(list(waiting))
@@ -179,7 +187,7 @@ class VLLMEngine(Tokenized):
     def _completion(self, output: Any, stop: Sequence[str]) -> Completion:
         (made,) = output.outputs
         if made.finish_reason not in ("stop", "length"):
-            raise UserError(f"vLLM gave up on an answer ({made.finish_reason}); see its own log.")
+            return Completion.missing(f"vLLM gave up on the answer ({made.finish_reason})")
         # vLLM decodes token by token; the text of the whole is what the other engines give.
         text = str(self.tokenizer.decode(made.token_ids, skip_special_tokens=True))
         text, reason = cut(text, made.finish_reason, stop)
@@ -232,6 +240,20 @@ def _import() -> Any:
             "pip install vllm (its page says how for your GPU), or use the engine hf."
         ) from error
     return vllm
+
+
+def _params(sampling: Sampling, seed: int) -> Any:
+    """vLLM's parameters of one sample."""
+    from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+    return SamplingParams(
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        max_tokens=sampling.max_tokens,
+        stop=list(sampling.stop),
+        seed=seed,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
 
 
 def _rank(adapter: Path) -> int:

@@ -28,6 +28,11 @@ R = TypeVar("R", bound="Record")
 @click.option("--engine", type=click.Choice(KINDS), default="hf", show_default=True)
 @click.option("--base-url", help="openai: address of the server, usually ending in /v1.")
 @click.option("--api-key-env", help="openai: environment variable that holds the key.")
+@click.option(
+    "--max-unanswered",
+    type=click.FloatRange(0, 1),
+    help="openai: share of responses that the server may refuse.  [default: 0.5]",
+)
 @click.option("--tokenizer", type=FOLDER, help="The model's.  [default: beside the model]")
 @click.option("--revision", help="Of a hub model; openai: what you call the server's weights.")
 @click.option("--adapter", type=FOLDER, help="LoRA adapter on the model.")
@@ -57,6 +62,7 @@ def eval_(
     engine: str,
     base_url: str | None,
     api_key_env: str | None,
+    max_unanswered: float | None,
     tokenizer: Path | None,
     revision: str | None,
     adapter: Path | None,
@@ -98,6 +104,7 @@ def eval_(
     remote: dict[str, Any] = {
         "base_url": base_url,
         "api_key_env": api_key_env,
+        "max_unanswered": max_unanswered,
         "tokenizer": tokenizer,
     }
     with contextlib.ExitStack() as opened:
