@@ -105,7 +105,9 @@ class EngineLM(TemplateLM):  # type: ignore[misc]  # lm-eval is untyped
 
     @property
     def eot_token_id(self) -> int:
-        return int(self._likelihoods.tokenizer.eos_token_id)
+        from harness.engines.loading import require_end
+
+        return require_end(self._likelihoods.tokenizer)
 
     @property
     def prefix_token_id(self) -> int:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.engines import SEEDS, Completion, Sampling, seed_of
-from harness.engines.text import check_sampling, cut, render
+from harness.engines.template import check_template, render
+from harness.engines.text import check_sampling, cut
 from harness.engines.unanswered import MAX_UNANSWERED, Unanswered
 from harness.errors import UserError
 from harness.schema import Message, digest
@@ -71,6 +72,7 @@ class OpenAIEngine:
             from harness.engines.loading import load_tokenizer
 
             self.tokenizer = load_tokenizer(tokenizer)
+            check_template(self.tokenizer)
         self._settings = settings
         self._path = "/chat/completions" if tokenizer is None else "/completions"
         self._server = Server(settings, self._path, key)

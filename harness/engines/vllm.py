@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from harness.engines import SEEDS, Completion, Sampling, seed_of
+from harness.engines.dtype import DTYPES, choose_dtype, stored_dtype
+from harness.engines.template import check_template
 from harness.engines.text import Tokenized, check_sampling, cut, encode_all
 from harness.engines.unanswered import MAX_UNANSWERED, Unanswered
 from harness.errors import UserError, first_line
-from harness.models import ADAPTER_CONFIG, CONFIG, check, check_adapter, find, model_digest
+from harness.models import ADAPTER_CONFIG, check, check_adapter, find, model_digest
 from harness.schema import digest
 from harness.store import read_json
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # of adapters, as vLLM makes room for them
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 class VLLMEngine(Tokenized):
@@ -33,7 +34,8 @@ class VLLMEngine(Tokenized):
         model: a folder or the name of a hub model.
         tokenizer: another tokenizer than the model's own: its folder.
         device: "auto" is what this vLLM is built for.
-        dtype: "auto" is the dtype of the weights.
+        dtype: "auto" is the dtype of the weights, or float32 on a CPU that has no instructions
+            for theirs.
         max_batch: answers generated at a time; None: vLLM's own choice.
         adapter: a LoRA folder on the model, as in `use`.
         rank: of the adapters to come, at most; 0: that of `adapter`.
@@ -77,7 +79,7 @@ class VLLMEngine(Tokenized):
         self._options: dict[str, Any] = {
             "model": str(folder),
             "tokenizer": str(tokenizer or folder),
-            "dtype": _own_dtype(folder) if dtype == "auto" else dtype,
+            "dtype": _own_dtype(folder, built_for) if dtype == "auto" else dtype,
             "trust_remote_code": False,
             "enable_prefix_caching": True,
             "enable_sleep_mode": built_for == "cuda",
@@ -95,6 +97,7 @@ class VLLMEngine(Tokenized):
         self._is_asleep = False
         loaded = self._awake()
         self.tokenizer = loaded.get_tokenizer()
+        check_template(self.tokenizer)
         self.context = int(loaded.model_config.max_model_len)
         self.model_digest: str | None = None
         self.use(adapter)
@@ -267,8 +270,12 @@ def _rank(adapter: Path) -> int:
     return rank
 
 
-def _own_dtype(folder: Path) -> str:
-    """That of the weights; vLLM's own "auto" makes half precision of float32."""
-    config = read_json(folder / CONFIG)
-    named = config.get("dtype") or config.get("torch_dtype")
-    return str(named) if named in DTYPES else "auto"
+def _own_dtype(folder: Path, device: str) -> str:
+    """The type of the weights, or float32 on a CPU that is slow with theirs.
+
+    vLLM's own "auto" makes half precision of float32.
+    """
+    if (chosen := choose_dtype(folder, device, "auto")) != "auto":
+        return chosen
+    stored = stored_dtype(folder)
+    return stored if stored in DTYPES else "auto"

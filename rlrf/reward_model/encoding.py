@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.engines import text
+from harness.engines import template, text
+from harness.schema import Message
 
 
 def encode(prompt: str, response: str, tokenizer: Any) -> list[int]:
@@ -21,11 +22,8 @@ def encode(prompt: str, response: str, tokenizer: Any) -> list[int]:
 
 
 def render(prompt: str, tokenizer: Any) -> str:
-    """A user's turn as the chat template shows it; as it is where there is none."""
-    if tokenizer.chat_template is None:
-        return prompt
-    turn = [{"role": "user", "content": prompt}]
-    return str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
+    """Render a user's turn by the chat template; the prompt as it is where there is none."""
+    return template.render(tokenizer, [Message(role="user", content=prompt)])
 
 
 def _sayable(text: str) -> str:

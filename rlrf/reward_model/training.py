@@ -101,7 +101,7 @@ def _fit(
 
     transformers.set_seed(seed)  # the new head is drawn when the model is loaded
     tokenizer = load_tokenizer(base)
-    dtype = "float32" if training.adapter is None else device.dtype
+    dtype = "float32" if training.adapter is None else fitting.adapted_dtype(base, device)
     model = load_model(base, dtype, new_head=True)
     check_tokenizer(tokenizer, model.config, base)
     stored_dtype = transformers.AutoConfig.from_pretrained(base, trust_remote_code=False).dtype

@@ -20,14 +20,13 @@ from typing import Any
 from harness import memory, models
 from harness.errors import UserError
 from harness.progress import Advance, say
-from harness.schema import Record
+from harness.schema import Message, Record
 from harness.store import read_json, write_json, write_jsonl
 from rlrf.checkpoint import Checkpoint
 from rlrf.config import Adapter, Device, Optimisation, Training
 from rlrf.training import shares
 from rlrf.training.saves import Saves, clock
 
-GENERATION = "generation_config.json"
 # `report_to` -> the packages of which it needs one.
 REPORTERS = {
     "tensorboard": ("tensorboard", "tensorboardX"),
@@ -62,10 +61,17 @@ class DivergedError(UserError):
 
 
 def load_tokenizer(start: Checkpoint) -> Any:
-    """The tokenizer of `start`; it pads with its end token where it has no padding."""
-    from harness.engines import loading
+    """Load the tokenizer of `start`; it pads with its end token where it has no padding.
 
+    Raises:
+        UserError: it has no end token, or its chat template loses what a user says.
+    """
+    from harness.engines import loading, template
+
+    models.check(start.model)
     tokenizer = loading.load_tokenizer(start.model)
+    loading.require_end(tokenizer)
+    template.check_template(tokenizer)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -82,7 +88,7 @@ def load_model(start: Checkpoint, adapter: Adapter | None, device: Device) -> tu
     from harness.engines import loading
 
     models.check(start.model)
-    dtype = "float32" if adapter is None else device.dtype
+    dtype = "float32" if adapter is None else adapted_dtype(start.model, device)
     model = loading.load_model(start.model, torch.device("cpu"), dtype)
     if start.adapter is not None:
         models.check_adapter(start.adapter)
@@ -90,6 +96,14 @@ def load_model(start: Checkpoint, adapter: Adapter | None, device: Device) -> tu
     if adapter is None:
         return model, None
     return model, lora(adapter, "CAUSAL_LM")
+
+
+def adapted_dtype(folder: Path, device: Device) -> str:
+    """The type of the weights that an adapter is trained on: that which they are sampled in."""
+    from harness.engines import loading
+    from harness.engines.dtype import choose_dtype
+
+    return choose_dtype(folder, loading.find_device(device.device), device.dtype)
 
 
 def load_with_adapter(start: Checkpoint, adapter: Adapter | None, device: Device, seed: int) -> Any:
@@ -128,14 +142,17 @@ def end_of_response(tokenizer: Any) -> int:
     else the tokenizer's end token, which for some models (Gemma) ends whole documents alone."""
     import transformers
 
-    eos = int(tokenizer.eos_token_id)
+    from harness.engines import loading, template
+
+    eos = loading.require_end(tokenizer)
     folder = Path(tokenizer.name_or_path)
-    if tokenizer.chat_template is None or not (folder / GENERATION).is_file():
+    if tokenizer.chat_template is None or not (folder / loading.GENERATION).is_file():
         return eos
     stops = transformers.GenerationConfig.from_pretrained(folder).eos_token_id
     said = "7"
-    turns = [{"role": "user", "content": "5"}, {"role": "assistant", "content": said}]
-    after = tokenizer.apply_chat_template(turns, tokenize=False).rpartition(said)[2].lstrip()
+    turns = [Message(role="user", content="5"), Message(role="assistant", content=said)]
+    text = template.render(tokenizer, turns, add_generation_prompt=False)
+    after = text.rpartition(said)[2].lstrip()
     first = tokenizer.encode(after, add_special_tokens=False)[:1]
     return next((token for token in first if isinstance(stops, list) and token in stops), eos)
 
