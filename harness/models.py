@@ -35,6 +35,7 @@ LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 MAX_POINTER_BYTES = 1024
 # Numbers of a configuration that each stand for that many tensors, or for a side of one.
 COUNTS = re.compile(r"(num_|n_)(hidden_|decoder_|encoder_)?(layers?|blocks)|encoder_layers")
+LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 COUNTS_MORE = ("decoder_layers", "depth", "num_stages")
 VOCABULARIES = ("vocab_size",)
 WIDTHS = ("embedding_size", "hidden_size", "n_embd", "d_model", "word_embed_proj_dim")
@@ -249,6 +250,8 @@ def _check_sizes(folder: Path, config: Mapping[str, Any]) -> None:
             most, of = PACKED * total, "weights"
         else:
             continue
+        if key in LAYERS and value < 1:
+            raise UserError(f"{folder / CONFIG} says that {name} is {value:,}: one is the least.")
         if value > most:
             raise UserError(
                 f"{folder / CONFIG} says that {name} is {value:,}, and the weights of {folder} "

@@ -49,7 +49,10 @@ def load_model(folder: Path, device: torch.device, dtype: str) -> Any:
         except Exception as error:
             if memory.is_out_of_memory(error):
                 raise
-            raise UserError(f"Cannot load the model in {folder}: {first_line(error)}") from error
+            said = first_line(error)
+            if "ignore_mismatched_sizes" in said:
+                said = f"its weights have other shapes than {CONFIG} says"
+            raise UserError(f"Cannot load the model in {folder}: {said}") from error
     if info["missing_keys"]:
         names = sorted(info["missing_keys"])
         raise UserError(

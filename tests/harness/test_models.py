@@ -283,6 +283,16 @@ def test_a_number_that_the_weights_do_not_bear_out_is_refused(
         load(folder)
 
 
+@DOORS
+@pytest.mark.parametrize("layers", [0, -5])
+def test_a_model_without_layers_is_refused(
+    folder: Path, load: Callable[[Path], None], layers: int
+) -> None:
+    change(folder / "config.json", num_hidden_layers=layers)
+    with pytest.raises(UserError, match=r"num_hidden_layers is .*: one is the least"):
+        load(folder)
+
+
 def test_an_adapters_rank_that_its_weights_do_not_bear_out_is_refused(
     folder: Path, adapter: Path
 ) -> None:
