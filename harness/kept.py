@@ -16,6 +16,7 @@ from pydantic import Field
 
 from harness.engines import Completion, Engine, Sampling
 from harness.errors import UserError
+from harness.progress import Advance, already
 from harness.schema import FinishReason, Record, digest
 from harness.store import read_records, write_jsonl
 
@@ -93,8 +94,10 @@ class Kept:
         parts = cut(prompts, sampling.n, getattr(self._engine, "at_once", 1))
         missing = [part for part in parts if not made.keys() >= set(part)]
         if on_done is not None and len(missing) < len(parts):
-            on_done(sampling.n * (len(prompts) - sum(map(len, missing))))
+            already(on_done, sampling.n * (len(prompts) - sum(map(len, missing))))
         asked = [[prompts[place] for place in part] for part in missing]
+        if isinstance(on_done, Advance) and hasattr(self._engine, "at_once"):
+            on_done.at_once(self._engine.at_once * sampling.n * max(map(len, parts), default=1))
         stream = getattr(self._engine, "stream", None) or self._one_by_one
         for number, answers in stream(asked, sampling, on_done):
             found = dict(zip(missing[number], answers, strict=True))
@@ -114,7 +117,7 @@ class Kept:
         missing = [place for place in range(len(prompts)) if place not in made]
         missing.sort(key=lambda place: -len(prompts[place]))
         if on_done is not None and made:
-            on_done(sampling.n * len(made))
+            already(on_done, sampling.n * len(made))
         waiting: dict[int, list[Completion]] = {}
 
         def keep(number: int, completions: list[Completion]) -> None:

@@ -26,7 +26,7 @@ from harness.engines.template import check_template
 from harness.engines.text import Tokenized, check_sampling, cut, encode_all
 from harness.errors import UserError
 from harness.models import check, find, loaded_digest, model_digest
-from harness.progress import say
+from harness.progress import Advance, say
 from harness.schema import digest
 
 __all__ = ["HFEngine", "model_digest"]
@@ -134,7 +134,10 @@ class HFEngine(Tokenized):
 
         rows = [(p, j) for p in range(len(prompts)) for j in range(each)]
         rows.sort(key=lambda row: -len(ids[row[0]]))
-        decoding = Decoding(self, prompts, ids, sampling, finish)
+        progress = on_done if isinstance(on_done, Advance) else None
+        if progress is not None:
+            progress.generating(sampling.max_tokens, copies)
+        decoding = Decoding(self, prompts, ids, sampling, finish, progress=progress)
         columns = max(map(len, ids), default=0) + sampling.max_tokens
         self._within_memory(rows, decoding.run, answers.__contains__, columns)
         return [[answers[p, j] for j in range(each)] * copies for p in range(len(prompts))]

@@ -36,7 +36,7 @@ def load_model(folder: Path, device: torch.device, dtype: str) -> Any:
     """Load the causal language model in `folder`; "auto" is the type of its weights."""
     from transformers import AutoModelForCausalLM
 
-    with _quiet():
+    with without_bars():
         try:
             model, info = AutoModelForCausalLM.from_pretrained(
                 folder,
@@ -118,7 +118,7 @@ def merge_adapter(model: Any, adapter: Path) -> Any:
     from peft import PeftModel
 
     check_adapter(adapter)
-    with _quiet():
+    with without_bars():
         try:
             return PeftModel.from_pretrained(model, adapter).merge_and_unload()
         except Exception as error:
@@ -128,17 +128,23 @@ def merge_adapter(model: Any, adapter: Path) -> Any:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the loading bars of `transformers`."""
-    from transformers.utils import logging as said
+def without_bars() -> Iterator[None]:
+    """Show no progress bars of `transformers` and the hub while the block runs."""
+    from huggingface_hub.utils import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+    from transformers.utils import logging
 
-    shown = said.is_progress_bar_enabled()
-    said.disable_progress_bar()
+    shown, hub_shown = logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
+    logging.disable_progress_bar()
     try:
         yield
     finally:
         if shown:
-            said.enable_progress_bar()
+            logging.enable_progress_bar()
+        (enable_progress_bars if hub_shown else disable_progress_bars)()
 
 
 def context(config: Any, tokenizer: Any) -> int:

@@ -15,6 +15,7 @@ from harness.engines.template import check_template, render
 from harness.engines.text import check_sampling, cut
 from harness.engines.unanswered import MAX_UNANSWERED, Unanswered
 from harness.errors import UserError
+from harness.progress import Advance
 from harness.schema import Message, digest
 from harness.serving.server import Batch, FailedError, Server, ServerGoneError
 from harness.serving.settings import ServerSettings
@@ -115,6 +116,9 @@ class OpenAIEngine:
         missing = Unanswered(
             len(places) + known // copies, self._max_unanswered, self._settings.max_concurrency
         )
+
+        if isinstance(on_done, Advance):
+            on_done.at_once(copies * min(len(places), self._settings.max_concurrency))
 
         def of_prompt(p: int) -> list[Completion]:
             return [answers[p, j] for j in range(each)] * copies

@@ -18,9 +18,11 @@ from harness.engines.text import Tokenized, check_sampling, cut, encode_all
 from harness.engines.unanswered import MAX_UNANSWERED, Unanswered
 from harness.errors import UserError, first_line
 from harness.models import ADAPTER_CONFIG, check, check_adapter, find, model_digest
+from harness.progress import Advance
 from harness.schema import digest
 from harness.store import read_json
 
+USUAL_AT_ONCE = 256  # responses that vLLM has under way together, unless told
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # of adapters, as vLLM makes room for them
 
 
@@ -162,6 +164,9 @@ class VLLMEngine(Tokenized):
             if on_done is not None:
                 on_done(copies)
 
+        if isinstance(on_done, Advance):
+            most = self._options.get("max_num_seqs", USUAL_AT_ONCE)
+            on_done.at_once(copies * min(each * len(prompts), most))
         try:
             for p, prompt in enumerate(prompts):
                 # Each sample is a request of its own: vLLM reads their common prefix once, and

@@ -31,6 +31,7 @@ class Backend(Protocol):
     id: str
     digest: str
     place: str
+    at_once: int  # calls that are under way together
 
     @property
     def description(self) -> str:

@@ -30,6 +30,7 @@ class ChatServer:
         )
         # A revision names the weights, and is taken on trust; without one only the address can.
         self.place = settings.address if settings.revision is None else ""
+        self.at_once = settings.max_concurrency
         self._settings = settings
         self._server = Server(settings, "/chat/completions", key)
 

@@ -59,7 +59,7 @@ class InProcess:
                 "thinking_tokens": settings.thinking_tokens,
             }
         )
-        self.place = ""
+        self.place, self.at_once = "", AT_ONCE
         self._engine: Loaded | None = None
 
     @property

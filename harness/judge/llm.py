@@ -72,6 +72,7 @@ class LLMJudge:
 
             try:
                 with track(f"judging by {self.id}", len(todo), "calls") as advance:
+                    advance.at_once(min(len(todo), self._backend.at_once))
                     self._backend.answer(list(todo.values()), self._meter, done)
             finally:
                 self._tell()

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import click
 
 from harness.errors import UserError
+from harness.logs import structured
 from harness.memory import is_out_of_memory
 from harness.progress import say
 from rlrf.cli import (
@@ -51,6 +52,11 @@ def main() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; return its exit code."""
+    with structured():
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
     try:
         if place := os.environ.get("RLRF_METRICS"):
             from rlrf.monitoring import serve_when_work_begins

@@ -297,7 +297,7 @@ def watch(advance: Advance, metrics: Mapping[str, str]) -> Any:
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             for logs in state.log_history:  # of the steps before, in a training that goes on
                 self.keep(logs["step"], logs)
-            advance(state.global_step)
+            advance.already(state.global_step)
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
             advance(1)
