@@ -129,7 +129,8 @@ class Kept:
         try:
             asked = [prompts[place] for place in missing]
             known = sampling.n * len(made)
-            found = self._engine.generate(asked, sampling, on_done, on_prompt=keep, known=known)
+            engine: Any = self._engine  # takes more than an `Engine` has to
+            found = engine.generate(asked, sampling, on_done, on_prompt=keep, known=known)
         finally:
             _write(folder, waiting)
         made |= dict(zip(missing, found, strict=True))

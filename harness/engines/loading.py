@@ -130,7 +130,7 @@ def merge_adapter(model: Any, adapter: Path) -> Any:
 @contextlib.contextmanager
 def without_bars() -> Iterator[None]:
     """Show no progress bars of `transformers` and the hub while the block runs."""
-    from huggingface_hub.utils import (
+    from huggingface_hub.utils.tqdm import (
         are_progress_bars_disabled,
         disable_progress_bars,
         enable_progress_bars,
