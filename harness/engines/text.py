@@ -34,10 +34,16 @@ def encode(tokenizer: Any, text: str) -> list[int]:
     Special tokens are the tokenizer's own affair, but a text that starts with the BOS token does
     not get another.
     """
+    text = without_surrogates(text)
     bos = tokenizer.bos_token
     if bos and text.startswith(bos):
         return list(tokenizer.encode(text, add_special_tokens=False))
     return list(tokenizer.encode(text))
+
+
+def without_surrogates(text: str) -> str:
+    """`text` with '?' for each lone surrogate, which models do emit and no tokenizer reads."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def encode_all(tokenizer: Any, prompts: Sequence[str], room: int) -> list[array[int]]:

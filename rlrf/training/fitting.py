@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import memory, models
+from harness.engines.text import without_surrogates
 from harness.errors import UserError
 from harness.progress import Advance, say
 from harness.schema import Message, Record
@@ -34,6 +35,7 @@ REPORTERS = {
     "trackio": ("trackio",),
 }
 # Where tensorboard, wandb and trackio are told to write.
+LOGS = ("events.out.tfevents.*", "wandb", "trackio", "*.db", "*.db-wal", "*.db-shm")
 LOGGING_FOLDERS = ("TENSORBOARD_LOGGING_DIR", "WANDB_DIR", "TRACKIO_DIR")
 
 
@@ -132,7 +134,7 @@ def lora(adapter: Adapter, task_type: str) -> Any:
 
 def encode_response(response: str, tokenizer: Any, *, cut: bool = False) -> list[int]:
     """Token ids of a response, with the token that ends it unless the length limit cut it off."""
-    ids: list[int] = tokenizer.encode(response, add_special_tokens=False)
+    ids: list[int] = tokenizer.encode(without_surrogates(response), add_special_tokens=False)
     return ids if cut else [*ids, end_of_response(tokenizer)]
 
 
@@ -255,7 +257,7 @@ def _reports(
     check_reporters(config)
     if shares.is_main():
         if saves is None or saves.last is None:
-            shutil.rmtree(logs, ignore_errors=True)
+            _remove_logs(logs)
         logs.mkdir(parents=True, exist_ok=True)
     before = {name: os.environ.get(name) for name in LOGGING_FOLDERS}
     os.environ.update(dict.fromkeys(LOGGING_FOLDERS, str(logs)))
@@ -267,6 +269,16 @@ def _reports(
             del os.environ[name]
             if value is not None:
                 os.environ[name] = value
+
+
+def _remove_logs(folder: Path) -> None:
+    """Remove what reporters wrote in an earlier training, and nothing that somebody else did."""
+    for pattern in LOGS:
+        for entry in folder.glob(pattern):
+            if entry.is_symlink() or entry.is_file():
+                entry.unlink()
+            else:
+                shutil.rmtree(entry, ignore_errors=True)
 
 
 def check_reporters(config: Training) -> None:
