@@ -52,7 +52,7 @@ R = TypeVar("R", bound="Record")
 @click.option("--engines", type=click.IntRange(min=1), help="--ray: how many.  [default: 1]")
 @click.option("--gpus", type=click.FloatRange(0, 1), help="--ray: of an engine.  [default: 0]")
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--out", type=FOLDER, help="Write an evaluation folder, for `gate` and `board`.")
+@click.option("--out", type=FOLDER, help="Write evaluations to OUT/TASK, for `gate` and `board`.")
 @as_json
 def eval_(
     *,
@@ -95,11 +95,15 @@ def eval_(
     All answers are generated first and kept in OUT; then they are judged. The same command goes
     on where it was stopped.
     """
+    from harness import evaluation
     from harness.evaluate import evaluate
     from harness.judge.config import load_judging
 
     judging = load_judging(judge_file)
     wanted = [judging.task(name.strip()) for name in names.split(",") if name.strip()]
+    if out is not None:
+        reads = [Path(model), adapter, tokenizer, data, judge_file]
+        evaluation.check_out(out, [task.name for task in wanted], reads)
     places: dict[str, Any] = {"device": device, "dtype": dtype, "max_batch": max_batch}
     remote: dict[str, Any] = {
         "base_url": base_url,
@@ -177,7 +181,7 @@ def _on_cluster(engine: dict[str, Any], executor: dict[str, Any]) -> Engines:
 @click.option("--judgments", type=FILE, help='Recorded judge replies: {"id", "reply"} a line.')
 @click.option("--facts", type=FILE, help='Verified facts: {"id", "response", "facts"} a line.')
 @click.option("--model-id", help="Who answered.  [default: recorded]")
-@click.option("--out", type=FOLDER, help="Write an evaluation folder, for `gate` and `board`.")
+@click.option("--out", type=FOLDER, help="Write the evaluation to OUT/TASK, for `gate`, `board`.")
 @as_json
 def score(
     *,

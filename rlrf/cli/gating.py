@@ -15,6 +15,7 @@ from rlrf.cli.common import EXIT, FILE, FOLDER, PATH, as_json, margins, print_js
 
 if TYPE_CHECKING:
     from harness.gate.plan import Plan
+    from harness.outputs import OutputFile
     from harness.schema import Decision, Policy
     from harness.sides import Side
 
@@ -56,10 +57,13 @@ def plan(
     """
     from harness import sides
     from harness.gate import plan as planning
+    from harness.outputs import check_file, json_of
     from harness.settings import load_policy
-    from harness.store import write_json
+    from harness.store import json_text
     from rlrf.result import table
 
+    kind = json_of("a plan of `rlrf plan`", planning.Plan)
+    written = check_file(out, kind, [policy, baseline, second])
     again, rules = None, load_policy(policy)
     if second:
         before, again = sides.load_both(baseline, second, name, rules.tasks)
@@ -72,7 +76,7 @@ def plan(
         second=again,
         discordance=discordance,
     )
-    write_json(out, made)
+    written.write(json_text(made))
     if json_:
         print_json(made.model_dump(mode="json") | {"identity": made.identity})
         return
@@ -157,7 +161,7 @@ def gate(
     rlrf gate leaderboards/mine --name M1 evaluations/m2
     rlrf gate results/before results/after --margin rougeL_max=2
     """
-    from harness import sides
+    from harness import evaluation, outputs, sides
     from harness.gate import gate as decide
     from harness.gate import plan as planning
 
@@ -165,6 +169,9 @@ def gate(
         raise UserError("Name either the folder CANDIDATE, or a model to evaluate with --model.")
     if len(plans) > 1:
         raise UserError("A gate follows one plan, which was written before: name one.")
+    reads = [baseline, candidate, policy, *plans, drift, judge_file, data]
+    markdown = outputs.check_optional_file(markdown_file, outputs.DECISION, reads)
+    junit = outputs.check_optional_file(junit_file, outputs.JUNIT, reads)
     planned, written = read_rules(plans[0] if plans else None, policy, margin_texts)
     wanted = written.tasks if written else None
     doubts = read_doubts(drift)
@@ -184,6 +191,9 @@ def gate(
             planning.orders(planned, before)
         judging = load_judging(judge_file)
         tasks = [judging.task(task) for task in sorted({rule.task for rule in rules.rules})]
+        if out is not None:
+            reads += [Path(str(model)), adapter]
+            evaluation.check_out(out, [task.name for task in tasks], reads)
         with judging.open() as judge:
             asked = HFEngine(
                 str(model), adapter=adapter, device=device, dtype=dtype, max_batch=max_batch
@@ -195,7 +205,7 @@ def gate(
             else:
                 found = watch.evaluate_like(asked, before, tasks, data=data, judge=judge, out=out)
                 decision = decide(before, found, rules, plan=planned, doubts=doubts)
-    _tell(decision, markdown_file, junit_file, github=github, json_=json_)
+    _tell(decision, markdown, junit, github=github, json_=json_)
     return EXIT[decision.verdict]
 
 
@@ -250,24 +260,38 @@ def read_doubts(drift: Path | None) -> dict[tuple[str, str], str]:
 
 def _tell(
     decision: Decision,
-    markdown_file: Path | None,
-    junit_file: Path | None,
+    markdown_file: OutputFile | None,
+    junit_file: OutputFile | None,
     *,
     github: bool,
     json_: bool,
 ) -> None:
+    """Show the decision wherever it was asked for; it stands where that cannot be written."""
     from harness.render import github as actions
     from harness.render import junit, markdown
-    from harness.store import write_text
 
     text = markdown.decision(decision)
     if markdown_file:
-        write_text(markdown_file, text)
+        _write(markdown_file, text)
     if junit_file:
-        write_text(junit_file, junit.decision(decision))
+        _write(junit_file, junit.decision(decision))
     if github:
         annotate(actions.commands(decision))
         if summary := os.environ.get(SUMMARY):
-            with open(summary, "a", encoding="utf-8") as file:  # GitHub's own file, of the step
-                file.write(actions.summary(text, actions.SUMMARY_BYTES - file.tell()))
+            try:
+                with open(summary, "a", encoding="utf-8") as file:  # GitHub's own, of the step
+                    file.write(actions.summary(text, actions.SUMMARY_BYTES - file.tell()))
+            except OSError as error:
+                say(
+                    f"The job summary {summary} could not be written ({error.strerror}). The "
+                    "verdict stands.",
+                    "error",
+                )
     print_json(decision.model_dump(mode="json")) if json_ else show(text)
+
+
+def _write(file: OutputFile, text: str) -> None:
+    try:
+        file.write(text)
+    except UserError as error:
+        say(f"{error} The verdict stands.", "error")
