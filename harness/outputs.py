@@ -331,7 +331,7 @@ def _has_fields(found: Any, kind: type[Record]) -> bool:
 
 
 def _is_page(head: bytes) -> bool:
-    return head.startswith(b"<!doctype html>") and b'class="skip" href="#main"' in head
+    return b"Content-Security-Policy" in head[:2000] and b'class="skip" href="#main"' in head
 
 
 def _is_picture(head: bytes) -> bool:
