@@ -337,7 +337,8 @@ def _waiting_kind(task: str) -> FolderKind:
 
     def written(found: dict[str, Any]) -> set[str] | None:
         generation = found.get("generation")
-        is_ours = isinstance(generation, dict) and generation.get("task") == task
+        # The folder's name says the task, where an earlier version did not.
+        is_ours = isinstance(generation, dict) and generation.get("task", task) == task
         return {GENERATION, SAMPLES} if is_ours else None
 
     return FolderKind(f"answers to {task} that wait to be judged", GENERATION, written)
