@@ -101,3 +101,14 @@ def test_text_that_the_terminal_cannot_show_is_written_as_escapes(folder: Path) 
     assert done.returncode == 0
     done = ended(folder, "gate good bad", PYTHONIOENCODING="ascii:strict")
     assert done.returncode == 1 and "## Gate: fail" in done.stdout
+
+
+def test_watching_ends_when_nobody_reads(folder: Path, tmp_path: Path) -> None:
+    from rlrf.run import open_run
+
+    with open_run(tmp_path / "run", {"config": "c"}):
+        done = subprocess.run(
+            ["bash", "-c", f"{RLRF} status run --watch | true; exit ${{PIPESTATUS[0]}}"],
+            cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+    assert done.returncode == 3 and "standard output (" in done.stderr
