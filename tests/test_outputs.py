@@ -57,7 +57,18 @@ FILES = {
 READ_ONLY = {  # what a command reads, and where nothing is written
     *("adapter", "after", "baseline", "before", "candidate", "config", "data", "drift", "a", "b"),
     *("evaluation", "evaluations", "facts", "findings", "iteration", "judge", "judge_file"),
-    *("judged", "judgments", "labels", "pages", "pairs", "plans", "policy", "responses", "run"),
+    *(
+        "judged",
+        "judgments",
+        "labels",
+        "pages",
+        "pairs",
+        "plan",
+        "plans",
+        "policy",
+        "responses",
+        "run",
+    ),
     *("runs", "second", "settings", "tokenizer", "base", "theirs"),
 }
 READS_BOARD = {"verify", "diff", "exposure", "badge", "export", "render"}
