@@ -47,6 +47,7 @@ def board_add(
     from harness.render.markdown import notes
 
     target = Board(folder)
+    target.check_place()
     known = notes(target.rows())
     digests = {
         task: target.add_evaluation(one, name or one.evaluation.model.id, run_name)
