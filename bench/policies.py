@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 import tasks
-from harness.engines.text import render
+from harness.engines.template import render
 from harness.schema import Message
 from rlrf.quickstart import seed_policy
 

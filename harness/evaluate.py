@@ -42,6 +42,7 @@ def evaluate(
     repeats: int | None = None,
     judge: Judge | None = None,
     out: Path | None = None,
+    answered: Path | None = None,
     seed: int = 0,
 ) -> dict[str, Scored]:
     """Task -> evaluation of the engine's model; written to `out`/TASK if `out` is given.
@@ -52,13 +53,16 @@ def evaluate(
     (answers an item) override the task's own, and `judge` grades what needs a judge. A task is
     given by name, or as a `Task` with its own way of scoring.
 
+    `answered` is a folder of evaluations, whose answers are scored anew where they are those that
+    would be generated.
+
     Nothing is judged before all is generated, and what is generated is kept in `out` at once: the
     same call again generates nothing twice, even if it was killed, a judge failed, or another is
     to judge.
 
     Raises:
         UserError: a task, split, item or option that does not exist; what the engine cannot do;
-            another process works in `out`.
+            `out` holds what is not an evaluation, or another process works there.
     """
     from lm_eval.tasks import TaskManager
 
@@ -66,6 +70,8 @@ def evaluate(
 
     named = [benchmarks.load(task) if isinstance(task, str) else task for task in tasks]
     plugins = {task.name: task for task in named}
+    if out is not None:
+        evaluation.check_out(out, plugins)
     if not plugins:
         raise UserError(f"No tasks were named; choose from {', '.join(benchmarks.names())}.")
     if strangers := sorted(set(indices or {}) - set(plugins)):
@@ -94,8 +100,12 @@ def evaluate(
                 chat_template=lm.apply_chat_template if chat else None,
                 tokenizer_name=lm.tokenizer_name,
             )
-    generations = {}
+    generations, prompts = {}, {}
     for name, (used, items, _) in chosen.items():
+        requests = built[name].instances
+        prompts[name] = {
+            item.index: request.args[0] for item, request in zip(items, requests, strict=True)
+        }
         sampling = to_sampling(built[name].config.generation_kwargs, seed).to_dict()
         generations[name] = Generation(
             task=name,
@@ -113,7 +123,8 @@ def evaluate(
         answers = {
             name: known
             for name, generation in generations.items()
-            if out and (known := evaluation.find_generated(generation, out / name)) is not None
+            if (kept := out or answered)
+            and (known := _answered_before(generation, kept / name, prompts[name]))
         }
         for name in answers:
             say(f"evaluate {name}: answered before")
@@ -149,6 +160,21 @@ def evaluate(
             if out is not None:
                 evaluation.save(results[name], out / name)
     return results
+
+
+def _answered_before(
+    generation: Generation, folder: Path, prompts: Mapping[int, str]
+) -> list[Sample]:
+    """What was generated before for `prompts` (index of the item -> prompt); else nothing.
+
+    The code that renders prompts may have changed, which the identity of a generation does not
+    show.
+    """
+    known = evaluation.find_generated(generation, folder) or []
+    if any(sample.prompt != prompts.get(sample.index) for sample in known):
+        say(f"evaluate {generation.task}: its prompts have changed, so it is answered again")
+        return []
+    return known
 
 
 def _task(manager: Any, name: str, split: str, num_fewshot: int | None) -> Any:
@@ -206,6 +232,7 @@ def _samples(
             finish_reason=completion.finish_reason,
             prompt_tokens=completion.prompt_tokens,
             completion_tokens=completion.completion_tokens,
+            unanswered=completion.unanswered,
         )
         for item, request in zip(items, requests, strict=True)
         for repeat, completion in enumerate(completions[request.task_name, request.doc_id])

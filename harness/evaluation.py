@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ import tasks
 from harness import claims
 from harness.engines.text import cut
 from harness.errors import UserError
+from harness.kept import PARTS
+from harness.outputs import FolderKind, check_place, refuse_inputs
 from harness.schema import (
     Call,
     Evaluation,
@@ -31,6 +34,8 @@ from harness.schema import (
     digest,
 )
 from harness.store import (
+    LOCK,
+    TEMPORARY,
     file_digest,
     jsonl_bytes,
     new_folder,
@@ -52,6 +57,8 @@ EVALUATION, ITEMS, SAMPLES, SCORES = (
 GENERATION = "generation.json"
 MAX_BYTES = 8 * 1024**3  # of a file of an evaluation folder; it is held in memory
 MAX_LINES = 2_000_000
+BATCHES_FOLDER = ".batches"  # evaluations of some items each, while a gate watches
+PART_NAME = re.compile(r"[0-9a-f]{64}|[0-9]{1,6}")
 WITHOUT_ITEMS = ("0.1.0",)  # versions of this program
 PREFERRED_SPLITS = ("test", "gate")
 
@@ -262,19 +269,101 @@ def few(values: Sequence[object], most: int = 5) -> str:
     return f"{shown}, ..." if len(values) > most else shown
 
 
+def check_out(out: Path, names: Iterable[str], reads: Iterable[Path | None] = ()) -> None:
+    """See that evaluations of the tasks `names` may be written to `out`/TASK.
+
+    `out` is new, empty, or holds evaluations and nothing else; one of the same task is replaced.
+
+    Raises:
+        UserError: it holds other things, is one of `reads`, or cannot be written to.
+    """
+    real = check_place(out)
+    if (real / EVALUATION).exists():
+        raise UserError(
+            f"{out} is itself an evaluation. Evaluations are written to a folder per task in the "
+            "one that --out names: choose another, or move this one into a folder of its task."
+        )
+    for entry in sorted(real.iterdir()) if real.exists() else ():
+        if not _belongs(entry):
+            raise UserError(
+                f"{out} holds {entry.name}, which is not an evaluation. Nothing was touched. "
+                "Choose another folder with --out, or move what is there away."
+            )
+    reads = list(reads)
+    for read in reads:
+        if read is not None and read.exists() and read.resolve() == real:
+            raise UserError(
+                f"{out} is read by this command, so it cannot be written to. Choose another folder "
+                "with --out."
+            )
+    for name in names:
+        for folder, kind in (
+            (out / name, _kind(name)),
+            (_waiting(out / name), _waiting_kind(name)),
+        ):
+            refuse_inputs(folder, reads)
+            if folder.is_symlink():
+                raise UserError(f"{folder} is a link: remove it, or name another folder.")
+            if folder.exists():
+                kind.may_replace(folder)
+
+
+def _belongs(entry: Path) -> bool:
+    """Whether an entry of a folder of evaluations is one, or what is kept beside them."""
+    if entry.name == LOCK or (entry.name.startswith(".") and entry.name.endswith(TEMPORARY)):
+        return True
+    if not entry.is_dir() or (entry.is_symlink() and entry.name.startswith(".")):
+        return False
+    if entry.name in (PARTS, BATCHES_FOLDER):
+        return all(PART_NAME.fullmatch(part.name) for part in entry.iterdir())
+    return (entry / EVALUATION).is_file() or (entry / GENERATION).is_file()
+
+
+def _kind(task: str) -> FolderKind:
+    """The folder of an evaluation of `task`."""
+    return FolderKind(
+        f"an evaluation of {task}",
+        EVALUATION,
+        lambda found: (
+            {EVALUATION, ITEMS, SAMPLES, SCORES}
+            if found.get("task") == task and "scores_digest" in found
+            else None
+        ),
+    )
+
+
+def _waiting_kind(task: str) -> FolderKind:
+    """The folder of answers to `task` that wait to be judged."""
+
+    def written(found: dict[str, Any]) -> set[str] | None:
+        generation = found.get("generation")
+        # The folder's name says the task, where an earlier version did not.
+        is_ours = isinstance(generation, dict) and generation.get("task", task) == task
+        return {GENERATION, SAMPLES} if is_ours else None
+
+    return FolderKind(f"answers to {task} that wait to be judged", GENERATION, written)
+
+
 def save(scored: Scored, folder: Path) -> None:
-    """Write an evaluation folder, whole or not at all; one that is there is replaced."""
-    with new_folder(folder) as new:
+    """Write an evaluation folder, whole or not at all; one of the same task is replaced.
+
+    Raises:
+        UserError: something else is there, or the file system refuses.
+    """
+    with new_folder(folder, _kind(scored.evaluation.task).may_replace) as new:
         write_jsonl(new / ITEMS, scored.items)
         write_jsonl(new / SAMPLES, scored.samples)
         write_jsonl(new / SCORES, scored.scores)
         write_json(new / EVALUATION, scored.evaluation)
-    shutil.rmtree(_waiting(folder), ignore_errors=True)
+    waiting = _waiting(folder)
+    if waiting.is_dir():
+        _waiting_kind(scored.evaluation.task).may_replace(waiting)
+        shutil.rmtree(waiting, ignore_errors=True)
 
 
 def save_generated(generation: Generation, samples: Sequence[Sample], folder: Path) -> None:
     """Keep what a model answered until it is scored and `folder` is saved."""
-    with new_folder(_waiting(folder)) as new:
+    with new_folder(_waiting(folder), _waiting_kind(generation.task).may_replace) as new:
         written = write_jsonl(new / SAMPLES, samples)
         write_json(new / GENERATION, _Generated(generation=generation, samples_digest=written))
 

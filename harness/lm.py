@@ -13,6 +13,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from harness.engines import Completion, Engine, Sampling
 from harness.errors import UserError
+from harness.progress import say
 from harness.schema import Message, canonical_json
 
 DEFAULT_MAX_TOKENS = 256  # lm-eval's own
@@ -79,8 +80,15 @@ class EngineLM(TemplateLM):  # type: ignore[misc]  # lm-eval is untyped
                     made[id(request)] = iter(completions)
                     self.completions[request.task_name, request.doc_id] = completions
                     for each in completions:
-                        self.cache_hook.add_partial("generate_until", request.args, each.text)
-        return [next(made[id(request)]).text for request in requests]
+                        if not each.unanswered:
+                            self.cache_hook.add_partial("generate_until", request.args, each.text)
+        found = [next(made[id(request)]) for request in requests]
+        if reasons := [each.unanswered for each in found if each.unanswered]:
+            say(
+                f"{len(reasons)} of {len(found)} responses are missing ({reasons[0]}). Benchmarks "
+                "of this package leave them unscored; lm-eval's own tasks take them as empty."
+            )
+        return [each.text for each in found]
 
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
@@ -97,7 +105,9 @@ class EngineLM(TemplateLM):  # type: ignore[misc]  # lm-eval is untyped
 
     @property
     def eot_token_id(self) -> int:
-        return int(self._likelihoods.tokenizer.eos_token_id)
+        from harness.engines.loading import require_end
+
+        return require_end(self._likelihoods.tokenizer)
 
     @property
     def prefix_token_id(self) -> int:

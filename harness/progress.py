@@ -16,15 +16,14 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from harness.text import terminal
-
-Advance = Callable[[int], None]
+from harness.time_left import Batches, Steady
 
 BILL = "spend.json"
 MAX_BILL = 1024 * 1024  # bytes
@@ -41,6 +40,8 @@ class Work:
     unit: str
     done: int = 0
     started: float = field(default_factory=time.monotonic)
+    known: int = 0  # of those done, how many were done before it began
+    estimate: tuple[float, float] | None = None  # when it was made, and the seconds left then
 
     @property
     def seconds(self) -> float:
@@ -48,12 +49,96 @@ class Work:
 
     @property
     def rate(self) -> float:
-        return self.done / self.seconds
+        return (self.done - self.known) / self.seconds
 
     @property
     def left(self) -> float | None:
-        """Seconds; None where nothing is done yet."""
-        return (self.total - self.done) / self.rate if self.done else None
+        """Seconds; None where that cannot be said yet."""
+        if self.estimate is None:
+            return None
+        made, left = self.estimate
+        return max(0.0, left - (time.monotonic() - made))
+
+
+class Advance:
+    """Counts units of `work` as they are done: `advance(n)`.
+
+    Whoever knows more than that tells it, so that the time left is worth reading: units that were
+    done before (`already`), how many are under way together (`at_once`), what each step of a
+    generation takes (`generating`), or the estimate of another process (`left`).
+    """
+
+    def __init__(self, work: Work, phases: Sequence[tuple[int, float]] = ()) -> None:
+        self.show: Callable[[], None] = lambda: None
+        self._work = work
+        self._steady = Steady(work.total, time.monotonic(), phases)
+        self._batches: Batches | None = None
+
+    def __call__(self, n: int) -> None:
+        self._count(n)
+        self._steady.advance(n, time.monotonic())
+        self._estimate()
+        self._tell()
+
+    def already(self, n: int) -> None:
+        """Count units that were done before; they say nothing of the pace."""
+        self._count(n)
+        self._work.known += n
+        self._steady.already(n, time.monotonic())
+
+    def at_once(self, units: int) -> None:
+        """Say how many units are under way together, so that the first of them come late."""
+        self._steady.at_once = max(1, units)
+
+    def left(self, seconds: float | None) -> None:
+        """Take the estimate of another process, which does the work."""
+        self._work.estimate = None if seconds is None else (time.monotonic(), seconds)
+
+    def generating(self, limit: int, each: int) -> None:
+        """Say that responses of at most `limit` tokens are generated, `each` by a row."""
+        if self._batches is None or (self._batches.limit, self._batches.each) != (limit, each):
+            self._batches = Batches(limit, each)
+
+    def begin_batch(self, rows: int, since: float) -> None:
+        """Say that `rows` are about to get tokens, made ready from `since` (monotonic) on."""
+        if self._batches is not None:
+            self._batches.begin(rows, time.monotonic(), since)
+
+    def step(self, finished: int) -> None:
+        """Say that each row got a token, and that `finished` of them ended with it."""
+        if self._batches is None:
+            return
+        self._batches.advance(finished, time.monotonic())
+        if time.monotonic() - _shown.published >= PUBLISH_EVERY_SECONDS:
+            self._estimate()
+            self._tell()
+
+    def _count(self, n: int) -> None:
+        work = self._work
+        work.done += n
+        key = work.name, work.unit
+        _shown.done[key] = _shown.done.get(key, 0) + n
+
+    def _estimate(self) -> None:
+        now, work, batches = time.monotonic(), self._work, self._batches
+        if batches is None:
+            left = self._steady.seconds(now)
+        else:
+            if work.estimate is not None and now - work.estimate[0] < PUBLISH_EVERY_SECONDS:
+                return
+            waiting = (work.total - work.done) // batches.each - batches.rows
+            left = batches.seconds(max(0, waiting))
+        self.left(left)
+
+    def _tell(self) -> None:
+        self.show()
+        if time.monotonic() - _shown.published >= PUBLISH_EVERY_SECONDS:
+            _publish(self._work)
+
+
+def already(advance: Callable[[int], None], n: int) -> None:
+    """Count units done before with `advance`, which may be any function."""
+    (advance.already if isinstance(advance, Advance) else advance)(n)
 
 
 @dataclass(frozen=True)
@@ -110,22 +195,19 @@ def when_work_begins(act: Callable[[], None]) -> None:
 
 
 @contextlib.contextmanager
-def track(stage: str, total: int, unit: str = "items") -> Iterator[Advance]:
-    """Show `stage` with its rate and time left while the block runs; yields `advance(n)`."""
+def track(
+    stage: str, total: int, unit: str = "items", phases: Sequence[tuple[int, float]] = ()
+) -> Iterator[Advance]:
+    """Show `stage` with its rate and time left while the block runs; yields `advance(n)`.
+
+    `phases` are (units, cost of each) in order, where some units take longer than others.
+    """
     work = Work(stage, total, unit)
-    show_bar = sys.stderr.isatty() and not _as_json()
+    advance = Advance(work, phases)
+    show_bar = sys.stderr.isatty() and not logs_are_json()
     _shown.work.append(work)
     try:
-        with _bar(work) if show_bar else _lines(work) as show:
-
-            def advance(n: int) -> None:
-                work.done += n
-                key = work.name, work.unit
-                _shown.done[key] = _shown.done.get(key, 0) + n
-                show()
-                if time.monotonic() - _shown.published >= PUBLISH_EVERY_SECONDS:
-                    _publish(work)
-
+        with _bar(work) if show_bar else _lines(work) as advance.show:
             _publish(work)
             yield advance
     finally:
@@ -141,12 +223,16 @@ def used(by: str, amounts: Mapping[str, float]) -> None:
 
 def say(line: str, level: str = "info") -> None:
     """Print progress or a finding, for people, on stderr."""
-    if _as_json():
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        line = json.dumps({"time": now, "level": level, "stage": _shown.stage, "message": line})
-    else:
-        line = terminal(line)
+    if hasattr(sys.stderr, "end_line"):  # a JSON log: what a library has begun is a line of its own
+        sys.stderr.end_line()
+    line = as_object(line, level) if logs_are_json() else terminal(line)
     print(line, file=sys.stderr, flush=True)
+
+
+def as_object(line: str, level: str = "info") -> str:
+    """A line of a log that programs read: JSON, on one line."""
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return json.dumps({"time": now, "level": level, "stage": _shown.stage, "message": line})
 
 
 def show(result: object) -> None:
@@ -164,8 +250,9 @@ def annotate(commands: Iterable[str]) -> None:
 
     Without this a runner would not see them: it reads only lines that begin with the command.
     """
+    stream = getattr(sys.stderr, "stream", sys.stderr)  # what a JSON log is written to
     for command in commands:
-        print(command, file=sys.stderr, flush=True)
+        print(command, file=stream, flush=True)
 
 
 @contextlib.contextmanager
@@ -262,7 +349,8 @@ def _put(file: Path, value: Any, *, durable: bool = False) -> None:
         os.replace(temporary, file)
 
 
-def _as_json() -> bool:
+def logs_are_json() -> bool:
+    """Whether each line on stderr is to be a JSON object."""
     return os.environ.get("RLRF_LOG") == "json"
 
 
@@ -275,10 +363,8 @@ def _lines(work: Work) -> Iterator[Callable[[], None]]:
         now = time.monotonic()
         if now - last >= LOG_EVERY_SECONDS and work.done < work.total:
             last = now
-            say(
-                f"{work.name}: {work.done}/{work.total} {work.unit}, {work.rate:.1f}/s, "
-                f"{work.left or 0:.0f} s left"
-            )
+            left = "" if work.left is None else f", {work.left:.0f} s left"
+            say(f"{work.name}: {work.done}/{work.total} {work.unit}, {work.rate:.1f}/s{left}")
 
     yield show
     say(f"{work.name}: {work.done} {work.unit} in {work.seconds:.1f} s ({work.rate:.1f}/s)")
@@ -293,7 +379,6 @@ def _bar(work: Work) -> Iterator[Callable[[], None]]:
         Progress,
         TextColumn,
         TimeElapsedColumn,
-        TimeRemainingColumn,
     )
 
     columns = (
@@ -302,8 +387,14 @@ def _bar(work: Work) -> Iterator[Callable[[], None]]:
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[left]}"),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(work.name, total=work.total, rate="")
-        yield lambda: bar.update(task, completed=work.done, rate=f"{work.rate:,.1f} {work.unit}/s")
+        task = bar.add_task(work.name, total=work.total, rate="", left="")
+
+        def show() -> None:
+            left = "" if work.left is None else f"{timedelta(seconds=round(work.left))} left"
+            rate = f"{work.rate:,.1f} {work.unit}/s"
+            bar.update(task, completed=work.done, rate=rate, left=left)
+
+        yield show

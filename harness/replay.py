@@ -7,6 +7,7 @@ have scored is unscored.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from harness import evaluation
 from harness.errors import UserError
 from harness.evaluation import Scored, few
 from harness.schema import Call, FinishReason, Item, ModelRef, Record, Reply, Sample, Score, digest
-from harness.store import parse, read_jsonl
+from harness.store import parse, read_jsonl, sole_user
 from tasks.factscore.facts import Fact
 from tasks.factscore.scoring import facts_score, unverified_score
 from tasks.plugin import Judge, Task
@@ -89,13 +90,17 @@ def score(
     `judge` grades what needs a judge. In its place `judgments` ({"id", "reply"} a line) are what
     a judge named `judge_id` said before: results under different judges are never compared.
     `facts` ({"id", "facts": [{"text", "supported"}]} a line, with "abstained" where it is known)
-    stand in for FActScore's decomposer and verifier. Written to `out` if that is given.
+    stand in for FActScore's decomposer and verifier. Written to `out`/TASK if `out` is given.
 
     Raises:
         UserError: no such task, split or folder; a malformed line; an id that is foreign, there
-            twice or missing; facts of another response; two ways to judge at once.
+            twice or missing; facts of another response; two ways to judge at once; `out` holds
+            what is not an evaluation, or another process works there.
     """
     plugin = tasks.load(task) if isinstance(task, str) else task
+    reads = (responses, data, judgments, facts)
+    if out is not None:
+        evaluation.check_out(out, [plugin.name], reads)
     if sum(way is not None for way in (judge, judgments, facts)) > 1:
         raise UserError(
             "A judge, its recorded replies and verified facts exclude each other: name one of them."
@@ -109,20 +114,25 @@ def score(
         items, samples, about = _saved(plugin, responses)
     else:
         items, samples, about = _recorded(plugin, responses, split, data, model_id or ENGINE)
-    if facts is not None:
-        if plugin.name != "factscore":
-            raise UserError(f"{plugin.name} is not scored by facts; leave --facts out.")
-        scores = _score_facts(facts, items, samples)
-        scored = evaluation.assemble(
-            plugin, items, samples, scores, estimator="recorded facts", **about
-        )
-    else:
-        if judgments is not None:
-            replies = {i: found.reply for i, found in _by_item(judgments, items, Judgment).items()}
-            judge = RecordedJudge(judge_id, [replies.get(sample.index, "") for sample in samples])
-        scored = evaluation.build(plugin, items, samples, judge=judge, **about)
-    if out is not None:
-        evaluation.save(scored, out)
+    if facts is not None and plugin.name != "factscore":
+        raise UserError(f"{plugin.name} is not scored by facts; leave --facts out.")
+    with sole_user(out) if out else contextlib.nullcontext():
+        if facts is not None:
+            scores = _score_facts(facts, items, samples)
+            scored = evaluation.assemble(
+                plugin, items, samples, scores, estimator="recorded facts", **about
+            )
+        else:
+            if judgments is not None:
+                said = _by_item(judgments, items, Judgment)
+                replies = {index: judgment.reply for index, judgment in said.items()}
+                judge = RecordedJudge(
+                    judge_id, [replies.get(sample.index, "") for sample in samples]
+                )
+            scored = evaluation.build(plugin, items, samples, judge=judge, **about)
+        if out is not None:
+            evaluation.check_out(out, [plugin.name], reads)
+            evaluation.save(scored, out / plugin.name)
     return scored
 
 

@@ -243,6 +243,8 @@ def _answers(scored: Saved, items: Sequence[Item]) -> dict[str, Answer]:
         notes = [] if sample else ["a leaderboard keeps scores, not answers"]
         if sample and sample.finish_reason == "length":
             notes.append("ended by the length limit")
+        if sample and sample.unanswered:
+            notes.append(f"no response: {sample.unanswered}")
         if repeats[score.item] > 1:
             notes.append(f"the first of {repeats[score.item]} answers; values are their means")
         found[score.item] = Answer(
@@ -250,7 +252,7 @@ def _answers(scored: Saved, items: Sequence[Item]) -> dict[str, Answer]:
             values={name: by[score.item] for name, by in means.items() if score.item in by},
             unscored=score.unscored,
             feedback=task.feedback(asked[score.item], sample, score).aspects
-            if task and sample
+            if task and sample and not sample.unanswered
             else [],
             notes=notes,
         )

@@ -131,6 +131,11 @@ class Sample(Record):
     )
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    unanswered: str = Field(
+        default="",
+        exclude_if=lambda reason: not reason,
+        description="why there is no response, e.g. the server's content filter; '' if there is",
+    )
 
 
 class Score(Record):

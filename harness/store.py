@@ -176,10 +176,15 @@ def _plain(value: Any) -> Any:
     return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
 
 
-def write_json(path: Path, value: Any) -> None:
+def json_text(value: Any) -> str:
     """Indented, sorted JSON of a value or a record."""
     text = json.dumps(_plain(value), indent=2, sort_keys=True, ensure_ascii=True, allow_nan=False)
-    write_text(path, text + "\n")
+    return text + "\n"
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace `path` by the `json_text` of a value or a record."""
+    write_text(path, json_text(value))
 
 
 def jsonl_bytes(values: Iterable[Any]) -> bytes:
@@ -390,17 +395,43 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+# Says no, as a `UserError`, where an existing folder may not be replaced by the new one, which is
+# None before there is one.
+MayReplace = Callable[[Path, Path | None], None]
+
+
+def only_empty(old: Path, _new: Path | None = None) -> None:
+    """Refuse to replace a folder that holds anything.
+
+    Raises:
+        UserError: it does.
+    """
+    if held := sorted(entry.name for entry in old.iterdir()):
+        raise UserError(
+            f"{old} is there already and is not empty: it holds {held[0]}. Nothing was touched. "
+            "Choose another folder, or move what is there away."
+        )
+
+
 @contextlib.contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
+def new_folder(path: Path, may_replace: MayReplace = only_empty) -> Iterator[Path]:
     """Yield a temporary sibling that becomes `path` when the block succeeds.
 
-    An existing `path` is replaced. If the block raises, nothing of it remains and `path` stays
-    as it was; what a killed process left of it is removed.
+    A folder that is there already is replaced only if `may_replace` lets it, which is asked first
+    and again when the new one is ready. A link is written through: the folder that it leads to is
+    replaced, and the link stays. If the block raises, nothing of the new folder remains and `path`
+    stays as it was; what a killed process left of it is removed.
+
+    Raises:
+        UserError: `path` may not be replaced, is a file or a broken link, or cannot be written.
     """
+    path = existing_folder(path)
+    if path.exists():
+        may_replace(path, None)
     with _disk_errors(path):
         make_folder(path.parent)
         for other in path.parent.glob(f".{glob.escape(path.name)}.*{TEMPORARY}"):
-            if other.is_dir() and not _is_locked(other):
+            if other.is_dir() and not other.is_symlink() and not _is_locked(other):
                 shutil.rmtree(other)
         temporary = Path(tempfile.mkdtemp(TEMPORARY, f".{path.name}.", path.parent))
         at_work = os.open(temporary, os.O_RDONLY)
@@ -411,7 +442,8 @@ def new_folder(path: Path) -> Iterator[Path]:
             os.chmod(temporary, 0o755)
             for entry in (*temporary.rglob("*"), temporary):
                 _fsync(entry)
-            if path.exists():
+            if existing_folder(path).exists():
+                may_replace(path, temporary)
                 _exchange(temporary, path)
             else:
                 os.replace(temporary, path)
@@ -419,6 +451,35 @@ def new_folder(path: Path) -> Iterator[Path]:
     finally:  # what is left there is half done, or was replaced
         os.close(at_work)
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def existing_folder(path: Path) -> Path:
+    """The folder that `path` names, through links, whether or not it is there yet.
+
+    Raises:
+        UserError: it is a file, a broken link, or lies in something that is not a folder.
+    """
+    if path.parts[:1] == ("~",):
+        raise UserError(f"{path}: the shell did not expand '~'. Write the path in full.")
+    try:
+        real = path.resolve()
+        if real.is_dir():
+            return real
+        if path.is_symlink():
+            raise UserError(
+                f"{path} is a link to {real}, which is not a folder. Remove the link, or name "
+                "another folder."
+            )
+        if real.exists():
+            raise UserError(f"{path} is a file, where a folder is expected: name another.")
+        nearest = next(parent for parent in real.parents if os.path.lexists(parent))
+    except (OSError, RuntimeError) as error:  # a loop of links, a name too long, no permission
+        raise UserError(f"{path} cannot be used: {error}. Name another place.") from error
+    if not nearest.is_dir():
+        raise UserError(
+            f"{path} cannot be made, because {nearest} is not a folder. Name another place."
+        )
+    return real
 
 
 def _exchange(new: Path, old: Path) -> None:

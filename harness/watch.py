@@ -6,6 +6,7 @@ items at a time, and no more of a task once its critical rules are decided.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shutil
 from collections.abc import Mapping, Sequence
@@ -15,11 +16,12 @@ from harness import evaluation
 from harness.engines import Engine
 from harness.errors import UserError
 from harness.evaluate import evaluate
-from harness.evaluation import Scored
+from harness.evaluation import BATCHES_FOLDER, Scored
 from harness.gate import evidence, gate
 from harness.gate.entry import Side
 from harness.gate.plan import Plan, orders
 from harness.schema import Decision, Sample, Score
+from harness.store import sole_user
 from tasks.plugin import Judge, Task
 
 LEAST_BATCH = 32  # items: fewer leave an engine idle
@@ -28,7 +30,7 @@ BATCHES = 20  # of the planned items, at most
 
 def evaluate_like(
     engine: Engine,
-    baseline: Mapping[str, evidence.Scored],
+    baseline: Mapping[str, Side],
     tasks: Sequence[Task],
     *,
     data: Path | None = None,
@@ -75,7 +77,28 @@ def watch(
     if plan.mode != "sequential":
         raise UserError("The plan is not sequential: evaluate all its items, then decide.")
     drawn = orders(plan, baseline)
+    if out is not None:
+        evaluation.check_out(out, {rule.task for rule in plan.policy.rules})
     named = {task.name: task for task in tasks}
+    with sole_user(out) if out else contextlib.nullcontext():
+        return _watch(
+            engine, plan, baseline, named, drawn=drawn, data=data, judge=judge, out=out,
+            doubts=doubts,
+        )  # fmt: skip
+
+
+def _watch(
+    engine: Engine,
+    plan: Plan,
+    baseline: Mapping[str, Side],
+    named: Mapping[str, Task],
+    *,
+    drawn: Mapping[str, Sequence[str]],
+    data: Path | None,
+    judge: Judge | None,
+    out: Path | None,
+    doubts: Mapping[tuple[str, str], str] | None,
+) -> tuple[Decision, dict[str, Scored]]:
     batches: dict[str, list[Scored]] = {task: [] for task in drawn}
     used = dict.fromkeys(drawn, 0)
     open_ = set(drawn)
@@ -83,7 +106,7 @@ def watch(
         for task in sorted(open_):
             size = max(LEAST_BATCH, math.ceil(len(drawn[task]) / BATCHES))
             items = set(drawn[task][used[task] : used[task] + size])
-            place = out / ".batches" / str(len(batches[task])) if out else None
+            place = out / BATCHES_FOLDER / str(len(batches[task])) if out else None
             indices = sorted({s.index for s in baseline[task].scores if s.item in items})
             before = baseline[task]
             asked = _ask(engine, named[task], before, indices, data=data, judge=judge, out=place)
@@ -95,9 +118,10 @@ def watch(
             task for task in drawn if used[task] < len(drawn[task]) and _undecided(decision, task)
         }
     if out:
+        evaluation.check_out(out, candidate)
         for task, scored in candidate.items():
             evaluation.save(scored, out / task)
-        shutil.rmtree(out / ".batches", ignore_errors=True)
+        shutil.rmtree(out / BATCHES_FOLDER, ignore_errors=True)
     return decision, candidate
 
 

@@ -7,14 +7,17 @@ slice of prompts, the same seeds.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.engines.text import without_surrogates
 from harness.errors import UserError
 from harness.models import ADAPTER_CONFIG, CONFIG, find
+from harness.outputs import NEW_FOLDER, check_file, json_lines_of
+from harness.progress import say
 from harness.schema import Record, Sample
-from harness.store import file_digest, new_folder, parse, read_jsonl, write_jsonl
+from harness.store import file_digest, jsonl_bytes, new_folder, parse, read_jsonl
 from rlrf import stages
 from rlrf.checkpoint import Checkpoint
 from rlrf.config import Config
@@ -29,6 +32,10 @@ from rlrf.run import Records
 from rlrf.training.dpo import dpo
 from rlrf.training.fitting import checkpoint
 
+SAMPLES = json_lines_of("a file of samples", Sample)
+JUDGED = json_lines_of("a file of judged responses", Judged)
+REFINEMENTS = json_lines_of("a file of refinements", Refinement)
+PAIRS = json_lines_of("a file of pairs", Pair)
 KINDS: Mapping[str, type[Record]] = {
     "samples": Sample,
     "refinements": Refinement,
@@ -41,9 +48,10 @@ def explore(
     config: Config, out: Path, *, model: str | None = None, turn: int = 1, limit: int | None = None
 ) -> list[Sample]:
     """Write what `model`, or else the configuration's, answers to the prompts of the turn."""
+    written = check_file(out, SAMPLES)
     with open_tools(config, feedback=False) as tools:
         found = stages.explored(Turn(tools, start(config, model), turn, limit)).records
-    write_jsonl(out, found)
+    written.write(jsonl_bytes(found))
     return found
 
 
@@ -52,6 +60,7 @@ def feedback(config: Config, responses: Path, out: Path, *, turn: int = 1) -> li
 
     Of samples, the `explore.keep` best of each prompt alone, where the configuration says so.
     """
+    written = check_file(out, JUDGED, [responses])
     read = _read(responses, "samples", "refinements")
     with open_tools(config) as tools:
         here = Turn(tools, _unread(config), turn)
@@ -61,7 +70,7 @@ def feedback(config: Config, responses: Path, out: Path, *, turn: int = 1) -> li
         else:
             _check_asked(responses, here, read.records)
             found = stages.judged(here, stages.promising(here, read)).records
-    write_jsonl(out, found)
+    written.write(jsonl_bytes(found))
     return found
 
 
@@ -69,17 +78,19 @@ def reflect(
     config: Config, judged: Path, out: Path, *, model: str | None = None, turn: int = 1
 ) -> list[Refinement]:
     """Write how `model`, or else the configuration's, rewrites what was judged in a file."""
+    written = check_file(out, REFINEMENTS, [judged])
     read = _read(judged, "judged responses")
     with open_tools(config, feedback=False) as tools:
         here = Turn(tools, start(config, model), turn)
         _check_asked(judged, here, [one.sample for one in read.records])
         found = stages.refined(here, read).records
-    write_jsonl(out, found)
+    written.write(jsonl_bytes(found))
     return found
 
 
-def pairs(config: Config, judged: Iterable[Path], out: Path, *, turn: int = 1) -> LessonReport:
+def pairs(config: Config, judged: Sequence[Path], out: Path, *, turn: int = 1) -> LessonReport:
     """Write the preference pairs of the judged responses in some files, refinements last."""
+    written = check_file(out, PAIRS, judged)
     responses: list[Judged] = []
     with open_tools(config, feedback=False) as tools:
         here = Turn(tools, _unread(config), turn)
@@ -94,7 +105,7 @@ def pairs(config: Config, judged: Iterable[Path], out: Path, *, turn: int = 1) -
                 "responses that they rewrite too."
             )
         found, report = rlrf.pair(here, responses)
-    write_jsonl(out, found)
+    written.write(jsonl_bytes(found))
     return report
 
 
@@ -107,11 +118,13 @@ def train_step(
         UserError: the folder holds things already, there are no pairs, they repeat what is to be
             held out, or training fails.
     """
+    NEW_FOLDER.check(out)
     found = _read(pairs, "pairs").records
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise UserError(f"{out} is there already; choose another folder with --out.")
     if not found:
         raise UserError(f"{pairs} holds no pairs to train on.")
+    odd = sum(any(without_surrogates(text) != text for text in pair.texts) for pair in found)
+    if odd:
+        say(f"{odd} of {len(found)} pairs hold half of a surrogate pair: '?' is read in its place")
     with open_tools(config, feedback=False) as tools:
         here = Turn(tools, start(config, model), turn)
         texts = {text for pair in found for text in (pair.prompt, *pair.texts)}

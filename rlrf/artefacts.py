@@ -3,10 +3,11 @@
     URL/KEY/<sha256 of a file>    each file that the stage made
     URL/KEY/manifest.json         the stage's own manifest, last: a stage is whole or absent
 
-KEY is the digest of the stage's name and of what it was made from, so the same stage of the same
-run is the same place wherever it is made. A run whose machine is gone, and a second run of the same
-configuration, fetch what is there; what is damaged is refused and made anew. Digests show damage,
-not who wrote: whoever may write to the store decides what a run that reads it learns from.
+KEY is the digest of the stage's name, of what it was made from and of the code that made it, so the
+same stage of the same run is the same place wherever it is made. A run whose machine is gone, and a
+second run of the same configuration, fetch what is there; what is damaged is refused and made anew.
+Digests show damage, not who wrote: whoever may write to the store decides what a run that reads it
+learns from.
 
 fsspec reaches the place; for S3 it needs s3fs, for Google Cloud gcsfs, for Azure adlfs. Credentials
 are theirs to find (environment, their own files): a URL that holds one is refused.
@@ -15,6 +16,7 @@ are theirs to find (environment, their own files): a URL that holds one is refus
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,7 +25,7 @@ from harness.errors import UserError
 from harness.progress import say
 from harness.schema import digest
 from harness.store import make_folder, new_folder, parse, read_json, told_when_full
-from rlrf.run import MANIFEST, Manifest, is_whole
+from rlrf.run import MANIFEST, NO_CODE, Manifest, is_whole, may_replace_stage
 
 ABOUT = "README"
 ABOUT_TEXT = b"Finished stages of rlrf runs, each under the digest of what it was made from.\n"
@@ -44,15 +46,25 @@ class Artefacts:
         self._url, self._fs, self._root = url, fs, root
         self._unfit: set[str] = set()
 
-    def fetch(self, name: str, inputs: str, folder: Path) -> bool:
-        """Whether the stage `name`, made from `inputs`, is there; `folder` then becomes it.
+    def fetch(
+        self, name: str, inputs: str, folder: Path, code: Mapping[str, str] = NO_CODE
+    ) -> bool:
+        """Whether the stage `name`, made from `inputs` by `code`, is there; `folder` becomes it.
 
-        Damaged, it is not: that is said, and `put` replaces it.
+        So does a stage that was kept before code was recorded. A damaged stage is not fetched:
+        that is said, and `put` replaces it.
 
         Raises:
             UserError: the place cannot be read, or there is no room for what it holds.
         """
-        place = self._place(name, inputs)
+        fetched = self._fetch(name, self._place(name, inputs, code), inputs, folder)
+        if not fetched and code:
+            fetched = self._fetch(name, self._place(name, inputs, NO_CODE), inputs, folder)
+            if fetched:
+                say(f"{name}: kept before its code was recorded: a change since cannot be seen")
+        return fetched
+
+    def _fetch(self, name: str, place: str, inputs: str, folder: Path) -> bool:
         try:
             with told_when_full(folder.parent):
                 fetched = self._fetched(place, inputs, folder)
@@ -77,7 +89,7 @@ class Artefacts:
         except FileNotFoundError:
             return False
         make_folder(folder.parent)
-        with new_folder(folder) as new:
+        with new_folder(folder, may_replace_stage) as new:
             self._get(f"{place}/{MANIFEST}", size, MAX_MANIFEST, new / MANIFEST)
             try:
                 manifest = parse(Manifest, read_json(new / MANIFEST), MANIFEST)
@@ -114,13 +126,13 @@ class Artefacts:
 
         A file that is there already, as a killed process left it, is not sent again.
         """
-        place = self._place(name, inputs)
-        anew = place in self._unfit
         try:
+            manifest = parse(Manifest, read_json(folder / MANIFEST), MANIFEST)
+            place = self._place(name, inputs, manifest.code)
+            anew = place in self._unfit
             if not anew and self._fs.exists(f"{place}/{MANIFEST}"):
                 return
             self._fs.makedirs(place, exist_ok=True)
-            manifest = parse(Manifest, read_json(folder / MANIFEST), MANIFEST)
             for file, of in sorted(manifest.outputs.items()):
                 size = (folder / file).stat().st_size
                 if anew or not self._holds(f"{place}/{of}", size):
@@ -141,8 +153,9 @@ class Artefacts:
         except FileNotFoundError:
             return False
 
-    def _place(self, name: str, inputs: str) -> str:
-        return f"{self._root}/{digest([name, inputs])}"
+    def _place(self, name: str, inputs: str, code: Mapping[str, str]) -> str:
+        made_by = [dict(code)] if code else []
+        return f"{self._root}/{digest([name, inputs, *made_by])}"
 
 
 def open_artefacts(url: str) -> Artefacts:
@@ -170,7 +183,9 @@ def open_artefacts(url: str) -> Artefacts:
     try:
         fs, root = fsspec.url_to_fs(url)
         fs.makedirs(root, exist_ok=True)
-        fs.pipe_file(f"{root}/{ABOUT}", ABOUT_TEXT)
+        # Somebody else's README stays; the place is then tried with a file of another name.
+        is_taken = fs.exists(f"{root}/{ABOUT}") and fs.cat_file(f"{root}/{ABOUT}") != ABOUT_TEXT
+        fs.pipe_file(f"{root}/.rlrf.{ABOUT}" if is_taken else f"{root}/{ABOUT}", ABOUT_TEXT)
     except ImportError as error:
         raise UserError(f"artefacts: {url} needs another package: {_said(error)}") from error
     except Exception as error:

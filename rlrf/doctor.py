@@ -75,7 +75,7 @@ def _machine() -> list[Finding]:
     free = shutil.disk_usage(Path.cwd()).free / GIB
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
     return [
-        Finding(name="cpu", found=f"{os.cpu_count()} cores", ok=True),
+        _cpu(),
         Finding(
             name="memory",
             found=f"{memory:.1f} GiB",
@@ -90,6 +90,23 @@ def _machine() -> list[Finding]:
         ),
         _gpu(),
     ]
+
+
+def _cpu() -> Finding:
+    cores = f"{os.cpu_count()} cores"
+    try:
+        from harness.engines.dtype import INSTRUCTIONS, has_instructions
+    except ImportError:
+        return Finding(name="cpu", found=cores, ok=True)
+    slow = [dtype for dtype in INSTRUCTIONS if not has_instructions(dtype)]
+    if not slow:
+        return Finding(name="cpu", found=f"{cores}, instructions for bfloat16 and float16", ok=True)
+    return Finding(
+        name="cpu",
+        found=f"{cores}, no instructions for {' and '.join(slow)}",
+        ok=True,
+        advice="without a GPU, dtype auto computes such weights as float32 where memory allows",
+    )
 
 
 def _gpu() -> Finding:

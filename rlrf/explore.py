@@ -9,7 +9,7 @@ from harness.engines import Engine
 from harness.errors import UserError
 from harness.schema import Item, Message, Sample, digest
 from rlrf.config import Explore
-from rlrf.sampling import completions, sample_of
+from rlrf.sampling import completions, drop_unanswered, sample_of
 from tasks.plugin import Task
 
 
@@ -57,8 +57,10 @@ def explore(
     made = completions(
         engine, to_ask, tasks, decoding=config, n=config.n, seed=seed, what="explore"
     )
-    return [
-        sample_of(item, prompt, completion, repeat)
-        for item, prompt, answers in zip(items, prompts, made, strict=True)
-        for repeat, completion in enumerate(answers)
-    ]
+    return drop_unanswered(
+        [
+            sample_of(item, prompt, completion, repeat)
+            for item, prompt, answers in zip(items, prompts, made, strict=True)
+            for repeat, completion in enumerate(answers)
+        ]
+    )

@@ -17,17 +17,20 @@ from harness.judge.config import load_judging
 from harness.leaderboard import Board
 from harness.schema import Item, Policy, digest
 from harness.settings import default_policy
+from rlrf import feedback, feedback_model
 from rlrf.artefacts import open_artefacts
 from rlrf.checkpoint import Checkpoint, Engines
+from rlrf.code_digests import Code, source, tasks_code
 from rlrf.config import Config
 from rlrf.explore import pick
 from rlrf.feedback import Critic, by_judge, by_model, by_score
 from rlrf.feedback_model.model import FeedbackModel
 from rlrf.reward_model.source import Rewarder, open_rewarder
 from rlrf.rlmec.source import RewriterSource, open_rewriter
-from rlrf.run import Run, open_run
+from rlrf.run import Run, holds_run, open_run, refuse_strangers_in_run
 from rlrf.training.fitting import check_reporters
 from rlrf.training.launch import check_launch
+from tasks.just_eval import critique
 from tasks.plugin import Judge, Task
 
 
@@ -62,6 +65,22 @@ class Tools:
             )
             for task in self.config.tasks
         }
+
+    @cached_property
+    def tasks_code(self) -> Code:
+        """Digests of the code of the tasks."""
+        return tasks_code(self.tasks)
+
+    @cached_property
+    def feedback_code(self) -> Code:
+        """Digests of the code and the words that feedback is given by."""
+        asked = {task.feedback for task in self.config.tasks}
+        modules = [feedback]
+        if "critique" in asked or "model" in asked:
+            modules.append(critique)
+        if "model" in asked:
+            modules.append(feedback_model)
+        return {**self.tasks_code, **source("the code of feedback", *modules)}
 
     @cached_property
     def held_out(self) -> list[Item]:
@@ -135,6 +154,10 @@ def open_lab(config: Config, out: Path, fresh: bool) -> Iterator[Lab]:
     Raises:
         UserError: the configuration, a model or the folder cannot be used.
     """
+    board = Board(Path(config.board) if config.board else out / "board")
+    if holds_run(out) and fresh:
+        refuse_strangers_in_run(out)
+    board.check_place()
     with open_tools(config) as tools:
         policy = choose_policy(config, tools.tasks)
         check_reporters(config.train)
@@ -159,7 +182,7 @@ def open_lab(config: Config, out: Path, fresh: bool) -> Iterator[Lab]:
                 | {"run": run},
                 policy=policy,
                 anchor=anchor,
-                board=Board(Path(config.board) if config.board else out / "board"),
+                board=board,
                 name=digest(common)[:12],
             )
 

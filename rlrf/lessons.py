@@ -10,6 +10,7 @@ from typing import Literal, Protocol, TypeVar
 from pydantic import Field
 
 from harness.schema import Record, digest, mean
+from rlrf.config import Explore, Pairing
 from rlrf.reward import Reward, Rewarded
 
 Kind = Literal["pairs", "responses", "rankings", "rewrites"]
@@ -24,16 +25,37 @@ Skipped = Literal[
 ]
 
 
-REMEDIES: dict[Skipped, str] = {
+REMEDIES: Mapping[Skipped, str] = {  # of the causes that have the same one in every run
     "unscored": "see in feedback/records.jsonl why there is no score or nothing said",
-    "one response": "raise explore.n or explore.temperature, so that responses differ",
-    "equal rewards": "raise explore.n or explore.temperature, so that some are better than others",
     "below threshold": "lower pairs.threshold",
-    "none choosable": "lower pairs.min_chosen, or raise explore.max_tokens if the better ones are "
-    "cut off",
     "too similar": "raise pairs.max_similarity",
     "no rewrite": "see in the replies of the model that rewrites why there is none",
 }
+LONGER = "raise explore.max_tokens, so that responses are not cut off"
+
+
+def remedy(cause: Skipped, report: LessonReport, explore: Explore, pairs: Pairing) -> str:
+    """The setting to change so that prompts without a lesson for `cause` give one.
+
+    Only what can help: nothing is lowered that is 0, nothing is drawn more often that is always
+    the same, and where the length limit cut off most responses, that is said.
+    """
+    mostly_cut = 2 * report.cut > report.sampled
+    if cause in REMEDIES:
+        return REMEDIES[cause]
+    if cause in ("one response", "equal rewards"):
+        purpose = "differ" if cause == "one response" else "are not all equally good"
+        if explore.n == 1:
+            advice = f"raise explore.n above 1, so that responses {purpose}"
+        elif explore.temperature == 0:
+            advice = f"raise explore.temperature above 0, so that responses {purpose}"
+        else:
+            advice = f"raise explore.n or explore.temperature, so that responses {purpose}"
+        return f"{advice}; or {LONGER}" if mostly_cut else advice
+    if pairs.min_chosen == 0:  # nothing else keeps a better response from being chosen
+        return LONGER
+    lower = f"lower pairs.min_chosen, which is {pairs.min_chosen:g}"
+    return f"{lower}; or {LONGER}" if report.cut else lower
 
 
 class Lesson(Protocol):
@@ -71,7 +93,17 @@ class LessonReport(Record):
     mean_reward: dict[str, float] = Field(
         description="task -> mean over explored responses, in the unit of what rewards them"
     )
+    cut: int = Field(
+        default=0,
+        exclude_if=lambda cut: cut == 0,
+        description="of those sampled, responses that the length limit cut off",
+    )
     mean_tokens: dict[str, float] = Field(description="task -> mean length of explored responses")
+    advice: str = Field(
+        default="",
+        exclude_if=lambda advice: not advice,
+        description="what to change where there are no lessons",
+    )
     refinements: int = 0
     refinements_better: int = Field(
         default=0, description="rewarded more than the draft they rewrite"
@@ -98,10 +130,12 @@ class LessonReport(Record):
             said.append(f"responses without one: {unused}")
         return "; ".join(said)
 
-    def remedy(self) -> str:
+    def remedy(self, explore: Explore, pairs: Pairing) -> str:
         """What to change so that more prompts give a lesson, the commonest cause first."""
         causes = sorted(self.skipped.items(), key=lambda entry: (-entry[1], entry[0]))
-        return "; ".join(f"{cause} {count}: {REMEDIES[cause]}" for cause, count in causes)
+        return "; ".join(
+            f"{cause} {count}: {remedy(cause, self, explore, pairs)}" for cause, count in causes
+        )
 
 
 def collect(
@@ -142,6 +176,7 @@ def collect(
         by_task=dict(Counter(lesson.task for lesson in lessons)),
         skipped=dict(skipped),
         mean_reward=means_by_task((one.sample.task, _shown(one)) for one in explored),
+        cut=sum(one.sample.finish_reason == "length" for one in responses),
         mean_tokens=means_by_task(
             (one.sample.task, one.sample.completion_tokens) for one in explored
         ),

@@ -22,7 +22,7 @@ from rlrf.config import Config
 from rlrf.lab import Lab, Turn, open_lab
 from rlrf.lessons import means_by_task
 from rlrf.result import RESULT, GateVerdict, Iteration, RunResult, Sealed
-from rlrf.run import Records
+from rlrf.run import Records, is_whole
 
 
 def train(config: Config, out: Path, *, fresh: bool = False) -> RunResult:
@@ -127,6 +127,7 @@ def measure(
 ) -> dict[str, Scored]:
     """Evaluate `model` on the items `asked` of each task, and put it on the board."""
     config = lab.config
+    before = lab.run.folder / place
 
     def run_evaluation(folder: Path) -> None:
         for data in dict.fromkeys(task.data for task in config.tasks):
@@ -139,13 +140,14 @@ def measure(
                 indices={task.name: [item.index for item in asked[task.name]] for task in tasks},
                 data=Path(data) if data else None,
                 judge=lab.judge,
+                answered=before if is_whole(before) else None,
                 seed=config.seed,
             )
             for name, one in found.items():
                 evaluation.save(one, folder / name)
 
     digests = [item.digest for items in asked.values() for item in items]
-    stage = lab.run.stage(place, [model, split, digests], run_evaluation)
+    stage = lab.run.stage(place, [model, split, digests], run_evaluation, lab.tasks_code)
     scored = evaluation.load(stage.folder)
     for one in scored.values():
         lab.board.add_evaluation(one, model.name, lab.name)

@@ -1,4 +1,4 @@
-"""The libraries that train, without their bars and notices."""
+"""Silence the progress bars and notices of the libraries that train."""
 
 from __future__ import annotations
 
@@ -10,19 +10,30 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """No bars or notices of the libraries: progress is ours to show, on stderr."""
-    import datasets
-    import transformers
+    """Show no bars or notices of the libraries while the block runs: progress is ours to show.
 
-    before = os.environ.get("TQDM_DISABLE")
-    os.environ["TQDM_DISABLE"] = "1"
-    datasets.disable_progress_bars()
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
-    with warnings.catch_warnings():
+    What is changed for that is as it was before when the block ends, however it ends.
+    """
+    import datasets
+    from transformers.utils import logging
+
+    from harness.engines.loading import without_bars
+
+    with contextlib.ExitStack() as changed, warnings.catch_warnings():
+        changed.callback(_set_environment, "TQDM_DISABLE", os.environ.get("TQDM_DISABLE"))
+        os.environ["TQDM_DISABLE"] = "1"
+        if not datasets.utils.are_progress_bars_disabled():
+            changed.callback(datasets.enable_progress_bars)
+            datasets.disable_progress_bars()
+        changed.enter_context(without_bars())
+        changed.callback(logging.set_verbosity, logging.get_verbosity())
+        logging.set_verbosity_error()
         warnings.simplefilter("ignore")
-        try:
-            yield
-        finally:
-            if before is None:
-                del os.environ["TQDM_DISABLE"]
+        yield
+
+
+def _set_environment(name: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = value

@@ -10,7 +10,7 @@ from harness.schema import Feedback, Item, Message, Record, Sample, digest
 from rlrf.config import Reflect
 from rlrf.feedback import Judged
 from rlrf.reward import Reward, of_feedback
-from rlrf.sampling import completions, sample_of
+from rlrf.sampling import completions, drop_unanswered, sample_of
 from tasks.plugin import Task
 
 
@@ -81,4 +81,5 @@ def reflect(
         sample = sample_of(item, prompt, completion, repeats[item.digest])
         repeats[item.digest] += 1
         refinements.append(Refinement(draft=draft.sample.repeat, sample=sample))
-    return refinements
+    answered = {id(sample) for sample in drop_unanswered([one.sample for one in refinements])}
+    return [one for one in refinements if id(one.sample) in answered]

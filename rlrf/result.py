@@ -51,7 +51,8 @@ class Iteration(Record):
         """Why it came out so."""
         if self.gate is not None:
             return self.gate.promotion.reasons
-        return [self.stopped or f"{self.lessons.sentence()}. What helps: {self.lessons.remedy()}"]
+        helps = f". What helps: {self.lessons.advice}" if self.lessons.advice else ""
+        return [self.stopped or f"{self.lessons.sentence()}{helps}"]
 
 
 class Sealed(Record):

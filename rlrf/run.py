@@ -10,22 +10,29 @@ open.
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from pydantic import Field
 
 from harness.engines import Engine
 from harness.errors import UserError
 from harness.kept import PARTS, Kept
 from harness.memory import OutOfMemoryError
-from harness.progress import published, say, within
+from harness.outputs import check_place, refuse_strangers
+from harness.progress import BILL, published, say, within
 from harness.schema import Record, digest
 from harness.store import (
     LOCK,
     TEMPORARY,
+    existing_folder,
     file_digest,
     new_folder,
     parse,
@@ -44,6 +51,18 @@ MANIFEST = "manifest.json"
 IDENTITY = "run.json"
 PROGRESS = ".progress.json"
 RECORDS = "records.jsonl"
+NO_CODE: Mapping[str, str] = MappingProxyType({})
+GATE_FILES = {"gate.json", "gate.md"}  # of an iteration, beside its stages
+RUN_FILES = {
+    *(IDENTITY, PROGRESS, f"{PROGRESS}{TEMPORARY}", BILL, f"{BILL}{TEMPORARY}"),
+    *("metrics.jsonl", "result.json", "result.md", "report.html"),
+}
+RUN_FOLDERS = {  # those that hold no stages -> what is written in them
+    PARTS: re.compile(r"[0-9a-f]{64}(/.*)?", re.DOTALL),
+    "references": re.compile(r"[0-9a-f]{64}\.jsonl\.gz"),
+    "logs": re.compile(r"iter_\d+(/.*)?", re.DOTALL),
+    "board": re.compile(r"HEAD|ledger\.jsonl|board\.md|\.lock|samples(/[0-9a-f]{64}\.jsonl\.gz)?"),
+}
 
 R = TypeVar("R", bound=Record)
 
@@ -54,6 +73,11 @@ class Manifest(Record):
     inputs: str
     outputs: dict[str, str]
     seconds: float
+    code: dict[str, str] = Field(
+        default={},
+        exclude_if=lambda code: not code,
+        description="code and words that shaped it -> digest; empty where that was not recorded",
+    )
 
 
 @dataclass(frozen=True)
@@ -83,49 +107,72 @@ class Run:
     common: Mapping[str, Any]
     artefacts: Artefacts | None = None
 
-    def stage(self, name: str, reads: Sequence[Any], make: Callable[[Path], None]) -> Stage:
+    def stage(
+        self,
+        name: str,
+        reads: Sequence[Any],
+        make: Callable[[Path], None],
+        code: Mapping[str, str] = NO_CODE,
+    ) -> Stage:
         """The stage `name` (a path in the run), made by `make(folder)` unless it is there already.
 
         It is there, in the run or among the artefacts, when it was made from the same `reads`
-        (JSON, records, or what has a `digest`: stages, checkpoints) and its files are what they
-        were.
+        (JSON, records, or what has a `digest`: stages, checkpoints) by the same `code`
+        (`rlrf.code_digests`), and its files are what they were. A stage made before code was
+        recorded counts as made by the same; that is said.
         """
         folder = self.folder / name
         inputs = self._inputs(reads)
-        if is_whole(folder, inputs):
-            say(f"{name}: done before")
-        elif self.artefacts is None or not self.artefacts.fetch(name, inputs, folder):
-            self._make(name, inputs, make)
+        if folder.exists():
+            may_replace_stage(existing_folder(folder))
+        is_there = is_whole(folder, inputs)
+        if is_there and (changed := changed_code(folder, code)):
+            say(f"{name}: {' and '.join(changed)} changed since it was made: it is made again")
+            is_there = False
+        if is_there:
+            say(f"{name}: done before{_unrecorded(folder, code)}")
+        elif self.artefacts is None or not self.artefacts.fetch(name, inputs, folder, code):
+            self._make(name, inputs, make, code)
         if self.artefacts is not None:
             self.artefacts.put(name, inputs, folder)
         return Stage(folder, digest(parse(Manifest, read_json(folder / MANIFEST), name).outputs))
 
-    def _make(self, name: str, inputs: str, make: Callable[[Path], None]) -> None:
+    def _make(
+        self, name: str, inputs: str, make: Callable[[Path], None], code: Mapping[str, str]
+    ) -> None:
         started = time.monotonic()
-        with within(name), new_folder(self.folder / name) as new:
+        with within(name), new_folder(self.folder / name, may_replace_stage) as new:
             try:
                 with told_when_full(self.folder):
                     make(new)
             except OutOfMemoryError as error:
                 raise UserError(f"{name}: {error} What is finished is kept.") from error
-            seal(new, inputs, round(time.monotonic() - started, 3))
+            seal(new, inputs, round(time.monotonic() - started, 3), code)
         shutil.rmtree(self.folder / PARTS, ignore_errors=True)
 
     def records(
-        self, name: str, kind: type[R], reads: Sequence[Any], make: Callable[[], Sequence[R]]
+        self,
+        name: str,
+        kind: type[R],
+        reads: Sequence[Any],
+        make: Callable[[], Sequence[R]],
+        code: Mapping[str, str] = NO_CODE,
     ) -> Records[R]:
         """`stage` for a list of records."""
 
         def write(folder: Path) -> None:
             write_jsonl(folder / RECORDS, make())
 
-        stage = self.stage(name, reads, write)
+        stage = self.stage(name, reads, write, code)
         return Records(read_records(stage.folder / RECORDS, kind), stage.digest)
 
-    def in_progress(self, name: str, reads: Sequence[Any]) -> Path:
-        """Where the stage `name`, made from `reads`, may leave what it goes on from when it is
-        killed: gone when it is made. The folder's own name is a digest of both."""
-        return self.folder / PARTS / digest([name, self._inputs(reads)])
+    def in_progress(
+        self, name: str, reads: Sequence[Any], code: Mapping[str, str] = NO_CODE
+    ) -> Path:
+        """The folder where the stage `name`, made from `reads` by `code`, may leave what it
+        resumes from when it is killed: gone when it is made. Its name is a digest of the three."""
+        made_by = [dict(code)] if code else []
+        return self.folder / PARTS / digest([name, self._inputs(reads), *made_by])
 
     def _inputs(self, reads: Sequence[Any]) -> str:
         return digest([dict(self.common), [_identity(read) for read in reads]])
@@ -156,7 +203,8 @@ def open_run(
         UserError: another process works there, it holds a run of something else, or it holds
             things that are no run.
     """
-    holds_run(folder)
+    if holds_run(folder) and fresh:
+        refuse_strangers_in_run(folder)
     with sole_user(folder):
         _prepare(folder, common, fresh)
         with published(folder / PROGRESS):
@@ -167,9 +215,15 @@ def _prepare(folder: Path, common: Mapping[str, Any], fresh: bool) -> None:
     """See that the folder is this run's."""
     if fresh:
         # What says that this is a run goes last: a deletion that is cut short can be repeated.
+        refuse_strangers_in_run(folder)
         for entry in sorted(folder.iterdir(), key=lambda entry: entry.name == IDENTITY):
-            if entry.name != LOCK:
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+            if entry.is_dir():
+                # Half deleted it would hold files of which no manifest says whose they are.
+                doomed = entry.with_name(f".{entry.name}{TEMPORARY}")
+                os.replace(entry, doomed)
+                shutil.rmtree(doomed)
+            elif entry.name != LOCK:
+                entry.unlink()
     if (folder / IDENTITY).exists():
         check_identity(folder, common)
     else:
@@ -182,16 +236,55 @@ def holds_run(folder: Path) -> bool:
     Raises:
         UserError: it is a file, or holds things that are no run.
     """
-    if not folder.exists():
+    real = check_place(folder)
+    if not real.exists():
         return False
-    if not folder.is_dir():
-        raise UserError(f"{folder} is a file; name a folder for the run with --out.")
-    entries = {entry.name for entry in folder.iterdir()}
+    entries = {entry.name for entry in real.iterdir()}
     if IDENTITY in entries:
         return True
     if any(name != LOCK and not name.endswith(TEMPORARY) for name in entries):
         raise UserError(f"{folder} holds other things than a run; choose another with --out.")
     return False
+
+
+def refuse_strangers_in_run(folder: Path) -> None:
+    """See that the run in `folder` holds nothing but what runs write, so that it can be deleted.
+
+    Raises:
+        UserError: it holds other things; links count as such.
+    """
+    for entry in sorted(folder.iterdir()) if folder.exists() else ():
+        if entry.name == LOCK or entry.name.endswith(TEMPORARY):
+            continue
+        if entry.is_symlink() or (entry.is_file() and entry.name not in RUN_FILES):
+            raise _stranger(folder, entry)
+        if entry.is_dir():
+            _refuse_strangers_in(folder, entry)
+
+
+def _refuse_strangers_in(run: Path, folder: Path) -> None:
+    """See that a folder of a run holds stages, or what runs write beside them."""
+    if folder.name in RUN_FOLDERS and folder.parent == run:
+        pattern = RUN_FOLDERS[folder.name]
+        for entry in folder.rglob("*"):
+            if entry.is_symlink() or not pattern.fullmatch(str(entry.relative_to(folder))):
+                raise _stranger(run, entry)
+    elif (folder / MANIFEST).exists():
+        may_replace_stage(folder, folder if _read_manifest(folder) is None else None)
+    else:
+        for entry in sorted(folder.iterdir()):
+            if entry.is_symlink() or (entry.is_file() and entry.name not in GATE_FILES):
+                raise _stranger(run, entry)
+            if entry.is_dir() and not entry.name.endswith(TEMPORARY):
+                _refuse_strangers_in(run, entry)
+
+
+def _stranger(run: Path, entry: Path) -> UserError:
+    return UserError(
+        f"{run} holds {entry.relative_to(run)}, which this program did not write, so the run is "
+        "not deleted. Nothing was touched: move that file away, or choose another folder with "
+        "--out."
+    )
 
 
 def check_identity(folder: Path, known: Mapping[str, Any], *, partly: bool = False) -> None:
@@ -216,22 +309,62 @@ def check_identity(folder: Path, known: Mapping[str, Any], *, partly: bool = Fal
         )
 
 
+def may_replace_stage(old: Path, new: Path | None = None) -> None:
+    """See that the folder `old` holds nothing but what a stage wrote.
+
+    Where its manifest cannot be read, that shows when the stage is made again: then what it holds
+    has to have the names of what is in `new`.
+
+    Raises:
+        UserError: it holds other things.
+    """
+    manifest = _read_manifest(old)
+    written = {MANIFEST} | (set(manifest.outputs) if manifest else set())
+    if new is not None:
+        written |= _outputs(new).keys()
+    if manifest is not None or new is not None:
+        refuse_strangers(old, written)
+
+
 def _identity(read: Any) -> Any:
     if isinstance(read, Record):
         return read.model_dump(mode="json")
     return getattr(read, "digest", read)
 
 
-def seal(folder: Path, inputs: str, seconds: float = 0.0) -> None:
+def changed_code(folder: Path, code: Mapping[str, str]) -> list[str]:
+    """What of `code` is known to be another than when the stage in `folder` was made."""
+    manifest = _read_manifest(folder)
+    recorded = manifest.code if manifest else {}
+    return [name for name in code if name in recorded and recorded[name] != code[name]]
+
+
+def _unrecorded(folder: Path, code: Mapping[str, str]) -> str:
+    """What to add where it cannot be seen whether `code` changed since a stage was made."""
+    manifest = _read_manifest(folder)
+    recorded = manifest.code if manifest else {}
+    if unseen := [name for name in code if name not in recorded]:
+        return f"; whether {' and '.join(unseen)} changed since cannot be seen: not recorded then"
+    return ""
+
+
+def seal(
+    folder: Path, inputs: str, seconds: float = 0.0, code: Mapping[str, str] = NO_CODE
+) -> None:
     """Say in `folder` what it was made from and what it holds."""
-    found = Manifest(inputs=inputs, outputs=_outputs(folder), seconds=seconds)
+    found = Manifest(inputs=inputs, outputs=_outputs(folder), seconds=seconds, code=dict(code))
     write_json(folder / MANIFEST, found)
 
 
-def is_whole(folder: Path, inputs: str) -> bool:
-    """Whether `folder` is a stage that was made from `inputs`, and its files are what they were."""
+def is_whole(folder: Path, inputs: str | None = None) -> bool:
+    """Whether `folder` is a stage that was made from `inputs`, and its files are what they were.
+
+    None: whatever it was made from.
+    """
     found = _read_manifest(folder)
-    return found is not None and found.inputs == inputs and _outputs(folder) == found.outputs
+    if found is None or inputs not in (None, found.inputs):
+        return False
+    return _outputs(folder) == found.outputs
 
 
 def _read_manifest(folder: Path) -> Manifest | None:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from harness.engines import Completion, Engine, Sampling
-from harness.progress import track
+from harness.progress import say, track
 from harness.schema import Item, Sample
 from rlrf.config import Decoding
 from tasks.plugin import Task
@@ -61,4 +61,13 @@ def sample_of(item: Item, prompt: str, completion: Completion, repeat: int) -> S
         finish_reason=completion.finish_reason,
         prompt_tokens=completion.prompt_tokens,
         completion_tokens=completion.completion_tokens,
+        unanswered=completion.unanswered,
     )
+
+
+def drop_unanswered(samples: Sequence[Sample]) -> list[Sample]:
+    """The samples that have a response; how many have none, and why, is said."""
+    reasons = [sample.unanswered for sample in samples if sample.unanswered]
+    if reasons:
+        say(f"{len(reasons)} of {len(samples)} responses are missing and left out ({reasons[0]})")
+    return [sample for sample in samples if not sample.unanswered]

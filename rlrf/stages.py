@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol, TypeVar
 
 from harness.progress import say
-from harness.schema import Item, Record, Sample
+from harness.schema import AspectFeedback, Feedback, Item, Record, Sample
 from harness.store import read_json, write_json, write_jsonl
+from rlrf import explore as explore_
+from rlrf import reflect as reflect_
+from rlrf import reward_model, sampling, training
 from rlrf.checkpoint import Checkpoint
+from rlrf.code_digests import Code, generation_settings, source
 from rlrf.config import Adapter, Device, Training
 from rlrf.explore import explore
 from rlrf.feedback import Judged, give_feedback
@@ -81,6 +87,7 @@ def explored(turn: Turn) -> Records[Sample]:
             config,
             turn.seed("explore"),
         ),
+        generation_settings(lab.tasks) | source("the code of exploration", explore_, sampling),
     )
 
 
@@ -104,7 +111,8 @@ def model_rewards(
             for sample, reward in zip(samples.records, found, strict=True)
         ]
 
-    return lab.run.records(place, ModelReward, [samples], make)
+    code = source("the code of reward models", reward_model)
+    return lab.run.records(place, ModelReward, [samples], make, code)
 
 
 def promising(turn: Turn, samples: Records[Sample]) -> Records[Sample]:
@@ -149,6 +157,7 @@ def _judged(
         lambda: give_feedback(
             samples, turn.items, lab.tasks, judge=lab.judge, critics=lab.critics, drafts=drafts
         ),
+        lab.feedback_code,
     )
 
 
@@ -169,6 +178,8 @@ def refined(turn: Turn, found: Records[Judged]) -> Records[Refinement]:
             first_repeat=config.explore.n,
             seed=turn.seed("reflect"),
         ),
+        generation_settings(lab.tasks)
+        | source("the words of reflection", reflect_, sampling, Feedback, AspectFeedback),
     )
 
 
@@ -199,7 +210,9 @@ def learn(
         write_jsonl(folder / f"{kind}.jsonl", lessons)
         write_json(folder / "report.json", report)
 
-    kept = lab.run.stage(f"{place}/{kind}", [report, [_texts(one) for one in lessons]], keep)
+    # Not how many responses were cut off: runs of before that was counted are resumed.
+    counted = report.model_copy(update={"cut": 0})
+    kept = lab.run.stage(f"{place}/{kind}", [counted, [_texts(one) for one in lessons]], keep)
     say(f"iteration {turn.number}: {report.sentence()}")
     prompts = {turn.items[lesson.item].prompt for lesson in lessons}
     texts = {text for lesson in lessons for text in lesson.texts}
@@ -207,7 +220,9 @@ def learn(
     if stopped:
         say(f"iteration {turn.number} is blocked: {stopped}")
     if not lessons:
-        say(f"iteration {turn.number} has nothing to train on; {report.remedy()}")
+        advice = report.remedy(lab.config.explore, lab.config.pairs)
+        report = report.model_copy(update={"advice": advice})
+        say(f"iteration {turn.number} has nothing to train on; {advice}")
     if not lessons or stopped:
         return Attempt(None, report, stopped)
 
@@ -222,8 +237,9 @@ def learn(
         gc.collect()  # a trainer is in cycles, and holds the model
 
     reads = [turn.policy, kept, lab.config.train, lab.config.adapter, *reads]
-    saves = saves_of(lab, f"{place}/train", reads)
-    trained = lab.run.stage(f"{place}/train", reads, train)
+    code = source("the code of training", training, *_module_of(objective))
+    saves = saves_of(lab, f"{place}/train", reads, code)
+    trained = lab.run.stage(f"{place}/train", reads, train, code)
     if (trained.folder / DIVERGED).is_file():
         reason = str(read_json(trained.folder / DIVERGED)["reason"])
         say(f"iteration {turn.number} is rolled back, {turn.policy.name} stays: {reason}")
@@ -231,10 +247,18 @@ def learn(
     return Attempt(checkpoint(trained.folder, turn.candidate, turn.policy), report)
 
 
-def saves_of(lab: Tools, name: str, reads: Sequence[Any]) -> Saves | None:
-    """Where the training that makes the stage `name` from `reads` saves its state, if it does."""
+def saves_of(lab: Tools, name: str, reads: Sequence[Any], code: Code) -> Saves | None:
+    """Where the training that makes the stage `name` saves its state, if it does."""
     minutes = lab.config.train.checkpoint_minutes
-    return None if minutes is None else Saves(lab.run.in_progress(name, reads), minutes)
+    return None if minutes is None else Saves(lab.run.in_progress(name, reads, code), minutes)
+
+
+def _module_of(objective: Any) -> list[ModuleType]:
+    """The module of an objective of a method, where it is not in `rlrf.training` itself."""
+    function = objective.func if isinstance(objective, partial) else objective
+    name = str(getattr(function, "__module__", ""))
+    is_elsewhere = name.startswith("rlrf.") and not name.startswith(f"{training.__name__}.")
+    return [sys.modules[name]] if is_elsewhere else []
 
 
 def fit(

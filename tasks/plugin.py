@@ -46,6 +46,34 @@ class ScoreAnswers(Protocol):
     def __call__(self, answered: Sequence[Answered], judge: Judge | None = None) -> list[Score]: ...
 
 
+@dataclass(frozen=True)
+class ScoreResponses:
+    """Score the samples that have a response; leave the others unscored with their reason.
+
+    Every `Task` scores through this, so that a prompt that a server refused never counts as a
+    wrong or a right answer, whatever the benchmark.
+    """
+
+    score: ScoreAnswers
+    metrics: tuple[Metric, ...]
+
+    def __call__(self, answered: Sequence[Answered], judge: Judge | None = None) -> list[Score]:
+        scores = iter(self.score([pair for pair in answered if not pair[1].unanswered], judge))
+        return [
+            self._unscored(sample) if sample.unanswered else next(scores) for _, sample in answered
+        ]
+
+    def _unscored(self, sample: Sample) -> Score:
+        reason = f"no response: {sample.unanswered}"
+        return Score(
+            task=sample.task,
+            item=sample.item,
+            index=sample.index,
+            repeat=sample.repeat,
+            unscored={metric.name: reason for metric in self.metrics},
+        )
+
+
 class GiveFeedback(Protocol):
     def __call__(self, item: Item, sample: Sample, score: Score) -> Feedback: ...
 
@@ -90,6 +118,10 @@ class Task:
     judge_prompt: str | None = None  # digest of what a judge is asked
     derive: Callable[[Sequence[Score]], dict[str, MetricResult]] | None = None
     ground: Ground = own_reference
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.score, ScoreResponses):
+            object.__setattr__(self, "score", ScoreResponses(self.score, self.metrics))
 
     @property
     def primary(self) -> Metric:

@@ -260,7 +260,7 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing_half_written(tmp_path: Pat
     )
     assert done.returncode == 3
     assert "Cannot write" in done.stderr and "Traceback" not in done.stderr
-    assert not out.exists()
+    assert [path.name for path in out.iterdir()] == [".lock"]
 
 
 def test_folders_that_hold_no_evaluation(

@@ -9,6 +9,7 @@ from typing import Any
 from harness.cluster.actors import Cluster
 from harness.cluster.host import Pair
 from harness.engines import Completion, Sampling
+from harness.engines.template import check_template
 from harness.engines.text import Tokenized
 from harness.kept import cut
 
@@ -32,6 +33,7 @@ class ClusterEngine(Tokenized):
         tokenizer: Any,
         folders: Sequence[Path],
     ) -> None:
+        check_template(tokenizer)
         model = cluster.load(what, folders)
         self.name = model.name
         self.model_id = model.model_id

@@ -45,12 +45,22 @@ def seed_of(sampling: Sampling, prompt: str, sample: int) -> int:
 
 @dataclass(frozen=True)
 class Completion:
-    """One generated text, cut before the stop string that ended it; None: nobody counted."""
+    """One generated text, cut before the stop string that ended it; None: nobody counted.
+
+    `unanswered` is the reason why there is no text, such as a server's content filter; it is ''
+    for every text that was generated, an empty one included.
+    """
 
     text: str
-    finish_reason: FinishReason
+    finish_reason: FinishReason | None
     prompt_tokens: int | None
     completion_tokens: int | None
+    unanswered: str = ""
+
+    @classmethod
+    def missing(cls, reason: str) -> Completion:
+        """A completion that could not be generated, for `reason`."""
+        return cls("", None, None, None, reason)
 
 
 class Engine(Protocol):

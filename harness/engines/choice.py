@@ -25,15 +25,21 @@ def open_engine(
     max_batch: int | None = None,
     base_url: str | None = None,
     api_key_env: str | None = None,
+    max_unanswered: float | None = None,
 ) -> Engine:
-    """The engine `kind` with `model`: a folder or hub name, or what the server at `base_url` calls
-    it. None: as the engine has it.
+    """Open the engine `kind` with `model`: a folder, a hub name, or the server's name for it.
+
+    An option that is None has the engine's own default.
 
     Raises:
         UserError: an option that this engine does not have, or what the engine itself says.
     """
     local = {"adapter": adapter, "device": device, "dtype": dtype}
-    remote = {"base_url": base_url, "api_key_env": api_key_env}
+    remote = {
+        "base_url": base_url,
+        "api_key_env": api_key_env,
+        "max_unanswered": max_unanswered,
+    }
     for name, value in (local if kind == "openai" else remote).items():
         if value is not None:
             raise UserError(f"{name} is nothing that the engine {kind} has; leave it out.")
@@ -60,18 +66,25 @@ def _open_server(
     revision: str | None,
     tokenizer: Path | None,
     max_batch: int | None,
-    place: dict[str, str | None],
+    remote: dict[str, Any],
 ) -> Engine:
     from harness.engines.openai import OpenAIEngine
+    from harness.engines.unanswered import MAX_UNANSWERED
     from harness.serving.settings import ServerSettings
 
-    if place["base_url"] is None:
+    if remote["base_url"] is None:
         raise UserError("The engine openai is a server: name its address as base_url.")
-    given = place | {"model": model, "revision": revision, "max_concurrency": max_batch}
+    share = remote.pop("max_unanswered")
+    given = remote | {"model": model, "revision": revision, "max_concurrency": max_batch}
     told = {name: value for name, value in given.items() if value is not None}
     try:
         found = ServerSettings.model_validate(told)
     except ValidationError as error:
         said = settings.explain(error, ServerSettings).removeprefix(": ")
         raise UserError(f"The engine openai: {said}") from error
-    return OpenAIEngine(found, tokenizer=tokenizer, key=found.key())
+    return OpenAIEngine(
+        found,
+        tokenizer=tokenizer,
+        key=found.key(),
+        max_unanswered=MAX_UNANSWERED if share is None else share,
+    )

@@ -6,6 +6,7 @@ on a CPU, where a step costs what its rows cost.
 
 from __future__ import annotations
 
+import time
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from harness.schema import FinishReason
 
 if TYPE_CHECKING:
     from harness.engines.hf import HFEngine
+    from harness.progress import Advance
 
 Row = tuple[int, int]  # (prompt, sample): one answer to be made
 Answer = tuple[list[int], FinishReason]
@@ -54,7 +56,10 @@ class Batch:
 
 
 class Decoding:
-    """Answers to `prompts`, whose token ids are `ids`; `finish(row, answer)` as each is done."""
+    """Answers to `prompts`, whose token ids are `ids`; `finish(row, answer)` as each is done.
+
+    `progress` is told of each step.
+    """
 
     def __init__(
         self,
@@ -63,9 +68,11 @@ class Decoding:
         ids: Sequence[array[int]],
         sampling: Sampling,
         finish: Callable[[Row, Answer], None],
+        *,
+        progress: Advance | None = None,
     ) -> None:
         self.engine, self.prompts, self.ids = engine, prompts, ids
-        self.sampling, self.finish = sampling, finish
+        self.sampling, self.finish, self.progress = sampling, finish, progress
         self.reader = Reader(engine)
 
     @torch.inference_mode()
@@ -73,7 +80,10 @@ class Decoding:
         """Answer the rows `waiting`, `size` at a time."""
         start = self.reader.start([self.ids[p] for p in {p for p, _ in waiting}])
         for first in range(0, len(waiting), size):
+            since = time.monotonic()
             batch = self._begin(waiting[first : first + size], start)
+            if self.progress is not None:
+                self.progress.begin_batch(len(batch.rows), since)
             while len(token := self._choose(batch)):
                 self._step(batch, token)
 
@@ -113,6 +123,8 @@ class Decoding:
             for (r, reason), made in zip(ended.items(), ids, strict=True):
                 self.finish(batch.rows[r], (made, reason))
             batch.done.update(ended)
+        if self.progress is not None:
+            self.progress.step(len(ended))
         if len(batch.done) * LEAVE < len(batch.rows):
             return token
         kept = [r for r in range(len(batch.rows)) if r not in batch.done]

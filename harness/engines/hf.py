@@ -19,20 +19,20 @@ from harness import memory
 from harness.engines import Completion, Sampling, loading
 from harness.engines.attention import Shared, attending, can_share
 from harness.engines.decoding import Answer, Decoding, Row
+from harness.engines.dtype import DTYPES, choose_dtype
 from harness.engines.packed import pack
 from harness.engines.room import rows_that_fit
+from harness.engines.template import check_template
 from harness.engines.text import Tokenized, check_sampling, cut, encode_all
 from harness.errors import UserError
 from harness.models import check, find, loaded_digest, model_digest
-from harness.progress import say
+from harness.progress import Advance, say
 from harness.schema import digest
 
 __all__ = ["HFEngine", "model_digest"]
 
 T = TypeVar("T")
 Pair = tuple[list[int], list[int]]  # context and continuation, as token ids
-
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 class HFEngine(Tokenized):
@@ -42,7 +42,8 @@ class HFEngine(Tokenized):
         model: a folder, the name of a hub model, or a loaded model (then `tokenizer` too).
         tokenizer: another tokenizer than the model's own: its folder, or loaded.
         device: "auto" is CUDA where there is one.
-        dtype: "auto" is the dtype of the weights.
+        dtype: "auto" is the dtype of the weights, or float32 on a CPU that has no instructions
+            for theirs.
         max_batch: answers generated at a time; None: as many as fit in the free memory. Halved as
             often as memory demands.
         adapter: a LoRA folder, merged into the weights.
@@ -77,6 +78,7 @@ class HFEngine(Tokenized):
             self.tokenizer = loading.load_tokenizer(folder if tokenizer is None else tokenizer)
             lacking = f"{model} does not fit in the memory of {self.device}."
             with memory.told(f"{lacking} Use a smaller model or dtype bfloat16."):
+                dtype = choose_dtype(folder, self.device, dtype)
                 self.model = loading.load_model(folder, self.device, dtype)
         else:
             if tokenizer is None:
@@ -85,6 +87,7 @@ class HFEngine(Tokenized):
             self.model = model.to(self.device)
             self.model_id = str(model.name_or_path or type(model).__name__)
             self.model_digest = loaded_digest(model, self.tokenizer)
+        check_template(self.tokenizer)
         rows = self.model.get_input_embeddings().weight.shape[0]
         if len(self.tokenizer) > rows:
             raise UserError(
@@ -131,7 +134,10 @@ class HFEngine(Tokenized):
 
         rows = [(p, j) for p in range(len(prompts)) for j in range(each)]
         rows.sort(key=lambda row: -len(ids[row[0]]))
-        decoding = Decoding(self, prompts, ids, sampling, finish)
+        progress = on_done if isinstance(on_done, Advance) else None
+        if progress is not None:
+            progress.generating(sampling.max_tokens, copies)
+        decoding = Decoding(self, prompts, ids, sampling, finish, progress=progress)
         columns = max(map(len, ids), default=0) + sampling.max_tokens
         self._within_memory(rows, decoding.run, answers.__contains__, columns)
         return [[answers[p, j] for j in range(each)] * copies for p in range(len(prompts))]

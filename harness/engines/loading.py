@@ -1,4 +1,4 @@
-"""Loading for the `transformers` engine: model, tokenizer and adapter, or a sentence why not."""
+"""Load models, tokenizers and adapters of `transformers`, or say in a sentence why not."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import torch
 
 from harness import memory
 from harness.errors import UserError, first_line
-from harness.models import check_adapter
+from harness.models import CONFIG, check_adapter, check_fetched
+from harness.store import read_json
 
 DEFAULT_CONTEXT = 2048
+GENERATION = "generation_config.json"
 
 
 def find_device(name: str) -> torch.device:
@@ -31,10 +33,10 @@ def find_device(name: str) -> torch.device:
 
 
 def load_model(folder: Path, device: torch.device, dtype: str) -> Any:
-    """The causal language model in `folder`."""
+    """Load the causal language model in `folder`; "auto" is the type of its weights."""
     from transformers import AutoModelForCausalLM
 
-    with _quiet():
+    with without_bars():
         try:
             model, info = AutoModelForCausalLM.from_pretrained(
                 folder,
@@ -47,7 +49,10 @@ def load_model(folder: Path, device: torch.device, dtype: str) -> Any:
         except Exception as error:
             if memory.is_out_of_memory(error):
                 raise
-            raise UserError(f"Cannot load the model in {folder}: {first_line(error)}") from error
+            said = first_line(error)
+            if "ignore_mismatched_sizes" in said:
+                said = f"its weights have other shapes than {CONFIG} says"
+            raise UserError(f"Cannot load the model in {folder}: {said}") from error
     if info["missing_keys"]:
         names = sorted(info["missing_keys"])
         raise UserError(
@@ -58,15 +63,54 @@ def load_model(folder: Path, device: torch.device, dtype: str) -> Any:
 
 
 def load_tokenizer(source: Any) -> Any:
-    """The tokenizer in the folder `source`; a loaded one is given back."""
+    """Load the tokenizer in the folder `source`; a loaded one is given back.
+
+    One without an end-of-text token takes that of the model's generation configuration, or of its
+    configuration, if these name one.
+    """
     from transformers import AutoTokenizer
 
     if not isinstance(source, str | Path):
         return source
+    check_fetched(Path(source))
     try:
-        return AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=True)
+        found = AutoTokenizer.from_pretrained(
+            source, trust_remote_code=False, local_files_only=True
+        )
     except Exception as error:
         raise UserError(f"Cannot load the tokenizer in {source}: {first_line(error)}") from error
+    if found.eos_token_id is None and (token := _named_end(Path(source), found)) is not None:
+        found.eos_token = token
+    return found
+
+
+def require_end(tokenizer: Any) -> int:
+    """The token that ends a text.
+
+    Raises:
+        UserError: the tokenizer has none.
+    """
+    if tokenizer.eos_token_id is None:
+        raise UserError(
+            f"The tokenizer in {tokenizer.name_or_path} has no end-of-text token (eos_token), with "
+            "which every response ends. Name it as eos_token in tokenizer_config.json, or as "
+            "eos_token_id in generation_config.json."
+        )
+    return int(tokenizer.eos_token_id)
+
+
+def _named_end(folder: Path, tokenizer: Any) -> str | None:
+    """The token that the model's files say ends a text, if it is one of the tokenizer's."""
+    for name in (GENERATION, CONFIG):
+        if not (folder / name).is_file():
+            continue
+        settings = read_json(folder / name)
+        value = settings.get("eos_token_id") if isinstance(settings, dict) else None
+        first = value[0] if isinstance(value, list) and value else value
+        if type(first) is int and 0 <= first < len(tokenizer):
+            token = tokenizer.convert_ids_to_tokens(first)
+            return token if isinstance(token, str) else None
+    return None
 
 
 def merge_adapter(model: Any, adapter: Path) -> Any:
@@ -74,7 +118,7 @@ def merge_adapter(model: Any, adapter: Path) -> Any:
     from peft import PeftModel
 
     check_adapter(adapter)
-    with _quiet():
+    with without_bars():
         try:
             return PeftModel.from_pretrained(model, adapter).merge_and_unload()
         except Exception as error:
@@ -84,17 +128,23 @@ def merge_adapter(model: Any, adapter: Path) -> Any:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the loading bars of `transformers`."""
-    from transformers.utils import logging as said
+def without_bars() -> Iterator[None]:
+    """Show no progress bars of `transformers` and the hub while the block runs."""
+    from huggingface_hub.utils.tqdm import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+    from transformers.utils import logging
 
-    shown = said.is_progress_bar_enabled()
-    said.disable_progress_bar()
+    shown, hub_shown = logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
+    logging.disable_progress_bar()
     try:
         yield
     finally:
         if shown:
-            said.enable_progress_bar()
+            logging.enable_progress_bar()
+        (enable_progress_bars if hub_shown else disable_progress_bars)()
 
 
 def context(config: Any, tokenizer: Any) -> int:

@@ -11,14 +11,25 @@ from pathlib import Path
 from typing import Any
 
 from harness.engines import SEEDS, Completion, Sampling, seed_of
-from harness.engines.text import check_sampling, cut, render
+from harness.engines.template import check_template, render
+from harness.engines.text import check_sampling, cut
+from harness.engines.unanswered import MAX_UNANSWERED, Unanswered
 from harness.errors import UserError
+from harness.progress import Advance
 from harness.schema import Message, digest
-from harness.serving.server import Batch, FailedError, Server
+from harness.serving.server import Batch, FailedError, Server, ServerGoneError
 from harness.serving.settings import ServerSettings
-from harness.serving.wire import NotACompletionError, Wish, first_choice
+from harness.serving.wire import (
+    MAX_TOKENS,
+    NO_TEXT,
+    NotACompletionError,
+    Wish,
+    first_choice,
+    read_content,
+    token_limit,
+)
 
-SEED, STOP, MAX_TOKENS = Wish("a seed"), Wish("stop strings"), Wish("max_tokens")
+SEED, STOP = Wish("a seed"), Wish("stop strings")
 
 
 class OpenAIEngine:
@@ -34,9 +45,12 @@ class OpenAIEngine:
             knows whether they are those of yesterday, and `model_digest` is None.
         tokenizer: the model's tokenizer: its folder.
         key: sent as the bearer token, and shown nowhere.
+        max_unanswered: share of a generation's responses that the server may refuse, each of which
+            is then unscored; one more ends the generation.
     """
 
     name = "openai"
+    tells_prompts = True  # `generate` takes `on_prompt`
 
     def __init__(
         self,
@@ -44,7 +58,11 @@ class OpenAIEngine:
         *,
         tokenizer: str | Path | None = None,
         key: str | None = None,
+        max_unanswered: float = MAX_UNANSWERED,
     ) -> None:
+        if not 0 <= max_unanswered <= 1:
+            raise UserError(f"max_unanswered is {max_unanswered}; a share from 0 to 1 is needed.")
+        self._max_unanswered = max_unanswered
         self.model_id = settings.model
         self.model_digest: str | None = None
         if settings.revision is not None:
@@ -55,6 +73,7 @@ class OpenAIEngine:
             from harness.engines.loading import load_tokenizer
 
             self.tokenizer = load_tokenizer(tokenizer)
+            check_template(self.tokenizer)
         self._settings = settings
         self._path = "/chat/completions" if tokenizer is None else "/completions"
         self._server = Server(settings, self._path, key)
@@ -73,21 +92,36 @@ class OpenAIEngine:
         prompts: Sequence[str],
         sampling: Sampling,
         on_done: Callable[[int], None] | None = None,
+        on_prompt: Callable[[int, list[Completion]], None] | None = None,
+        known: int = 0,
     ) -> list[list[Completion]]:
         """`sampling.n` completions for each prompt, in order; `on_done(k)` after k more.
 
         Tokens are as the server counts them. At temperature 0 the samples of a prompt are one
         completion n times. What a server refuses is no longer sent: without a seed samples cannot
-        be had again, without stop strings answers are cut here.
+        be had again, without stop strings answers are cut here. A prompt that the server does not
+        answer (its content filter, a prompt that is too long) gets a completion that says why.
+        `on_prompt(place, completions)` is called as soon as a prompt has all of its completions;
+        `known` completions of the same generation were answered before.
 
         Raises:
-            UserError: there is no such server, key or model, or one of the prompts cannot be
-                answered, as it is too long or the server's filter stops the answer.
+            UserError: there is no such server, key or model, the server is gone, or more
+                completions are missing than `max_unanswered` allows.
         """
         check_sampling(sampling)
         each = 1 if sampling.temperature == 0 else sampling.n
         copies = sampling.n // each
         answers: dict[tuple[int, int], Completion] = {}
+        places = [(p, j) for p in range(len(prompts)) for j in range(each)]
+        missing = Unanswered(
+            len(places) + known // copies, self._max_unanswered, self._settings.max_concurrency
+        )
+
+        if isinstance(on_done, Advance):
+            on_done.at_once(copies * min(len(places), self._settings.max_concurrency))
+
+        def of_prompt(p: int) -> list[Completion]:
+            return [answers[p, j] for j in range(each)] * copies
 
         async def work(batch: Batch, place: tuple[int, int]) -> None:
             prompt, sample = prompts[place[0]], place[1]
@@ -103,16 +137,22 @@ class OpenAIEngine:
 
             try:
                 answers[place] = await self._server.answer(batch, _wishes(sampling), attempt)
-            except FailedError as error:
+                missing.count_answered()
+            except ServerGoneError as error:
                 raise UserError(
-                    f"{self._server.base} cannot answer prompt {place[0]} of {len(prompts)}: "
-                    f"{error}."
+                    f"{self._server.base} stopped answering: {error}. Run the same command again "
+                    "when the server is well."
                 ) from None
+            except FailedError as error:
+                answers[place] = Completion.missing(str(error))
+                missing.count(f"prompt {place[0]} of {len(prompts)}: {error}", self._server.base)
             if on_done is not None:
                 on_done(copies)
+            if on_prompt is not None and all((place[0], j) in answers for j in range(each)):
+                on_prompt(place[0], of_prompt(place[0]))
 
-        self._server.run([(p, j) for p in range(len(prompts)) for j in range(each)], work)
-        return [[answers[p, j] for j in range(each)] * copies for p in range(len(prompts))]
+        self._server.run(places, work)
+        return [of_prompt(p) for p in range(len(prompts))]
 
     def _request(
         self, prompt: str, sample: int, sampling: Sampling, granted: Collection[Wish]
@@ -123,11 +163,10 @@ class OpenAIEngine:
             if self.tokenizer is None
             else {"prompt": self._without_bos(prompt)}
         )
-        length = "max_tokens" if MAX_TOKENS in granted else "max_completion_tokens"
         body = {
             "model": self._settings.model,
             **asked,
-            length: sampling.max_tokens,
+            **token_limit(sampling.max_tokens, granted),
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
         }
@@ -150,17 +189,17 @@ class OpenAIEngine:
 
         Raises:
             NotACompletionError: there is none.
-            FailedError: the server's filter stopped it.
+            FailedError: it is no answer of the model's, e.g. as the server's filter stopped it.
         """
         choice, usage = first_choice(body)
-        if choice.get("finish_reason") == "content_filter":
-            raise FailedError("the server's content filter stopped the answer")
-        message = choice if self.tokenizer is not None else choice.get("message")
-        name = "text" if self.tokenizer is not None else "content"
-        if not isinstance(message, dict) or not isinstance(message.get(name) or "", str):
-            raise NotACompletionError("the server's reply has no text")
+        content = read_content(choice)
+        if content.problem == NO_TEXT:
+            raise NotACompletionError(content.problem)
+        if content.problem:
+            raise FailedError(content.problem)
         is_cut = choice.get("finish_reason") == "length"
-        told = self._server.clean(message.get(name) or "")
+        # A model that declines has answered, wherever the server puts its words.
+        told = self._server.clean(content.text or content.refusal)
         text, reason = cut(told, "length" if is_cut else "stop", sampling.stop)
         return Completion(text, reason, usage.prompt, usage.completion)
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.engines import Sampling
+from harness.engines.template import render
 from harness.errors import UserError
 from harness.progress import say
 from harness.schema import FinishReason, Message
@@ -27,51 +28,22 @@ class Tokenized:
         return encode(self.tokenizer, text)
 
 
-def render(tokenizer: Any, messages: Sequence[Message]) -> str:
-    """The prompt text of a conversation, ready for the assistant's turn.
-
-    Without a chat template, or a tokenizer, it is the messages' contents, a blank line between
-    them. A template that knows no system role gets the system's words at the head of the first
-    turn. Templates come with models: `transformers` runs them in a sandbox.
-
-    Raises:
-        UserError: the template refuses the messages, is broken, or tried to leave the sandbox.
-    """
-    import jinja2
-
-    if tokenizer is None or tokenizer.chat_template is None:
-        return "\n\n".join(message.content for message in messages)
-    turns = [message.model_dump() for message in messages]
-    try:
-        try:
-            return _apply_template(tokenizer, turns)
-        except jinja2.TemplateError:
-            if len(turns) < 2 or turns[0]["role"] != "system":
-                raise
-            told, first, *rest = turns
-            first = first | {"content": f"{told['content']}\n\n{first['content']}"}
-            return _apply_template(tokenizer, [first, *rest])
-    except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
-        raise UserError(
-            f"The model's chat template cannot be used ({type(error).__name__}: "
-            f"{str(error)[:300]}). Correct it in the tokenizer's folder."
-        ) from error
-
-
-def _apply_template(tokenizer: Any, turns: list[dict[str, str]]) -> str:
-    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-
-
 def encode(tokenizer: Any, text: str) -> list[int]:
     """Token ids of a prompt, as lm-eval's `hf` model has them.
 
     Special tokens are the tokenizer's own affair, but a text that starts with the BOS token does
     not get another.
     """
+    text = without_surrogates(text)
     bos = tokenizer.bos_token
     if bos and text.startswith(bos):
         return list(tokenizer.encode(text, add_special_tokens=False))
     return list(tokenizer.encode(text))
+
+
+def without_surrogates(text: str) -> str:
+    """`text` with '?' for each lone surrogate, which models do emit and no tokenizer reads."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def encode_all(tokenizer: Any, prompts: Sequence[str], room: int) -> list[array[int]]:

@@ -12,14 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from harness.engines import SEEDS, Completion, Sampling, seed_of
+from harness.engines.dtype import DTYPES, choose_dtype, stored_dtype
+from harness.engines.template import check_template
 from harness.engines.text import Tokenized, check_sampling, cut, encode_all
+from harness.engines.unanswered import MAX_UNANSWERED, Unanswered
 from harness.errors import UserError, first_line
-from harness.models import ADAPTER_CONFIG, CONFIG, check, check_adapter, find, model_digest
+from harness.models import ADAPTER_CONFIG, check, check_adapter, find, model_digest
+from harness.progress import Advance
 from harness.schema import digest
 from harness.store import read_json
 
+USUAL_AT_ONCE = 256  # responses that vLLM has under way together, unless told
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # of adapters, as vLLM makes room for them
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 class VLLMEngine(Tokenized):
@@ -32,7 +36,8 @@ class VLLMEngine(Tokenized):
         model: a folder or the name of a hub model.
         tokenizer: another tokenizer than the model's own: its folder.
         device: "auto" is what this vLLM is built for.
-        dtype: "auto" is the dtype of the weights.
+        dtype: "auto" is the dtype of the weights, or float32 on a CPU that has no instructions
+            for theirs.
         max_batch: answers generated at a time; None: vLLM's own choice.
         adapter: a LoRA folder on the model, as in `use`.
         rank: of the adapters to come, at most; 0: that of `adapter`.
@@ -76,7 +81,7 @@ class VLLMEngine(Tokenized):
         self._options: dict[str, Any] = {
             "model": str(folder),
             "tokenizer": str(tokenizer or folder),
-            "dtype": _own_dtype(folder) if dtype == "auto" else dtype,
+            "dtype": _own_dtype(folder, built_for) if dtype == "auto" else dtype,
             "trust_remote_code": False,
             "enable_prefix_caching": True,
             "enable_sleep_mode": built_for == "cuda",
@@ -94,6 +99,7 @@ class VLLMEngine(Tokenized):
         self._is_asleep = False
         loaded = self._awake()
         self.tokenizer = loaded.get_tokenizer()
+        check_template(self.tokenizer)
         self.context = int(loaded.model_config.max_model_len)
         self.model_digest: str | None = None
         self.use(adapter)
@@ -136,10 +142,9 @@ class VLLMEngine(Tokenized):
         prompt are one completion n times.
 
         Raises:
-            UserError: `max_tokens` is more than the model's context, or vLLM gives up.
+            UserError: `max_tokens` is more than the model's context, or vLLM gives up on too many
+                of the prompts; a few that it does not answer have a completion that says why.
         """
-        from vllm.sampling_params import RequestOutputKind, SamplingParams
-
         check_sampling(sampling, self.context)
         each = 1 if sampling.temperature == 0 else sampling.n
         copies = sampling.n // each
@@ -147,30 +152,41 @@ class VLLMEngine(Tokenized):
         engine = self._awake().llm_engine
         waiting: dict[str, tuple[int, int]] = {}
         answers: dict[tuple[int, int], Completion] = {}
+        missing = Unanswered(each * len(prompts), MAX_UNANSWERED)
+
+        def settle(place: tuple[int, int], completion: Completion) -> None:
+            answers[place] = completion
+            if completion.unanswered:
+                which = f"prompt {place[0]} of {len(prompts)}"
+                missing.count(f"{which}: {completion.unanswered}", self.model_id)
+            else:
+                missing.count_answered()
+            if on_done is not None:
+                on_done(copies)
+
+        if isinstance(on_done, Advance):
+            most = self._options.get("max_num_seqs", USUAL_AT_ONCE)
+            on_done.at_once(copies * min(each * len(prompts), most))
         try:
             for p, prompt in enumerate(prompts):
                 # Each sample is a request of its own: vLLM reads their common prefix once, and
                 # what it makes of one seed for `n` samples is its own affair.
                 for j in range(each):
-                    params = SamplingParams(
-                        temperature=sampling.temperature,
-                        top_p=sampling.top_p,
-                        max_tokens=sampling.max_tokens,
-                        stop=list(sampling.stop),
-                        seed=seed_of(sampling, prompt, j) % SEEDS,
-                        output_kind=RequestOutputKind.FINAL_ONLY,
-                    )
-                    waiting[f"{p}/{j}"] = p, j
+                    params = _params(sampling, seed_of(sampling, prompt, j) % SEEDS)
                     asked = {"prompt_token_ids": list(ids[p])}
-                    engine.add_request(f"{p}/{j}", asked, params, lora_request=self._lora)
+                    try:
+                        engine.add_request(f"{p}/{j}", asked, params, lora_request=self._lora)
+                    except ValueError as error:  # what vLLM raises for a prompt that it refuses
+                        said = f"vLLM refuses the prompt ({first_line(error)})"
+                        settle((p, j), Completion.missing(said))
+                    else:
+                        waiting[f"{p}/{j}"] = p, j
             while waiting:
                 for output in engine.step():
                     if not output.finished:
                         continue
                     place = waiting.pop(output.request_id)
-                    answers[place] = self._completion(output, sampling.stop)
-                    if on_done is not None:
-                        on_done(copies)
+                    settle(place, self._completion(output, sampling.stop))
         finally:
             if waiting:
                 engine.abort_request(list(waiting))
@@ -179,7 +195,7 @@ class VLLMEngine(Tokenized):
     def _completion(self, output: Any, stop: Sequence[str]) -> Completion:
         (made,) = output.outputs
         if made.finish_reason not in ("stop", "length"):
-            raise UserError(f"vLLM gave up on an answer ({made.finish_reason}); see its own log.")
+            return Completion.missing(f"vLLM gave up on the answer ({made.finish_reason})")
         # vLLM decodes token by token; the text of the whole is what the other engines give.
         text = str(self.tokenizer.decode(made.token_ids, skip_special_tokens=True))
         text, reason = cut(text, made.finish_reason, stop)
@@ -234,6 +250,20 @@ def _import() -> Any:
     return vllm
 
 
+def _params(sampling: Sampling, seed: int) -> Any:
+    """vLLM's parameters of one sample."""
+    from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+    return SamplingParams(
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        max_tokens=sampling.max_tokens,
+        stop=list(sampling.stop),
+        seed=seed,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
 def _rank(adapter: Path) -> int:
     path = adapter / ADAPTER_CONFIG
     if not path.exists():
@@ -245,8 +275,12 @@ def _rank(adapter: Path) -> int:
     return rank
 
 
-def _own_dtype(folder: Path) -> str:
-    """That of the weights; vLLM's own "auto" makes half precision of float32."""
-    config = read_json(folder / CONFIG)
-    named = config.get("dtype") or config.get("torch_dtype")
-    return str(named) if named in DTYPES else "auto"
+def _own_dtype(folder: Path, device: str) -> str:
+    """The type of the weights, or float32 on a CPU that is slow with theirs.
+
+    vLLM's own "auto" makes half precision of float32.
+    """
+    if (chosen := choose_dtype(folder, device, "auto")) != "auto":
+        return chosen
+    stored = stored_dtype(folder)
+    return stored if stored in DTYPES else "auto"

@@ -169,6 +169,7 @@ def _grams(words: Hashes, size: int) -> Hashes:
 
 
 def _on_task(task: str, before: Sequence[Sample], after: Sequence[Sample]) -> list[Alarm]:
+    before, after = ([s for s in side if not s.unanswered] for side in (before, after))
     shared = {sample.item for sample in before} & {sample.item for sample in after}
     old = sorted((s for s in before if s.item in shared), key=_place)
     new = sorted((s for s in after if s.item in shared), key=_place)

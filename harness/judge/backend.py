@@ -21,10 +21,17 @@ class Answer:
 
 
 class Backend(Protocol):
-    """`digest` covers all that decides a reply beside the call, wherever the weights are served."""
+    """What answers the calls of a judge.
+
+    `digest` covers all that decides a reply beside the call, wherever the weights are served.
+    `place` is where they are served, if nothing says which weights these are: two servers that
+    call different models by one name share no kept replies. It is '' where the weights are known.
+    """
 
     id: str
     digest: str
+    place: str
+    at_once: int  # calls that are under way together
 
     @property
     def description(self) -> str:

@@ -28,6 +28,9 @@ class ChatServer:
                 "decoding": settings.decoding(),
             }
         )
+        # A revision names the weights, and is taken on trust; without one only the address can.
+        self.place = settings.address if settings.revision is None else ""
+        self.at_once = settings.max_concurrency
         self._settings = settings
         self._server = Server(settings, "/chat/completions", key)
 
@@ -46,7 +49,7 @@ class ChatServer:
                 return await self._try(batch, call, granted, meter, settled)
 
             try:
-                answer = await self._server.answer(batch, wishes(call), attempt)
+                answer = await self._server.answer(batch, wishes(call, self._settings), attempt)
             except FailedError as error:
                 done(i, Reply(failure=str(error)))
             else:

@@ -59,6 +59,7 @@ class InProcess:
                 "thinking_tokens": settings.thinking_tokens,
             }
         )
+        self.place, self.at_once = "", AT_ONCE
         self._engine: Loaded | None = None
 
     @property
@@ -138,6 +139,8 @@ class _Asked:
 
 
 def _reply(completion: Completion, logprobs: dict[str, float] | None) -> Reply:
+    if completion.unanswered:
+        return Reply(failure=completion.unanswered)
     is_cut = completion.finish_reason == "length"
     failure = failure_of(completion.text, is_cut)
     return Reply(text=completion.text, failure=failure, logprobs=logprobs)

@@ -50,9 +50,8 @@ class LLMJudge:
             UserError: no call can be answered (no server, no key, no such model), or the cache
                 cannot be used. Replies that came before are in the cache.
         """
-        keys = [
-            digest({"judge": [self.id, self.digest], "call": call.model_dump()}) for call in calls
-        ]
+        judge = [self.id, self.digest, *([self._backend.place] if self._backend.place else [])]
+        keys = [digest({"judge": judge, "call": call.model_dump()}) for call in calls]
         replies = self._cache.get(list(dict.fromkeys(keys))) if self._cache else {}
         cached = sum(key in replies for key in keys)
         todo = {key: call for key, call in zip(keys, calls, strict=True) if key not in replies}
@@ -73,6 +72,7 @@ class LLMJudge:
 
             try:
                 with track(f"judging by {self.id}", len(todo), "calls") as advance:
+                    advance.at_once(min(len(todo), self._backend.at_once))
                     self._backend.answer(list(todo.values()), self._meter, done)
             finally:
                 self._tell()

@@ -14,7 +14,7 @@ from harness.judge.backend import Answer, failure_of
 from harness.judge.budget import Tokens, tokens_of
 from harness.judge.settings import JudgeSettings
 from harness.schema import Call, Reply, digest
-from harness.serving.wire import NotACompletionError, Wish, first_choice
+from harness.serving.wire import MAX_TOKENS, Wish, first_choice, read_content, token_limit
 
 SCHEMA, LOGPROBS = "a JSON schema", "log-probabilities"
 
@@ -23,12 +23,15 @@ TOP_LOGPROBS = 20  # the most that servers give
 SPACE_MARKS = "\u2581\u0120\u010a"
 
 
-def wishes(call: Call) -> list[Wish]:
+def wishes(call: Call, settings: JudgeSettings) -> list[Wish]:
+    """What `call` would like of the server, and can do without."""
     found = []
     if call.reply_schema is not None:
         found.append(Wish(SCHEMA, digest(call.reply_schema)))
     if call.choices:
         found.append(Wish(LOGPROBS))
+    if settings.max_tokens_name == "max_tokens":
+        found.append(MAX_TOKENS)
     return found
 
 
@@ -38,7 +41,7 @@ def request(settings: JudgeSettings, call: Call, granted: Collection[Wish]) -> b
     body: dict[str, Any] = {
         "model": settings.model,
         "messages": [*system, {"role": "user", "content": call.prompt}],
-        settings.max_tokens_name: call.max_tokens + settings.thinking_tokens,
+        **token_limit(call.max_tokens + settings.thinking_tokens, granted),
     }
     for name in ("temperature", "top_p", "seed"):
         if (value := getattr(settings, name)) is not None:
@@ -60,22 +63,18 @@ def read(body: bytes, choices: Sequence[str], need: Tokens) -> Answer:
         NotACompletionError: not JSON, no `choices`, no message.
     """
     choice, usage = first_choice(body)
-    message = choice.get("message")
-    if not isinstance(message, dict):
-        raise NotACompletionError("the server's reply has no message")
-    content = message.get("content")
-    text = content if isinstance(content, str) else ""
+    content = read_content(choice)
+    text = content.text
     used = Tokens(
         need.prompt if usage.prompt is None else usage.prompt,
         tokens_of(text) if usage.completion is None else usage.completion,
     )
-    finish = choice.get("finish_reason")
-    if finish == "content_filter":
-        failure = "the server's content filter stopped the reply"
-    elif message.get("refusal"):
+    if content.problem:
+        failure = content.problem
+    elif content.refusal:
         failure = "the judge refused to answer"
     else:
-        failure = failure_of(text, is_cut=finish == "length")
+        failure = failure_of(text, is_cut=choice.get("finish_reason") == "length")
     return Answer(Reply(text=text, failure=failure, logprobs=_logprobs(choice, choices)), used)
 
 

@@ -33,6 +33,7 @@ from harness.gate.evidence import Scored
 from harness.leaderboard import ledger
 from harness.leaderboard.audit import Audit, evaluation_problems, lean
 from harness.leaderboard.ledger import FIRST, Line, Reading
+from harness.outputs import check_place
 from harness.schema import (
     Decision,
     DecisionEntry,
@@ -49,7 +50,9 @@ from harness.schema import (
 )
 from harness.stats import reuse
 from harness.store import (
+    LOCK,
     MAX_LINE_BYTES,
+    TEMPORARY,
     jsonl_bytes,
     make_folder,
     open_plain,
@@ -264,6 +267,7 @@ class Board:
 
     def _find(self, prefix: str) -> str:
         """The digest of the entry whose digest, or whose row's digest, begins with `prefix`."""
+        self.check_place()
         with ledger.lock(self.folder):
             lines = self._lines(Reading(*self._files))
         named = {
@@ -283,6 +287,26 @@ class Board:
 
     # Appending
 
+    def check_place(self) -> None:
+        """See that the folder holds a board, or is new or empty.
+
+        Raises:
+            UserError: it holds other things.
+        """
+        try:
+            real = check_place(self.folder)
+        except UserError as error:
+            raise UserError(f"Cannot write to the board {self.folder}: {error}") from error
+        if not real.exists() or any(path.exists() for path in self._files):
+            return
+        for entry in sorted(real.iterdir()):
+            # What an append that was killed may have left.
+            if entry.name not in (LOCK, "samples") and not entry.name.endswith(TEMPORARY):
+                raise UserError(
+                    f"{self.folder} holds {entry.name} and no board. Nothing was touched: choose "
+                    "another folder for the board, or move what is there away."
+                )
+
     def _append_checked(self, run: str, entry: Entry, what: str) -> str:
         text = _canonical(entry.model_dump(mode="json"))
 
@@ -299,6 +323,7 @@ class Board:
         self, run: str, same: Callable[[Line], bool], make: Callable[[Sequence[Line]], Entry]
     ) -> str:
         """The digest of the row that holds the entry: the one there already, or a new one."""
+        self.check_place()
         try:
             make_folder(self.folder)
             with ledger.lock(self.folder):

@@ -22,8 +22,9 @@ from tenacity.wait import wait_random_exponential
 
 from harness.errors import UserError
 from harness.serving.pace import Pace, retry_after
+from harness.serving.redaction import redaction
 from harness.serving.settings import ServerSettings
-from harness.serving.wire import PassingError, Wish, error_message
+from harness.serving.wire import PassingError, Wish, error_message, subject_of_error
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -32,11 +33,11 @@ CONNECT_SECONDS = 10.0
 LONGEST_WAIT = 120.0  # seconds between two tries, whoever asks for it
 MAX_BODY = 8 * 1024 * 1024  # bytes
 HOPELESS = 20  # calls in a row that all tries could not get answered
-SECRET = 8  # characters; a shorter key is a placeholder, and may well be a word of a reply
 
 PASSING = {408, 409, 425, 429}  # and all from 500 on
 UNKNOWN = {404, 405}
 BAD_REQUEST = {400, 422}
+FORBIDDEN = {402, 403}  # about the account, unless the server answers other calls
 
 
 class AbsentError(PassingError):
@@ -44,11 +45,20 @@ class AbsentError(PassingError):
 
 
 class FailedError(Exception):
-    """This call cannot be answered."""
+    """This call cannot be answered.
 
-    def __init__(self, reason: str, status: int = 0) -> None:
+    `about_prompt`: the server says that it refuses what this prompt or its answer says, so that
+    other prompts may well be answered.
+    """
+
+    def __init__(self, reason: str, status: int = 0, *, about_prompt: bool = False) -> None:
         super().__init__(reason)
         self.status = status
+        self.about_prompt = about_prompt
+
+
+class ServerGoneError(FailedError):
+    """No further call of this batch is asked: the server is gone, or fails every call."""
 
 
 class _GoneError(Exception):
@@ -88,6 +98,7 @@ class Server:
         self._path = path
         self._settings = settings
         self._key = key
+        self._redact = redaction(key)
         self._requests = Pace(settings.requests_per_minute)
         self._tokens = Pace(settings.tokens_per_minute)
         self._resume = 0.0  # no request before, by the monotonic clock
@@ -147,11 +158,12 @@ class Server:
         """What `attempt(granted)` returns, with the `wishes` as far as the server grants them.
 
         Raises:
+            ServerGoneError: the server is gone, and neither this nor a later call is asked.
             FailedError: this call cannot be answered.
             UserError: no call can be answered.
         """
         if batch.gone:
-            raise FailedError(batch.gone)
+            raise ServerGoneError(batch.gone)
         wanted = [wish for wish in wishes if not self._is_vain(wish)]
         unsure = [wish for wish in wanted if wish not in self._served]
         failure = FailedError("")
@@ -160,17 +172,22 @@ class Server:
             try:
                 found = await self._persist(batch, attempt, granted)
             except FailedError as error:
+                if error.status in FORBIDDEN and not (batch.answered or error.about_prompt):
+                    raise UserError(
+                        f"{self.base} does not let this key ask the model "
+                        f"'{self._settings.model}': {error}. Check the account, or use another key."
+                    ) from None
                 failure = error
-                if error.status not in BAD_REQUEST:
+                if error.status not in BAD_REQUEST or error.about_prompt:
                     break
             except PassingError as error:
                 said = f"{self.clean(str(error))}; given up after {self._settings.max_attempts}"
                 self._count_failure(batch, said)
-                failure = FailedError(said)
+                failure = ServerGoneError(batch.gone) if batch.gone else FailedError(said)
                 break
             except _GoneError as error:
                 self._give_up(batch, str(error))
-                failure = FailedError(batch.gone)
+                failure = ServerGoneError(batch.gone)
                 break
             else:
                 self._learn(granted, dropped)
@@ -319,13 +336,19 @@ class Server:
                 f"{self.base} sends its callers elsewhere ({status}), where the key must not go: "
                 "set base_url to the address itself."
             )
-        raise FailedError(f"the server refuses the call ({said})", status)
+        about = subject_of_error(response.body)
+        if about == "account":
+            raise UserError(
+                f"{self.base} cannot answer any call to the model '{self._settings.model}' "
+                f"({said}). Check the model's name and the key."
+            )
+        raise FailedError(
+            f"the server refuses the call ({said})", status, about_prompt=about == "prompt"
+        )
 
     def clean(self, text: str) -> str:
-        """Without the key, which a server may send back."""
-        if self._key and len(self._key) >= SECRET:
-            return text.replace(self._key, "[key]")
-        return text
+        """Replace the key, which a server may send back in some form; see `redaction`."""
+        return self._redact(text)
 
 
 def _smallest_first(wishes: Sequence[Wish]) -> Iterator[tuple[Wish, ...]]:

@@ -39,6 +39,17 @@ class ServerSettings(Record):
         default=1.0, gt=0, description="seconds before the second try, doubled with every try"
     )
 
+    @property
+    def address(self) -> str:
+        """The `base_url` in one spelling, so that two of them are equal for one server."""
+        url = urlsplit(self.base_url or "")
+        usual = {"http": 80, "https": 443}.get(url.scheme)
+        port = "" if url.port in (None, usual) else f":{url.port}"
+        path = url.path.rstrip("/")
+        for door in ("/chat/completions", "/completions"):
+            path = path.removesuffix(door)
+        return f"{url.scheme}://{url.hostname or ''}{port}{path}"
+
     # The checks are on the whole, so that no error shows a secret that stands in a wrong place.
     @model_validator(mode="after")
     def _plain_address(self) -> Self:

@@ -1,12 +1,39 @@
-"""What judges and engines read alike in a server's reply, none of which is trusted."""
+"""Read completions and errors of OpenAI-compatible servers, none of which is trusted.
+
+Judges and engines share these functions, so that what one of them understands the other does too.
+"""
 
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple
+import re
+from collections.abc import Collection
+from typing import Any, Literal, NamedTuple
 
 MAX_MESSAGE = 200  # characters
 MOST_TOKENS = 10**8  # a count beyond is nonsense
+
+# What servers call an error that is about what one prompt says, and one about every call.
+PROMPT_CODES = {
+    *("content_filter", "content_policy_violation", "responsibleaipolicyviolation"),
+    *("moderation_blocked", "flagged_input", "content_moderation", "data_inspection_failed"),
+    *("context_length_exceeded", "string_above_max_length", "exceed_context_size_error"),
+}
+ACCOUNT_CODES = {
+    *("model_not_found", "invalid_model", "deploymentnotfound", "invalid_api_key"),
+    *("invalid_authentication", "authentication_error", "permission_denied", "permission_error"),
+    *("insufficient_quota", "billing_hard_limit_reached", "account_deactivated"),
+}
+ACCOUNT_MESSAGE = re.compile(
+    r"(the )?model ['\"`]?[\w./:@-]+['\"`]? "
+    r"(does not exist|was not found|not found|is not available)"
+    r"|(invalid|incorrect) api key|api key not valid",
+    re.IGNORECASE,
+)
+
+
+NO_TEXT = "the reply is empty: none of its parts is text"
+TEXT_PARTS = ("text", "output_text")  # a list's other parts are thoughts, tools, pictures
 
 
 class PassingError(Exception):
@@ -22,6 +49,14 @@ class Wish(NamedTuple):
 
     kind: str
     what: str = ""  # which schema: a server may take one and not another
+
+
+MAX_TOKENS = Wish("max_tokens")  # else the limit is sent as max_completion_tokens
+
+
+def token_limit(tokens: int, granted: Collection[Wish]) -> dict[str, int]:
+    """The limit of a reply, by the name that the server takes."""
+    return {"max_tokens" if MAX_TOKENS in granted else "max_completion_tokens": tokens}
 
 
 class Usage(NamedTuple):
@@ -52,6 +87,83 @@ def first_choice(body: bytes) -> tuple[dict[str, Any], Usage]:
         ) from None
     told = value["usage"] if isinstance(value.get("usage"), dict) else {}
     return choice, Usage(_count(told.get("prompt_tokens")), _count(told.get("completion_tokens")))
+
+
+class Content(NamedTuple):
+    """What a reply says: its text, or the reason why that cannot count as the whole answer."""
+
+    text: str
+    problem: str = ""
+    refusal: str = ""  # the model's words where it declines in the field that servers have for it
+
+
+def read_content(choice: dict[str, Any]) -> Content:
+    """Read the text of a completion's choice, of `/chat/completions` or of `/completions`.
+
+    The content is a string, or a list of parts of which those with text count; what a model
+    thought before its answer is not part of the answer.
+
+    Raises:
+        NotACompletionError: there is no message, or its content is of another kind.
+    """
+    if "message" not in choice and "text" in choice:
+        message: Any = {"content": choice["text"]}
+    else:
+        message = choice.get("message")
+    if not isinstance(message, dict):
+        raise NotACompletionError("the server's reply has no message")
+    content = message.get("content")
+    text = _text(content)
+    refusal = message.get("refusal")
+    refusal = refusal if isinstance(refusal, str) else ""
+    if choice.get("finish_reason") == "content_filter":
+        return Content(text, "the server's content filter stopped the reply", refusal)
+    if text.strip() or refusal or choice.get("finish_reason") == "length":
+        return Content(text, "", refusal)
+    if any(message.get(name) for name in ("reasoning_content", "reasoning", "thinking")):
+        return Content(text, "the reply is reasoning alone, without an answer after it")
+    if message.get("tool_calls") or message.get("function_call"):
+        return Content(text, "the reply calls a tool, and none was offered")
+    return Content(text, NO_TEXT if isinstance(content, list) else "")
+
+
+def _text(content: Any) -> str:
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        raise NotACompletionError("the server's reply has no text")
+    parts = [part for part in content if isinstance(part, dict)]
+    texts = [part.get("text") for part in parts if part.get("type", "text") in TEXT_PARTS]
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+def subject_of_error(body: bytes) -> Literal["prompt", "account", ""]:
+    """Say what an error is about: this prompt, or the model, the key or the account, or unknown."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return ""
+    error = value.get("error", value) if isinstance(value, dict) else None
+    if not isinstance(error, dict):
+        error = {}
+    codes = _codes(error)
+    if codes & PROMPT_CODES:
+        return "prompt"
+    if codes & ACCOUNT_CODES or ACCOUNT_MESSAGE.match(_message(value)):
+        return "account"
+    return ""
+
+
+def _codes(error: dict[str, Any]) -> set[str]:
+    """The names that an error goes by: its code and type, and those of the error within it."""
+    found = {value for name in ("code", "type") if isinstance(value := error.get(name), str)}
+    for name in ("innererror", "inner_error", "metadata"):
+        if isinstance(inner := error.get(name), dict):
+            found |= {value for value in (inner.get("code"),) if isinstance(value, str)}
+            found |= {key for key in inner if isinstance(key, str)}
+    return {name.lower() for name in found}
 
 
 def error_message(body: bytes) -> str:

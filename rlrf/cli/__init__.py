@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import click
 
 from harness.errors import UserError
+from harness.logs import structured
 from harness.memory import is_out_of_memory
 from harness.progress import say
 from rlrf.cli import (
@@ -33,6 +34,7 @@ from rlrf.cli import (
     staging,
     status,
     stopping,
+    streams,
     training,
 )
 from rlrf.cli.common import ERROR
@@ -50,15 +52,37 @@ def main() -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command line; return its exit code."""
+    """Run one command line; return its exit code.
+
+    A verdict stands where it cannot be shown: a full disk or a closed pipe behind stdout is said
+    on stderr.
+    """
+    with structured(), streams.forgiving() as out:
+        code = _run(arguments)
+        out.flush()
+        if out.error:
+            end = (
+                "What was written to files is there."
+                if code is None
+                else f"The exit code {code} stands."
+            )
+            say(
+                f"rlrf: the result could not be written to standard output ({out.error}). {end}",
+                "error",
+            )
+            return ERROR if code is None else code
+    return code or 0
+
+
+def _run(arguments: Sequence[str]) -> int | None:
+    """The exit code of a command line; None of one that ended well and decides nothing."""
     try:
         if place := os.environ.get("RLRF_METRICS"):
             from rlrf.monitoring import serve_when_work_begins
 
             serve_when_work_begins(place)
         code = cli.main(list(arguments), prog_name="rlrf", standalone_mode=False)
-        sys.stdout.flush()
-        return code if isinstance(code, int) else 0
+        return code if isinstance(code, int) else None
     except click.ClickException as error:
         message = io.StringIO()
         error.show(message)
@@ -66,10 +90,6 @@ def run(arguments: Sequence[str]) -> int:
         return ERROR
     except (KeyboardInterrupt, click.Abort, stopping.Stopped) as stop:
         return stopping.exit_code(stop)
-    except BrokenPipeError:
-        # Whoever read our output has gone; the interpreter must not fail on flushing it again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ERROR
     except UserError as error:
         _show_traceback()
         say(f"rlrf: {_said(str(error))}", "error")
@@ -82,8 +102,9 @@ def run(arguments: Sequence[str]) -> int:
 
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done, 3 error, 75 out of time, 130 interrupted, 143 terminated; of gate "
-    "0 pass, 1 regression, 2 inconclusive. After 75, 130 and 143 the same command goes on.",
+    epilog="Exit codes: 0 done, 3 error, 75 out of time, 129 hung up, 130 interrupted, 143 "
+    "terminated; of gate 0 pass, 1 regression, 2 inconclusive. After 75, 129, 130 and 143 run the "
+    "same command again to resume.",
 )
 @click.version_option(package_name="rlrf-harness", prog_name="rlrf")
 def cli() -> None:

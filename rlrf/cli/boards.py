@@ -47,6 +47,7 @@ def board_add(
     from harness.render.markdown import notes
 
     target = Board(folder)
+    target.check_place()
     known = notes(target.rows())
     digests = {
         task: target.add_evaluation(one, name or one.evaluation.model.id, run_name)
@@ -229,12 +230,13 @@ def board_badge(
     rlrf board badge leaderboards/mine --task gsm8k --name M2 --split sealed --svg badge.svg
     """
     from harness.leaderboard import Board
+    from harness.outputs import PICTURE, check_optional_file
     from harness.render.badge import badge
-    from harness.store import write_text
 
+    picture = check_optional_file(svg, PICTURE, [folder])
     made = badge(Board(folder).rows(), task, metric, name, split)
-    if svg:
-        write_text(svg, made.svg())
+    if picture:
+        picture.write(made.svg())
     else:
         print_json(made.endpoint())
 
@@ -270,6 +272,7 @@ def board_export(
     import time
 
     from harness.leaderboard import Board
+    from harness.outputs import check_export
     from harness.render import eee, model_card
     from harness.store import write_json
 
@@ -282,6 +285,7 @@ def board_export(
     if not (out and organization):
         raise click.UsageError("--format eee needs --out and --organization.")
     logs = eee.board(rows, organization, int(time.time()), relationship)
+    check_export(out)
     for path, log in logs.items():
         write_json(out / path, log)
     show(f"{len(logs)} files under {out / 'data'}")
@@ -310,12 +314,13 @@ def board_render(folder: Path, format_: str, svg: Path | None, split: str, json_
     import importlib
 
     from harness.leaderboard import Board
+    from harness.outputs import PICTURE, check_optional_file
     from harness.render import plot
-    from harness.store import write_bytes
 
+    picture = check_optional_file(svg, PICTURE, [folder])
     rows = Board(folder).rows()
-    if svg:
-        write_bytes(svg, plot.board(rows, split))
+    if picture:
+        picture.write(plot.board(rows, split))
     if json_:
         print_json([_row_json(row) for row in rows])
     else:

@@ -10,7 +10,7 @@ import click
 
 from harness.progress import write_out
 
-ERROR, OUT_OF_TIME, INTERRUPTED, TERMINATED = 3, 75, 130, 143
+ERROR, OUT_OF_TIME, HUNG_UP, INTERRUPTED, TERMINATED = 3, 75, 129, 130, 143
 EXIT = {"pass": 0, "fail": 1, "inconclusive": 2}
 
 FOLDER = click.Path(path_type=Path, file_okay=False)

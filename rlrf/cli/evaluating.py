@@ -28,6 +28,11 @@ R = TypeVar("R", bound="Record")
 @click.option("--engine", type=click.Choice(KINDS), default="hf", show_default=True)
 @click.option("--base-url", help="openai: address of the server, usually ending in /v1.")
 @click.option("--api-key-env", help="openai: environment variable that holds the key.")
+@click.option(
+    "--max-unanswered",
+    type=click.FloatRange(0, 1),
+    help="openai: share of responses that the server may refuse.  [default: 0.5]",
+)
 @click.option("--tokenizer", type=FOLDER, help="The model's.  [default: beside the model]")
 @click.option("--revision", help="Of a hub model; openai: what you call the server's weights.")
 @click.option("--adapter", type=FOLDER, help="LoRA adapter on the model.")
@@ -47,7 +52,7 @@ R = TypeVar("R", bound="Record")
 @click.option("--engines", type=click.IntRange(min=1), help="--ray: how many.  [default: 1]")
 @click.option("--gpus", type=click.FloatRange(0, 1), help="--ray: of an engine.  [default: 0]")
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--out", type=FOLDER, help="Write an evaluation folder, for `gate` and `board`.")
+@click.option("--out", type=FOLDER, help="Write evaluations to OUT/TASK, for `gate` and `board`.")
 @as_json
 def eval_(
     *,
@@ -57,6 +62,7 @@ def eval_(
     engine: str,
     base_url: str | None,
     api_key_env: str | None,
+    max_unanswered: float | None,
     tokenizer: Path | None,
     revision: str | None,
     adapter: Path | None,
@@ -89,15 +95,20 @@ def eval_(
     All answers are generated first and kept in OUT; then they are judged. The same command goes
     on where it was stopped.
     """
+    from harness import evaluation
     from harness.evaluate import evaluate
     from harness.judge.config import load_judging
 
     judging = load_judging(judge_file)
     wanted = [judging.task(name.strip()) for name in names.split(",") if name.strip()]
+    if out is not None:
+        reads = [Path(model), adapter, tokenizer, data, judge_file]
+        evaluation.check_out(out, [task.name for task in wanted], reads)
     places: dict[str, Any] = {"device": device, "dtype": dtype, "max_batch": max_batch}
     remote: dict[str, Any] = {
         "base_url": base_url,
         "api_key_env": api_key_env,
+        "max_unanswered": max_unanswered,
         "tokenizer": tokenizer,
     }
     with contextlib.ExitStack() as opened:
@@ -170,7 +181,7 @@ def _on_cluster(engine: dict[str, Any], executor: dict[str, Any]) -> Engines:
 @click.option("--judgments", type=FILE, help='Recorded judge replies: {"id", "reply"} a line.')
 @click.option("--facts", type=FILE, help='Verified facts: {"id", "response", "facts"} a line.')
 @click.option("--model-id", help="Who answered.  [default: recorded]")
-@click.option("--out", type=FOLDER, help="Write an evaluation folder, for `gate` and `board`.")
+@click.option("--out", type=FOLDER, help="Write the evaluation to OUT/TASK, for `gate`, `board`.")
 @as_json
 def score(
     *,

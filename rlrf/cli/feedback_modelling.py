@@ -97,6 +97,7 @@ def train(
     from rlrf.feedback_model.measure import markdown
 
     how = load(settings, FeedbackTraining) if settings else FeedbackTraining()
+    training.KIND.check(out, [*judged, Path(base), settings, judge])
     manifest, found = training.train(
         _read(judged, judge, data),
         find(base),

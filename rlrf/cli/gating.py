@@ -16,6 +16,7 @@ from rlrf.cli.common import EXIT, FILE, FOLDER, PATH, as_json, margins, print_js
 if TYPE_CHECKING:
     from harness.gate.clusters import Columns
     from harness.gate.plan import Plan
+    from harness.outputs import OutputFile
     from harness.schema import Decision, Estimand, Policy
     from harness.sides import Side
 
@@ -125,7 +126,7 @@ def plan(
         )
     _write_plan(
         rules,
-        (baseline, name, second),
+        (policy, baseline, name, second),
         out,
         discordance=discordance,
         sd=sd,
@@ -139,7 +140,7 @@ def plan(
 
 def _write_plan(
     rules: Policy,
-    source: tuple[Path, str | None, Path | None],
+    source: tuple[Path, Path, str | None, Path | None],
     out: Path,
     *,
     discordance: float | None,
@@ -150,15 +151,18 @@ def _write_plan(
     estimand: Estimand,
     json_: bool,
 ) -> None:
-    """Plan for the baseline in `source` (folder, name, second run), and say what it can show."""
+    """Plan for the baseline in `source` (policy, folder, name, second run), and say what it can show."""
     from harness import sides
     from harness.gate import plan as planning
     from harness.gate.clusters import assign
     from harness.gate.evidence import gather
     from harness.gate.notes import notes
-    from harness.store import write_json
+    from harness.outputs import check_file, json_of
+    from harness.store import json_text
 
-    baseline, name, second = source
+    policy, baseline, name, second = source
+    kind = json_of("a plan of `rlrf plan`", planning.Plan)
+    written = check_file(out, kind, [policy, baseline, second, clustering[1]])
     again = None
     if second:
         before, again = sides.load_both(baseline, second, name, rules.tasks)
@@ -177,7 +181,7 @@ def _write_plan(
         icc=icc,
         clusters=assigned,
     )
-    write_json(out, made)
+    written.write(json_text(made))
     if json_:
         print_json(made.model_dump(mode="json") | {"identity": made.identity})
     else:
@@ -315,7 +319,7 @@ def gate(
     rlrf gate results/old results/new --cluster doc.passage
     rlrf gate results/before results/after --margin rougeL_max=2
     """
-    from harness import sides
+    from harness import evaluation, outputs, sides
     from harness.gate import gate as decide
     from harness.gate import plan as planning
     from harness.gate.clusters import assign
@@ -326,6 +330,9 @@ def gate(
         raise UserError("A gate follows one plan, which was written before: name one.")
     if plans and (cluster or clusters):
         raise UserError("A plan says what clusters its items are in: leave them out, or plan anew.")
+    reads = [baseline, candidate, policy, *plans, drift, clusters, judge_file, data]
+    markdown = outputs.check_optional_file(markdown_file, outputs.DECISION, reads)
+    junit = outputs.check_optional_file(junit_file, outputs.JUNIT, reads)
     planned, written = read_rules(plans[0] if plans else None, policy, margin_texts)
     wanted = written.tasks if written else None
     doubts = read_doubts(drift)
@@ -349,6 +356,9 @@ def gate(
             planning.orders(planned, before)
         judging = load_judging(judge_file)
         tasks = [judging.task(task) for task in sorted({rule.task for rule in rules.rules})]
+        if out is not None:
+            reads += [Path(str(model)), adapter]
+            evaluation.check_out(out, [task.name for task in tasks], reads)
         with judging.open() as judge:
             asked = HFEngine(
                 str(model), adapter=adapter, device=device, dtype=dtype, max_batch=max_batch
@@ -362,7 +372,7 @@ def gate(
                 decision = decide(
                     before, found, rules, plan=planned, doubts=doubts, clusters=assigned
                 )
-    _tell(decision, markdown_file, junit_file, github=github, json_=json_)
+    _tell(decision, markdown, junit, github=github, json_=json_)
     return EXIT[decision.verdict]
 
 
@@ -417,24 +427,38 @@ def read_doubts(drift: Path | None) -> dict[tuple[str, str], str]:
 
 def _tell(
     decision: Decision,
-    markdown_file: Path | None,
-    junit_file: Path | None,
+    markdown_file: OutputFile | None,
+    junit_file: OutputFile | None,
     *,
     github: bool,
     json_: bool,
 ) -> None:
+    """Show the decision wherever it was asked for; it stands where that cannot be written."""
     from harness.render import github as actions
     from harness.render import junit, markdown
-    from harness.store import write_text
 
     text = markdown.decision(decision)
     if markdown_file:
-        write_text(markdown_file, text)
+        _write(markdown_file, text)
     if junit_file:
-        write_text(junit_file, junit.decision(decision))
+        _write(junit_file, junit.decision(decision))
     if github:
         annotate(actions.commands(decision))
         if summary := os.environ.get(SUMMARY):
-            with open(summary, "a", encoding="utf-8") as file:  # GitHub's own file, of the step
-                file.write(actions.summary(text, actions.SUMMARY_BYTES - file.tell()))
+            try:
+                with open(summary, "a", encoding="utf-8") as file:  # GitHub's own, of the step
+                    file.write(actions.summary(text, actions.SUMMARY_BYTES - file.tell()))
+            except OSError as error:
+                say(
+                    f"The job summary {summary} could not be written ({error.strerror}). The "
+                    "verdict stands.",
+                    "error",
+                )
     print_json(decision.model_dump(mode="json")) if json_ else show(text)
+
+
+def _write(file: OutputFile, text: str) -> None:
+    try:
+        file.write(text)
+    except UserError as error:
+        say(f"{error} The verdict stands.", "error")

@@ -222,14 +222,16 @@ def sheet(*, evaluation: Path, items: int, metrics: str | None, seed: int, out: 
     rlrf judge sheet evaluations/m1/just_eval --metrics depth,factuality --out labels.jsonl
     """
     from harness.judge import calibrate as calibrating
-    from harness.store import write_jsonl
+    from harness.outputs import check_file, json_lines_of
+    from harness.store import jsonl_bytes
 
     saved = _one(evaluation)
     if out.exists():
         raise UserError(f"{out} is there already, perhaps with labels in it: name another file.")
+    written = check_file(out, json_lines_of("an empty file"), [evaluation])
     names = [name.strip() for name in (metrics or "").split(",") if name.strip()]
     rows = calibrating.sheet(saved, items, seed=seed, names=names)
-    write_jsonl(out, rows)
+    written.write(jsonl_bytes(rows))
     say(f"{len(rows)} answers of {saved.evaluation.task} to label are in {out}.")
 
 

@@ -56,8 +56,11 @@ def report(
     """
     from harness import reliability
     from harness.errors import UserError
-    from harness.store import write_text
+    from harness.outputs import PAGE, check_file
 
+    reads = [run, baseline, candidate, policy, plan, drift, *findings]
+    place = out or (run / "report.html" if run is not None else Path("report.html"))
+    written = check_file(place, PAGE, reads)
     judge = [reliability.read(path) for path in findings]
     of_two = (baseline, candidate, name, policy, margin_texts, plan, drift)
     if run is not None and not any(of_two):
@@ -66,26 +69,24 @@ def report(
 
         with told_of(run):
             page = page_of(run, judge)
-        place = out or run / "report.html"
     elif run is None and baseline and candidate:
         from harness import sides
         from harness.report import compare
         from rlrf.cli.gating import policy_for, read_doubts, read_rules
 
-        planned, written = read_rules(plan, policy, margin_texts)
-        wanted = written.tasks if written else None
+        planned, told = read_rules(plan, policy, margin_texts)
+        wanted = told.tasks if told else None
         before, after = sides.load_both(baseline, candidate, name, wanted)
-        rules = written or policy_for(before, margin_texts)
+        rules = told or policy_for(before, margin_texts)
         doubts = read_doubts(drift)
-        page = compare(rules, before, after, judge, plan=planned, doubts=doubts)
         # Not next to the evaluation: in a run that folder is a stage, whose files are checked.
-        place = out or Path("report.html")
+        page = compare(rules, before, after, judge, plan=planned, doubts=doubts)
     else:
         raise UserError(
             "Name a run, or two evaluation folders with --baseline and --candidate; "
             "`rlrf report --help` shows both."
         )
-    write_text(place, page)
+    written.write(page)
     if json_:
         print_json({"page": str(place), "bytes": place.stat().st_size})
     else:

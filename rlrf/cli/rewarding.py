@@ -87,6 +87,7 @@ def train(
     from rlrf.reward_model.preferences import rendered
 
     how = load(settings, RewardTraining) if settings else RewardTraining()
+    training.KIND.check(out, [Path(pairs), Path(base), settings])
     found, folder = _read(pairs, columns, split), find(base)
     if chat:
         tokenizer = load_tokenizer(folder)
@@ -171,12 +172,15 @@ def pairs(
     from collections import Counter
 
     from harness.engines.hf import HFEngine
-    from harness.store import write_jsonl
+    from harness.outputs import check_file, json_lines_of
+    from harness.store import jsonl_bytes
+    from rlrf.reward_model.preferences import Preference
     from rlrf.reward_model.world import sample_preferences
 
+    written = check_file(out, json_lines_of("a file of preferences", Preference), [Path(model)])
     engine = HFEngine(model, device=device)
     found = sample_preferences(engine, prompts, n=n, seed=seed, split=split)
-    write_jsonl(out, found)
+    written.write(jsonl_bytes(found))
     counts = dict(sorted(Counter(one.domain for one in found).items()))
     if json_:
         print_json({"out": str(out), "pairs": len(found), "domains": counts})

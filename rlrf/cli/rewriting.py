@@ -44,15 +44,15 @@ def show(
     rlrf rlmec show runs/rlmec/iter_1 --wrong --limit 5
     rlrf rlmec show runs/rlmec/iter_1 --limit 200 --html rewrites.html
     """
+    from harness.outputs import PAGE, check_optional_file
     from rlrf.rlmec import show as view
 
+    written = check_optional_file(html_, PAGE, [iteration])
     found, agreement = view.load(iteration)
     chosen = view.choose(found, task=task, right=right)
     shown = chosen[:limit]
-    if html_ is not None:
-        from harness.store import write_text
-
-        write_text(html_, view.page(shown, len(found), agreement))
+    if written is not None:
+        written.write(view.page(shown, len(found), agreement))
     if json_:
         measured = agreement.model_dump(mode="json") if agreement else None
         rows = [one.model_dump(mode="json") for one in shown]

@@ -62,10 +62,11 @@ def simulate(
     from harness import evaluation
     from harness.errors import UserError
     from harness.gate import simulate as simulation
+    from harness.outputs import PICTURE, check_optional_file
     from harness.render import simulation as render
     from harness.settings import explain
-    from harness.store import write_bytes
 
+    drawn = check_optional_file(svg_file, PICTURE, evaluations)
     given = {name: value for name, value in options.items() if value is not None}
     try:
         settings = simulation.Settings.model_validate(given)
@@ -82,8 +83,8 @@ def simulate(
         settings = found.model_copy(update=given)
     outcomes = simulation.simulate(settings)
     by_threshold = simulation.compare_thresholds(settings, thresholds or simulation.THRESHOLDS)
-    if svg_file:
-        write_bytes(svg_file, render.picture(outcomes))
+    if drawn:
+        drawn.write(render.picture(outcomes))
     if json_:
         print_json(
             {
@@ -187,17 +188,20 @@ def noise(*, runs: tuple[Path, ...], policy: Path | None, out: Path | None, json
     """
     from harness import evaluation
     from harness.gate import noise as measuring
+    from harness.outputs import check_optional_file, json_of
     from harness.progress import say
+    from harness.schema import Policy
     from harness.settings import default_policy, load_policy
-    from harness.store import write_json
+    from harness.store import json_text
     from rlrf.result import table
 
+    written = check_optional_file(out, json_of("a policy", Policy), [*runs, policy])
     loaded = [evaluation.load(folder) for folder in runs]
     metrics = {task: one.evaluation.definitions.values() for task, one in loaded[0].items()}
     asked = load_policy(policy) if policy else default_policy(metrics)
     found = measuring.measure_noise(asked, loaded)
-    if out:
-        write_json(out, measuring.with_noise(asked, found))
+    if written:
+        written.write(json_text(measuring.with_noise(asked, found)))
     if json_:
         print_json([one.model_dump(mode="json") for one in found])
         return

@@ -24,14 +24,15 @@ def count_items(
 ) -> None:
     """Print items against margin and power for the rules of `policy`; draw them on request."""
     from harness.gate import sizing
+    from harness.outputs import PICTURE, check_optional_file
     from harness.render import sizing as render
-    from harness.store import write_bytes
 
+    drawn = check_optional_file(svg_file, PICTURE, [])
     found, unanswered = sizing.table(
         policy, _known(policy), discordance=discordance, sd=sd, clusters=clusters, icc=icc
     )
-    if svg_file:
-        write_bytes(svg_file, render.draw(found))
+    if drawn:
+        drawn.write(render.draw(found))
     if json_:
         tables = [one.model_dump(mode="json") for one in found]
         print_json({"tables": tables, "unanswered": unanswered})

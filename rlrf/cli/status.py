@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 
@@ -29,7 +30,9 @@ def status(run: Path, watch: bool, json_: bool) -> None:
     while True:
         found = reading.status(run)
         print_json(found.model_dump(mode="json")) if json_ else show(reading.markdown(found))
-        if not watch or found.state != "running":
+        sys.stdout.flush()
+        nobody_reads = bool(getattr(sys.stdout, "error", ""))  # see `rlrf.cli.streams`
+        if not watch or nobody_reads or found.state != "running":
             return
         time.sleep(WATCH_EVERY_SECONDS)
         click.clear()

@@ -1,7 +1,7 @@
-"""How a command is asked to stop before it is done, and ends so that it can go on.
+"""Stop a command before it is done, so that the same command can resume it.
 
-Ctrl-C, SIGTERM and a deadline do the same: what is under way is given up and cleaned away at
-once, and the exit code says who asked.
+Ctrl-C, SIGTERM, SIGHUP and a deadline do the same: what is under way is given up and cleaned away
+at once, and the exit code says who asked.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import click
 
 from harness.progress import say
-from rlrf.cli.common import INTERRUPTED, OUT_OF_TIME, TERMINATED
+from rlrf.cli.common import HUNG_UP, INTERRUPTED, OUT_OF_TIME, TERMINATED
 
 MADE_OF = re.compile(r"(?:(\d{1,4})d)?(?:(\d{1,4})h)?(?:(\d{1,4})m)?(?:(\d{1,4})s)?")
 
@@ -39,9 +39,15 @@ def exit_code(stop: BaseException) -> int:
 
 
 def listen() -> None:
-    """Let SIGTERM end the program as Ctrl-C does, and SIGUSR1 as a deadline: SLURM sends either."""
+    """Let SIGTERM and SIGHUP end the program as Ctrl-C does, and SIGUSR1 as a deadline.
+
+    Schedulers send SIGTERM or SIGUSR1, a terminal that is closed sends SIGHUP. Where SIGHUP is
+    ignored, as `nohup` asks for, it stays so.
+    """
     signal.signal(signal.SIGTERM, _terminated)
     signal.signal(signal.SIGUSR1, _out_of_time)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _hung_up)
 
 
 @contextlib.contextmanager
@@ -79,6 +85,10 @@ class Duration(click.ParamType[int]):
 
 def _terminated(*_: Any) -> NoReturn:
     raise Stopped("Terminated", TERMINATED)
+
+
+def _hung_up(*_: Any) -> NoReturn:
+    raise Stopped("The terminal was closed (SIGHUP)", HUNG_UP)
 
 
 def _out_of_time(*_: Any) -> NoReturn:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from harness.errors import UserError
 from harness.models import model_digest
+from harness.outputs import model_kind
 from harness.progress import say
 from harness.store import file_digest, new_folder, write_json
 from rlrf.checkpoint import Checkpoint
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from harness.engines.hf import HFEngine
 
 AGREEMENT = "agreement.json"
+KIND = model_kind("a feedback model", MANIFEST)
 
 
 def train(
@@ -45,13 +47,14 @@ def train(
     About `share` of the cases, whole prompts, are held out: the model is measured on them, beside
     the untrained `base` and the usual grades. `reference`: the model is shown what is right. `out`
     becomes a plain `transformers` folder with `metrics.jsonl`, one row a step, `agreement.json`,
-    a `Comparison`, and `feedback_model.json`, a `Manifest`; what was there before stays until
-    training has ended well.
+    a `Comparison`, and `feedback_model.json`, a `Manifest`; a feedback model that was there before
+    stays until training has ended well.
 
     Raises:
-        UserError: `base` cannot be used, too little is left to learn from or to measure on, or
-            the loss is not a number.
+        UserError: `out` holds something else, `base` cannot be used, too little is left to learn
+            from or to measure on, or the loss is not a number.
     """
+    KIND.check(out, reads=[base])
     held_out, learned = split(cases, share, seed)
     if not held_out or not learned:
         raise UserError(
@@ -74,7 +77,7 @@ def train(
         )
     untrained = agreement(engine, held_out, asks)
     del engine
-    with new_folder(out) as folder:
+    with new_folder(out, KIND.may_replace) as folder:
         _fit(examples, base, training, device=device, seed=seed, folder=folder)
         comparison = Comparison(
             model=agreement(_engine(folder, device), held_out, asks),

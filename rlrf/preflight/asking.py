@@ -83,7 +83,8 @@ def _items(config: Config, task: Task) -> Said:
 
 def _prompts(config: Config, task: Task, model: Model) -> Said:
     """Whether prompts and answers fit in the model's context, and in what training reads."""
-    from harness.engines.text import check_sampling, encode, render
+    from harness.engines.template import render
+    from harness.engines.text import check_sampling, encode
     from harness.schema import Message
 
     settings = [config.explore, *([config.reflect] if _reflects(config) else [])]

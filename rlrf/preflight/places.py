@@ -92,6 +92,7 @@ def _file_system(folder: Path) -> str:
 
 
 def board(folder: Path) -> Said:
+    Board(folder).check_place()
     rows = Board(folder).rows()
     return f"{folder}: {len(rows):,} rows" if rows else f"{folder} is new"
 

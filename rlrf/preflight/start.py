@@ -10,7 +10,6 @@ from typing import Any
 
 from harness import models
 from harness.errors import UserError, first_line
-from harness.store import read_json
 from rlrf.config import Config
 from rlrf.preflight.looked import Said, gib
 
@@ -58,6 +57,8 @@ class Model:
         Raises:
             UserError: it has tokens that the model has not, or no end.
         """
+        from harness.engines.template import check_template
+
         highest = max(self.tokenizer.get_vocab().values(), default=0)
         known = int(self.text.vocab_size)
         if highest >= known:
@@ -70,6 +71,7 @@ class Model:
                 f"The tokenizer in {self.folder} has no token that ends a text (eos_token), so "
                 "that every answer would run to its limit."
             )
+        check_template(self.tokenizer)
         if self.tokenizer.chat_template is None:
             return f"{highest + 1:,} tokens", (
                 "no chat template: prompts go in as they are, which suits a base model"
@@ -96,29 +98,9 @@ def find_model(config: Config) -> tuple[Model, Said]:
 
 
 def _weights(folder: Path) -> tuple[int, int]:
-    """How many numbers the safetensors of `folder` hold, and in how many bytes.
-
-    Raises:
-        UserError: a file is cut short, damaged or not there.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    files = sorted(folder.glob(models.WEIGHTS))
-    for index in folder.glob("*.safetensors.index.json"):
-        named = set(map(str, read_json(index)["weight_map"].values()))
-        if absent := sorted(named - {file.name for file in files}):
-            raise UserError(f"{folder} lacks {absent[0]}, which {index.name} names: fetch it.")
-    count = 0
-    for file in files:
-        try:
-            with safe_open(file, "np") as tensors:
-                for name in tensors.keys():  # noqa: SIM118 (it is no mapping)
-                    count += math.prod(tensors.get_slice(name).get_shape())
-        except (SafetensorError, OSError) as error:
-            raise UserError(
-                f"{file} is damaged or cut short ({str(error)[:200]}): fetch or save it again."
-            ) from error
-    return count, sum(file.stat().st_size for file in files)
+    """How many numbers the safetensors of `folder` hold, and in how many bytes."""
+    count = sum(math.prod(shape) for _, shape in models.weights(folder).values())
+    return count, sum(file.stat().st_size for file in folder.glob(models.WEIGHTS))
 
 
 def adapter(config: Config, model: Model) -> Said:
@@ -156,13 +138,15 @@ def adapter_weights(config: Config, model: Model) -> int:
 
 def memory(config: Config, model: Model) -> Said:
     """An estimate from below: without activations, and with the cache of one response."""
+    from harness.engines.dtype import choose_dtype
     from harness.engines.loading import find_device
     from harness.engines.room import free_memory, numbers_kept
 
     device = find_device(config.engine.device)
     where, free = str(device), free_memory(device)
+    dtype = choose_dtype(model.folder, device, config.engine.dtype)
     number = {"float32": 4, "bfloat16": 2, "float16": 2}.get(
-        config.engine.dtype, model.size / max(model.parameters, 1)
+        dtype, model.size / max(model.parameters, 1)
     )
     cache = numbers_kept(model.text) * number * model.context
     generating = model.parameters * number + cache

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.engines import text
+from harness.engines import template, text
+from harness.schema import Message
 
 
 def encode(prompt: str, response: str, tokenizer: Any) -> list[int]:
@@ -12,7 +13,7 @@ def encode(prompt: str, response: str, tokenizer: Any) -> list[int]:
 
     A response ends with the end token, also where a length limit cut it off: a reward is of a text.
     """
-    prompt, response = _sayable(prompt), _sayable(response)
+    prompt, response = text.without_surrogates(prompt), text.without_surrogates(response)
     asked = text.encode(tokenizer, prompt)
     if asked and asked[-1] == tokenizer.eos_token_id and not prompt.endswith(tokenizer.eos_token):
         asked = asked[:-1]  # encoders such as BERT's close what is not yet at its end
@@ -21,13 +22,5 @@ def encode(prompt: str, response: str, tokenizer: Any) -> list[int]:
 
 
 def render(prompt: str, tokenizer: Any) -> str:
-    """A user's turn as the chat template shows it; as it is where there is none."""
-    if tokenizer.chat_template is None:
-        return prompt
-    turn = [{"role": "user", "content": prompt}]
-    return str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
-
-
-def _sayable(text: str) -> str:
-    """Lone surrogates, which models do emit and tokenizers refuse, as '?'."""
-    return text.encode("utf-8", "replace").decode()
+    """Render a user's turn by the chat template; the prompt as it is where there is none."""
+    return template.render(tokenizer, [Message(role="user", content=prompt)])

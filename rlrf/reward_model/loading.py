@@ -16,21 +16,15 @@ from rlrf.quiet import quiet
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The folder's tokenizer, which pads with its end token where it has no padding.
+    """Load the folder's tokenizer, which pads with its end token where it has no padding.
 
     Raises:
         UserError: it cannot be read, or has no end token.
     """
-    import transformers
+    from harness.engines import loading
 
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:
-        raise UserError(
-            f"The tokenizer in {folder} cannot be loaded ({type(error).__name__}: {error})."
-        ) from error
-    if tokenizer.eos_token_id is None:
-        raise UserError(f"The tokenizer in {folder} has no end token, which ends every response.")
+    tokenizer = loading.load_tokenizer(folder)
+    loading.require_end(tokenizer)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

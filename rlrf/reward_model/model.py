@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from harness import memory
+from harness.engines.dtype import choose_dtype
 from harness.errors import UserError
-from harness.models import check_files, find, model_digest
+from harness.models import check, check_files, find, model_digest
 from harness.progress import track
 from harness.schema import digest
 from harness.store import parse, read_json
@@ -61,12 +62,15 @@ class RewardModel:
         _check_manifest(folder)
         self.digest = model_digest(folder)
         self.tokenizer = load_tokenizer(folder)
-        self.model = load_model(folder, device.dtype, new_head=False)
+        on_gpu = device.device != "cpu" and torch.cuda.is_available()
+        place = "cuda" if on_gpu else "cpu"
+        check(folder)
+        dtype = choose_dtype(folder, place, device.dtype)
+        self.model = load_model(folder, dtype, new_head=False)
         check_tokenizer(self.tokenizer, self.model.config, folder)
         # The head reads the last token that is no padding, which the configuration has to name.
         self.model.config.get_text_config().pad_token_id = self.tokenizer.pad_token_id
-        on_gpu = device.device != "cpu" and torch.cuda.is_available()
-        self.model.to("cuda" if on_gpu else "cpu").eval()
+        self.model.to(place).eval()
         self.context = context(self.model, self.tokenizer)
 
     def render(self, prompt: str) -> str:

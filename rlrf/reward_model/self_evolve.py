@@ -24,6 +24,8 @@ from harness.errors import UserError
 from harness.models import check, find, model_digest
 from harness.schema import Record
 from harness.store import parse, read_json, write_json, write_text
+from rlrf import reward_model
+from rlrf.code_digests import source
 from rlrf.reward_model import preferences as reading
 from rlrf.reward_model.config import SelfEvolution
 from rlrf.reward_model.measure import Measured, accuracy, measure
@@ -40,7 +42,8 @@ from rlrf.reward_model.result import (
 )
 from rlrf.reward_model.self_labels import Learned, Thresholds, detect
 from rlrf.reward_model.training import train
-from rlrf.run import Run, open_run
+from rlrf.run import Run, holds_run, open_run
+from rlrf.training import fitting
 
 Flags = npt.NDArray[np.bool_]
 Numbers = npt.NDArray[np.float64]
@@ -99,7 +102,8 @@ class Bench:
             )
 
         read = [preferences_digest(learned), preferences_digest(pool), seed]
-        stage = self.run.stage(place, read, make)
+        code = source("the code of reward models", reward_model, fitting)
+        stage = self.run.stage(place, read, make, code)
         path = stage.folder / REWARDS
         return parse(Rewards, read_json(path), str(path))
 
@@ -118,6 +122,7 @@ def self_evolve(config: SelfEvolution, out: Path, *, fresh: bool = False) -> Sel
     Raises:
         UserError: the model, the pairs or the folder cannot be used.
     """
+    holds_run(out)
     base = find(config.model, config.revision)
     check(base)
     pairs = reading.read_preferences(Path(config.pairs))

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from harness.errors import UserError
 from harness.models import model_digest
+from harness.outputs import model_kind
 from harness.progress import track
 from harness.schema import SCHEMA_VERSION, Record, SchemaVersion
 from harness.store import file_digest, new_folder, write_json, write_jsonl
@@ -25,6 +26,7 @@ from rlrf.reward_model.preferences import Preference, preferences_digest
 from rlrf.training import fitting
 
 MANIFEST = "reward_model.json"
+KIND = model_kind("a reward model", MANIFEST)
 METRICS = "metrics.jsonl"
 LOGGED = {
     "loss": "loss",
@@ -64,13 +66,19 @@ def train(
 
     `base` is a language model, which gets a new head, or a reward model, which goes on from its
     own. `out` becomes a plain `transformers` folder (one label; a LoRA adapter is merged) with
-    `metrics.jsonl`, one row a step, and `reward_model.json`, its `Manifest`; what was there
-    before stays until training has ended well.
+    `metrics.jsonl`, one row a step, and `reward_model.json`, its `Manifest`; a reward
+    model that was there before stays until training has ended well.
 
     Raises:
-        UserError: `base` cannot be used, no pair fits, or the loss is not a number.
+        UserError: `out` holds something else, `base` cannot be used, no pair fits, or the loss is
+            not a number.
     """
-    with quiet(), fitting.in_memory(training.place), new_folder(out) as folder:
+    KIND.check(out, reads=[base])
+    with (
+        quiet(),
+        fitting.in_memory(training.place),
+        new_folder(out, KIND.may_replace) as folder,
+    ):
         kept = _fit(preferences, base, training, device=device, seed=seed, folder=folder)
         manifest = Manifest(
             base=model_digest(base),
@@ -101,7 +109,7 @@ def _fit(
 
     transformers.set_seed(seed)  # the new head is drawn when the model is loaded
     tokenizer = load_tokenizer(base)
-    dtype = "float32" if training.adapter is None else device.dtype
+    dtype = "float32" if training.adapter is None else fitting.adapted_dtype(base, device)
     model = load_model(base, dtype, new_head=True)
     check_tokenizer(tokenizer, model.config, base)
     stored_dtype = transformers.AutoConfig.from_pretrained(base, trust_remote_code=False).dtype

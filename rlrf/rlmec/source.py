@@ -73,12 +73,9 @@ def _check_teachers(config: Config, tasks: Mapping[str, Task], judge: Judge | No
 
 def _check_tokens(model: Path, policy: Path) -> None:
     """A probability a token of the rewriter's is a reward a token of the policy's."""
-    import transformers
+    from harness.engines.loading import load_tokenizer
 
-    read, written = (
-        transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        for folder in (model, policy)
-    )
+    read, written = (load_tokenizer(folder) for folder in (model, policy))
     if read.get_vocab() != written.get_vocab() or read.eos_token_id != written.eos_token_id:
         raise UserError(
             f"The rewriter in {model} reads other tokens than the policy in {policy}, so it cannot "

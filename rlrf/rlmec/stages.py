@@ -8,7 +8,10 @@ from harness.errors import UserError
 from harness.progress import say
 from harness.schema import Sample
 from harness.store import write_json, write_jsonl
+from rlrf import rlmec as package
+from rlrf import training
 from rlrf.checkpoint import Checkpoint
+from rlrf.code_digests import generation_settings, source
 from rlrf.feedback import Judged
 from rlrf.lab import Turn
 from rlrf.reflect import Refinement
@@ -33,6 +36,7 @@ def corrected(turn: Turn, judged: Records[Judged]) -> Records[Correction]:
         lambda: (
             teach(judged.records, turn.items, lab.tasks, config, lab.judge) if _learns(turn) else []
         ),
+        {**lab.tasks_code, **_code()},
     )
 
 
@@ -83,8 +87,9 @@ def rewriter(
 
     asked = [config.rlmec.train, config.adapter, REQUESTS, config.rlmec.gold]
     reads = [base, judged, corrections, sorted(kept), *asked]
-    saves = saves_of(lab, f"{turn.place}/rewriter", reads)
-    stage = lab.run.stage(f"{turn.place}/rewriter", reads, train)
+    code = _code() | source("the code of training", training)
+    saves = saves_of(lab, f"{turn.place}/rewriter", reads, code)
+    stage = lab.run.stage(f"{turn.place}/rewriter", reads, train, code)
     return _rewriter_in(stage.folder, base)
 
 
@@ -109,6 +114,7 @@ def rewritten(
             if model
             else []
         ),
+        _code() | generation_settings(lab.tasks),
     )
 
 
@@ -144,7 +150,7 @@ def measured(
 
     if model:
         reads = [model, judged, corrections, rewritten, sorted(kept), config.rlmec.gold, REQUESTS]
-        lab.run.stage(f"{turn.place}/agreement", reads, measure)
+        lab.run.stage(f"{turn.place}/agreement", reads, measure, _code())
 
 
 def rewarded(
@@ -162,7 +168,12 @@ def rewarded(
             if model
             else []
         ),
+        _code(),
     )
+
+
+def _code() -> dict[str, str]:
+    return source("the code of RLMEC", package)
 
 
 def measured_on(turn: Turn) -> set[str]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+from harness.engines.text import without_surrogates
+
 
 def pieces(text: str, tokenizer: Any, *, cut: bool = False) -> list[str]:
     """What each token of `encode_response(text, ...)` spells; together they are the text.
 
     The end token is in its own spelling. A character of several tokens belongs to the first.
     """
+    text = without_surrogates(text)
     if tokenizer.is_fast:
         encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         ends = [0]

@@ -36,6 +36,8 @@ METRICS = {
     "learning_rate": "learning_rate",
 }
 
+TRAINED_TO_READ = 3.0  # what a batch costs to train on, where reading it costs 1
+
 Row = dict[str, list[int]]
 
 
@@ -75,10 +77,12 @@ def dpo(
     rows = tokenize(pairs, tokenizer, max_length)
     fitting.check_room("pairs", len(rows), len(pairs), max_length)
     shared = share_prompts(model)
-    total = math.ceil(len(rows) / config.batch_size) + fitting.steps(len(rows), config)
+    asked, steps = math.ceil(len(rows) / config.batch_size), fitting.steps(len(rows), config)
+    # A batch is read once for the reference; a step reads several, and goes back through each.
+    phases = [(asked, 1.0), (steps, TRAINED_TO_READ * config.gradient_accumulation)]
     with (
         fitting.session(config, device, seed, logs, saves) as arguments,
-        track(f"train from {start.name}", total, "steps") as advance,
+        track(f"train from {start.name}", asked + steps, "steps", phases) as advance,
     ):
         watch = fitting.watch(advance, METRICS)
         arithmetic = [start.digest, str(model.dtype), arguments["bf16"], device.device]

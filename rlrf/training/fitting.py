@@ -18,16 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from harness import memory, models
+from harness.engines.text import without_surrogates
 from harness.errors import UserError
 from harness.progress import Advance, say
-from harness.schema import Record
+from harness.schema import Message, Record
 from harness.store import read_json, write_json, write_jsonl
 from rlrf.checkpoint import Checkpoint
 from rlrf.config import Adapter, Device, Optimisation, Training
 from rlrf.training import shares
 from rlrf.training.saves import Saves, clock
 
-GENERATION = "generation_config.json"
 # `report_to` -> the packages of which it needs one.
 REPORTERS = {
     "tensorboard": ("tensorboard", "tensorboardX"),
@@ -35,6 +35,7 @@ REPORTERS = {
     "trackio": ("trackio",),
 }
 # Where tensorboard, wandb and trackio are told to write.
+LOGS = ("events.out.tfevents.*", "wandb", "trackio", "*.db", "*.db-wal", "*.db-shm")
 LOGGING_FOLDERS = ("TENSORBOARD_LOGGING_DIR", "WANDB_DIR", "TRACKIO_DIR")
 
 
@@ -62,10 +63,17 @@ class DivergedError(UserError):
 
 
 def load_tokenizer(start: Checkpoint) -> Any:
-    """The tokenizer of `start`; it pads with its end token where it has no padding."""
-    from harness.engines import loading
+    """Load the tokenizer of `start`; it pads with its end token where it has no padding.
 
+    Raises:
+        UserError: it has no end token, or its chat template loses what a user says.
+    """
+    from harness.engines import loading, template
+
+    models.check(start.model)
     tokenizer = loading.load_tokenizer(start.model)
+    loading.require_end(tokenizer)
+    template.check_template(tokenizer)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -82,7 +90,7 @@ def load_model(start: Checkpoint, adapter: Adapter | None, device: Device) -> tu
     from harness.engines import loading
 
     models.check(start.model)
-    dtype = "float32" if adapter is None else device.dtype
+    dtype = "float32" if adapter is None else adapted_dtype(start.model, device)
     model = loading.load_model(start.model, torch.device("cpu"), dtype)
     if start.adapter is not None:
         models.check_adapter(start.adapter)
@@ -90,6 +98,14 @@ def load_model(start: Checkpoint, adapter: Adapter | None, device: Device) -> tu
     if adapter is None:
         return model, None
     return model, lora(adapter, "CAUSAL_LM")
+
+
+def adapted_dtype(folder: Path, device: Device) -> str:
+    """The type of the weights that an adapter is trained on: that which they are sampled in."""
+    from harness.engines import loading
+    from harness.engines.dtype import choose_dtype
+
+    return choose_dtype(folder, loading.find_device(device.device), device.dtype)
 
 
 def load_with_adapter(start: Checkpoint, adapter: Adapter | None, device: Device, seed: int) -> Any:
@@ -118,7 +134,7 @@ def lora(adapter: Adapter, task_type: str) -> Any:
 
 def encode_response(response: str, tokenizer: Any, *, cut: bool = False) -> list[int]:
     """Token ids of a response, with the token that ends it unless the length limit cut it off."""
-    ids: list[int] = tokenizer.encode(response, add_special_tokens=False)
+    ids: list[int] = tokenizer.encode(without_surrogates(response), add_special_tokens=False)
     return ids if cut else [*ids, end_of_response(tokenizer)]
 
 
@@ -128,14 +144,17 @@ def end_of_response(tokenizer: Any) -> int:
     else the tokenizer's end token, which for some models (Gemma) ends whole documents alone."""
     import transformers
 
-    eos = int(tokenizer.eos_token_id)
+    from harness.engines import loading, template
+
+    eos = loading.require_end(tokenizer)
     folder = Path(tokenizer.name_or_path)
-    if tokenizer.chat_template is None or not (folder / GENERATION).is_file():
+    if tokenizer.chat_template is None or not (folder / loading.GENERATION).is_file():
         return eos
     stops = transformers.GenerationConfig.from_pretrained(folder).eos_token_id
     said = "7"
-    turns = [{"role": "user", "content": "5"}, {"role": "assistant", "content": said}]
-    after = tokenizer.apply_chat_template(turns, tokenize=False).rpartition(said)[2].lstrip()
+    turns = [Message(role="user", content="5"), Message(role="assistant", content=said)]
+    text = template.render(tokenizer, turns, add_generation_prompt=False)
+    after = text.rpartition(said)[2].lstrip()
     first = tokenizer.encode(after, add_special_tokens=False)[:1]
     return next((token for token in first if isinstance(stops, list) and token in stops), eos)
 
@@ -238,7 +257,7 @@ def _reports(
     check_reporters(config)
     if shares.is_main():
         if saves is None or saves.last is None:
-            shutil.rmtree(logs, ignore_errors=True)
+            _remove_logs(logs)
         logs.mkdir(parents=True, exist_ok=True)
     before = {name: os.environ.get(name) for name in LOGGING_FOLDERS}
     os.environ.update(dict.fromkeys(LOGGING_FOLDERS, str(logs)))
@@ -250,6 +269,16 @@ def _reports(
             del os.environ[name]
             if value is not None:
                 os.environ[name] = value
+
+
+def _remove_logs(folder: Path) -> None:
+    """Remove what reporters wrote in an earlier training, and nothing that somebody else did."""
+    for pattern in LOGS:
+        for entry in folder.glob(pattern):
+            if entry.is_symlink() or entry.is_file():
+                entry.unlink()
+            else:
+                shutil.rmtree(entry, ignore_errors=True)
 
 
 def check_reporters(config: Training) -> None:
@@ -280,7 +309,7 @@ def watch(advance: Advance, metrics: Mapping[str, str]) -> Any:
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             for logs in state.log_history:  # of the steps before, in a training that goes on
                 self.keep(logs["step"], logs)
-            advance(state.global_step)
+            advance.already(state.global_step)
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
             advance(1)

@@ -275,6 +275,7 @@ def _follow(process: subprocess.Popen[str], file: Path) -> int:
                 if process.returncode == 0:
                     done = total  # what was not written any more
                 advance(done - shown)
+                advance.left(found.get("left") if found is not None else None)
                 shown = done
             if process.returncode is not None:
                 return process.returncode

@@ -21,7 +21,7 @@ from harness.errors import UserError
 from harness.progress import say
 from harness.schema import digest
 from harness.store import make_folder, new_folder
-from rlrf.run import is_whole, seal
+from rlrf.run import is_whole, may_replace_stage, seal
 
 WEIGHTS = "weights.pt"
 
@@ -70,7 +70,7 @@ class Resumable:
         assert self.saves is not None  # noqa: S101 (nothing else asks for it)
         scratch = self.args.output_dir
         try:
-            with new_folder(self.saves.folder) as new:
+            with new_folder(self.saves.folder, may_replace_stage) as new:
                 self.args.output_dir = str(new)
                 # Not TRL's, which writes a model card too.
                 transformers.Trainer._save_checkpoint(self, model, trial)

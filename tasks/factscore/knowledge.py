@@ -17,10 +17,15 @@ from types import TracebackType
 from typing import Any, Self
 
 from harness.errors import UserError
-from harness.store import file_digest, read_jsonl, write_bytes
+from harness.outputs import FileKind, check_file
+from harness.store import file_digest, read_jsonl
 from tasks.factscore.sentences import split
 
 SEPARATOR = "####SPECIAL####SEPARATOR####"
+KNOWLEDGE = FileKind(
+    "a knowledge source",
+    lambda head: head.startswith(b"SQLite format 3\0") and b"CREATE TABLE documents" in head,
+)
 PASSAGE_WORDS = 180  # as long as the published passages of 256 tokens are on average
 
 WHOLE = 1 << 30  # bytes
@@ -181,11 +186,12 @@ def build_knowledge(jsonl: Path, db: Path) -> int:
     """Make the knowledge source `db` of pages {"title", "text"}, one a line; return their number.
 
     `text` is one text or a list of paragraphs. Passages are whole sentences, up to
-    `PASSAGE_WORDS` words. An existing `db` is replaced, once all is read.
+    `PASSAGE_WORDS` words. A knowledge source that is there already is replaced, once all is read.
 
     Raises:
         UserError: a line is unfit or repeats a title, there is no page, or the disk refuses.
     """
+    written = check_file(db, KNOWLEDGE, [jsonl])
     pages: dict[str, str] = {}
     for number, row in read_jsonl(jsonl):
         where = f"{jsonl}, line {number}"
@@ -203,7 +209,7 @@ def build_knowledge(jsonl: Path, db: Path) -> int:
         connection.execute("CREATE TABLE documents (title PRIMARY KEY, text)")
         connection.executemany("INSERT INTO documents VALUES (?, ?)", pages.items())
         connection.commit()
-        write_bytes(db, connection.serialize())
+        written.write(connection.serialize())
     finally:
         connection.close()
     return len(pages)

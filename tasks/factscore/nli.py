@@ -67,8 +67,7 @@ class Nli:
         for start in range(0, len(order), BATCH):
             rows = order[start : start + BATCH]
             inputs = tokenizer(
-                [pairs[i][0] for i in rows],
-                [pairs[i][1] for i in rows],
+                *([_utf8(pairs[i][side]) for i in rows] for side in (0, 1)),
                 truncation="longest_first",
                 max_length=limit,
                 padding=True,
@@ -126,3 +125,8 @@ def _entailment(folder: Path) -> int:
             f"({', '.join(labels.values())}) is 'entailment'."
         )
     return int(found[0])
+
+
+def _utf8(text: str) -> str:
+    """Without lone surrogates, which no tokenizer reads."""
+    return text.encode("utf-8", "replace").decode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import tasks as benchmarks
 from harness.engines import Sampling
 from harness.engines.choice import open_engine
 from harness.engines.openai import OpenAIEngine
@@ -165,8 +167,12 @@ def test_what_may_pass_is_tried_again(serve: Any, act: Act) -> None:
 
 def test_an_answer_that_cannot_be_had_is_no_empty_one(serve: Any) -> None:
     server = serve(lambda n, asked: Act(status=500) if asked.prompt == "b" else echo(n, asked))
-    with pytest.raises(UserError, match="prompt 1 of 3: the server answered 500; given up after 3"):
-        engine_of(server).generate(["a", "b", "c"], GREEDY)
+    found = engine_of(server).generate(["a", "b", "c"], GREEDY)
+    assert [row[0].text for row in found] == ["reply to a", "", "reply to c"]
+    assert [row[0].unanswered for row in found] == [
+        "", "the server answered 500; given up after 3", ""
+    ]  # fmt: skip
+    assert found[1][0].finish_reason is None
 
 
 @pytest.mark.parametrize(
@@ -182,6 +188,154 @@ def test_an_answer_that_cannot_be_had_is_no_empty_one(serve: Any) -> None:
 def test_what_is_wrong_is_said(serve: Any, act: Act, what: str) -> None:
     with pytest.raises(UserError, match=what):
         engine_of(serve(lambda n, asked: act)).generate(["p"], GREEDY)
+
+
+# Prompts that a server does not answer ----------------------------------------------------------
+
+
+def error(message: str, **more: Any) -> bytes:
+    return json.dumps({"error": {"message": message} | more}).encode()
+
+
+REFUSALS = {
+    "filter as 400": (Act(status=400, body=error("no", code="content_filter")), "400: no"),
+    "filter at the end": (Act(body=completion("so", finish="content_filter")), "content filter"),
+    "too long": (Act(status=400, body=error("at most 9 tokens", code="x")), "400: at most 9"),
+    "too large": (Act(status=413), "refuses the call .413"),
+    "unprocessable": (Act(status=422, body=b'{"detail": "bad input"}'), "422: bad input"),
+    "moderated": (
+        Act(status=403, body=error("flagged", metadata={"flagged_input": "p"})),
+        "403: flagged",
+    ),
+    "reasoning alone": (
+        Act(body=completion(None, message={"content": None, "reasoning_content": "Hm."})),
+        "reasoning alone",
+    ),
+    "a tool": (
+        Act(body=completion(None, message={"content": None, "tool_calls": [{"id": "1"}]})),
+        "calls a tool",
+    ),
+    "a crash": (Act(status=500, body=error("context shift")), "500: context shift; given up"),
+}
+
+
+def refuses(where: str, act: Act) -> Script:
+    return lambda number, asked: act if where in asked.prompt else echo(number, asked)
+
+
+@pytest.mark.parametrize("kind", REFUSALS)
+@pytest.mark.parametrize("place", ["first", "last"])
+def test_a_prompt_that_is_not_answered_says_why_and_the_rest_is_kept(
+    serve: Any, kind: str, place: str
+) -> None:
+    act, why = REFUSALS[kind]
+    prompts = [f"p{i}" for i in range(6)]
+    prompts.insert(0 if place == "first" else 6, "bad")
+    done: list[int] = []
+    found = engine_of(serve(refuses("bad", act))).generate(prompts, WARM, done.append)
+    assert sum(done) == 21
+    for prompt, row in zip(prompts, found, strict=True):
+        for made in row:
+            if prompt == "bad":
+                assert re.search(why, made.unanswered) and made.text == ""
+            else:
+                assert made.text == f"reply to {prompt}" and not made.unanswered
+
+
+def test_an_item_that_is_not_answered_is_unscored_and_its_score_is_not_zero(
+    serve: Any, tmp_path: Path
+) -> None:
+    from harness import evaluation, replay
+
+    (item, *_) = benchmarks.load("mini_gsm8k").items("gate")[2:]
+    engine = engine_of(serve(refuses(item.prompt, REFUSALS["filter as 400"][0])), revision="1")
+    scored = evaluate(engine, ["mini_gsm8k"], split="gate", limit=8, out=tmp_path)["mini_gsm8k"]
+    assert [bool(score.values) for score in scored.scores] == [i != 2 for i in range(8)]
+    assert set(scored.scores[2].unscored) == {
+        metric.name for metric in benchmarks.load("mini_gsm8k").metrics
+    }
+    assert "content" not in scored.scores[2].unscored["accuracy"]  # the server's words, no code
+    assert "refuses the call (400: no)" in scored.scores[2].unscored["accuracy"]
+    assert scored.evaluation.metrics["accuracy"].unscored == 1
+    assert scored.evaluation.metrics["accuracy"].n == 7
+    kept = (tmp_path / "mini_gsm8k" / "samples.jsonl").read_text().splitlines()
+    assert ["unanswered" in json.loads(line) for line in kept] == [i == 2 for i in range(8)]
+    assert evaluation.load(tmp_path)["mini_gsm8k"] == scored
+    again = replay.score("mini_gsm8k", tmp_path / "mini_gsm8k")
+    assert again.scores == scored.scores
+
+
+def test_too_many_prompts_without_an_answer_end_the_run_and_what_came_is_kept(
+    serve: Any, tmp_path: Path
+) -> None:
+    items = benchmarks.load("mini_gsm8k").items("gate")[:12]
+    refused = {item.prompt for item in items[:4]}
+    act = REFUSALS["filter as 400"][0]
+    server = serve(lambda n, asked: act if asked.prompt in refused else echo(n, asked))
+    options: dict[str, Any] = {"split": "gate", "limit": 12, "out": tmp_path}
+
+    def engine(share: float) -> OpenAIEngine:
+        settings = engine_of(server, revision="1", max_concurrency=1)._settings
+        return OpenAIEngine(settings, max_unanswered=share)
+
+    with pytest.raises(UserError, match=r"left 3 of 12 responses unanswered.*20%.*400: no"):
+        evaluate(engine(0.2), ["mini_gsm8k"], **options)
+    answered = {asked.prompt for asked in server.asked} - refused
+    server.asked.clear()
+    found = evaluate(engine(0.5), ["mini_gsm8k"], **options)["mini_gsm8k"]
+    assert sum(bool(sample.unanswered) for sample in found.samples) == 4
+    assert answered and not answered & {asked.prompt for asked in server.asked}
+
+
+def test_a_server_that_refuses_everything_is_asked_a_few_times(serve: Any) -> None:
+    server = serve(lambda n, asked: REFUSALS["unprocessable"][0])
+    with pytest.raises(UserError, match=r"none of the first 20 of 1000 prompts.*bad input"):
+        engine_of(server, max_concurrency=4).generate([f"p{i}" for i in range(1000)], GREEDY)
+    assert len(server.asked) < 100
+
+
+@pytest.mark.parametrize(
+    ("act", "what"),
+    [
+        (Act(status=403, body=error("no access")), "does not let this key ask.*no access"),
+        (Act(status=402, body=error("no credit")), "does not let this key ask.*no credit"),
+        (Act(status=400, body=error("x", code="model_not_found")), "any call to the model 'm'"),
+        (Act(status=400, body=error("The model `m` does not exist")), "any call to the model 'm'"),
+        (Act(status=400, body=error("API key not valid. Pass one.")), "any call to the model 'm'"),
+    ],
+)
+def test_what_every_prompt_would_meet_is_said_at_once(serve: Any, act: Act, what: str) -> None:
+    server = serve(lambda n, asked: act)
+    with pytest.raises(UserError, match=what):
+        engine_of(server).generate([f"p{i}" for i in range(50)], GREEDY)
+    assert len(server.asked) == 1
+
+
+def test_a_server_that_goes_away_midway_ends_the_run(serve: Any) -> None:
+    def script(number: int, asked: Asked) -> Act:
+        return echo(number, asked) if number < 30 else Act(status=500)
+
+    with pytest.raises(UserError, match=r"stopped answering: .*in a row"):
+        engine_of(serve(script), max_attempts=1).generate([f"p{i}" for i in range(200)], GREEDY)
+
+
+def test_a_list_of_parts_is_read_and_thoughts_among_them_are_no_answer(serve: Any) -> None:
+    parts = [
+        {"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]},
+        {"type": "text", "text": "It is "},
+        {"type": "image_url", "image_url": {"url": "http://x"}},
+        {"type": "output_text", "text": "7."},
+    ]
+    ((made,),) = engine_of(serve(lambda n, asked: Act(body=completion(parts)))).generate(
+        ["p"], GREEDY
+    )
+    assert (made.text, made.unanswered) == ("It is 7.", "")
+
+
+def test_a_model_that_declines_in_the_field_for_it_has_answered(serve: Any) -> None:
+    declined = Act(body=completion(None, message={"content": None, "refusal": "I cannot."}))
+    ((made,),) = engine_of(serve(lambda n, asked: declined)).generate(["p"], GREEDY)
+    assert (made.text, made.unanswered) == ("I cannot.", "")
 
 
 def test_a_server_that_is_not_there_is_one_sentence() -> None:

@@ -297,12 +297,14 @@ def test_answers_are_kept_when_the_judge_fails_and_for_the_next_judge(
 def test_kept_answers_that_were_changed_are_not_used(
     engine: Any, tmp_path: Path, instructions: Path
 ) -> None:
+    out = tmp_path / "out"
+
     def ask(judge: Judge) -> None:
-        evaluate(engine, ["just_eval"], judge=judge, data=instructions, max_tokens=20, out=tmp_path)
+        evaluate(engine, ["just_eval"], judge=judge, data=instructions, max_tokens=20, out=out)
 
     with pytest.raises(UserError, match="not there"):
         ask(FaultyJudge())
-    kept = tmp_path / ".just_eval.generated" / evaluation.SAMPLES
+    kept = out / ".just_eval.generated" / evaluation.SAMPLES
     kept.write_text(kept.read_text().replace('"index":0', '"index":3'))
     with pytest.raises(UserError, match=r"is not what generation\.json was made from"):
         ask(FiveJudge("one"))

@@ -234,6 +234,102 @@ def test_adapters_are_held_to_the_same(
     assert not (tmp_path / "ran").exists()
 
 
+POINTER = (
+    b"version https://git-lfs.github.com/spec/v1\n"
+    b"oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12345\n"
+)
+
+
+@DOORS
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "tokenizer.json", "config.json", "vocab.json", "tokenizer.model"]
+)
+def test_a_file_that_git_lfs_has_not_fetched_is_named(
+    folder: Path, load: Callable[[Path], None], name: str
+) -> None:
+    (folder / name).write_bytes(POINTER)
+    with pytest.raises(UserError, match=rf"{name} is a Git LFS pointer.*`git lfs pull`"):
+        load(folder)
+
+
+def test_an_adapter_that_git_lfs_has_not_fetched_is_named(folder: Path, adapter: Path) -> None:
+    (adapter / "adapter_model.safetensors").write_bytes(POINTER)
+    with pytest.raises(UserError, match="is a Git LFS pointer"):
+        merged(folder, adapter)
+
+
+@DOORS
+@pytest.mark.parametrize(
+    "absurd",
+    [
+        {"num_hidden_layers": 10**8},
+        {"num_hidden_layers": 1e8},
+        {"num_hidden_layers": 10**30},
+        {"hidden_size": 10**9},
+        {"intermediate_size": 10**12},
+        {"vocab_size": 10**10},
+        {"vocab_size": 10**5, "hidden_size": 10**5},
+        {"num_attention_heads": 10**9},
+        {"head_dim": 10**9},
+        {"text_config": {"num_hidden_layers": 10**8}},
+    ],
+    ids=str,
+)
+def test_a_number_that_the_weights_do_not_bear_out_is_refused(
+    folder: Path, load: Callable[[Path], None], absurd: dict[str, Any]
+) -> None:
+    change(folder / "config.json", **absurd)
+    with pytest.raises(UserError, match=r"config\.json says that .*and the weights of"):
+        load(folder)
+
+
+@DOORS
+@pytest.mark.parametrize("layers", [0, -5])
+def test_a_model_without_layers_is_refused(
+    folder: Path, load: Callable[[Path], None], layers: int
+) -> None:
+    change(folder / "config.json", num_hidden_layers=layers)
+    with pytest.raises(UserError, match=r"num_hidden_layers is .*: one is the least"):
+        load(folder)
+
+
+def test_an_adapters_rank_that_its_weights_do_not_bear_out_is_refused(
+    folder: Path, adapter: Path
+) -> None:
+    for absurd in ({"r": 10**9}, {"rank_pattern": {"q_proj": 10**9}}):
+        kept = (adapter / "adapter_config.json").read_text()
+        change(adapter / "adapter_config.json", **absurd)
+        with pytest.raises(UserError, match="says that the adapter has rank 1,000,000,000"):
+            merged(folder, adapter)
+        (adapter / "adapter_config.json").write_text(kept)
+
+
+def endless(folder: Path, *, generation: Any = None, model: Any = None) -> None:
+    """Take the end-of-text token out of the tokenizer."""
+    known = json.loads((folder / "tokenizer_config.json").read_text())
+    del known["eos_token"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(known))
+    (folder / "special_tokens_map.json").unlink(missing_ok=True)
+    change(folder / "generation_config.json", eos_token_id=generation)
+    change(folder / "config.json", eos_token_id=model)
+
+
+def test_training_says_that_a_tokenizer_has_no_end_of_text(folder: Path) -> None:
+    endless(folder)
+    with pytest.raises(UserError, match=r"has no end-of-text token .eos_token."):
+        by_training(folder)
+    engine = HFEngine(folder)
+    with pytest.raises(UserError, match=r"has no end-of-text token .eos_token."):
+        fitting.encode_response("plums", engine.tokenizer)
+
+
+@pytest.mark.parametrize("said", [{"generation": [1, 20]}, {"generation": 1}, {"model": 1}])
+def test_the_end_of_text_is_taken_from_the_models_files(folder: Path, said: Any) -> None:
+    endless(folder, **said)
+    by_training(folder)
+    assert fitting.load_tokenizer(Checkpoint("M0", folder)).eos_token == "<|end|>"
+
+
 ESCAPES = [
     "{{ ''.__class__.__mro__[1].__subclasses__() }}",
     "{{ messages.__init__.__globals__ }}",

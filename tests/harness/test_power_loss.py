@@ -39,7 +39,7 @@ def replace_a_file(root: Path) -> None:
 
 def replace_a_folder(root: Path) -> None:
     for text in (b"old", b"new"):
-        with new_folder(root / "made" / "folder") as new:
+        with new_folder(root / "made" / "folder", lambda *_: None) as new:
             (new / "inner").mkdir()
             (new / "inner" / "file").write_bytes(text)
             (new / "file").write_bytes(text)

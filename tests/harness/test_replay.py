@@ -241,7 +241,7 @@ def test_what_a_folder_says_itself_is_not_said_again(tmp_path: Path) -> None:
         score("mini_gsm8k", tmp_path / "e", split="gate")
     with pytest.raises(UserError, match="holds no evaluation of gsm8k, but of mini_gsm8k"):
         score("gsm8k", tmp_path / "e")
-    items = tmp_path / "e" / evaluation.ITEMS
+    items = tmp_path / "e" / "mini_gsm8k" / evaluation.ITEMS
     with_nan = items.read_text().replace('"reference":{', '"reference":{"a":NaN,', 1)
     for changed in ("", with_nan):
         items.write_text(changed)

@@ -112,3 +112,32 @@ def test_text_is_read_without_its_byte_order_mark_and_within_bounds(tmp_path):
         read_text(tmp_path / "absent.txt", 100, "names")
     with pytest.raises(UserError, match="is a folder"):
         read_text(tmp_path, 100, "names")
+
+
+def test_a_folder_that_is_filled_while_its_successor_is_made_is_not_replaced(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    with pytest.raises(UserError, match=r"it holds thesis\.txt"), store.new_folder(out) as new:
+        (new / "made").write_text("x")
+        (out / "thesis.txt").write_text("years of work")
+    assert (out / "thesis.txt").read_text() == "years of work"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_link_to_a_folder_is_written_through(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    with store.new_folder(tmp_path / "link") as new:
+        (new / "made").write_text("x")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "disk" / "made").read_text() == "x"
+
+
+def test_a_link_that_leads_back_to_itself_is_a_sentence(tmp_path):
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    with (
+        pytest.raises(UserError, match=r"cannot be used|is a link"),
+        store.new_folder(tmp_path / "a"),
+    ):
+        pass

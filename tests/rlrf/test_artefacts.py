@@ -275,3 +275,25 @@ def test_a_run_that_lost_its_machine_goes_on_elsewhere_and_ends_with_the_same_by
         assert content == made[0][name] == made[2][name]
         assert url.encode() not in content
     assert made[1].keys() == made[2].keys()
+
+
+def test_a_readme_that_is_there_already_stays(tmp_path):
+    (tmp_path / "README").write_text("mine")
+    open_artefacts(str(tmp_path))
+    assert (tmp_path / "README").read_text() == "mine"
+
+
+def test_a_stage_by_other_code_is_another_one_in_the_store(tmp_path):
+    def make(text):
+        def write(folder):
+            (folder / "file").write_text(text)
+
+        return write
+
+    store = open_artefacts(str(tmp_path / "store"))
+    texts = []
+    for run_name, code in (("one", "1"), ("two", "2"), ("three", "1")):
+        with open_run(tmp_path / run_name, {"config": "c"}, artefacts=store) as run:
+            stage = run.stage("a", [], make(run_name), {"the code of task t": code})
+        texts.append((stage.folder / "file").read_text())
+    assert texts == ["one", "two", "one"]

@@ -142,7 +142,7 @@ def test_a_training_that_diverges_is_rolled_back_and_the_run_goes_on(
         ({"explore": {"n": 1}, "reflect": {"m": 0}}, "one response 4: raise explore.n"),
         (
             {"explore": {"n": 3, "temperature": 0}, "reflect": {"m": 0}},
-            "one response 4: raise explore.n or explore.temperature",
+            "one response 4: raise explore.temperature above 0",
         ),
         ({"pairs": {"min_chosen": 1.0}}, "none choosable 4: lower pairs.min_chosen"),
     ],

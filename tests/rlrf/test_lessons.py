@@ -3,10 +3,11 @@ from __future__ import annotations
 import pytest
 import toy
 
-from rlrf.config import Pairing
+from rlrf.config import Explore, Pairing
 from rlrf.lessons import collect, distinct, similarity
 from rlrf.methods.rejection_sampling import best_responses
 from rlrf.methods.rrhf import make_rankings
+from rlrf.pairs import make_pairs
 from rlrf.reward import Reward, Rewarded, by_feedback
 from rlrf.training.fitting import Example
 
@@ -171,3 +172,42 @@ def test_a_ranking_has_a_best_that_is_worth_learning():
     assert make_rankings(low, Pairing(min_chosen=0.5), 0)[1].skipped == {"none choosable": 1}
     assert make_rankings(low, Pairing(threshold=0.5), 0)[1].skipped == {"below threshold": 1}
     assert len(make_rankings(low, Pairing(threshold=0.3), 0)[0]) == 1
+
+
+LONGER = "raise explore.max_tokens, so that responses are not cut off"
+WARMER = "raise explore.n or explore.temperature, so that responses are not all equally good"
+
+
+@pytest.mark.parametrize(
+    ("responses", "explore", "pairs", "said"),
+    [
+        (("cut", "cut"), {}, {}, f"none choosable 1: {LONGER}"),
+        (("cut", "cut"), {}, {"min_chosen": 0.5},
+         f"none choosable 1: lower pairs.min_chosen, which is 0.5; or {LONGER}"),
+        (("low", "bad"), {}, {"min_chosen": 0.8},
+         "none choosable 1: lower pairs.min_chosen, which is 0.8"),
+        (("bad", "worse"), {}, {}, f"equal rewards 1: {WARMER}"),
+        (("cut bad", "cut worse"), {}, {}, f"equal rewards 1: {WARMER}; or {LONGER}"),
+        (("bad",), {"n": 1}, {},
+         "one response 1: raise explore.n above 1, so that responses differ"),
+        (("bad", "bad"), {"temperature": 0}, {},
+         "one response 1: raise explore.temperature above 0, so that responses differ"),
+    ],
+)  # fmt: skip
+def test_the_advice_names_a_setting_that_can_help(responses, explore, pairs, said):
+    values = {"cut": 1.0, "low": 0.5}
+    read = [
+        (text + ("" if i == 0 or text == "bad" else f" {i}"),
+         values.get(text, 0.0) if i == 0 else 0.0,
+         {"finish_reason": "length" if text.startswith("cut") else "stop"})
+        for i, text in enumerate(responses)
+    ]  # fmt: skip
+    config = Pairing(**pairs)
+    made, report = make_pairs(found(*read), config, seed=0)
+    assert made == []
+    assert report.remedy(Explore(**explore), config) == said
+
+
+def test_a_report_without_cut_responses_is_stored_as_before():
+    _, report = make_pairs(found(("a", 1), ("b", 0)), Pairing(), seed=0)
+    assert not {"cut", "advice"} & report.model_dump(mode="json").keys()

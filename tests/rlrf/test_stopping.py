@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from rlrf.cli import cli
-from rlrf.cli.stopping import Duration
+from rlrf.cli.stopping import Duration, Stopped, listen
 from rlrf.quickstart import seed_policy
 from rlrf.status import status
 
@@ -58,8 +58,9 @@ def exploring(folder: Path, process: subprocess.Popen[str]) -> None:
         (signal.SIGTERM, 143, "Terminated"),
         (signal.SIGUSR1, 75, "Out of time"),
         (signal.SIGINT, 130, "Interrupted"),
+        (signal.SIGHUP, 129, "The terminal was closed (SIGHUP)"),
     ],
-    ids=["SIGTERM", "SIGUSR1", "SIGINT"],
+    ids=["SIGTERM", "SIGUSR1", "SIGINT", "SIGHUP"],
 )
 def test_a_signal_ends_a_run_cleanly(
     folder: Path, asked: signal.Signals, code: int, said: str
@@ -114,6 +115,22 @@ def test_what_is_no_time_is_said(written: str) -> None:
         Duration().convert(written, None, None)
 
 
+def test_a_hangup_is_ignored_where_nohup_asks_for_that() -> None:
+    before = {one: signal.getsignal(one) for one in (signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        listen()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        listen()
+        with pytest.raises(Stopped) as stop:
+            signal.raise_signal(signal.SIGHUP)
+        assert stop.value.exit_code == 129
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
 def test_help_names_the_exit_codes() -> None:
     told = CliRunner().invoke(cli, ["--help"]).output
-    assert all(code in told for code in ("75", "130", "143"))
+    assert all(code in told for code in ("75", "129", "130", "143"))

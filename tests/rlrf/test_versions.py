@@ -62,7 +62,7 @@ def test_an_old_evaluation_gets_its_items_back(old: Path, tmp_path: Path) -> Non
     assert run(scored) == 0
     again = evaluation.load(out)["mini_gsm8k"]
     assert again.evaluation.metrics["accuracy"] == found.evaluation.metrics["accuracy"]
-    assert (out / evaluation.ITEMS).is_file()
+    assert (out / "mini_gsm8k" / evaluation.ITEMS).is_file()
 
 
 def test_an_old_evaluation_whose_items_are_gone_is_refused_with_the_way_out(

@@ -1,0 +1,183 @@
+"""Digest the code and the words that shape what a stage makes, to notice when they change.
+
+The version of this program is a part of every run, but whoever writes a task edits its code
+without a new version. Each digest has a name that a sentence can use.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from types import FunctionType, MethodType, ModuleType
+from typing import Any
+
+from harness.schema import digest
+from harness.store import file_digest
+from tasks.plugin import Task
+
+Code = Mapping[str, str]  # what shapes a stage, in words -> digest
+
+PLUGINS = "tasks"  # the package whose modules are followed from a task's functions
+MAX_DEPTH = 6  # of objects within objects that a task's functions hold
+PLAIN = (str, int, float, bool, bytes, type(None))
+SETTINGS = ("generation", "version", "judge_prompt", "estimator", "prompt_style")
+
+
+def tasks_code(tasks: Mapping[str, Task]) -> dict[str, str]:
+    """Digests of the code that scores, criticises and rewrites answers, per task."""
+    return {f"the code of task {name}": _task(task) for name, task in tasks.items()}
+
+
+def generation_settings(tasks: Mapping[str, Task]) -> dict[str, str]:
+    """Digests of how answers are generated, per task."""
+    return {
+        f"the generation settings of task {name}": digest(dict(task.generation))
+        for name, task in tasks.items()
+    }
+
+
+def source(name: str, *things: ModuleType | type | Callable[..., Any]) -> dict[str, str]:
+    """The digest, under `name`, of the source of modules, classes and functions.
+
+    A package stands for all the modules in its folder.
+    """
+    return {name: digest([_source(thing) for thing in things])}
+
+
+def _source(thing: Any) -> Any:
+    if not isinstance(thing, ModuleType):
+        return inspect.getsource(thing)
+    file = Path(str(thing.__file__))
+    files = sorted(file.parent.glob("*.py")) if hasattr(thing, "__path__") else [file]
+    return {path.name: file_digest(path) for path in files}
+
+
+def _task(task: Task) -> str:
+    roots = [
+        getattr(task, field.name) for field in fields(task) if callable(getattr(task, field.name))
+    ]
+    functions = list(_functions(roots))
+    modules = {function.__module__ for function in functions}
+    return digest(
+        {
+            "functions": sorted(map(_function, functions)),
+            "files": _files(modules),
+            "settings": {name: _plain(getattr(task, name)) for name in SETTINGS},
+            "metrics": [metric.model_dump(mode="json") for metric in task.metrics],
+        }
+    )
+
+
+def _functions(roots: Iterable[Any]) -> Iterator[FunctionType]:
+    """The functions that `roots` are, hold or call, as far as it can be seen from outside."""
+    seen: set[int] = set()
+    waiting = [(root, 0) for root in roots]
+    while waiting:
+        one, depth = waiting.pop(0)
+        if id(one) in seen or depth > MAX_DEPTH or isinstance(one, PLAIN):
+            continue
+        seen.add(id(one))
+        held: list[Any] = []
+        if isinstance(one, functools.partial):
+            held = [one.func, *one.args, *one.keywords.values()]
+        elif isinstance(one, MethodType):
+            held = [one.__func__, one.__self__]
+        elif isinstance(one, FunctionType):
+            yield one
+            held = [cell.cell_contents for cell in one.__closure__ or () if _is_filled(cell)]
+        elif isinstance(one, dict):
+            held = list(one.values())
+        elif isinstance(one, list | tuple):
+            held = list(one)
+        elif not isinstance(one, type):
+            held = [m for m in vars(type(one)).values() if isinstance(m, FunctionType)]
+            if is_dataclass(one):
+                held += [getattr(one, field.name) for field in fields(one)]
+        waiting += [(inner, depth + 1) for inner in held]
+
+
+def _is_filled(cell: Any) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return False
+    return True
+
+
+def _function(function: FunctionType) -> str:
+    try:
+        text = inspect.getsource(function)
+    except (OSError, TypeError):  # made at run time
+        text = hashlib.sha256(function.__code__.co_code).hexdigest()
+    names = function.__code__.co_freevars
+    cells = [cell for cell in function.__closure__ or () if _is_filled(cell)]
+    held = {
+        name: repr(cell.cell_contents)
+        for name, cell in zip(names, cells, strict=False)
+        if isinstance(cell.cell_contents, PLAIN)
+    }
+    defaults = [repr(one) for one in function.__defaults__ or () if isinstance(one, PLAIN)]
+    return digest([function.__module__, function.__qualname__, text, held, defaults])
+
+
+def _plain(value: Any) -> Any:
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def _files(modules: Iterable[str]) -> dict[str, str]:
+    """Digests of the files of `modules`, of those that they import from the plugins, and of what
+    lies in the folders of their packages that is not code."""
+    found: dict[str, str] = {}
+    waiting, seen = sorted(modules), set(modules)
+    while waiting:
+        name = waiting.pop()
+        path = _file(name)
+        if path is None:
+            continue
+        found[name] = file_digest(path)
+        if not _is_plugin(name):
+            continue
+        if path.parent.name != PLUGINS:
+            for other in path.parent.iterdir():
+                if other.is_file() and other.suffix not in (".py", ".pyc"):
+                    found[f"{path.parent.name}/{other.name}"] = file_digest(other)
+        for imported in _imports(path, found[name], name):
+            if _is_plugin(imported) and imported not in seen:
+                seen.add(imported)
+                waiting.append(imported)
+    return found
+
+
+def _file(name: str) -> Path | None:
+    """The source file of a module, loaded or not; None where it has none."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):  # an attribute of a module, or the main program
+        spec = None
+    loaded = sys.modules.get(name)
+    file = spec.origin if spec is not None else getattr(loaded, "__file__", None)
+    path = Path(file) if file and file.endswith(".py") else None
+    return path if path is not None and path.is_file() else None
+
+
+def _is_plugin(name: str) -> bool:
+    return name == PLUGINS or name.startswith(f"{PLUGINS}.")
+
+
+@functools.lru_cache(maxsize=256)
+def _imports(path: Path, _digest: str, _name: str) -> tuple[str, ...]:
+    """The modules that the file at `path` may import."""
+    found: list[str] = []
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return tuple(found)
