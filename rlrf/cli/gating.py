@@ -151,7 +151,7 @@ def _write_plan(
     estimand: Estimand,
     json_: bool,
 ) -> None:
-    """Plan for the baseline in `source` (policy, folder, name, second run), and say what it can show."""
+    """Plan for the baseline in `source`: policy, folder, name, second run; say what it shows."""
     from harness import sides
     from harness.gate import plan as planning
     from harness.gate.clusters import assign
