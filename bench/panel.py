@@ -18,7 +18,7 @@ import numpy.typing as npt
 from scipy.special import ndtr, stdtr
 
 from harness.stats.mean_bound import FAR, TAIL, Limits
-from harness.stats.paired import FEW_ITEMS
+from harness.stats.paired import FEW_ITEMS, LONG_TAIL
 from harness.stats.sequential import log_evidence
 
 Numbers = npt.NDArray[np.float64]
@@ -283,8 +283,14 @@ def chosen(gates: Gates, point: float, *, mirror: bool = False) -> Numbers:
     few = x.shape[1] < FEW_ITEMS
     reach = np.where(known, 0.0 if end is None else end, -none if few else extreme)
     worst = sign * (reach - gates.baseline.mean(axis=1))
-    factor = np.where(known, 1.0, TAIL)
-    flat = x.std(axis=1, ddof=1) <= 1e-12
+    other = gates.limits[int(not mirror)]
+    both = known if other is not None else np.zeros_like(known)
+    if other is not None:
+        both = both & ((largest <= 0) | (abs(other) <= FAR * largest))
+    wide = np.inf if end is None or other is None else abs(end - other)
+    deviation = x.std(axis=1, ddof=1)
+    factor = np.where(both & (wide <= LONG_TAIL * deviation), 1.0, TAIL)
+    flat = deviation <= 1e-12
     p = np.maximum(student(x, point), unseen(x, point, worst))
     k = factor * skewness(x) / math.sqrt(x.shape[1])
     t = _t(x, point)

@@ -167,8 +167,8 @@ def summarize(
 ) -> MetricResult:
     """Mean with its standard error and 95 % interval.
 
-    For 0/1 values the interval is Wilson's score interval, which is right near 0 and 1
-    (E. B. Wilson, JASA 1927). For others it is Student's t with n - 1 degrees of freedom; where
+    For 0/1 values of a metric between 0 and 1 the interval is Wilson's score interval, which is
+    right near 0 and 1 (E. B. Wilson, JASA 1927). For others it is Student's t with n - 1 degrees of freedom; where
     the smallest and largest possible value, `limits`, are known, it is no narrower than Hall's
     interval for skewed values, nor than what values too rare to show among n could change, and
     ends where the values do (`harness.stats.mean_bound`). From `PLENTY` items on Student's alone
@@ -183,7 +183,7 @@ def summarize(
     if n == 1:
         return MetricResult(mean=center, n=1, unscored=unscored)
     stderr = math.sqrt(math.fsum((v - center) ** 2 for v in values) / (n - 1) / n)
-    if all(v in (0.0, 1.0) for v in values):
+    if limits in ((0.0, 1.0), (None, None)) and all(v in (0.0, 1.0) for v in values):
         z = float(norm.ppf(0.975))
         middle = (center + z * z / (2 * n)) / (1 + z * z / n)
         half = z * math.sqrt(center * (1 - center) / n + z * z / (4 * n * n)) / (1 + z * z / n)

@@ -35,6 +35,7 @@ Numbers = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
 FEW_CLUSTERS = 10
+LONG_TAIL = 20.0  # standard deviations; the range of grades that collapse is about ten wide
 FEW_ITEMS = 50  # fewer do not show how far values reach
 
 
@@ -223,8 +224,9 @@ def compare(
     What a collapse costs at most follows from `limits`: an item falls from the baseline's mean to
     the metric's worst value. Without limits it is `span`, the width of the metric's range. An end
     of the range that nobody knows, or that lies far `beyond` all values, such as 10,000 for
-    a number of words, says nothing: the most extreme value of either side stands for it, and the
-    skewness counts for more (`TAIL`).
+    a number of words, says nothing: the most extreme value of either side stands for it. There,
+    and where the range is `LONG_TAIL` standard deviations of the gains wide, skewness counts for
+    more (`TAIL`): a sample of long tails shows too little of it.
 
     Without `allow_skew` it is the test of decisions that were made before skew was allowed for.
 
@@ -286,16 +288,18 @@ def _bounds(
         worst = (lowest if tells and not least else worst) - float(np.nanmean(b))
         best = (highest if tells and not most else best) - float(np.nanmean(b))
     shape = skewness(moves.sums) if spread else 0.0
+    wide = best - worst > LONG_TAIL * math.sqrt(n * alone)
+    long = wide or not (least and most)
     below, above = (
         MeanBound(
             mean=sign * moves.delta,
             stderr=stderr if spread else 0.0,
             count=max(count, 2),
-            skewness=sign * shape * (1.0 if known else TAIL),
+            skewness=sign * shape * (TAIL if long else 1.0),
             worst=sign * end,
             effective=n / effect,
         )
-        for sign, end, known in ((1, worst, least), (-1, best, most))
+        for sign, end in ((1, worst), (-1, best))
     )
     return below, above
 
