@@ -193,7 +193,7 @@ def tables(rng: np.random.Generator, gates: int) -> Iterator[Row]:
         cases.append((shape.name, shape.limits, again, float(values.mean())))
     for (what, limits, draw, mean), n in itertools.product(cases, (5, 10, *SIZES)):
         covers, wide = [], []
-        for _ in range(min(gates, 2000 if n < 500 else 1000)):
+        for _ in range(min(gates, 4000)):
             found = summarize(draw(n).tolist(), limits=limits)
             low, high = found.low or 0.0, found.high or 0.0
             covers.append(low - 1e-9 <= mean <= high + 1e-9)

@@ -168,11 +168,12 @@ def summarize(
     """Mean with its standard error and 95 % interval.
 
     For 0/1 values of a metric between 0 and 1 the interval is Wilson's score interval, which is
-    right near 0 and 1 (E. B. Wilson, JASA 1927). For others it is Student's t with n - 1 degrees of freedom; where
-    the smallest and largest possible value, `limits`, are known, it is no narrower than Hall's
-    interval for skewed values, nor than what values too rare to show among n could change, and
-    ends where the values do (`harness.stats.mean_bound`). From `PLENTY` items on Student's alone
-    is used where n >= 16 skewness^2 (after W. Cochran, Sampling Techniques, 1977, section 2.15).
+    right near 0 and 1 (E. B. Wilson, JASA 1927). For others it is Student's t with n - 1 degrees
+    of freedom. Where the smallest and largest possible value, `limits`, are known, it ends where
+    the values do, and is no narrower than Hall's interval for skewed values, nor than what values
+    too rare to show among n could change (`harness.stats.mean_bound`). From `PLENTY` items on
+    Student's alone is used where n >= 16 skewness^2 (after W. Cochran, Sampling Techniques, 1977,
+    section 2.15).
     """
     from scipy.stats import norm
 

@@ -285,8 +285,7 @@ def test_an_interval_says_why_it_is_wider() -> None:
     assert calm.wider == ""
 
 
-@pytest.mark.parametrize("icc", [0.2, 0.5, 1.0])
-@pytest.mark.parametrize("count", [20, 40])
+@pytest.mark.parametrize(("icc", "count"), [(0.2, 40), (0.5, 20), (1.0, 20)])
 def test_clusters_that_fall_together_pass_no_more_often_than_promised(
     icc: float, count: int
 ) -> None:
