@@ -45,6 +45,7 @@ from harness.render.html.board import board as board_page
 from harness.render.html.page import embed
 from harness.render.junit import decision as junit
 from harness.schema import (
+    MAX_NAME,
     Alarm,
     Call,
     Decision,
@@ -56,6 +57,7 @@ from harness.schema import (
     ModelRef,
     Policy,
     Reply,
+    Row,
     Rule,
     Sample,
     digest,
@@ -65,7 +67,7 @@ from harness.serving.pace import retry_after
 from harness.serving.server import FailedError
 from harness.serving.settings import ServerSettings
 from harness.store import jsonl_bytes
-from harness.text import visible
+from harness.text import NOT_IN_NAMES, visible
 from rlrf import alone, config
 from rlrf import report as run_report
 from rlrf import status as run_status
@@ -893,29 +895,41 @@ def shown_text(data: bytes) -> None:
 
 
 def rows_of(said: str) -> tuple[list[Any], Decision]:
+    """Rows and a decision in which `said` is every name and every sentence."""
     from harness.leaderboard.board import _row
 
+    name = NOT_IN_NAMES.sub("", said)[:MAX_NAME]
     made: Evaluation = labelled().evaluation
-    named = made.model_copy(update={"task": said, "split": said, "model": ModelRef(id=said)})
-    entry = EvaluationEntry(name=said or "m", evaluation=named, samples="0" * 64)
-    alarm = Alarm(kind="length", task=said, message=said, candidate=1.0)
+    named = Evaluation.model_validate(
+        made.model_dump()
+        | {"task": name, "task_version": name, "split": name, "model": {"id": name}}
+        | {"engine": name, "estimator": name, "decoding": {said: said}}
+        | {"judge": {"id": name}, "code_version": name}
+    )
+    entry = EvaluationEntry(name=name or "m", evaluation=named, samples="0" * 64)
+    alarm = Alarm(kind="length", task=name, message=said, candidate=1.0)
     decision = Decision(
         verdict="inconclusive",
         checks=[],
         reasons=[said],
-        policy=Policy(rules=[Rule(task=said, metric=said, margin=0.1)]),
+        policy=Policy(rules=[Rule(task=name, metric=name, margin=0.1)]),
         policy_digest="0" * 64,
         baseline={},
         candidate={},
         alarms=[alarm],
     )
-    return [_row(said, entry, "0" * 64)], decision
+    return [_row(name, entry, "0" * 64)], decision
 
 
 @parser
 def shown_board(data: bytes) -> None:
     said = data[:2000].decode("utf-8", "replace")  # a name has no surrogates
     rows, decision = rows_of(said)
+    named = store.parse(Row, rows[0].model_dump(mode="json"), "the row")
+    assert named == rows[0]  # what was written is read again
+    with contextlib.suppress(UserError):  # a name that is refused is refused in a sentence
+        assert store.parse(ModelRef, {"id": said}, "the model").id == said
+        assert not NOT_IN_NAMES.search(said) and len(said) <= MAX_NAME
     for shown in (markdown.board(rows), latex.board(rows), markdown.decision(decision)):
         assert "<script" not in shown
     assert len(list(read_csv(io.StringIO(csv.board(rows), newline="")))) > 1
