@@ -9,26 +9,32 @@ that were answered well, a metric that is read the wrong way round. The gate, `b
 from __future__ import annotations
 
 import math
+import operator
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from harness.schema import Evaluation, Item, Metric, MetricResult, Sample, Score, digest, mean
-from harness.stats.paired import Numbers, matrix
+from harness.stats.paired import Numbers, ScoreColumns, columns
 
 ROUNDING = 1e-9
+_TASK = operator.attrgetter("task")
 
 
-def contradictions(evaluation: Evaluation, scores: Sequence[Score]) -> list[str]:
+def contradictions(
+    evaluation: Evaluation, scores: Sequence[Score], table: ScoreColumns | None = None
+) -> list[str]:
     """List what the scores of an evaluation cannot be, given what the evaluation says of itself.
 
-    Fewer responses than items contradict nothing; see `missing`.
+    Fewer responses than items contradict nothing; see `missing`. `table`: `scores` as columns of
+    all defined metrics, where the caller has read them already.
     """
+    table = table or columns(scores, evaluation.definitions)
     return [
         *_of_definitions(evaluation.definitions),
-        *_of_items(evaluation, scores),
-        *_of_values(evaluation, scores),
+        *_of_items(evaluation, scores, table),
+        *_of_values(evaluation, scores, table),
     ]
 
 
@@ -134,22 +140,24 @@ def _of_definitions(definitions: Mapping[str, Metric]) -> Iterator[str]:
         yield f"{primary[0]} and {primary[1]} are both called primary"
 
 
-def _of_items(evaluation: Evaluation, scores: Sequence[Score]) -> Iterator[str]:
-    strangers = {score.task for score in scores} - {evaluation.task}
+def _of_items(
+    evaluation: Evaluation, scores: Sequence[Score], table: ScoreColumns
+) -> Iterator[str]:
+    strangers = {*map(_TASK, scores)} - {evaluation.task}
     if strangers:
         yield f"its scores name the task {min(strangers)!r}"
-    keys = [(score.index, score.item, score.repeat) for score in scores]
-    answered = dict.fromkeys([key[:2] for key in keys])  # in the order of the scores
+    answered = _answered(table)
     count = len(answered)
     if count > evaluation.items:
         yield f"it says that {evaluation.items} items were asked, and holds answers to {count}"
-    if len({index for index, _ in answered}) < len(answered):
-        index = Counter(index for index, _ in answered).most_common(1)[0][0]
+    if len({*table.indices}) < count:
+        pairs = dict.fromkeys(zip(table.indices, table.items, strict=True))
+        index = Counter(index for index, _ in pairs).most_common(1)[0][0]
         yield f"two items have the index {index}"
     if scores:
-        yield from _of_repeats(evaluation, keys, len(answered))
-    if scores and len(answered) == evaluation.items:
-        asked = digest([item for _, item in sorted(answered)])
+        yield from _of_repeats(evaluation, table, count)
+    if scores and count == evaluation.items:
+        asked = digest(answered)
         if asked != evaluation.dataset_digest:
             yield (
                 f"its scores are of other items than those that were asked (their digest is "
@@ -157,28 +165,34 @@ def _of_items(evaluation: Evaluation, scores: Sequence[Score]) -> Iterator[str]:
             )
 
 
-def _of_repeats(
-    evaluation: Evaluation, keys: Sequence[tuple[int, str, int]], answered: int
-) -> Iterator[str]:
+def _answered(table: ScoreColumns) -> list[str]:
+    """List the items that have a score, in order of index."""
+    indices, items = table.indices, table.items
+    if len({*indices}) == len(indices):
+        return [items[i] for i in sorted(range(len(indices)), key=indices.__getitem__)]
+    return [item for _, item in sorted({*zip(indices, items, strict=True)})]
+
+
+def _of_repeats(evaluation: Evaluation, table: ScoreColumns, answered: int) -> Iterator[str]:
+    keys = [*table.keys] if len(table.items) > answered else []
     if len({*keys}) < len(keys):
-        index, item, repeat = Counter(keys).most_common(1)[0][0]
+        item, index, repeat = Counter(keys).most_common(1)[0][0]
         yield (
             f"the response to item {index} ({item[:12]}), repeat {repeat}, is scored twice. "
             "Remove one of the two, or number the repeats"
         )
         return
-    repeats = len(keys) // answered
-    if len(keys) > answered:
-        counts = Counter((index, item) for index, item, _ in keys).most_common()
-        (most, _), count = counts[0]
-        (least, _), fewer = counts[-1]
+    repeats = len(table.items) // answered
+    if keys:
+        counts = Counter((index, item) for item, index, _ in keys).most_common()
+        ((most, _), count), ((least, _), fewer) = counts[0], counts[-1]
         if fewer < count:
             yield (
                 f"item {most} has {count} scored responses and item {least} has {fewer}; "
                 "every item needs the same number"
             )
             return
-    if not {repeat for _, _, repeat in keys} <= {*range(repeats)}:
+    if not {*table.repeats} <= {*range(repeats)}:
         yield f"its {repeats} responses per item are not numbered from 0 to {repeats - 1}"
     if _said_repeats(evaluation) not in (None, repeats):
         yield (
@@ -192,19 +206,19 @@ def _said_repeats(evaluation: Evaluation) -> int | None:
     return n if isinstance(n, int) and not isinstance(n, bool) else None
 
 
-def _of_values(evaluation: Evaluation, scores: Sequence[Score]) -> Iterator[str]:
-    definitions = evaluation.definitions
-    reasons = [score for score in scores if score.unscored]
-    if both := {name for score in reasons for name in score.unscored if name in score.values}:
+def _of_values(
+    evaluation: Evaluation, scores: Sequence[Score], table: ScoreColumns
+) -> Iterator[str]:
+    unscored = table.unscored
+    if both := {name for i, reasons in unscored for name in reasons if name in scores[i].values}:
         yield f"a score has both a value of {min(both)} and a reason why it has none"
-    if not scores or not definitions:
+    if not scores:
         return
-    table = matrix(scores, [*definitions])
-    for (name, metric), column in zip(definitions.items(), table.T, strict=True):
-        values = column[~np.isnan(column)]
+    for name, metric in evaluation.definitions.items():
+        values = table.values[name][~np.isnan(table.values[name])]
         if len(values):
             yield from _of_metric(metric.model_copy(update={"name": name}), values)
-        elif metric.primary and not any(name in score.unscored for score in reasons):
+        elif metric.primary and not any(name in reasons for _, reasons in unscored):
             yield f"{name} is the primary metric, and no score has a value of it or says why not"
 
 

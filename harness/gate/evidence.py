@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,7 +16,7 @@ from harness.decoding import normalize_decoding
 from harness.errors import UserError
 from harness.gate.clusters import Assigned, assign
 from harness.schema import Evaluation, JudgeRef, Metric, Policy, Rule, Score
-from harness.stats.paired import ItemTable, Numbers, align, by_item
+from harness.stats.paired import ItemTable, Numbers, ScoreColumns, align, columns, gather_items
 
 SAME = (
     "task_version",
@@ -28,6 +29,7 @@ SAME = (
 )
 
 ROUNDING = 1e-9
+_TASK = operator.attrgetter("task")
 
 
 class Scored(Protocol):
@@ -102,7 +104,7 @@ def _side(task: str, side: Mapping[str, Scored], name: str) -> Scored:
             f"{', '.join(sorted(side)) or 'none'}. Evaluate it, or take the rule out."
         )
     scored = side[task]
-    strangers = {scored.evaluation.task, *(score.task for score in scored.scores)} - {task}
+    strangers = {scored.evaluation.task, *map(_TASK, scored.scores)} - {task}
     if strangers:
         raise UserError(f"What is given as the {name}'s {task} holds {min(strangers)}.")
     return scored
@@ -118,14 +120,17 @@ def _on_task(
 ) -> Iterator[Evidence]:
     task, asked = before.evaluation.task, before.evaluation.items
     _require_comparable(before.evaluation, after.evaluation, policy.allow_different)
-    if not examined:
-        _require_consistent(before, "baseline")
-        _require_consistent(after, "candidate")
     rules = [rule for rule in policy.rules if rule.task == task]
+    names = [rule.metric for rule in rules]
+    tables = [
+        columns(side.scores, names if examined else [*side.evaluation.definitions])
+        for side in (before, after)
+    ]
+    if not examined:
+        _require_consistent(before, tables[0], "baseline")
+        _require_consistent(after, tables[1], "candidate")
     metrics = [_metric(rule, before.evaluation, after.evaluation) for rule in rules]
-    names = [metric.name for metric in metrics]
-    tables = [by_item(side.scores, names) for side in (before, after)]
-    old, new = align(tables[0], tables[1], asked)
+    old, new = align(*(gather_items(table, names) for table in tables), asked)
     for k, (rule, metric) in enumerate(zip(rules, metrics, strict=True)):
         gaps = [
             *_unanswered(policy, old, "baseline", asked),
@@ -179,8 +184,8 @@ def _clusters_of(
     return group if len(set(group)) < len(items) else None
 
 
-def _require_consistent(scored: Scored, side: str) -> None:
-    if problems := claims.contradictions(scored.evaluation, scored.scores):
+def _require_consistent(scored: Scored, table: ScoreColumns, side: str) -> None:
+    if problems := claims.contradictions(scored.evaluation, scored.scores, table):
         raise UserError(
             f"The {side}'s evaluation of {scored.evaluation.task} contradicts itself: "
             f"{problems[0].rstrip('.')}. Evaluate it again."

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 
@@ -38,6 +38,12 @@ FEW_CLUSTERS = 10
 LONG_TAIL = 20.0  # standard deviations; the range of grades that collapse is about ten wide
 FEW_ITEMS = 50  # fewer do not show how far values reach
 
+_ITEM = operator.attrgetter("item")
+_INDEX = operator.attrgetter("index")
+_REPEAT = operator.attrgetter("repeat")
+_VALUES = operator.attrgetter("values")
+_REASONS = operator.attrgetter("unscored")
+
 
 @dataclass(frozen=True)
 class ItemTable:
@@ -56,24 +62,60 @@ class ItemTable:
     answered: int  # items as they were asked: one that was asked twice counts twice
 
 
+@dataclass(frozen=True)
+class ScoreColumns:
+    """The scores of one evaluation as columns, in their order: read once, used for all checks.
+
+    Plain lists and arrays: tuples by the ten thousand would wake the garbage collector.
+    """
+
+    items: list[str]
+    indices: list[int]
+    repeats: list[int]
+    values: dict[str, Numbers]  # metric -> shape (scores,); NaN where there is no value
+    unscored: list[tuple[int, dict[str, str]]]  # position -> metric -> reason, where there is one
+
+    @property
+    def keys(self) -> Iterator[tuple[str, int, int]]:
+        """Item, index and repeat of each score: which response it is of."""
+        return zip(self.items, self.indices, self.repeats, strict=True)
+
+
+def columns(scores: Sequence[Score], metrics: Iterable[str]) -> ScoreColumns:
+    """Arrange `scores` as columns, with the values of `metrics`."""
+    names = [*dict.fromkeys(metrics)]
+    return ScoreColumns(
+        items=[*map(_ITEM, scores)],
+        indices=[*map(_INDEX, scores)],
+        repeats=[*map(_REPEAT, scores)],
+        values=dict(zip(names, _matrix(scores, names).T, strict=True)),
+        unscored=[(i, reasons) for i, reasons in enumerate(map(_REASONS, scores)) if reasons],
+    )
+
+
 def by_item(scores: Sequence[Score], metrics: Sequence[str]) -> ItemTable:
     """Gather `scores` by item digest, one column for each of `metrics`.
 
     Raises:
         UserError: an answer (item, index, repeat) was scored twice.
     """
-    if not scores:
+    return gather_items(columns(scores, metrics), metrics)
+
+
+def gather_items(scores: ScoreColumns, metrics: Sequence[str]) -> ItemTable:
+    """Gather scores by item digest, one column for each of `metrics`; see `by_item`."""
+    names = scores.items
+    if not names:
         none = np.empty((0, len(metrics)))
         return ItemTable(
             [], none, none.astype(bool), np.zeros(len(metrics)), [""] * len(metrics), 0
         )
-    keys = [(score.item, score.index, score.repeat) for score in scores]
-    order = sorted(range(len(keys)), key=keys.__getitem__)
-    items = [keys[i][0] for i in order]
-    starts = np.flatnonzero([True, *map(operator.ne, items, items[1:])])
-    asked = len(starts)
-    if asked < len(keys):
+    asked = len({*names})
+    order = sorted(range(len(names)), key=names.__getitem__)
+    if asked < len(names):
+        keys = [*scores.keys]
         asked = len({(item, index) for item, index, _ in keys})
+        order.sort(key=keys.__getitem__)
         for here, after in itertools.pairwise(order):
             if keys[here] == keys[after]:
                 item, index, repeat = keys[here]
@@ -81,8 +123,10 @@ def by_item(scores: Sequence[Score], metrics: Sequence[str]) -> ItemTable:
                     f"The answer to item {index} ({item[:12]}), repeat {repeat}, is scored twice. "
                     "Remove one of the two, or number the repeats."
                 )
-    values = matrix(scores, metrics)[order]
-    unscored = [(i, score.unscored) for i, score in enumerate(scores) if score.unscored]
+    items = [names[i] for i in order]
+    starts = np.flatnonzero([True, *map(operator.ne, items, items[1:])])
+    values = np.column_stack([scores.values[metric] for metric in metrics])[order]
+    unscored = scores.unscored
     reasons = np.zeros(values.shape, dtype=bool)
     for column, metric in enumerate(metrics):
         reasons[[i for i, row in unscored if metric in row], column] = True
@@ -98,17 +142,6 @@ def by_item(scores: Sequence[Score], metrics: Sequence[str]) -> ItemTable:
         reasons=[next((row[m] for _, row in unscored if m in row), "") for m in metrics],
         answered=asked,
     )
-
-
-def matrix(scores: Sequence[Score], metrics: Sequence[str]) -> Numbers:
-    """Arrange the values of `scores`, shape (scores, metrics); NaN where there is none."""
-    pick = operator.itemgetter(*metrics)  # a row in one call: most of what a large gate costs
-    try:
-        rows = [pick(score.values) for score in scores]
-    except KeyError:
-        absent = dict.fromkeys(metrics, math.nan)
-        rows = [pick(absent | score.values) for score in scores]
-    return np.array(rows, dtype=np.float64).reshape(len(scores), len(metrics))
 
 
 def align(baseline: ItemTable, candidate: ItemTable, asked: int) -> tuple[ItemTable, ItemTable]:
@@ -131,6 +164,23 @@ def align(baseline: ItemTable, candidate: ItemTable, asked: int) -> tuple[ItemTa
             "Evaluate both on the same items."
         )
     return _over(baseline, items), _over(candidate, items)
+
+
+def _matrix(scores: Sequence[Score], metrics: Sequence[str]) -> Numbers:
+    """Arrange the values of `scores`, shape (scores, metrics); NaN where there is none."""
+    if not metrics or not scores:
+        return np.empty((len(scores), len(metrics)))
+    # A row in one call, and no row in between: most of what a large gate costs.
+    pick = operator.itemgetter(*metrics) if len(metrics) > 1 else lambda row: (row[metrics[0]],)
+    count = len(scores) * len(metrics)
+    try:
+        flat = itertools.chain.from_iterable(map(pick, map(_VALUES, scores)))
+        numbers = np.fromiter(flat, np.float64, count)
+    except KeyError:
+        absent = dict.fromkeys(metrics, math.nan)
+        rows = (pick(absent | score.values) for score in scores)
+        numbers = np.fromiter(itertools.chain.from_iterable(rows), np.float64, count)
+    return numbers.reshape(len(scores), len(metrics))
 
 
 def _over(table: ItemTable, items: list[str]) -> ItemTable:
