@@ -22,7 +22,7 @@ from harness.evaluation import Generation, Scored
 from harness.kept import PARTS, Kept
 from harness.progress import say, track
 from harness.schema import Item, ModelRef, Sample, digest
-from harness.store import sole_user
+from harness.store import checked_name, sole_user
 from tasks.plugin import Judge, Task
 
 FEWSHOT_SEED = 1234  # lm-eval's own
@@ -100,6 +100,7 @@ def evaluate(
                 chat_template=lm.apply_chat_template if chat else None,
                 tokenizer_name=lm.tokenizer_name,
             )
+    model_id = checked_name(engine.model_id, "The name of the model")
     generations, prompts = {}, {}
     for name, (used, items, _) in chosen.items():
         requests = built[name].instances
@@ -110,7 +111,7 @@ def evaluate(
         generations[name] = Generation(
             task=name,
             split=used,
-            model=ModelRef(id=engine.model_id, digest=engine.model_digest),
+            model=ModelRef(id=model_id, digest=engine.model_digest),
             engine=engine.name,
             decoding={k: v for k, v in sampling.items() if k != "seed"}
             | {"n": built[name].config.repeats},

@@ -7,6 +7,7 @@ share a folder, and a folder per task or per experiment may lie around that.
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -144,7 +145,7 @@ def find(path: Path, depth: int = MAX_DEPTH) -> list[Path]:
             return []
         found = [file for file in path.parent.iterdir() if named.fullmatch(file.name)]
     else:
-        found = [file for folder in _folders(path, depth) for file in _results_in(folder)]
+        found = _once(file for folder in _folders(path, depth) for file in _results_in(folder))
     if len(found) > MAX_RUNS:
         raise UserError(f"{path} holds more than {MAX_RUNS:,} results of lm-eval: name one folder.")
     return sorted(found, key=lambda file: (file.stem.rpartition("_")[2], str(file)))
@@ -252,6 +253,15 @@ def _folders(path: Path, depth: int) -> Iterator[Path]:
                         "lm-eval wrote."
                     )
         level = below
+
+
+def _once(files: Iterable[Path]) -> list[Path]:
+    """List each file once, by its own name where links such as `latest` lead to it, too."""
+    nearest = sorted(files, key=lambda file: (file.is_symlink(), len(file.parts)))
+    by_place: dict[str, Path] = {}
+    for file in nearest:
+        by_place.setdefault(os.path.realpath(file), file)
+    return [*by_place.values()]
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -18,7 +18,7 @@ from harness import evaluation
 from harness.errors import UserError
 from harness.evaluation import Scored, few
 from harness.schema import Call, FinishReason, Item, ModelRef, Record, Reply, Sample, Score, digest
-from harness.store import parse, read_jsonl, sole_user
+from harness.store import checked_name, parse, read_jsonl, sole_user
 from tasks.factscore.facts import Fact
 from tasks.factscore.scoring import facts_score, unverified_score
 from tasks.plugin import Judge, Task
@@ -164,7 +164,7 @@ def _recorded(
             f'({split}): ids {few(lacking)}. Every item needs one; an empty response is "".'
         )
     about: dict[str, Any] = {
-        "model": ModelRef(id=model_id),
+        "model": ModelRef(id=checked_name(model_id, "The name of the model")),
         "engine": ENGINE,
         "decoding": {},
         "split": split,

@@ -253,6 +253,26 @@ def test_a_forged_row_with_a_right_chain_is_told_by_verify(
     assert "is sound" not in out
 
 
+@pytest.mark.parametrize("name", ["M\x1b[31m", "two\nlines", "left\u202eright", "m" * 2000])
+def test_a_name_that_cannot_be_recorded_is_refused_in_a_sentence(
+    name: str, tmp_path: Path, capsys: Capture
+) -> None:
+    evaluation.save(answered(100), tmp_path / "e")
+    recorded = tmp_path / "r.jsonl"
+    rows = [{"id": item.index, "response": "#### 1"} for item in TASK.items("sealed", None)]
+    recorded.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for words in (
+        ["board", "add", str(tmp_path / "board"), str(tmp_path / "e"), "--name", name],
+        ["board", "add", str(tmp_path / "board"), str(tmp_path / "e"), "--run", name],
+        ["score", TASK.name, str(recorded), "--split", "sealed", "--model-id", name],
+    ):
+        assert run(words) == 3
+        said = capsys.readouterr().err
+        assert "cannot be recorded" in said and "Choose another name" in said
+        assert "unexpected" not in said
+    assert not (tmp_path / "board").exists()
+
+
 def test_an_honest_row_appended_by_hand_is_sound(tmp_path: Path, capsys: Capture) -> None:
     board = Board(tmp_path / "board")
     board.add_evaluation(answered(69), "honest", "r")
@@ -417,6 +437,19 @@ def test_other_decoding_is_refused_unless_the_policy_allows_it(
 
 
 # ---- files that are not files ---------------------------------------------------------------
+
+
+def test_settings_of_any_size_and_name_end_in_a_sentence_of_bounded_length(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    strange = {f"k{i}\n::error::{i}": ["x" * 1000] * 100 for i in range(100)}
+    before = saved(tmp_path / "before", answered(69, decoding=SHORT))
+    after = saved(tmp_path / "after", answered(69, decoding=SHORT | strange))
+    assert run(["gate", str(before), str(after)]) == 3
+    err = capsys.readouterr().err
+    assert "decoding.k0 ::error::0 is 'not given' for the baseline" in err
+    assert "and 90 settings more" in err
+    assert len(err) < 10_000 and err.count("\n") == 1
 
 
 @pytest.mark.timeout(60)

@@ -17,6 +17,7 @@ from harness.errors import UserError
 from harness.gate.clusters import Assigned, assign
 from harness.schema import Evaluation, JudgeRef, Metric, Policy, Rule, Score
 from harness.stats.paired import ItemTable, Numbers, ScoreColumns, align, columns, gather_items
+from harness.text import cut, one_line
 
 SAME = (
     "task_version",
@@ -29,6 +30,8 @@ SAME = (
 )
 
 ROUNDING = 1e-9
+MAX_SHOWN = 200  # characters of a setting in a message
+MAX_DIFFERENCES = 10  # settings in a message
 _TASK = operator.attrgetter("task")
 
 
@@ -205,7 +208,8 @@ def difference_notes(
         ]
         differences += decoding_differences(before, after)
         said += [
-            f"{task}: {name} is {_shown(old)} for the baseline and {_shown(new)} for the candidate"
+            f"{task}: {_short(name)} is {_shown(old)} for the baseline and {_shown(new)} for the "
+            "candidate"
             for name, old, new in differences
             if old != new
         ]
@@ -234,10 +238,12 @@ def _require_comparable(before: Evaluation, after: Evaluation, allowed: Sequence
     differences = [d for d in decoding_differences(before, after) if d[0] not in allowed]
     if differences:
         named = [
-            f"{n} is {_shown(a)} for the baseline and {_shown(b)} for the candidate"
-            for n, a, b in differences
+            f"{_short(n)} is {_shown(a)} for the baseline and {_shown(b)} for the candidate"
+            for n, a, b in differences[:MAX_DIFFERENCES]
         ]
-        names = ", ".join(name for name, _, _ in differences)
+        if len(differences) > MAX_DIFFERENCES:
+            named.append(f"and {len(differences) - MAX_DIFFERENCES} settings more")
+        names = ", ".join(_short(name) for name, _, _ in differences[:MAX_DIFFERENCES])
         raise UserError(
             f"The evaluations of {before.task} cannot be compared, as their responses were "
             f"generated differently: {'; '.join(named)}. Evaluate both in the same way, or write "
@@ -248,7 +254,13 @@ def _require_comparable(before: Evaluation, after: Evaluation, allowed: Sequence
 def _shown(value: object) -> str:
     if isinstance(value, JudgeRef):
         return f"'{value.id}' with prompt {value.prompt_digest}"
-    return repr(value)
+    return _short(repr(value))
+
+
+def _short(text: str) -> str:
+    """Join `text`, which may be a foreign file's, into one line that fits into a sentence."""
+    short, left_out = cut(one_line(text), MAX_SHOWN)
+    return f"{short} ... ({left_out})" if left_out else short
 
 
 def _metric(rule: Rule, before: Evaluation, after: Evaluation) -> Metric:

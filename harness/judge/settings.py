@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
-from harness.schema import Record
+from harness.schema import Name, Record
 from harness.serving.settings import ServerSettings
 
 OURS = {"model", "messages", "stream", "n", "max_tokens", "max_completion_tokens"} | {
@@ -36,7 +36,7 @@ class JudgeSettings(ServerSettings):
     engine: Literal["hf"] | None = Field(
         default=None, description="hf: transformers, in this process or on a run's cluster"
     )
-    model: str = Field(
+    model: Name = Field(
         min_length=1, description="as the server calls it; engine: a model folder or hub name"
     )
     temperature: float | None = Field(

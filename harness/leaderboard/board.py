@@ -53,6 +53,7 @@ from harness.store import (
     LOCK,
     MAX_LINE_BYTES,
     TEMPORARY,
+    checked_name,
     jsonl_bytes,
     make_folder,
     open_plain,
@@ -83,6 +84,8 @@ class Board:
             UserError: its scores do not give its digest or its metrics; or the board is damaged,
                 locked or cannot be written.
         """
+        checked_name(name, "The name of the model")
+        checked_name(run, "The name of the run")
         evaluation, scores = scored.evaluation, list(scored.scores)
         if hashlib.sha256(jsonl_bytes(scores)).hexdigest() != evaluation.scores_digest:
             raise UserError(

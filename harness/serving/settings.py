@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 
 from harness.errors import UserError
-from harness.schema import Record
+from harness.schema import Name, Record
 
 
 class ServerSettings(Record):
@@ -19,7 +19,7 @@ class ServerSettings(Record):
     base_url: str | None = Field(
         default=None, description="of an OpenAI-compatible server, usually ending in /v1"
     )
-    model: str = Field(min_length=1, description="as the server calls it")
+    model: Name = Field(min_length=1, description="as the server calls it")
     revision: str | None = Field(
         default=None, description="of the weights; a server's is taken on trust, as part of the id"
     )

@@ -202,6 +202,19 @@ def test_one_task_in_two_folders_is_refused(two_calls: Path, tmp_path: Path) -> 
         lm_eval_results.load(tmp_path)
 
 
+@pytest.mark.parametrize("folder_too", [True, False])
+def test_a_link_to_results_in_the_same_folder_is_not_a_second_run(
+    two_calls: Path, copy_of: Callable[[Path], Path], folder_too: bool
+) -> None:
+    copy = copy_of(two_calls)
+    file = max(copy.rglob("results_*.json"))
+    (file.parent / "results_latest.json").symlink_to(file.name)
+    if folder_too:
+        (copy / "latest").symlink_to(file.parent.relative_to(copy))
+        (copy / "again").symlink_to(".")
+    assert decided(two_calls, copy).verdict == "pass"
+
+
 def test_an_output_path_that_is_a_file_name_is_found_by_that_name(
     tasks: Path, two_calls: Path, tmp_path: Path
 ) -> None:
