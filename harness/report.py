@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 import tasks
+from harness.claims import redefined
 from harness.errors import UserError
 from harness.gate import gate
 from harness.gate.plan import Plan
@@ -264,7 +265,7 @@ def _installed(evaluation: Evaluation) -> Task | None:
     if evaluation.task not in tasks.names():
         return None
     task = tasks.load(evaluation.task)
-    same = {metric.name: metric for metric in task.metrics} == evaluation.definitions
+    same = not redefined(evaluation, {metric.name: metric for metric in task.metrics})
     return task if same and task.version == evaluation.task_version else None
 
 

@@ -85,13 +85,18 @@ def latex(text: str) -> str:
     return "".join(_LATEX.get(c, c) for c in one_line(text))
 
 
+def json_text(text: str) -> str:
+    """Prepare JSON for stdout: it means the same, and no line is a workflow command."""
+    return _OLD_COMMAND.sub(r"#\\u0023", text)
+
+
 def csv_cell(text: str) -> str:
     """Prepare `text` for a cell of a CSV file, so that no spreadsheet runs it as a formula.
 
     Text that begins like a formula, or like a workflow command where the file is printed, is
     quoted by an apostrophe.
     """
-    text = "".join(c if c.isprintable() else " " for c in text)
+    text = _OLD_COMMAND.sub("# # ", "".join(c if c.isprintable() else " " for c in text))
     start = text.lstrip()
     return f"'{text}" if start.startswith((*_FORMULA, "::")) else text
 

@@ -273,7 +273,8 @@ def _metric(rule: Rule, before: Evaluation, after: Evaluation) -> Metric:
             f"It has {', '.join(sorted(known))}."
         )
     metric = known[rule.metric]
-    if after.definitions.get(rule.metric) != metric:
+    theirs = after.definitions.get(rule.metric)
+    if theirs is None or theirs.meaning != metric.meaning:
         raise UserError(
             f"The evaluations of {rule.task} cannot be compared: they define '{rule.metric}' in "
             "two ways. Evaluate both with the same version."

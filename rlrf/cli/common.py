@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from harness.progress import write_out
+from harness.text import json_text
 
 ERROR, OUT_OF_TIME, HUNG_UP, INTERRUPTED, TERMINATED = 3, 75, 129, 130, 143
 EXIT = {"pass": 0, "fail": 1, "inconclusive": 2}
@@ -29,4 +30,4 @@ as_json = click.option("--json", "json_", is_flag=True, help="Print JSON for pro
 def print_json(value: Any) -> None:
     """A result, for programs: JSON that any parser takes, on stdout."""
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=True, allow_nan=False)
-    write_out(text + "\n")
+    write_out(json_text(text) + "\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import xml.etree.ElementTree as ET
 
@@ -65,6 +66,14 @@ def test_no_line_is_a_command_of_a_ci_runner(command: str, before: str) -> None:
 @given(st.text(alphabet=st.sampled_from(":# \t\n\r\x1b[]avso-e"), max_size=30))
 def test_no_text_makes_a_command(found: str) -> None:
     assert not any(obeyed(line) for line in text.terminal(found).splitlines())
+
+
+@pytest.mark.parametrize("command", ["##[error]a", "x ##[add-mask]y", "##vso[task.x]z"])
+def test_json_and_csv_hold_no_command_either(command: str) -> None:
+    written = text.json_text(json.dumps({"name": command}))
+    assert json.loads(written) == {"name": command}
+    assert not obeyed(written)
+    assert not obeyed(text.csv_cell(command))
 
 
 def test_ordinary_output_is_left_as_it_is() -> None:

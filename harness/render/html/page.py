@@ -9,7 +9,7 @@ import json
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from harness.text import visible
+from harness.text import json_text, visible
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -46,7 +46,7 @@ def render(template: str, *, data: Any = None, sheet: str = "", **context: Any) 
 def embed(data: Any) -> str:
     """JSON of `data` for a `<script type="application/json">`: no text in it can end it."""
     text = json.dumps(_seen(data), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return text.translate(_ESCAPES)
+    return json_text(text.translate(_ESCAPES))
 
 
 def _seen(value: Any) -> Any:

@@ -285,6 +285,16 @@ def test_a_metric_defined_in_two_ways_is_an_error() -> None:
         judge(ACCURACY, make(rows), make(rows, definitions=other))
 
 
+def test_another_description_of_a_metric_is_not_another_metric() -> None:
+    made = make(right((100, 1)))
+    reworded = {
+        name: metric.model_copy(update={"description": "in other words"})
+        for name, metric in made.evaluation.definitions.items()
+    }
+    again = make(right((100, 1)), definitions=reworded)
+    assert judge(ACCURACY, made, again).checks == judge(ACCURACY, made, made).checks
+
+
 def test_an_unknown_metric_names_the_nearest() -> None:
     rows = make(right((100, 1)))
     with pytest.raises(UserError, match=r"no metric 'acuracy'.*Did you mean 'accuracy'"):
