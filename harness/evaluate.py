@@ -20,9 +20,10 @@ from harness.engines import Engine
 from harness.errors import UserError
 from harness.evaluation import Generation, Scored
 from harness.kept import PARTS, Kept
+from harness.names import checked_name
 from harness.progress import say, track
 from harness.schema import Item, ModelRef, Sample, digest
-from harness.store import checked_name, sole_user
+from harness.store import sole_user
 from tasks.plugin import Judge, Task
 
 FEWSHOT_SEED = 1234  # lm-eval's own

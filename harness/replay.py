@@ -17,8 +17,9 @@ import tasks
 from harness import evaluation
 from harness.errors import UserError
 from harness.evaluation import Scored, few
+from harness.names import checked_name
 from harness.schema import Call, FinishReason, Item, ModelRef, Record, Reply, Sample, Score, digest
-from harness.store import checked_name, parse, read_jsonl, sole_user
+from harness.store import parse, read_jsonl, sole_user
 from tasks.factscore.facts import Fact
 from tasks.factscore.scoring import facts_score, unverified_score
 from tasks.plugin import Judge, Task

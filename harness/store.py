@@ -26,13 +26,12 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from harness.errors import UserError
-from harness.schema import Name, Record, canonical_json
+from harness.schema import Record, canonical_json
 
 R = TypeVar("R", bound=Record)
-_NAME: TypeAdapter[str] = TypeAdapter(Name)
 
 MAX_LINE_BYTES = 64 * 1024 * 1024  # of JSON at a time, a line or a file
 MAX_UNPACKED_BYTES = 512 * 1024 * 1024  # of a gzip file, which may unpack to a thousand times that
@@ -383,19 +382,6 @@ def parse(model: type[R], value: Any, where: str) -> R:
         field = ".".join(str(part) for part in first["loc"])[:MAX_FIELD] or "the whole"
         said = first["msg"].removeprefix("Value error, ")
         raise UserError(f"{where}: {field}: {said}.") from error
-
-
-def checked_name(text: str, what: str) -> str:
-    """Return `text` if a record can hold it as a name.
-
-    Raises:
-        UserError: it has hidden characters or is too long; `what` says what it names.
-    """
-    try:
-        return _NAME.validate_python(text)
-    except ValidationError as error:
-        said = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise UserError(f"{what} cannot be recorded: {said}. Choose another name.") from error
 
 
 def read_records(path: Path, model: type[R]) -> list[R]:

@@ -33,6 +33,7 @@ from harness.gate.evidence import Scored
 from harness.leaderboard import ledger
 from harness.leaderboard.audit import Audit, evaluation_problems, lean
 from harness.leaderboard.ledger import FIRST, Line, Reading
+from harness.names import checked_name
 from harness.outputs import check_place
 from harness.schema import (
     Decision,
@@ -53,7 +54,6 @@ from harness.store import (
     LOCK,
     MAX_LINE_BYTES,
     TEMPORARY,
-    checked_name,
     jsonl_bytes,
     make_folder,
     open_plain,
