@@ -133,7 +133,7 @@ def _on_task(
         _require_consistent(before, tables[0], "baseline")
         _require_consistent(after, tables[1], "candidate")
     metrics = [_metric(rule, before.evaluation, after.evaluation) for rule in rules]
-    old, new = align(*(gather_items(table, names) for table in tables), asked)
+    old, new = align(gather_items(tables[0], names), gather_items(tables[1], names), asked)
     for k, (rule, metric) in enumerate(zip(rules, metrics, strict=True)):
         gaps = [
             *_unanswered(policy, old, "baseline", asked),

@@ -49,7 +49,7 @@ def test_a_byte_order_mark_before_settings_is_passed_over(tmp_path: Path, text: 
     [
         (GOOD.replace("alpha", "alhpa"), "no key 'alhpa'. Did you mean 'alpha'?"),
         (GOOD.replace("metric", "metrics"), "no key 'rules.0.metrics'. Did you mean 'metric'?"),
-        (GOOD.replace("alpha", "zzz"), "Known are alarms, allow_different, alpha, max_unscored,"),
+        (GOOD.replace("alpha", "zzz"), "Known are alarms, allow_different, alpha, cluster, "),
         (GOOD.replace("metric: accuracy, ", ""), "'rules.0.metric' is missing."),
         (GOOD.replace("guardrail", "important"), "rules.1.tier: Input should be 'critical'"),
         (GOOD.replace("0.02}", "-1}"), "rules.0.margin: Input should be greater than 0, not -1."),
