@@ -20,7 +20,7 @@ def _any(*patterns: str, start: str = r"\b") -> re.Pattern[str]:
 
 _KIND = (
     r"(?:any|some|enough|sufficient|much|specific|detailed|reliable|verifiable|verified|further|"
-    r"additional|credible|accurate|relevant|significant|substantial|notable|official|publicly?|"
+    r"additional|credible|accurate|relevant|significant|substantial|notable|official|public(?:ly)?|"
     r"available|biographical|personal|historical|definitive|concrete|clear|solid|such|direct|"
     r"useful|pertinent|current|recent|up-to-date|known|documented|widely|well|real|confirmed|"
     r"published|or|and|the|an?|of|prominent|famous|readily|more|very|particular|recogni[sz]ed)"
@@ -119,6 +119,7 @@ _REFUSAL = _any(
     r"não (?:tenho|conheço|posso|encontrei|sei|consigo)\b",
     r"ik (?:heb|ken|kan|weet|vind)\b[^.!?]{0,20}\b(?:geen|niet|niets)\b",
     r"(?:у меня нет|я не (?:знаю|нашел|нашёл|могу|имею))\b",
+    r"мне (?:ничего |о нём |о ней )?не ?(?:известн|знаком)",
     r"nie (?:mam|znam|mogę|znalazłem|wiem)\b",
 )
 _WHOLE_REFUSAL = _any(
@@ -196,6 +197,13 @@ _TURN = re.compile(
     r"|what i (?:do )?know is(?: that)?)\b,?\s*",
     re.IGNORECASE,
 )
+# What a sentence states after a concession or an apology for its brevity.
+_CONCEDED = re.compile(
+    r"^\W*(?:(?:while|although|though|even though)\b[^,:]{1,200},"
+    r"|(?:i'm|i am|we're|we are)? ?(?:sorry|apologi[sz]e|apologies) (?:for|that)\b[^,:]{1,100}:)"
+    r"\s+",
+    re.IGNORECASE,
+)
 _QUOTED = re.compile('["\u201c][^"\u201c\u201d]{1,200}["\u201d]')  # titles and speech
 
 
@@ -210,7 +218,7 @@ def role(sentence: str) -> list[Role]:
             return ["question"]
         return ["refusal"] if _refuses(text) else ["talk"]
     if _refuses(text):
-        after = _TURN.split(text)[1:]
+        after = _TURN.split(text)[1:] or _CONCEDED.split(text)[1:]
         if after and _states(after[-1]) == "fact" and not _refuses(after[-1]):
             return ["refusal", "turn"]
         return ["refusal"]

@@ -60,12 +60,15 @@ _ELLIPSIS = re.compile(r"(?:it|that|this|they|he|she) (?:is|was|does|do|did|are)
 _MARKUP = re.compile(r"\\(?:boxed|textbf|text)\b|\[/?inst\]|<[^<>\n]{1,40}>|[*`#>_$\\]|\[\d{1,3}\]")
 _TAG = re.compile(r"</?\w{1,20}>")
 _LIST_MARK = re.compile(r"^[ \t]*(?:[-\u2022]|\(?(?:\d{1,2}|[a-e])[.)])\s+", re.MULTILINE)
+# The end of a statement that is said back, unless the sentence goes on after it ("... is true").
+_ENDS = r"[.!](?=\s+(?!(?:is|was|are|were|be|as|ist|est|es|\xe8|\xe9|er|\xe4r)\b)\w)"
+_SYMBOL = re.compile("[\u2705\u2714\u2713\u2611\u274c\u2717\u2718\u274e]")
 _NUMBERED = re.compile(r"\b(nos?)\.(?=\s*\d)")  # "No. 5" is not an answer
 _QUOTES = str.maketrans(
     dict.fromkeys("\u201c\u201d\xab\xbb\u201e", '"') | {"\u2019": "'", "\u2018": "'"}
 )
 _SENTENCE_END = re.compile(
-    r"(?<![.!?\u2026])[.!?\u2026]++[\"')\]]*+(?=\s|$)|[\u3002\uff01\uff1f\u0964\u061f]++"
+    r"(?<![.!?\u2026])[.!?\u2026]++[\"')\]]*+(?=\s|$)|[\u3002\uff01\uff1f\u0964\u06d4\u061f]++"
 )
 _SEPARATOR = re.compile(
     r"([,;:()\[\]{}\"\u2014\u2013=\u2192|/\u3001\uff0c]|\s-+\s|\s-+$|^-+\s|->"
@@ -131,6 +134,7 @@ def normalize(text: str, statement: str = "") -> str:
     words = known.fold(statement).rstrip(".!").split()
     if len(words) > 1:
         echo = r"\s+".join(map(re.escape, words))
+        plain = re.sub(rf"(?<!\w){echo}(?!\w){_ENDS}", " statement. ", plain)
         plain = re.sub(rf"(?<!\w){echo}(?!\w)[.!]?", " statement ", plain)
     plain = _MARKUP.sub(" ", _LIST_MARK.sub("", _TAG.sub("\n", plain)))
     plain = _NOT.sub(" not", _CANNOT_BE.sub("is not ", plain))
@@ -157,13 +161,13 @@ def _sentence(text: str) -> Sentence:
     if _UNSPACED_LETTER.search(plain):
         return Sentence("none", ("?",), is_question=True) if is_question else _unspaced(plain)
     plain = _SAYING.sub(" ", _RIGHT_ANSWER.sub("", _DISBELIEF.sub(r"\1 is not ", plain)))
-    plain = _AND.sub(", ", _LEAD.sub(r"\1, ", plain))
-    words = tuple(re.findall(r"[^\s,;:.!?()\[\]{}\"'/=]+", plain))
+    plain = _SYMBOL.sub(r", \g<0>, ", _AND.sub(", ", _LEAD.sub(r"\1, ", plain)))
+    words = tuple(re.findall(r"[^\s,;:.!?()\[\]{}\"'/=\u0964\u06d4]+", plain))
     if is_question:
         return Sentence("none", words, is_question=True)
     if set(words) <= known.FILLERS:  # a label, or nothing
         return Sentence("none")
-    return _of_clauses(list(_clauses(plain.rstrip(" .!\u2026"))), words)
+    return _of_clauses(list(_clauses(plain.rstrip(" .!\u2026\u0964\u06d4"))), words)
 
 
 def _unspaced(text: str) -> Sentence:

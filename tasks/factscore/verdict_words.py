@@ -10,10 +10,13 @@ from __future__ import annotations
 import re
 import unicodedata
 
+# The dot that case folding leaves of a Turkish capital I, and the choice of an emoji's form.
+_INVISIBLE = dict.fromkeys((0x307, 0xFE0E, 0xFE0F))
+
 
 def fold(text: str) -> str:
     """Normalise width and case, and drop invisible characters."""
-    plain = unicodedata.normalize("NFKC", text).casefold()
+    plain = unicodedata.normalize("NFKC", text).casefold().translate(_INVISIBLE)
     return "".join(c for c in plain if unicodedata.category(c) != "Cf")
 
 
@@ -46,7 +49,7 @@ TRUE = _words(
     "вірно вірне правдиве істина вярно "
     "doğru doğrudur benar betul đúng सही सत्य सच صحيح صحيحة صح صواب נכון נכונה אמת "
     "σωστό σωστή αληθές αληθής αλήθεια adevărat adevarat adevărată corect corectă igaz helyes "
-    "درست จริง ถูกต้อง ถูก সত্য সঠিক cert veritat ✅ ✔ ✓ ☑"
+    "درست จริง ถูกต้อง ถูก সত্য সঠিক cert veritat صحيحا صحيحاً ✅ ✔ ✓ ☑"
 )
 # What is not verified may still be true: denied, these say nothing.
 TRUE_UNLESS_DENIED = _words(
@@ -88,7 +91,7 @@ NOT_AFTER = _words("nicht niet inte ikke değil değildir नहीं نیست 
 # Words that may stand between a denial and what it denies.
 LINKS = _words(
     "a an the at all be been is are was actually in fact passage passages text evidence in of "
-    "these given provided est es é è este eh er är ist que является είναι jest je е є"
+    "these given provided est es é è este está eh er är ist wird que является είναι jest to je е є"
 )
 # The subject, the copula and the courtesies of a verdict.
 NOUNS = _words(
@@ -129,7 +132,7 @@ OTHER = _words(
     "justification note "
     "here there step "
     "die der diese dieser dieses ist sind lautet meine la le l les cette est ma n selon el "
-    "los esta "
+    "los esta está por pasajes par wird durch den passagen "
     "este es mi ser il lo gli è e sono mia a o essa esta é minha de deze is mijn mitt är er "
     "on jest "
     "je moje můj є е данное данный мой наш o bu adalah ini là है होता है यह هي هو هذه الـ היא הוא "

@@ -78,6 +78,9 @@ def _unread(why: str, text: str) -> Finding:
 
 def _without_thought(text: str) -> tuple[str, bool]:
     """The text without its reasoning, and whether the reasoning ended."""
+    if text.lstrip().startswith("<|channel|>"):
+        _, ended, answer = text.rpartition("<|channel|>final<|message|>")
+        return answer, bool(ended)
     parts, start, depth = [], 0, 0
     for tag in _THOUGHT.finditer(text):
         is_end = bool(tag[1])
