@@ -8,12 +8,14 @@ of known commands.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 from tasks.gsm8k.commitment import Answer, committed, last_number
 from tasks.gsm8k.formula import formula_value
 from tasks.gsm8k.quantity import readings
 from tasks.gsm8k.run_on import own_answer
+from tasks.gsm8k.scales import asks_in
 
 __all__ = ["ABSOLUTE_TOLERANCE", "Answer", "extract", "find", "matches", "readings"]
 
@@ -26,7 +28,10 @@ def find(response: str, prompt: str = "") -> Answer | None:
     None where the response states no number and no refusal.
     """
     response = own_answer(response, prompt)
-    return committed(response) or last_number(response)
+    answer = committed(response) or last_number(response)
+    if answer and answer.count is not None and asks_in(prompt, answer.scale):
+        return replace(answer, readings=(answer.count, *answer.readings))
+    return answer
 
 
 def extract(response: str, prompt: str = "") -> Answer | None:

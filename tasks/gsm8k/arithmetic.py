@@ -61,7 +61,13 @@ _WIDE_SPACE_GROUPS = re.compile(
 _POWER = re.compile(r"(?<=[0-9)])[ ]?\*\*[ ]?(?=[0-9(])")
 _TIMES_X = re.compile(r"(?:(?<=[0-9)%])|(?<=\s))[xX](?=\s?\(?\s?\.?[0-9]|\s?\(-)")
 _LATEX = (
-    (re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox)\{([^{}]*)\}"), r" \1 "),
+    (
+        re.compile(
+            r"\\(?:text(?:bf|it|rm|sf|tt)?|math(?:rm|bf|sf|it|tt)|mbox|underline|emph|bold|"
+            r"operatorname)\s?\{([^{}]*)\}"
+        ),
+        r" \1 ",
+    ),
     (re.compile(r"(?<=[0-9])\s?\\[dtc]?frac\s?\{([0-9]+)\}\s?\{([0-9]+)\}"), r" \1/\2"),
     (re.compile(r"(?<=[0-9])\s?\\[dtc]?frac\s?([0-9])\s?([0-9])"), r" \1/\2"),
     (re.compile(r"\\[dtc]?frac\s?\{([^{}]*)\}\s?\{([^{}]*)\}"), r"((\1)/(\2))"),
@@ -75,7 +81,13 @@ _LATEX_SYMBOLS = (
     (re.compile(r"\\(?:times|cdot|ast)(?![A-Za-z])"), "*"),
     (re.compile(r"\\div(?![A-Za-z])"), "/"),
     (re.compile(r"\\(?:approx|simeq)(?![A-Za-z])"), "≈"),
-    (re.compile(r"\\(?:left|right|displaystyle)(?![A-Za-z])|\^\{?\\circ\}?"), ""),
+    (
+        re.compile(
+            r"\\(?:left|right|displaystyle|large|Large|LARGE|huge|Huge|bf|rm|pounds|euro|yen)"
+            r"(?![A-Za-z])|\\(?:text)?color\{[A-Za-z]{1,20}\}|\^\{?\\circ\}?"
+        ),
+        "",
+    ),
     (re.compile(r"\\q?quad(?![A-Za-z])|\\[()\[\],;:\s]"), " "),
     (re.compile(r"\\([$%#&_{}])"), r"\1"),
 )

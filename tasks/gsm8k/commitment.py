@@ -6,6 +6,8 @@ commitment, the last number of the response counts. A commitment that cannot be 
 still binds, and gives no value: no part of it is taken, nor a number from elsewhere.
 """
 
+# ruff: noqa: RUF001 (letters of other scripts are meant)
+
 from __future__ import annotations
 
 import heapq
@@ -31,10 +33,10 @@ MAX_SHOWN_FRACTION = 12  # characters
 class Answer:
     """A final answer as a response writes it.
 
-    `readings` are the numbers it may stand for, the literal one first: 25 % is 25, then 0.25;
-    "2 million" is 2, then 2,000,000. They are empty for a formula (`2\\sqrt{3}`), and where
-    `unread` says that the text is not one number. `none` says that the response finds the
-    question unanswerable.
+    `readings` are the numbers it may stand for, the literal one first: 25 % is 25, then 0.25. Of
+    "2 million", which is 2,000,000, `count` is 2, and `scale` the word. They are empty for a
+    formula (`2\\sqrt{3}`), and where `unread` says that the text is not one number. `none` says
+    that the response finds the question unanswerable.
     """
 
     text: str
@@ -42,6 +44,8 @@ class Answer:
     readings: tuple[Fraction, ...] = ()
     none: bool = False
     unread: bool = False
+    count: Fraction | None = None
+    scale: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """Return the number as a decimal or a short fraction, else the text, cut short."""
@@ -57,21 +61,36 @@ class Answer:
 _MARKERS = {
     "####": re.compile(r"(?<!#)#{4,}"),
     "answer is": re.compile(
-        r"\b(?:answer|ans)\b\W{0,4}(?:to\s(?:the|this)\s(?:question|problem)\W{0,4})?"
+        r"\b(?:answer|ans|final\sresult)\b\W{0,4}"
+        r"(?:to\s(?:the|this|your|our)\s(?:question|problem)(?:\sof\s[^.?!:\n]{1,80}?)?\W{0,4}"
+        r"|\((?:in|to|as)\s[^()\n]{1,40}\)\W{0,3}|(?:then|thus|therefore|hence)\W{1,3})?"
         r"(?:(?:is|was|equals|becomes)\b|comes\s(?:out\s)?to\b|[:=]"
-        r"|(?:would|should|will|must|has\sto|ought\sto)\s(?:(?:then|thus|therefore)\s)?be\b)",
-        re.IGNORECASE,
+        r"|(?:would|should|will|must|has\sto|ought\sto|could|might)"
+        r"\s(?:(?:then|thus|therefore)\s)?be\b)"
+        r"|\b(?:respuesta|réponse|resposta|risposta|antwort|antwoord|svaret|svar|odpowiedź|ответ|"
+        r"jawaban(?:nya)?|cevap|đáp án|उत्तर)(?:\sfinale?|\sфинальный)?\W{0,4}"
+        r"(?:(?:es|est|é|è|ist|is|är|er|to|adalah|là)(?![^\W\d_])|[:=])"
+        r"|(?:答案|答え|정답|답)\s?(?:应该|應該)?(?:是|为|為|は|은|는|[:=])"
+        r"|^[ \t]*(?:\#{1,6}[ \t]+|\*{2})\**(?:final[ \t])?answer\**[ \t]*$",
+        re.IGNORECASE | re.MULTILINE,
     ),
     "A:": re.compile(r"^[ \t]*A[ \t]?:", re.MULTILINE),
     "boxed": re.compile(r"\\(?:boxed|fbox)\s?(?=\{)"),
     "<answer>": re.compile(r"<(?:final[ _-]?)?answer\s?>", re.IGNORECASE),
 }
-_HEADING = re.compile(r"\s?\**[0-9]{1,2}\s?[.):–—-]\**\s+\S")  # noqa: RUF001
+_HEADING = re.compile(r"\s?\**[0-9]{1,2}\s?[.):–—-]\**\s+\S")
 _LIST_BEGINS = re.compile(r"\s*\n\s*\**1[.)]\**\s+\S")
+_ALONE = re.compile(r"[^=A-Za-z]{1,80}?(?:[ \t][A-Za-z]+){0,4}[^=\w]*")
 _CHECKS = re.compile(r"\b(?:check|verif|confirm|proof)", re.IGNORECASE)
 _OTHER_ANSWER = re.compile(
     r"\b(?:first|initial|previous|earlier|original|old|other|wrong|incorrect)\s+\Z", re.IGNORECASE
 )
+_CONDITION = re.compile(
+    r"\b(?:if|otherwise|unless|without|suppose|supposing|assuming|instead|else"
+    r"|(?:had|were)\s(?:he|she|it|they|we|there|(?-i:[A-Z])\w+))\b",
+    re.IGNORECASE,
+)
+_MAYBE = re.compile(r"\b(?:would|could|might)\b", re.IGNORECASE)
 _BULLET = re.compile(r"[-*•]\s+")
 _IS_ASKED = re.compile(r"[\s\w$%*'\"]{0,30}\?")
 _NEGATED = re.compile(r"\b(?:not|never|no|isn|wasn|than|instead|if|unless|except)\b", re.IGNORECASE)
@@ -93,17 +112,17 @@ _IN_WORDS = re.compile(
 )
 _NONE = re.compile(
     r"[\s:*_\"'({]*(?:none|unknown|undetermined|n/a|not enough|insufficient|"
-    r"(?:it )?can(?:not|'t|’t)|impossible|undefined|indeterminate)\b",  # noqa: RUF001
+    r"(?:it )?can(?:not|'t|’t)|impossible|undefined|indeterminate)\b",
     re.IGNORECASE,
 )
 _UNANSWERABLE = re.compile(
-    r"(?:not|n't|n’t)\s(?:have\s|give\s|provide\s|contain\s)?(?:\w+\s)?"  # noqa: RUF001
+    r"(?:not|n't|n’t)\s(?:have\s|give\s|provide\s|contain\s)?(?:\w+\s)?"
     r"(?:enough|sufficient)\s(?:\w+\s)?(?:information|info|data|details?|context)|"
     r"insufficient\s(?:information|data)|missing\sinformation|"
-    r"(?:can\s?not|can't|can’t|unable\sto|impossible\sto|not\spossible\sto|no\sway\sto)\s"  # noqa: RUF001
+    r"(?:can\s?not|can't|can’t|unable\sto|impossible\sto|not\spossible\sto|no\sway\sto)\s"
     r"(?:\w+\s){0,2}?(?:determine|calculate|compute|answer|know|find|solve|tell|say|figure|conclude)|"
-    r"(?:don't|don’t|do\snot)\sknow|\bnone\W*\Z|"  # noqa: RUF001
-    r"(?:not|n't|n’t)\s(?:given|specified|provided|stated|mentioned|known|say|tell|specify|state)",  # noqa: RUF001
+    r"(?:don't|don’t|do\snot)\sknow|\bnone\W*\Z|"
+    r"(?:not|n't|n’t)\s(?:given|specified|provided|stated|mentioned|known|say|tell|specify|state)",
     re.IGNORECASE,
 )
 
@@ -135,9 +154,9 @@ def last_number(response: str) -> Answer | None:
         return Answer("", "last number", none=True) if none else None
     text, quantity = last
     unread = not quantity.values and not none
-    return Answer(
-        text.rpartition("=")[2].strip("( )"), "last number", quantity.values, none, unread
-    )
+    text = text.rpartition("=")[2].strip("( )")
+    count, scale = quantity.count, quantity.scale
+    return Answer(text, "last number", quantity.values, none, unread, count, scale)
 
 
 _FRACTIONS = "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"
@@ -165,11 +184,13 @@ def _marked(marker: str, response: str, start: int, end: int) -> Answer | None:
     prepared, quantity = leading(text)
     if quantity is None and not is_formula(text):
         is_label = marker == "A:" or (marker == "answer is" and response[end - 1] in ":=")
-        quantity = _in_words(marker, text, is_label, _continues(response, end))
+        words = prepared if marker == "boxed" else text
+        quantity = _in_words(marker, words, is_label, _continues(response, end))
     elif quantity is not None and _IS_ASKED.match(prepared, quantity.end):
         return None
     if quantity is not None and quantity.values:
-        return Answer(text, marker, quantity.values)
+        count, scale = quantity.count, quantity.scale
+        return Answer(text, marker, quantity.values, count=count, scale=scale)
     if is_formula(text):
         return Answer(text, marker)
     return Answer(text, marker, unread=True) if quantity is not None else None
@@ -191,9 +212,27 @@ def _marked_text(marker: str, response: str, start: int, end: int) -> str | None
     if marker == "####":
         is_heading = _HEADING.match(text) and _continues(response, end)  # "#### 2. Add them up"
         return None if is_heading else text
-    if _OTHER_ANSWER.search(response[max(0, start - 20) : start]):
-        return None  # "my first answer was 20"
-    return None if _opens_reasoning(response, start, end, text) else text
+    is_heading = is_next_line and marker == "answer is" and response[end - 1] not in ":="
+    is_none = (
+        _OTHER_ANSWER.search(response[max(0, start - 20) : start])  # "my first answer was 20"
+        or (
+            marker == "answer is"
+            and _is_conditional(response[max(0, start - MAX_SPAN) : end], text)
+        )
+        or (is_heading and not _ALONE.fullmatch(text))  # the work begins there
+        or _opens_reasoning(response, start, end, text)
+    )
+    return None if is_none else text
+
+
+def _is_conditional(before: str, after: str) -> bool:
+    """Check for what the answer would be in another case ("If she had ten, it would be 20")."""
+    marker = before.rpartition("answer")[2] or before
+    if _MAYBE.search(marker) is None:
+        return False
+    clause = re.split(r"[.!?\n](?![0-9])", before)[-1]
+    rest = _SENTENCE.match(after)
+    return bool(_CONDITION.search(clause) or (rest and _CONDITION.search(rest[0])))
 
 
 def _continues(response: str, end: int) -> bool:
@@ -260,4 +299,5 @@ def _bold_last_line(response: str) -> Answer | None:
     prepared, quantity = leading(match["text"])
     if quantity is None or not quantity.values or len(prepared[quantity.end :].split()) > 4:
         return None
-    return Answer(match["text"], "bold", quantity.values)
+    count, scale = quantity.count, quantity.scale
+    return Answer(match["text"], "bold", quantity.values, count=count, scale=scale)

@@ -16,22 +16,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from tasks.gsm8k.arithmetic import BETWEEN, CURRENCIES, NUMERAL, evaluate, plain
+from tasks.gsm8k.scales import Scale, scale_after
 
 MAX_SPAN = 200  # characters in which a marked number is looked for
 MAX_CHAIN = 400  # numbers read as parts of one list, range or chain of equations
-
-# What a number may be multiplied by for the word after it.
-SCALES = {
-    **dict.fromkeys(("%", "percent", "pct"), Fraction(1, 100)),
-    **dict.fromkeys(("dozen", "dozens"), Fraction(12)),
-    **dict.fromkeys(("hundred", "hundreds"), Fraction(100)),
-    **dict.fromkeys(("k", "K", "thousand", "thousands"), Fraction(10**3)),
-    **dict.fromkeys(("lakh", "lakhs"), Fraction(10**5)),
-    **dict.fromkeys(("million", "millions", "mn", "M"), Fraction(10**6)),
-    **dict.fromkeys(("crore", "crores"), Fraction(10**7)),
-    **dict.fromkeys(("billion", "billions", "bn", "B"), Fraction(10**9)),
-    **dict.fromkeys(("trillion", "trillions"), Fraction(10**12)),
-}
 
 # Units that are given together: 5 feet 10 inches is neither 5 nor 10.
 _FAMILIES = (
@@ -43,20 +31,25 @@ _FAMILIES = (
     "dollar dollars cent cents pound pounds pence penny pennies euro euros quarter quarters dime "
     "dimes nickel nickels rupee rupees",
     "ml l liter liters litre litres cup cups pint pints quart quarts gallon gallons",
-    "hundred thousand million billion dozen lakh crore",
 )
-_FAMILY_OF = {word: index for index, words in enumerate(_FAMILIES) for word in words.split()}
+_FAMILIES_OF: dict[str, set[int]] = {}
+for _index, _words in enumerate(_FAMILIES):
+    for _word in _words.split():
+        _FAMILIES_OF.setdefault(_word, set()).add(_index)
 
 
 @dataclass(frozen=True)
 class Quantity:
     """Digits of a text up to `end`: the numbers that they may stand for, or none.
 
-    The literal number comes first: 25 % is 25, then 0.25; "2 million" is 2, then 2,000,000.
+    The literal number comes first: 25 % is 25, then 0.25. Of "2 million", which is 2,000,000,
+    `count` is 2, and `scale` the word.
     """
 
     values: tuple[Fraction, ...]
     end: int
+    count: Fraction | None = None
+    scale: tuple[str, ...] = ()
 
 
 # Digits that are not one number become this character, which no rule below reads.
@@ -102,6 +95,13 @@ _NEGATIVE = re.compile(
     r"(?:\bnegative|(?:(?<=is )|(?<=be )|(?<=of )|(?<=: )|^[\s*_]{0,5})minus)\s(?=[$€£]?\.?[0-9])",
     re.IGNORECASE,
 )
+_SQUARED = re.compile(r"(?<=[0-9])\s(?:(s)quared|cubed)\b(?!\s(?:f|m|i|y|k|c))")
+_FUNCTION = re.compile(
+    r"√\s?(?:\([0-9 ()+*/.,^-]{1,40}\)|[0-9][0-9.,]{0,20})"
+    r"|\b(?:sqrt|cbrt|log|ln|exp|sin|cos|tan|gcd|lcm|max|min|factorial|mod)"
+    r"\s?(?:\([0-9 ()+*/.,^-]{1,40}\)|(?<=log )[0-9]{1,20}|(?<=ln )[0-9]{1,20})"
+    r"|\b0(?:[xX][0-9A-Fa-f]{1,20}|[bB][01]{1,64})\b(?!\s?=)"
+)
 _LONG_DASH = re.compile(r"(?<=[0-9])\s?-{2,3}\s?(?=[0-9])")
 _ANNOTATION = re.compile(r"<<[^<>]*>>")
 _TILDE = re.compile(r"(?<=[0-9])~(?=[0-9]{3}(?![0-9]))")
@@ -114,6 +114,8 @@ def prepare(text: str) -> str:
     is not read.
     """
     text = _NEGATIVE.sub("-", _ANNOTATION.sub("", text.replace(_UNREAD, " ")))
+    text = _SQUARED.sub(lambda match: f"^{2 if match[1] == 's' else 3}", text)
+    text = _FUNCTION.sub(_UNREAD, text)
     text = plain(_TOLERANCE.sub(_UNREAD, _CURRENCY_CODE.sub(" ", text)))
     text = _LONG_DASH.sub("—", text)
     text = _WITH_VARIABLE.sub(_UNREAD, text)
@@ -161,6 +163,8 @@ class _Expression:
 
     value: Fraction | None
     end: int
+    count: Fraction | None = None  # without its scale word
+    scale: tuple[str, ...] = ()
 
 
 def _expression(text: str, at: int) -> _Expression | None:
@@ -169,6 +173,7 @@ def _expression(text: str, at: int) -> _Expression | None:
     opened: list[int] = []  # places of brackets that are still open
     end, last = at, ""
     implicit = False
+    scale: Scale | None = None
     while len(tokens) < 4 * MAX_SPAN:
         term = _TERM.match(text, end)
         if term is None or ("\n" in term[0] and tokens):
@@ -179,12 +184,8 @@ def _expression(text: str, at: int) -> _Expression | None:
             opened.append(len(tokens) - 1)
         if term["number"] is None:
             continue
-        last = "number"
-        while end < len(text) and text[end] == ")" and opened:
-            tokens.append(")")
-            opened.pop()
-            end += 1
-            last = ")"
+        end, scale = _after_number(text, term, tokens, opened)
+        last = text[end - 1]
         operator = _OPERATOR.match(text, end)
         if operator:
             tokens.append(operator[1])
@@ -207,10 +208,35 @@ def _expression(text: str, at: int) -> _Expression | None:
         value = value if follows else None
     if implicit and value is not None:
         value = _restated(written) or value
-    return _Expression(value, end)
+    if scale is None or value is None:
+        return _Expression(value, end)
+    return _Expression(value, end, value / scale.factor, scale.words)
 
 
-_DIFFERENCE = re.compile(r"\s*[(]?\s*([0-9.]+)(\s*)-(\s*)([0-9.]+)\s*[)]?\s*")
+def _after_number(
+    text: str, term: re.Match[str], tokens: list[str], opened: list[int]
+) -> tuple[int, Scale | None]:
+    """Add the scale words and closing brackets after a number to its tokens; return their end."""
+    end = term.end()
+    if scale := scale_after(text, end):
+        whole = [] if text[term.start("number") - 1] == "/" else ["("]  # 1/2 million
+        tokens[-1:] = [*whole, tokens[-1], "*", f"({scale.factor})", *(")" for _ in whole)]
+        end = scale.end
+    is_closed = False
+    while end < len(text) and text[end] == ")" and opened:
+        tokens.append(")")
+        opened.pop()
+        end += 1
+        is_closed = True
+    if is_closed and (after := scale_after(text, end)):  # (1+1/2) million
+        tokens += ["*", f"({after.factor})"]
+        return after.end, after
+    return end, scale
+
+
+_DIFFERENCE = re.compile(
+    r"\s*[(]?\s*([0-9.]+)(?: ?[A-Za-z]+)?(\s*)-(\s*)([0-9.]+)(?: ?[A-Za-z]+)?\s*[)]?\s*"
+)
 _DATE = re.compile(
     r"[0-9.]+\s?/\s?[0-9.]+\s?/\s?[0-9.]+|[0-9]{1,4}-[0-9]{1,2}(?:-[0-9]{1,4}|/[0-9]+)"
 )
@@ -242,20 +268,22 @@ def _restated(written: str) -> Fraction | None:
 
 _NUMBER_NEXT = rf"(?=[-+(]*\.?[0-9]|[-(]*{_UNREAD})"
 _WORD = r"(?:%|[A-Za-z]++\.?+)"
+_MYRIADS = "万萬億亿兆千仟百만억천백"
 # After a number, what makes it a part of something that is not one number, or not arithmetic.
 _NOT_ARITHMETIC = re.compile(
     rf" ?[\\√π‰{BETWEEN}]|\^|_\w|[xyzn](?![A-Za-z])|[*/](?=[(A-Za-z]\b(?![a-z]))"
-    r"|[万億亿千百]| [*] (?=\S)| ?[+] ?[\w(]|[^\W0-9A-Za-z_]?(?![0-9])\d"
-    rf"|\+(?= |\Z)|\){_NUMBER_NEXT}"
+    r"| [*] (?=\S)| ?[+] ?[\w(]|[^\W0-9A-Za-z_]?(?![0-9])\d"
+    rf"|\+(?= |\Z)|\){_NUMBER_NEXT}|! ?[=*/^]|\.\([0-9]{{1,9}}\)|(?: ?[{_MYRIADS}])"
 )
 # Between two numbers: words that compute, and what makes a list, a range, a ratio, a time of day.
 _COMPUTES = re.compile(
-    r"(?: (?:plus|minus|times|over|multiplied by|divided by|more than|less than|fewer than) "
+    r"(?: (?:plus|minus|times|over|multiplied by|divided by|more than|less than|fewer than|of|"
+    r"out of|out of the|out of a total of|per|for every|mod|modulo|choose|remainder|rem|r) "
     rf"| ?(?:%|percent) ?of (?:the )?){_NUMBER_NEXT}",
     re.IGNORECASE,
 )
 _JOINED = re.compile(
-    r"(?: ?[,;:|°] ?| ?(?:-|~|\.\.+|…|/|'|’|\") ?|—"  # noqa: RUF001
+    r"(?: ?[,;:|°] ?|(?:-for-| ?[rR](?=[0-9]))| ?(?:-|~|\.\.+|…|/|'|’|\") ?|—"  # noqa: RUF001
     r"| (?:to|through|thru|until|till|or|and|&|vs\.?|versus|by) "
     rf"|{BETWEEN}| ?(?={_UNREAD}))(?:(?:and|or|to) )?{_NUMBER_NEXT}",
     re.IGNORECASE,
@@ -276,7 +304,7 @@ _UNITS_COMPUTED = re.compile(
     rf"(?: ?[-+*/] ?[-(]*{NUMERAL}\)*(?: ?/? ?{_WORD}){{0,3}})+(?P<equals>(?= ?=))?"
 )
 _EQUALS = re.compile(r" ?= ?(?:[A-Za-z] ?= ?)?(?=[-+(]*\.?[0-9]|[-(]*[0-9])")
-_UNIT = re.compile(r"[*\s]*(%|[A-Za-z]+)")
+_PERCENT = re.compile(r"[*\s]*(?:%|(?:percent|per cent|pct)\b)", re.IGNORECASE)
 
 
 def read(text: str, at: int = 0, *, in_prose: bool = False) -> Quantity | None:
@@ -290,15 +318,17 @@ def read(text: str, at: int = 0, *, in_prose: bool = False) -> Quantity | None:
     if first is None:
         return None
     values, end = first[1].values, first[1].end
+    counted = first[1]
     for computes, part in parts:
         if (computes or in_prose) and "=" in text[end : part.end]:  # 2 times 9 = 18
-            values = part.values
+            values, counted = part.values, part
         elif computes or set(values).isdisjoint(part.values):
             values = ()
         else:  # 18, 9 * 2 = 18; 0.6 or 60%
             values = tuple(dict.fromkeys((*values, *part.values)))
+            counted = part if counted.count is None else counted
         end = part.end
-    return Quantity(values, end)
+    return Quantity(values, end, counted.count, counted.scale)
 
 
 def _chain(text: str, at: int, in_prose: bool) -> Iterator[tuple[bool, Quantity]]:
@@ -309,7 +339,10 @@ def _chain(text: str, at: int, in_prose: bool) -> Iterator[tuple[bool, Quantity]
     computes: re.Match[str] | None = None
     for _ in range(MAX_CHAIN):
         if text.startswith(_UNREAD, at) or re.match(rf"[-+(]+{_UNREAD}", text[at : at + 4]):
-            part = Quantity((), text.index(_UNREAD, at) + 1)
+            end = text.index(_UNREAD, at) + 1
+            equals = _EQUALS.match(text, end)  # sqrt(16) = 4
+            result = _computed(text, equals.end()) if equals else None
+            part = result or Quantity((), end)
         elif (computed := _computed(text, at)) is not None:
             part = computed
         else:
@@ -353,9 +386,8 @@ def _with_readings(text: str, expression: _Expression) -> Quantity:
         other = _expression(text, end + rounded.end())
         if other is not None and other.value is not None:
             return Quantity((value, other.value), other.end)
-    unit = _UNIT.match(text, end)
-    scale = SCALES.get(unit[1], SCALES.get(unit[1].lower())) if unit else None
-    return Quantity((value, value * scale) if scale else (value,), end)
+    values = (value, value / 100) if _PERCENT.match(text, end) else (value,)
+    return Quantity(values, end, expression.count, expression.scale)
 
 
 def _makes_more(text: str, end: int) -> bool:
@@ -368,8 +400,8 @@ def _compound(text: str, end: int) -> re.Match[str] | None:
     match = _COMPOUND.match(text, end)
     if match is None:
         return None
-    first, second = (_FAMILY_OF.get(match[name].lower()) for name in ("first", "second"))
-    if first is None or (match["second"] and first != second):
+    first, second = (_FAMILIES_OF.get(match[name].lower()) for name in ("first", "second"))
+    if first is None or (match["second"] and first.isdisjoint(second or ())):
         return None
     if match["first"].lower() == match["second"].lower():
         return None
@@ -377,7 +409,7 @@ def _compound(text: str, end: int) -> re.Match[str] | None:
 
 
 _LEAD = re.compile(
-    r"[\s:=~≈*#_\"'“”‘\[{]*"  # noqa: RUF001
+    r"[\s:=~≈*#_\"'“”‘«\[{}]*"  # noqa: RUF001
     r"(?:(?:about|approximately|approx\.?|roughly|around|exactly|only|just|equal to|is|a total of|"
     r"therefore|thus|simply|clearly|indeed|now|then|also)\s+)*"
     r"(?:[A-Za-z]\s?[=≈]\s?)?"

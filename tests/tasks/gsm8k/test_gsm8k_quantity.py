@@ -244,6 +244,23 @@ def test_of_what_is_not_one_number_no_part_is_read(
         ("18, as 9 * 2 = 18", "18"),
         ("18, 9 * 2 = 18", "18"),
         ("0.6 or 60%", "3/5"),
+        ("√16 = 4", "4"),
+        ("sqrt(16)", None),
+        ("5 squared", "25"),
+        ("5! = 120", None),
+        ("0x12", None),
+        ("5 out of 10", None),
+        ("5 of 10", None),
+        ("5 out of 10 = 0.5", "1/2"),
+        ("5 R 2", None),
+        ("5 remainder 2", None),
+        ("5-for-10", None),
+        ("1h 30m", None),
+        ("0.(3)", None),
+        ("3 万", None),
+        ("3천", None),
+        ("18 in 3 days", "18"),
+        ("18 for 9 eggs", "18"),
         ("18+", None),
         ("18x", None),
         ("3万", None),
@@ -255,6 +272,72 @@ def test_of_what_is_not_one_number_no_part_is_read(
 )
 def test_forms_of_numbers(text: str, value: str | None) -> None:
     assert readings(text)[:1] == (() if value is None else (Fraction(value),))
+
+
+SCALED = {
+    "million": 10**6,
+    "Million": 10**6,
+    "M": 10**6,
+    "thousand": 10**3,
+    "k": 10**3,
+    "K": 10**3,
+    "billion": 10**9,
+    "hundred": 100,
+    "dozen": 12,
+    "lakh": 10**5,
+    "hundred thousand": 10**5,
+    "Millionen": 10**6,
+    "млн": 10**6,
+    "tenths": Fraction(1, 10),
+}
+
+
+@pytest.mark.parametrize("scale", SCALED)
+@given(
+    count=st.integers(1, 999),
+    written=st.sampled_from(["{} {}", "{}.5 {}", "${} {}", "{} 1/2 {}", "{}/2 {}", "{} **{}**"]),
+    frame=st.sampled_from([f for f in FRAMES if "eggs" not in f and "apples" not in f]),
+)
+@settings(max_examples=20)
+def test_a_scale_word_is_part_of_its_number(
+    scale: str, count: int, written: str, frame: str
+) -> None:
+    counted = {"{}.5 {}": count + Fraction(1, 2), "{} 1/2 {}": count + Fraction(1, 2)}.get(
+        written, Fraction(count, 2) if "/" in written else Fraction(count)
+    )
+    response = frame.format(written.format(count, scale))
+    answer = extract(response)
+    assert answer is not None
+    assert answer.readings == (counted * SCALED[scale],)
+    word = scale if len(scale) > 1 else {"M": "million"}.get(scale, "thousand")
+    if word in ("million", "thousand", "billion", "dozen"):
+        asked = extract(response, f"How much is it, in {word}s of dollars?")
+        assert asked is not None and counted in asked.readings
+
+
+@pytest.mark.parametrize(
+    ("response", "prompt", "value"),
+    [
+        ("#### 500,000 + 1 million = 1.5 million", "", "1500000"),
+        ("#### $5K + $3K = $8K", "", "8000"),
+        ("#### 12 million (12,000,000)", "", "12000000"),
+        ("#### 2 to 3 million", "", None),
+        ("#### 1.5 million - 2 million", "", None),
+        ("#### 5 m", "", "5"),
+        ("#### 5 km", "", "5"),
+        ("#### 5k", "How many kilometers does he run?", "5"),
+        ("#### 7 dozen", "How many dozens of eggs will she eat in 4 weeks?", "7"),
+        ("#### 8 dozen", "How many more dozen appetizers does she need to make?", "8"),
+        ("#### 2 dozen", "How many eggs are in two dozen boxes?", "24"),
+        ("#### $2k", "How much, in thousands of dollars, does she pay?", "2"),
+        ("#### 1.5 million", "A house costs a million dollars. How much is it?", "1500000"),
+    ],
+)
+def test_what_was_counted_is_the_answer_where_the_question_asks_for_it(
+    response: str, prompt: str, value: str | None
+) -> None:
+    answer = extract(response, prompt)
+    assert (answer and answer.readings[0]) == (None if value is None else Fraction(value))
 
 
 @given(st.text(alphabet="0123456789.,'_ :/-+*()^½²€%=x\n", max_size=40))

@@ -62,6 +62,19 @@ def scored(response: str, finish_reason: FinishReason | None = None) -> Score:
         "<|user|>\nTom has 2 hats and buys 1.\n<|assistant|>\n#### 3",
         "<end_of_turn>\n<start_of_turn>user\nTom has 2 hats and buys 1.",
         "</s>3",
+        "<|return|>3",
+        "<|EOT|>3",
+        "<｜end▁of▁sentence｜><｜User｜>Tom has 2 hats.",  # noqa: RUF001
+        "\n\nExample 2:\nTom has 2 hats and buys 1. How many hats?\n2+1=3\n#### 3",
+        "\n\n2. Question: Tom has 2 hats and buys 1.\nAnswer: 3",
+        "\n\n[Question]\nTom has 2 hats and buys 1.\n[Answer]\n3",
+        "\n\n<question>Tom has 2 hats and buys 1.</question>\n<answer>3</answer>",
+        "\n\nFollow-up question: Tom has 2 hats and buys 1.\nAnswer: 3",
+        "\n\nMath problem: Tom has 2 hats and buys 1.\nAnswer: 3",
+        "\n\nPrompt: Tom has 2 hats and buys 1.\nCompletion: 3",
+        "\n\nPregunta: Tom tiene 2 sombreros y compra 1.\nRespuesta: 3",
+        "\n\n问题:汤姆有2顶帽子\n答案:3",
+        "\n\nuser\nTom has 2 hats and buys 1.\nassistant\n3",
     ],
 )
 def test_another_problem_is_not_scored(own: str, run_on: str) -> None:
@@ -81,6 +94,9 @@ def test_another_problem_is_not_scored(own: str, run_on: str) -> None:
         "16 - 3 - 4 = 9 eggs are left.\nQuestion: what is the revenue?\n9 * 2 = 18",
         "16 - 3 - 4 = 9\nInput: 9 eggs at 2 dollars\n9 * 2 = 18\n#### 18",
         "We sell 9 eggs.\nExample: 2 eggs cost 4 dollars.\nSo 9 eggs cost 18 dollars.\n#### 18",
+        "16 - 3 - 4 = 9 eggs.\nExample 2: 9 * 2 = 18.",
+        "Problem 1: eggs = 16 - 7 = 9\nProblem 2: dollars = 9 * 2 = 18",
+        "Student: 3 eggs, teacher: 4 eggs.\nTeacher: 16 - 7 = 9\n9 * 2 = 18",
         "Problem solving, step 1: 16 - 3 - 4 = 9.\nProblem solving, step 2: 9 * 2 = 18.",
         "### Instruction: solve the problem\n#### 18",
     ],
@@ -88,6 +104,19 @@ def test_another_problem_is_not_scored(own: str, run_on: str) -> None:
 def test_a_question_that_is_restated_is_no_other_problem(response: str) -> None:
     assert own_answer(response, PROMPT) == response
     assert scored(response).values["accuracy"] == 1.0
+
+
+@pytest.mark.parametrize(
+    "turn", ["Student: Tom has 2 hats.\nTeacher: 3", "AI: The answer is 3", "Customer: 3 eggs"]
+)
+def test_after_an_answer_another_speaker_is_not_scored(turn: str) -> None:
+    assert scored(f"{MARKED}\n\n{turn}").values["accuracy"] == 1.0
+
+
+def test_dropping_reasoning_is_not_truncation() -> None:
+    response = f"<think>Is it 20?</think>{MARKED}"
+    assert scored(response, "length").values["truncated"] == 1.0
+    assert scored(response, "length").values["accuracy"] == 1.0
 
 
 def test_the_whole_problem_once_more_after_the_answer_is_another_round() -> None:

@@ -1,0 +1,100 @@
+"""Read the words that a number is multiplied by: million, thousand, dozen, k, M, tenths.
+
+The word is part of the number: "1.5 million" is 1,500,000. What was counted (1.5) is the answer
+only to a question that asks for millions.
+"""
+
+# ruff: noqa: RUF001 (letters of other scripts are meant)
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+_WORDS: dict[str, tuple[str, Fraction]] = {  # word that a question uses: spellings, factor
+    "dozen": ("dozens? dzn doz", Fraction(12)),
+    "hundred": ("hundreds?", Fraction(100)),
+    "thousand": (
+        "thousands? tausend mille tusen duizend тыс тысячи? тысяча? हज़ार हजार",
+        Fraction(10**3),
+    ),
+    "lakh": ("lakhs? lacs? लाख", Fraction(10**5)),
+    "million": (
+        "millions? mln mn mio millionen millones millón milhões milhão milioni miljoen miljoner "
+        "млн миллион(?:а|ов)?",
+        Fraction(10**6),
+    ),
+    "crore": ("crores? करोड़", Fraction(10**7)),
+    "billion": (
+        "billions? bn bln milliarden? milliards? mrd miljard миллиард(?:а|ов)? млрд",
+        Fraction(10**9),
+    ),
+    "trillion": ("trillions? tn", Fraction(10**12)),
+    "half": ("halves", Fraction(1, 2)),
+    "third": ("thirds", Fraction(1, 3)),
+    "fourth": ("fourths", Fraction(1, 4)),
+    "fifth": ("fifths", Fraction(1, 5)),
+    "sixth": ("sixths", Fraction(1, 6)),
+    "seventh": ("sevenths", Fraction(1, 7)),
+    "eighth": ("eighths", Fraction(1, 8)),
+    "ninth": ("ninths", Fraction(1, 9)),
+    "tenth": ("tenths", Fraction(1, 10)),
+    "hundredth": ("hundredths", Fraction(1, 100)),
+    "thousandth": ("thousandths", Fraction(1, 1000)),
+}
+# Letters, their words, and the units of a question for which they may stand: a run of 5k.
+_LETTERS = {
+    "k": ("thousand", r"kilo\w+|k[mg]|k"),
+    "K": ("thousand", r"kilo\w+|k[mg]|k|kelvin"),
+    "M": ("million", r"meters?|metres?|miles?|m"),
+    "MM": ("million", r"millimet\w+|mm"),
+    "B": ("billion", r"bytes?|b"),
+}
+_SPELLINGS = "|".join(
+    f"(?P<{word}>{'|'.join(spellings.split())})" for word, (spellings, _) in _WORDS.items()
+)
+_SCALE = re.compile(rf"[*_-]?[^\S\n]?[*_-]{{0,2}}(?:(?i:{_SPELLINGS})|(?P<letter>MM|[kKMB]))(?!\w)")
+_MAX_WORDS = 3  # "2 hundred thousand million"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What a number is multiplied by for the words up to `end`."""
+
+    words: tuple[str, ...]
+    factor: Fraction
+    end: int
+
+
+def scale_after(text: str, at: int) -> Scale | None:
+    """Read the scale words that follow the number that ends at `at`."""
+    words: list[str] = []
+    factor = Fraction(1)
+    while len(words) < _MAX_WORDS and (match := _SCALE.match(text, at)):
+        words.append(match["letter"] or str(match.lastgroup))
+        factor *= _WORDS[_LETTERS.get(words[-1], (words[-1],))[0]][1]
+        at = match.end()
+    return Scale(tuple(words), factor, at) if words else None
+
+
+def asks_in(prompt: str, words: tuple[str, ...]) -> bool:
+    """Check whether a question asks for the number of millions, or the like, itself."""
+    return bool(words) and all(_asks_in(prompt, word) for word in words)
+
+
+def _asks_in(prompt: str, word: str) -> bool:
+    if word in _LETTERS:
+        word, unit = _LETTERS[word]
+        asks = rf"how (?:many|far|long|tall|high|deep)\b[^.?!]{{0,80}}?\b(?:{unit})\b"
+        if re.search(asks, prompt, re.IGNORECASE):
+            return True
+    spellings = "|".join([word, *_WORDS[word][0].split()])
+    return bool(
+        re.search(
+            r"\b(?:how many|number of) (?:(?:more|total|whole|full|extra|additional|fewer|complete|"
+            rf"such) ){{0,2}}(?:{spellings})\b|\bin (?:the )?(?:{spellings})\b(?! years\b)",
+            prompt,
+            re.IGNORECASE,
+        )
+    )
