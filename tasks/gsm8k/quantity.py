@@ -99,7 +99,7 @@ _SQUARED = re.compile(r"(?<=[0-9])\s(?:(s)quared|cubed)\b(?!\s(?:f|m|i|y|k|c))")
 _FUNCTION = re.compile(
     r"√\s?(?:\([0-9 ()+*/.,^-]{1,40}\)|[0-9][0-9.,]{0,20})"
     r"|\b(?:sqrt|cbrt|log|ln|exp|sin|cos|tan|gcd|lcm|max|min|factorial|mod)"
-    r"\s?(?:\([0-9 ()+*/.,^-]{1,40}\)|(?<=log )[0-9]{1,20}|(?<=ln )[0-9]{1,20})"
+    r"\s?\([0-9 ()+*/.,^-]{1,40}\)"
     r"|\b0(?:[xX][0-9A-Fa-f]{1,20}|[bB][01]{1,64})\b(?!\s?=)"
 )
 _LONG_DASH = re.compile(r"(?<=[0-9])\s?-{2,3}\s?(?=[0-9])")
@@ -304,6 +304,12 @@ _UNITS_COMPUTED = re.compile(
     rf"(?: ?[-+*/] ?[-(]*{NUMERAL}\)*(?: ?/? ?{_WORD}){{0,3}})+(?P<equals>(?= ?=))?"
 )
 _EQUALS = re.compile(r" ?= ?(?:[A-Za-z] ?= ?)?(?=[-+(]*\.?[0-9]|[-(]*[0-9])")
+_SECOND_SCALE = re.compile(
+    r",? (?:and )?(?:[0-9.]{1,20}(?: ?(?:k|hundred|thousand|million|dozen)\b|\W*\Z)"
+    r"|(?:one|two|three|four|five|six|seven|eight|nine|ten|twenty|thirty|forty|fifty|sixty|seventy|"
+    r"eighty|ninety)\b)",
+    re.IGNORECASE,
+)
 _PERCENT = re.compile(r"[*\s]*(?:%|(?:percent|per cent|pct)\b)", re.IGNORECASE)
 
 
@@ -380,7 +386,8 @@ def _computed(text: str, at: int) -> Quantity | None:
 
 def _with_readings(text: str, expression: _Expression) -> Quantity:
     value, end = expression.value, expression.end
-    if value is None or _makes_more(text, end):
+    is_part = expression.scale and _SECOND_SCALE.match(text, end)  # 3 thousand 5 hundred
+    if value is None or is_part or _makes_more(text, end):
         return Quantity((), end)
     if rounded := re.match(r"\s?≈\s?", text[end : end + 3]):
         other = _expression(text, end + rounded.end())

@@ -54,7 +54,10 @@ _LETTERS = {
 _SPELLINGS = "|".join(
     f"(?P<{word}>{'|'.join(spellings.split())})" for word, (spellings, _) in _WORDS.items()
 )
-_SCALE = re.compile(rf"[*_-]?[^\S\n]?[*_-]{{0,2}}(?:(?i:{_SPELLINGS})|(?P<letter>MM|[kKMB]))(?!\w)")
+_SCALE = re.compile(  # "18 B vitamins" and "18 M&Ms" have none
+    rf"[*_-]?[^\S\n]?[*_-]{{0,2}}(?:(?i:{_SPELLINGS})|(?P<letter>MM|[kKMB](?!(?<= B) [A-Za-z])))"
+    r"(?![\w&])"
+)
 _MAX_WORDS = 3  # "2 hundred thousand million"
 
 

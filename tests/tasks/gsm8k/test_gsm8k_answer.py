@@ -131,7 +131,7 @@ def test_wrong_answers_are_not_forgiven(response: str, gold: str) -> None:
         ("La respuesta es 18. Son 3 pasos.", "18", "answer is"),
         ("Die Antwort ist 18. Das sind 3 Schritte.", "18", "answer is"),
         ("答案是18。共3步", "18", "answer is"),
-        ("Ответ: 18. Это 3 шага.", "18", "answer is"),  # noqa: RUF001
+        ("Ответ: 18. Это 3 шага.", "18", "answer is"),
         # what the answer would be in another case
         ("If she had 10 eggs, the answer would be 20. She has 9, so 18.", "18", "last number"),
         ("The answer is 18. Had she sold all, the answer would be 32.", "18", "answer is"),
