@@ -1,7 +1,7 @@
 """Read the words that a number is multiplied by: million, thousand, dozen, k, M, tenths.
 
 The word is part of the number: "1.5 million" is 1,500,000. What was counted (1.5) is the answer
-only to a question that asks for millions.
+only to a question that asks for millions, or that itself counts in them ("had $32 million").
 """
 
 # ruff: noqa: RUF001 (letters of other scripts are meant)
@@ -58,6 +58,7 @@ _SCALE = re.compile(  # "18 B vitamins" and "18 M&Ms" have none
     rf"[*_-]?[^\S\n]?[*_-]{{0,2}}(?:(?i:{_SPELLINGS})|(?P<letter>MM|[kKMB](?!(?<= B) [A-Za-z])))"
     r"(?![\w&])"
 )
+MONEY = 1000  # the least factor of sums that are told and asked for in the same unit
 _MAX_WORDS = 3  # "2 hundred thousand million"
 
 
@@ -82,7 +83,7 @@ def scale_after(text: str, at: int) -> Scale | None:
 
 
 def asks_in(prompt: str, words: tuple[str, ...]) -> bool:
-    """Check whether a question asks for the number of millions, or the like, itself."""
+    """Check whether a question asks for, or itself counts in, millions or the like."""
     return bool(words) and all(_asks_in(prompt, word) for word in words)
 
 
@@ -92,7 +93,11 @@ def _asks_in(prompt: str, word: str) -> bool:
         asks = rf"how (?:many|far|long|tall|high|deep)\b[^.?!]{{0,80}}?\b(?:{unit})\b"
         if re.search(asks, prompt, re.IGNORECASE):
             return True
-    spellings = "|".join([word, *_WORDS[word][0].split()])
+    names, factor = _WORDS[word]
+    spellings = "|".join([word, *names.split()])
+    # A question about eggs by the dozen still asks for eggs; one about $32 million does not.
+    if factor >= MONEY and re.search(rf"\d[\s-]?(?:{spellings})\b", prompt, re.IGNORECASE):
+        return True
     return bool(
         re.search(
             r"\b(?:how many|number of) (?:(?:more|total|whole|full|extra|additional|fewer|complete|"

@@ -336,6 +336,8 @@ def test_a_scale_word_is_part_of_its_number(
         ("#### 2 dozen", "How many eggs are in two dozen boxes?", "24"),
         ("#### $2k", "How much, in thousands of dollars, does she pay?", "2"),
         ("#### 1.5 million", "A house costs a million dollars. How much is it?", "1500000"),
+        ("#### $4 million", "The team pays $32 million for 8 players. How much is each?", "4"),
+        ("#### 2 dozen", "She buys 3 dozen eggs and eats a dozen. How many are left?", "24"),
     ],
 )
 def test_what_was_counted_is_the_answer_where_the_question_asks_for_it(
