@@ -150,7 +150,7 @@ def _load(run: Run, task: str) -> Logged:
             decoding=mapping(config.get("generation_kwargs")),
             dataset_digest=digest(digests),
             prompt_digest=_prompt_digest(run, task, config, [rows[0] for _, rows in ordered]),
-            code_version=str(results.get("lm_eval_version")),
+            code_version=str(results.get("lm_eval_version") or "not recorded"),
             items=len(documents),
             definitions=defined,
             metrics=aggregate(scores, defined),
