@@ -20,7 +20,7 @@ from harness import claims
 from harness.engines.text import cut
 from harness.errors import UserError
 from harness.kept import PARTS
-from harness.outputs import FolderKind, check_place, refuse_inputs
+from harness.outputs import FolderKind, check_place, is_negligible, refuse_inputs
 from harness.schema import (
     Call,
     Evaluation,
@@ -34,8 +34,6 @@ from harness.schema import (
     digest,
 )
 from harness.store import (
-    LOCK,
-    TEMPORARY,
     file_digest,
     jsonl_bytes,
     new_folder,
@@ -310,12 +308,12 @@ def check_out(out: Path, names: Iterable[str], reads: Iterable[Path | None] = ()
 
 def _belongs(entry: Path) -> bool:
     """Whether an entry of a folder of evaluations is one, or what is kept beside them."""
-    if entry.name == LOCK or (entry.name.startswith(".") and entry.name.endswith(TEMPORARY)):
+    if is_negligible(entry):
         return True
     if not entry.is_dir() or (entry.is_symlink() and entry.name.startswith(".")):
         return False
     if entry.name in (PARTS, BATCHES_FOLDER):
-        return all(PART_NAME.fullmatch(part.name) for part in entry.iterdir())
+        return all(PART_NAME.fullmatch(e.name) or is_negligible(e) for e in entry.iterdir())
     return (entry / EVALUATION).is_file() or (entry / GENERATION).is_file()
 
 

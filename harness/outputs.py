@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
+from harness.incidental import is_incidental
 from harness.schema import Record
 from harness.store import (
     LOCK,
@@ -58,15 +59,18 @@ class FolderKind:
     def may_replace(self, old: Path, _new: Path | None = None) -> None:
         """See that the folder `old` is empty or of this kind, and holds nothing else.
 
+        Incidental files (`harness.incidental`) do not count.
+
         Raises:
             UserError: it holds something that this program did not write.
         """
-        if not any(old.iterdir()):
+        entries = sorted(entry.name for entry in old.iterdir() if not is_incidental(entry))
+        if not entries:
             return
         found = _json(old / self.known_by)
         written = self.written(found) if isinstance(found, dict) else None
         if written is None:
-            raise UserError(f"{old} is not empty and is not {self.name}. {FOLDER_ADVICE}")
+            raise UserError(f"{old} holds {entries[0]} and is not {self.name}. {FOLDER_ADVICE}")
         refuse_strangers(old, written)
 
     def check(self, folder: Path, reads: Iterable[Path | None] = ()) -> None:
@@ -111,17 +115,22 @@ def refuse_strangers(folder: Path, written: Collection[str]) -> None:
     parents = {str(parent) for name in written for parent in Path(name).parents}
     for entry in sorted(folder.rglob("*")):
         name = str(entry.relative_to(folder))
-        is_known = not entry.is_symlink() and (name in written or name in parents)
-        if not is_known and not _is_ours_for_a_while(entry, folder):
+        is_ours = name in written or name in parents or _lies_in_temporary(entry, folder)
+        if entry.is_symlink() or not (is_ours or is_negligible(entry)):
             raise UserError(
                 f"{folder} holds {name}, which this program did not write. {FOLDER_ADVICE}"
             )
 
 
-def _is_ours_for_a_while(entry: Path, folder: Path) -> bool:
-    """Whether an entry is a lock, or what a killed process was writing."""
-    parts = entry.relative_to(folder).parts
-    return entry.name == LOCK or any(part.endswith(TEMPORARY) for part in parts)
+def is_negligible(entry: Path) -> bool:
+    """Whether an entry of an output folder is a lock, what a killed process was writing, or an
+    incidental file."""
+    is_ours = entry.name == LOCK or entry.name.endswith(TEMPORARY)
+    return is_incidental(entry) or (is_ours and not entry.is_symlink())
+
+
+def _lies_in_temporary(entry: Path, folder: Path) -> bool:
+    return any(part.endswith(TEMPORARY) for part in entry.relative_to(folder).parts[:-1])
 
 
 def check_place(folder: Path) -> Path:
@@ -313,7 +322,7 @@ def check_export(folder: Path) -> None:
     real = check_place(folder)
     for entry in sorted(real.rglob("*")) if real.exists() else ():
         name = str(entry.relative_to(real))
-        if entry.is_symlink() or not EXPORTED.fullmatch(name):
+        if entry.is_symlink() or not (EXPORTED.fullmatch(name) or is_incidental(entry)):
             raise UserError(f"{folder} holds {name}, which is not an export. {FOLDER_ADVICE}")
 
 

@@ -29,6 +29,7 @@ from typing import Any, BinaryIO, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from harness.errors import UserError
+from harness.incidental import is_incidental, move_incidental
 from harness.schema import Record, canonical_json
 
 R = TypeVar("R", bound=Record)
@@ -98,6 +99,8 @@ def make_folder(path: Path) -> None:
 def sweep(folder: Path) -> None:
     """Remove what a killed process was writing in `folder`, in which nobody else may be writing."""
     for entry in list(folder.rglob(f".*{TEMPORARY}")):
+        if entry.is_symlink():
+            continue  # no command makes such a link
         if entry.is_dir():
             shutil.rmtree(entry)
         else:
@@ -401,12 +404,12 @@ MayReplace = Callable[[Path, Path | None], None]
 
 
 def only_empty(old: Path, _new: Path | None = None) -> None:
-    """Refuse to replace a folder that holds anything.
+    """Refuse to replace a folder that holds anything but incidental files.
 
     Raises:
         UserError: it does.
     """
-    if held := sorted(entry.name for entry in old.iterdir()):
+    if held := sorted(entry.name for entry in old.iterdir() if not is_incidental(entry)):
         raise UserError(
             f"{old} is there already and is not empty: it holds {held[0]}. Nothing was touched. "
             "Choose another folder, or move what is there away."
@@ -419,8 +422,8 @@ def new_folder(path: Path, may_replace: MayReplace = only_empty) -> Iterator[Pat
 
     A folder that is there already is replaced only if `may_replace` lets it, which is asked first
     and again when the new one is ready. A link is written through: the folder that it leads to is
-    replaced, and the link stays. If the block raises, nothing of the new folder remains and `path`
-    stays as it was; what a killed process left of it is removed.
+    replaced, and the link stays, as do incidental files. If the block raises, nothing of the new
+    folder remains and `path` stays as it was; what a killed process left of it is removed.
 
     Raises:
         UserError: `path` may not be replaced, is a file or a broken link, or cannot be written.
@@ -444,6 +447,7 @@ def new_folder(path: Path, may_replace: MayReplace = only_empty) -> Iterator[Pat
                 _fsync(entry)
             if existing_folder(path).exists():
                 may_replace(path, temporary)
+                move_incidental(path, temporary)
                 _exchange(temporary, path)
             else:
                 os.replace(temporary, path)

@@ -146,13 +146,18 @@ def _files(modules: Iterable[str]) -> dict[str, str]:
             continue
         if path.parent.name != PLUGINS:
             for other in path.parent.iterdir():
-                if other.is_file() and other.suffix not in (".py", ".pyc"):
+                if other.is_file() and not _is_passing(other):
                     found[f"{path.parent.name}/{other.name}"] = file_digest(other)
         for imported in _imports(path, found[name], name):
             if _is_plugin(imported) and imported not in seen:
                 seen.add(imported)
                 waiting.append(imported)
     return found
+
+
+def _is_passing(path: Path) -> bool:
+    """Whether a file is code, which is followed by name, or what editors and desktops leave."""
+    return path.suffix in (".py", ".pyc") or path.name.startswith(".") or path.name.endswith("~")
 
 
 def _file(name: str) -> Path | None:

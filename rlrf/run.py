@@ -24,9 +24,10 @@ from pydantic import Field
 
 from harness.engines import Engine
 from harness.errors import UserError
+from harness.incidental import is_incidental
 from harness.kept import PARTS, Kept
 from harness.memory import OutOfMemoryError
-from harness.outputs import check_place, refuse_strangers
+from harness.outputs import check_place, is_negligible, refuse_strangers
 from harness.progress import BILL, published, say, within
 from harness.schema import Record, digest
 from harness.store import (
@@ -222,7 +223,7 @@ def _prepare(folder: Path, common: Mapping[str, Any], fresh: bool) -> None:
                 doomed = entry.with_name(f".{entry.name}{TEMPORARY}")
                 os.replace(entry, doomed)
                 shutil.rmtree(doomed)
-            elif entry.name != LOCK:
+            elif entry.name != LOCK and not is_incidental(entry):
                 entry.unlink()
     if (folder / IDENTITY).exists():
         check_identity(folder, common)
@@ -239,11 +240,13 @@ def holds_run(folder: Path) -> bool:
     real = check_place(folder)
     if not real.exists():
         return False
-    entries = {entry.name for entry in real.iterdir()}
-    if IDENTITY in entries:
+    if (real / IDENTITY).exists():
         return True
-    if any(name != LOCK and not name.endswith(TEMPORARY) for name in entries):
-        raise UserError(f"{folder} holds other things than a run; choose another with --out.")
+    if strangers := sorted(entry.name for entry in real.iterdir() if not is_negligible(entry)):
+        raise UserError(
+            f"{folder} holds other things than a run: {strangers[0]}. Choose another folder with "
+            "--out, or move what is there away."
+        )
     return False
 
 
@@ -254,7 +257,7 @@ def refuse_strangers_in_run(folder: Path) -> None:
         UserError: it holds other things; links count as such.
     """
     for entry in sorted(folder.iterdir()) if folder.exists() else ():
-        if entry.name == LOCK or entry.name.endswith(TEMPORARY):
+        if is_negligible(entry):
             continue
         if entry.is_symlink() or (entry.is_file() and entry.name not in RUN_FILES):
             raise _stranger(folder, entry)
@@ -267,15 +270,18 @@ def _refuse_strangers_in(run: Path, folder: Path) -> None:
     if folder.name in RUN_FOLDERS and folder.parent == run:
         pattern = RUN_FOLDERS[folder.name]
         for entry in folder.rglob("*"):
-            if entry.is_symlink() or not pattern.fullmatch(str(entry.relative_to(folder))):
+            name = str(entry.relative_to(folder))
+            if entry.is_symlink() or not (pattern.fullmatch(name) or is_incidental(entry)):
                 raise _stranger(run, entry)
     elif (folder / MANIFEST).exists():
         may_replace_stage(folder, folder if _read_manifest(folder) is None else None)
     else:
         for entry in sorted(folder.iterdir()):
+            if is_negligible(entry):
+                continue
             if entry.is_symlink() or (entry.is_file() and entry.name not in GATE_FILES):
                 raise _stranger(run, entry)
-            if entry.is_dir() and not entry.name.endswith(TEMPORARY):
+            if entry.is_dir():
                 _refuse_strangers_in(run, entry)
 
 
@@ -344,7 +350,10 @@ def _unrecorded(folder: Path, code: Mapping[str, str]) -> str:
     manifest = _read_manifest(folder)
     recorded = manifest.code if manifest else {}
     if unseen := [name for name in code if name not in recorded]:
-        return f"; whether {' and '.join(unseen)} changed since cannot be seen: not recorded then"
+        return (
+            f" by a version that did not record {', '.join(unseen)}, so that a change since "
+            "cannot be seen"
+        )
     return ""
 
 
@@ -381,5 +390,7 @@ def _read_manifest(folder: Path) -> Manifest | None:
 def _outputs(folder: Path) -> dict[str, str]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {
-        str(path.relative_to(folder)): file_digest(path) for path in files if path.name != MANIFEST
+        str(path.relative_to(folder)): file_digest(path)
+        for path in files
+        if path.name != MANIFEST and not is_incidental(path)
     }

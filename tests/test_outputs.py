@@ -386,6 +386,86 @@ def test_nothing_is_written_among_files_that_digests_check(
     assert "checked by their digests" in said
 
 
+@pytest.mark.parametrize("command", FOLDERS, ids=" ".join)
+def test_files_of_desktops_and_git_do_not_make_a_folder_somebody_elses(
+    command: tuple[str, str],
+    inputs: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / ".DS_Store").write_text("icons")
+    (theirs / ".gitkeep").touch()
+    if command[0] in ("score", "board add", "board export", "doctor"):  # in a second or so
+        for _ in range(2):
+            assert run(arguments(FOLDERS[command], inputs, theirs)) == 0
+        assert len(tree(theirs)) > 2 or command[0] == "doctor"
+    else:
+        (theirs / STRANGER).write_text("years of work")
+        assert run(arguments(FOLDERS[command], inputs, theirs)) == 3
+        assert STRANGER in capsys.readouterr().err
+    assert (theirs / ".DS_Store").read_text() == "icons" and (theirs / ".gitkeep").exists()
+
+
+def test_incidental_files_stay_in_what_is_replaced(
+    inputs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    command = arguments(FOLDERS["score", "out"], inputs, out)
+    assert run(command) == 0
+    before = tree(out)
+    icons = out / TASK / ".DS_Store"
+    icons.write_text("icons")
+    assert run(command) == 0
+    assert icons.read_text() == "icons"
+    icons.unlink()
+    assert tree(out) == before
+    icons.symlink_to(inputs["answers"])
+    assert ".DS_Store" in refused(capsys, command, tmp_path)
+    icons.unlink()
+    icons.mkdir()
+    assert ".DS_Store" in refused(capsys, command, tmp_path)
+
+
+def test_a_stage_that_a_desktop_looked_at_is_not_made_again(tmp_path: Path) -> None:
+    from rlrf.run import open_run
+
+    made: list[Path] = []
+
+    def make(folder: Path) -> None:
+        made.append(folder)
+        (folder / "model").mkdir()
+        (folder / "model" / "weights").write_text("w")
+
+    for reads, times in ((1, 1), (1, 1), (2, 2)):
+        with open_run(tmp_path / "run", {"config": "c"}) as run_:
+            digest = run_.stage("iter_1/train", [reads], make).digest
+        assert len(made) == times
+        for place in ("", "iter_1", "iter_1/train", "iter_1/train/model"):
+            (tmp_path / "run" / place / ".DS_Store").write_text("icons")
+    with open_run(tmp_path / "run", {"config": "c"}, fresh=True) as run_:
+        assert run_.stage("iter_1/train", [1], make).digest == digest
+    assert (tmp_path / "run" / ".DS_Store").exists()
+
+
+@pytest.mark.parametrize("name", [".x.rlrf.tmp", ".lock"])
+@pytest.mark.parametrize("command", FOLDERS, ids=" ".join)
+def test_a_link_by_a_name_that_commands_use_themselves_is_refused(
+    command: tuple[str, str],
+    name: str,
+    inputs: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    theirs, out = tmp_path / "theirs", tmp_path / "out"
+    theirs.mkdir()
+    (theirs / STRANGER).write_text("years of work")
+    out.mkdir()
+    (out / name).symlink_to(theirs)
+    assert name in refused(capsys, arguments(FOLDERS[command], inputs, out), tmp_path)
+
+
 def test_the_board_of_a_run_is_looked_at_before_anything_is_trained(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -34,7 +34,7 @@ from harness.leaderboard import ledger
 from harness.leaderboard.audit import Audit, evaluation_problems, lean
 from harness.leaderboard.ledger import FIRST, Line, Reading
 from harness.names import checked_name
-from harness.outputs import check_place
+from harness.outputs import check_place, is_negligible
 from harness.schema import (
     Decision,
     DecisionEntry,
@@ -51,9 +51,7 @@ from harness.schema import (
 )
 from harness.stats import reuse
 from harness.store import (
-    LOCK,
     MAX_LINE_BYTES,
-    TEMPORARY,
     jsonl_bytes,
     make_folder,
     open_plain,
@@ -304,7 +302,7 @@ class Board:
             return
         for entry in sorted(real.iterdir()):
             # What an append that was killed may have left.
-            if entry.name not in (LOCK, "samples") and not entry.name.endswith(TEMPORARY):
+            if entry.name != "samples" and not is_negligible(entry):
                 raise UserError(
                     f"{self.folder} holds {entry.name} and no board. Nothing was touched: choose "
                     "another folder for the board, or move what is there away."

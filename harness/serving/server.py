@@ -24,7 +24,7 @@ from harness.errors import UserError
 from harness.serving.pace import Pace, retry_after
 from harness.serving.redaction import redaction
 from harness.serving.settings import ServerSettings
-from harness.serving.wire import PassingError, Wish, error_message, subject_of_error
+from harness.serving.wire import MAX_TOKENS, PassingError, Wish, error_message, subject_of_error
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -222,7 +222,8 @@ class Server:
         for wish in refused:
             if wish not in self._refused:
                 self._refused.add(wish)
-                log.warning("%s refuses %s; it is no longer sent.", self.base, wish.kind)
+                now = "max_completion_tokens" if wish == MAX_TOKENS else "nothing"
+                log.warning("%s refuses %s: %s is sent instead.", self.base, wish.kind, now)
 
     async def _persist(
         self,

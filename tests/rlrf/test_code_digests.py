@@ -110,8 +110,8 @@ def test_a_run_whose_stages_name_no_code_is_resumed_and_that_is_said(trained):
     before = contents(trained.run)
     lines = trained()
     assert said_of(lines, "feedback") == (
-        "iter_1/feedback: done before; whether the code of task toy_letters and the code of "
-        "feedback changed since cannot be seen: not recorded then"
+        "iter_1/feedback: done before by a version that did not record the code of task "
+        "toy_letters, the code of feedback, so that a change since cannot be seen"
     )
     assert contents(trained.run) == before
 
