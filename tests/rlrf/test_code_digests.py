@@ -174,6 +174,22 @@ def test_the_code_of_a_task_is_its_modules_and_what_they_import_from_the_tasks(
     assert tasks_code({name: task}) != before
 
 
+def test_what_editors_and_desktops_leave_next_to_a_task_is_not_its_code(tmp_path, monkeypatch):
+    from rlrf import code_digests
+
+    (tmp_path / "tasks" / "mine").mkdir(parents=True)
+    module = tmp_path / "tasks" / "mine" / "feedback.py"
+    module.write_text("")
+    monkeypatch.setattr(code_digests, "_file", lambda name: module)
+    monkeypatch.setattr(code_digests, "_is_plugin", lambda name: True)
+    with_folder = tasks_code({"toy": toy.LETTERS})
+    for name in (".feedback.py.swp", ".DS_Store", "words.txt~"):
+        (module.parent / name).write_text("draft")
+    assert tasks_code({"toy": toy.LETTERS}) == with_folder
+    (module.parent / "words.txt").write_text("draft")
+    assert tasks_code({"toy": toy.LETTERS}) != with_folder
+
+
 def test_words_that_a_function_holds_count():
     def critic(words: str):
         def feedback(item: Item, sample: Sample, score: Score) -> Feedback:

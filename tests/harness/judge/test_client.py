@@ -351,12 +351,13 @@ def test_a_small_response_that_unpacks_to_a_large_one_is_cut_off(serve, judge_of
     assert reply.failure == "the server's reply is longer than 50,000 bytes"
 
 
-def test_a_judge_that_wants_max_completion_tokens_gets_it(serve, judge_of):
+def test_a_judge_that_wants_max_completion_tokens_gets_it(serve, judge_of, caplog):
     server = serve(refusing("max_tokens"))
     replies = judge_of(server).ask(calls(5, max_tokens=7))
     assert all(r.text == "fine" for r in replies)
     assert sum("max_tokens" in asked.body for asked in server.asked) == 1
     assert all(asked.body["max_completion_tokens"] == 7 for asked in server.asked[1:])
+    assert "max_tokens: max_completion_tokens is sent instead" in caplog.text
 
 
 def test_a_judges_list_of_text_parts_is_read(serve, judge_of):
