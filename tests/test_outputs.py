@@ -42,6 +42,7 @@ FILES = {
     ("reflect", "out"): "reflect {config} {pairs} --out {out}",
     ("pairs", "out"): "pairs {config} {pairs} --out {out}",
     ("plan", "out"): "plan {policy} --baseline {evaluation} --out {out}",
+    ("plan", "svg_file"): "plan mini_gsm8k --discordance 0.1 --svg {out}",
     ("gate", "markdown_file"): "gate {evaluation} {evaluation} --markdown {out}",
     ("gate", "junit_file"): "gate {evaluation} {evaluation} --junit {out}",
     ("noise", "out"): "noise {evaluation} --policy {policy} --out {out}",
@@ -55,6 +56,7 @@ FILES = {
     ("knowledge build", "db"): "knowledge build {pages} {out}",
 }
 READ_ONLY = {  # what a command reads, and where nothing is written
+    "clusters",
     *("adapter", "after", "baseline", "before", "candidate", "config", "data", "drift", "a", "b"),
     *("evaluation", "evaluations", "facts", "findings", "iteration", "judge", "judge_file"),
     *(
