@@ -159,6 +159,7 @@ def item_values(scores: Sequence[Score], metric: str) -> dict[str, float]:
     return {item: mean(repeats) for item, repeats in values.items()}
 
 
+FEW = 20  # fewer items do not show their skewness; what none of them shows counts for more
 PLENTY = 1000  # items from which on Student's interval alone will do, unless they are very skewed
 
 
@@ -170,10 +171,10 @@ def summarize(
     For 0/1 values of a metric between 0 and 1 the interval is Wilson's score interval, which is
     right near 0 and 1 (E. B. Wilson, JASA 1927). For others it is Student's t with n - 1 degrees
     of freedom. Where the smallest and largest possible value, `limits`, are known, it ends where
-    the values do, and is no narrower than Hall's interval for skewed values, nor than what values
-    too rare to show among n could change (`harness.stats.mean_bound`). From `PLENTY` items on
-    Student's alone is used where n >= 16 skewness^2 (after W. Cochran, Sampling Techniques, 1977,
-    section 2.15).
+    the values do, and is no narrower than what values too rare to show among n could change, nor,
+    from `FEW` items on, than Hall's interval for skewed values (`harness.stats.mean_bound`). From
+    `PLENTY` items on Student's alone is used where n >= 16 skewness^2 (after W. Cochran, Sampling
+    Techniques, 1977, section 2.15).
     """
     from scipy.stats import norm
 
@@ -208,7 +209,9 @@ def _interval(
         side = MeanBound(sign * center, stderr, n, sign * skew, worst, n)
         bound = side.student(0.025)
         if known and not enough:
-            bound = min(bound, side.skew(0.025), side.unseen(0.05))
+            bound = min(bound, side.unseen(0.05))
+            if n >= FEW:
+                bound = min(bound, side.skew(0.025))
         ends.append(sign * max(bound, worst))
     return ends[0], ends[1]
 
