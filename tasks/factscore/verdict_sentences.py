@@ -52,6 +52,12 @@ _AND = re.compile(  # "accurate and supported"
     r" and (?=(?:is |are )?(?:not |fully |also )?(?:true|false|correct|incorrect|accurate|"
     r"inaccurate|right|wrong|supported|unsupported|factual|valid|contradicted|untrue|entailed)\b)"
 )
+_RIGHT = "(?:true|correct|right|accurate|supported|valid)"
+_WRONG = "(?:false|incorrect|wrong|inaccurate|unsupported|untrue|invalid)"
+_RATHER = r",? but (?:rather |in fact |actually |it is )?"
+_NOT_BUT = re.compile(  # "not false but true": the second is the verdict
+    rf"\bnot (?:{_WRONG}{_RATHER}(?={_RIGHT}\b)|{_RIGHT}{_RATHER}(?={_WRONG}\b))"
+)
 _COPULAS = ("is", "are", "was", "were")
 # "No it is not" lacks a comma.
 _LEAD = re.compile(r"^(\W*(?:true|false|yes|no)) (?=(?:the|she|he|they|there|it|this|that|i|we)\b)")
@@ -160,7 +166,8 @@ def _sentence(text: str) -> Sentence:
     plain = _COURTESY.sub("", _CHOICE.sub(" ", text).strip())
     if _UNSPACED_LETTER.search(plain):
         return Sentence("none", ("?",), is_question=True) if is_question else _unspaced(plain)
-    plain = _SAYING.sub(" ", _RIGHT_ANSWER.sub("", _DISBELIEF.sub(r"\1 is not ", plain)))
+    plain = _DISBELIEF.sub(r"\1 is not ", _NOT_BUT.sub("", plain))
+    plain = _SAYING.sub(" ", _RIGHT_ANSWER.sub("", plain))
     plain = _SYMBOL.sub(r", \g<0>, ", _AND.sub(", ", _LEAD.sub(r"\1, ", plain)))
     words = tuple(re.findall(r"[^\s,;:.!?()\[\]{}\"'/=\u0964\u06d4]+", plain))
     if is_question:

@@ -50,7 +50,7 @@ def read_verdict(text: str, statement: str = "") -> Finding:
     says both True and False, hedges, sets a condition or cannot be read has no verdict, with a
     reason that quotes it.
     """
-    answer, is_finished = _without_thought(text)
+    answer, is_finished = _without_thought(_without_echo(text, statement))
     if not is_finished:
         return _unread("ends before its reasoning does", text)
     if len(answer) > MAX_REPLY:
@@ -70,6 +70,20 @@ def begins_with_verdict(text: str) -> bool:
     answer, is_finished = _without_thought(text)
     read = sentences(normalize(answer[:MAX_REPLY]))
     return is_finished and bool(read) and read[0].is_verdict
+
+
+def _without_echo(text: str, statement: str) -> str:
+    """Replace a statement that is said back to the letter, tags and all, by the word "statement".
+
+    A statement of one plain word, such as "True", cannot be told from a verdict and stays.
+    """
+    words = statement.split()
+    if not words or (len(words) == 1 and words[0].isalpha()):
+        return text
+    if len(words) > 1:
+        words[-1] = words[-1].rstrip(".!")  # the end of its sentence is read by `normalize`
+    echo = r"\s+".join(map(re.escape, words))
+    return re.sub(rf"(?<!\w){echo}(?!\w)", " statement ", text)
 
 
 def _unread(why: str, text: str) -> Finding:
