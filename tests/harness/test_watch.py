@@ -88,7 +88,8 @@ def test_a_worse_candidate_is_stopped_early(
 
 
 def test_an_equal_candidate_passes_before_the_end(engine: Any, own: dict[str, Scored]) -> None:
-    decision, candidate = watch(engine, planned(own), own, plugins())
+    about_the_items = plan.make(POLICY, own, discordance=0.2, sequential=True, estimand="items")
+    decision, candidate = watch(engine, about_the_items, own, plugins())
     (check,) = decision.checks
     assert decision.verdict == "pass"
     assert check.n <= candidate[TASK].evaluation.items < ITEMS
