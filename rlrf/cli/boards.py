@@ -65,18 +65,21 @@ def board_add(
 
 @board.command("verify")
 @click.argument("folder", metavar="BOARD", type=FOLDER)
-@click.option("--rescore", is_flag=True, help="Score the responses again, where they are at hand.")
+@click.option(
+    "--rescore", is_flag=True, help="Also score the responses again, if --evaluations has them."
+)
 @click.option(
     "--evaluations",
     multiple=True,
     type=FOLDER,
-    help="Where they are; repeatable.  [default: the run that BOARD belongs to]",
+    help="Folder with responses; repeatable.  [default: the run of BOARD]",
 )
 @as_json
 def board_verify(folder: Path, rescore: bool, evaluations: tuple[Path, ...], json_: bool) -> int:
-    """Recompute every row of BOARD from its scores; exits 3 if anything does not hold.
+    """Recompute every row of BOARD from its scores; exit with 3 if anything differs.
 
     The tables in the folder (board.md, board.csv, board.tex, board.html) are recomputed, too.
+    The output lists what was recomputed and what could not be.
 
     \b
     rlrf board verify leaderboards/mine

@@ -31,26 +31,28 @@ R = TypeVar("R", bound="Record")
 @click.option(
     "--max-unanswered",
     type=click.FloatRange(0, 1),
-    help="openai: share of responses that the server may refuse.  [default: 0.5]",
+    help="openai: share of responses that may stay unanswered.  [default: 0.5]",
 )
-@click.option("--tokenizer", type=FOLDER, help="The model's.  [default: beside the model]")
-@click.option("--revision", help="Of a hub model; openai: what you call the server's weights.")
+@click.option("--tokenizer", type=FOLDER, help="Tokenizer folder.  [default: the model's]")
+@click.option("--revision", help="Hub revision; openai: your name for the server's weights.")
 @click.option("--adapter", type=FOLDER, help="LoRA adapter on the model.")
 @click.option("--split", help="Split of the tasks.  [default: the task's own]")
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first items.")
 @click.option("--data", type=PATH, help="Folder or file of the benchmark's data.")
-@click.option("--num-fewshot", type=click.IntRange(min=0), help="Solved examples in the prompt.")
-@click.option("--max-tokens", type=click.IntRange(min=1), help="Longest answer.")
+@click.option("--num-fewshot", type=click.IntRange(min=0), help="Solved examples per prompt.")
+@click.option("--max-tokens", type=click.IntRange(min=1), help="Longest response, in tokens.")
 @click.option("--temperature", type=click.FloatRange(min=0), help="0 is greedy.")
-@click.option("--repeats", type=click.IntRange(min=1), help="Answers an item.")
-@click.option("--device", help="cpu or cuda.  [default: CUDA where it is]")
-@click.option("--dtype", help="float32, bfloat16 or float16.  [default: the weights']")
+@click.option("--repeats", type=click.IntRange(min=1), help="Responses per item.")
+@click.option("--device", help="cpu or cuda.  [default: cuda if available]")
+@click.option("--dtype", help="float32, bfloat16 or float16.  [default: auto]")
 @click.option(
-    "--max-batch", type=click.IntRange(min=1), help="Answers made at a time.  [default: engine's]"
+    "--max-batch", type=click.IntRange(min=1), help="Responses per batch.  [default: engine's]"
 )
-@click.option("--ray", help="Ray cluster: auto or host:port; here: one is started for this.")
-@click.option("--engines", type=click.IntRange(min=1), help="--ray: how many.  [default: 1]")
-@click.option("--gpus", type=click.FloatRange(0, 1), help="--ray: of an engine.  [default: 0]")
+@click.option("--ray", help="Ray cluster: auto, host:port, or here to start one.")
+@click.option(
+    "--engines", type=click.IntRange(min=1), help="--ray: number of engines.  [default: 1]"
+)
+@click.option("--gpus", type=click.FloatRange(0, 1), help="--ray: GPUs per engine.  [default: 0]")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--out", type=FOLDER, help="Write evaluations to OUT/TASK, for `gate` and `board`.")
 @as_json
@@ -83,7 +85,10 @@ def eval_(
     out: Path | None,
     json_: bool,
 ) -> None:
-    """Evaluate a model.
+    """Evaluate a model on tasks.
+
+    All responses are generated first and kept in OUT; then they are scored. Run the same command
+    again to resume.
 
     \b
     rlrf eval --model runs/quickstart/iter_1/train/model --tasks mini_gsm8k --split gate
@@ -91,9 +96,6 @@ def eval_(
     rlrf eval --model MODEL --tasks just_eval,factscore --judge judge.yaml --out evaluations/mine
     rlrf eval --engine openai --base-url http://localhost:8000/v1 --model m --tasks mini_gsm8k
     rlrf eval --ray auto --engines 8 --gpus 1 --model MODEL --tasks gsm8k --out evaluations/mine
-
-    All answers are generated first and kept in OUT; then they are judged. The same command goes
-    on where it was stopped.
     """
     from harness import evaluation
     from harness.evaluate import evaluate
@@ -178,9 +180,9 @@ def _on_cluster(engine: dict[str, Any], executor: dict[str, Any]) -> Engines:
 @click.option("--split", help="Split of the task.  [default: the task's own]")
 @click.option("--data", type=PATH, help="Folder or file of the benchmark's data.")
 @click.option("--judge", "judge_file", type=FILE, help="YAML that says how answers are judged.")
-@click.option("--judgments", type=FILE, help='Recorded judge replies: {"id", "reply"} a line.')
-@click.option("--facts", type=FILE, help='Verified facts: {"id", "response", "facts"} a line.')
-@click.option("--model-id", help="Who answered.  [default: recorded]")
+@click.option("--judgments", type=FILE, help='Recorded judge replies, JSONL: {"id", "reply"}.')
+@click.option("--facts", type=FILE, help='Verified facts, JSONL: {"id", "response", "facts"}.')
+@click.option("--model-id", help="Name of the model that answered.  [default: recorded]")
 @click.option("--out", type=FOLDER, help="Write the evaluation to OUT/TASK, for `gate`, `board`.")
 @as_json
 def score(
@@ -198,8 +200,9 @@ def score(
 ) -> None:
     """Score saved RESPONSES to TASK; no model is needed.
 
-    RESPONSES is JSONL, one {"id", "response"} a line, where the id is the item's index in its
-    split; or the folder of an evaluation, which is judged anew.
+    RESPONSES is JSONL, one {"id", "response"} per line, where the id is the item's index in its
+    split; or the folder of an evaluation, whose responses are scored again. A response is cut at
+    the task's first stop string, as during generation.
 
     \b
     rlrf score gsm8k answers.jsonl --data data/gsm8k

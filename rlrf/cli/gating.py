@@ -36,24 +36,32 @@ class ClustersParam(click.ParamType[int | Path]):
 
 @click.command()
 @click.argument("policy", type=FILE)
-@click.option("--baseline", type=PATH, help="What candidates will be held to.")
+@click.option("--baseline", type=PATH, help="Evaluations that candidates will be compared with.")
 @click.option("--name", help="The model's name, where BASELINE is a leaderboard.")
-@click.option("--second", type=PATH, help="Another run of the baseline, to see how it varies.")
-@click.option("--discordance", type=float, help="Share of yes/no items expected to flip.")
+@click.option(
+    "--second", type=PATH, help="Another run of the baseline, to measure how much it varies."
+)
+@click.option(
+    "--discordance", type=float, help="Share of yes/no items whose answer flips by chance."
+)
 @click.option("--sd", type=float, help="Standard deviation of a graded item's gain.")
 @click.option("--cluster", help="Tag or field that items share, such as passage.")
-@click.option("--clusters", type=ClustersParam(), help="Each item's cluster; or how many.")
-@click.option("--icc", type=float, help="Correlation of two gains in a cluster.")
 @click.option(
-    "--sequential", is_flag=True, help="Look after every item, and stop when it is clear."
+    "--clusters",
+    type=ClustersParam(),
+    help="With --baseline: file with each item's cluster. Without: number of clusters.",
+)
+@click.option("--icc", type=float, help="Correlation of two items' gains within a cluster.")
+@click.option(
+    "--sequential", is_flag=True, help="Test after every item; stop once the verdict is clear."
 )
 @click.option(
     "--estimand",
     type=click.Choice(["population", "items"]),
     help="What a sequential verdict is about.  [default: population]",
 )
-@click.option("--out", type=FILE, help="The plan, a JSON file.")
-@click.option("--svg", "svg_file", type=FILE, help="Draw power against items.")
+@click.option("--out", type=FILE, help="Write the plan, a JSON file.")
+@click.option("--svg", "svg_file", type=FILE, help="Without --baseline: draw power against items.")
 @as_json
 def plan(
     *,
@@ -72,17 +80,17 @@ def plan(
     svg_file: Path | None,
     json_: bool,
 ) -> None:
-    """Write down what a gate by POLICY will decide by, before the candidate has any score.
+    """Record how a gate by POLICY will decide, before the candidate has any score.
 
-    POLICY is a file, or one that comes with the harness: gsm8k, just_eval, factscore. A critical
-    rule that could not tell an unchanged candidate with power .8 is refused, with the number of
-    items that it takes.
+    POLICY is a file, or a policy that comes with the harness: gsm8k, just_eval, factscore. The plan
+    is refused if an unchanged model would pass a critical rule less than 80 % of the time; the
+    message says how many items are needed.
 
-    Without --baseline nothing is written: it prints how many items which margin takes, and --svg
-    draws it. Clusters are then a number, and --icc says how much their items go together.
+    Without --baseline no plan is written: the command prints how many items each margin needs,
+    and --svg draws it. For clustered items, give the number of clusters and --icc.
 
-    A sequential plan is about all questions of the kind (population), or about the planned items
-    alone (items): fewer are needed, and nothing is claimed about others.
+    The verdict of a sequential plan is about all questions of the kind (population), or only about
+    the planned items (items), which needs fewer items but claims nothing about other questions.
 
     \b
     rlrf plan gsm8k --discordance 0.1 --svg items.svg
@@ -97,16 +105,18 @@ def plan(
 
     rules = load_policy(policy)
     if estimand is not None and not sequential:
-        raise UserError("--estimand says what a sequential plan is about: add --sequential.")
+        raise UserError("--estimand is only for sequential plans: add --sequential, or remove it.")
     if baseline is None:
         needs = {"--name": name, "--second": second, "--cluster": cluster, "--out": out}
         needs["--sequential"] = "yes" if sequential else None
         if given := [option for option, value in needs.items() if value is not None]:
-            raise UserError(f"{given[0]} needs a --baseline: the evaluations that are planned for.")
+            raise UserError(
+                f"{given[0]} needs a --baseline, the evaluations to compare candidates with."
+            )
         if isinstance(clusters, Path):
             raise UserError(
-                f"Without a --baseline there are no items that {clusters} could divide: give the "
-                "number of clusters."
+                f"Without --baseline there are no items to look up in {clusters}: add --baseline, "
+                "or give the number of clusters, --clusters N."
             )
         count_items(
             rules,
@@ -120,9 +130,8 @@ def plan(
         return
     if out is None or svg_file is not None or isinstance(clusters, int):
         raise UserError(
-            "With a --baseline the plan is written to a file, --out, and its items are in the "
-            "clusters that --cluster or a file, --clusters FILE, names. --svg and a number of "
-            "clusters are for a plan without a baseline."
+            "With --baseline, name the file for the plan, --out, and name clusters by --cluster or "
+            "--clusters FILE. --svg and a number of clusters are only for use without --baseline."
         )
     _write_plan(
         rules,
@@ -252,7 +261,7 @@ def _with_clusters(
 @click.command()
 @click.argument("baseline", type=PATH)
 @click.argument("candidate", type=PATH, required=False)
-@click.option("--policy", type=FILE, help="File or name: gsm8k, ...  [default: see above]")
+@click.option("--policy", type=FILE, help="Gate policy: file, or gsm8k, ...  [default: see above]")
 @margins
 @click.option("--plan", "plans", type=FILE, multiple=True, help="What `rlrf plan` wrote.")
 @click.option("--name", help="The model's name, where BASELINE is a leaderboard.")
@@ -299,17 +308,17 @@ def gate(
 ) -> int:
     """Decide whether the evaluations in CANDIDATE are no worse than those in BASELINE.
 
-    Exits 0 pass, 1 regression, 2 inconclusive, 3 error. Both are folders of evaluations, or what
-    stock lm-eval wrote with --log_samples; BASELINE may be a model on a leaderboard. Without a
-    policy, the primary metric of every task is critical: it may not lose 5 % of its range, or the
-    --margin that you name, at level .05.
+    Exits with 0 for pass, 1 for a regression, 2 for inconclusive, 3 for an error. BASELINE and
+    CANDIDATE are folders of evaluations, or what stock lm-eval wrote with --log_samples; BASELINE
+    can also be a leaderboard, with --name. Without a policy, the primary metric of every task is
+    critical: the gate tests at level .05 that it lost less than 5 % of its range, or than --margin.
 
-    With --model the candidate is evaluated now, on the items of BASELINE; by a sequential plan
-    only until the verdict is clear.
+    With --model the candidate is evaluated now, on the items of BASELINE. With a sequential plan
+    the evaluation stops once the verdict is clear.
 
-    Items of one passage, entity or template go together: --cluster names the tag, the field or the
-    field of lm-eval's documents (doc.FIELD) that they share, --clusters a file with a column
-    'item' or 'index' and one that names clusters.
+    If items share a passage, entity or template, name what they share: --cluster is a tag, a field
+    of the reference, or a field of lm-eval's documents (doc.FIELD); --clusters is a file with a
+    column 'item' or 'index' and a column of clusters.
 
     \b
     rlrf gate evaluations/m0 evaluations/m1

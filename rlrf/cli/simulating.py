@@ -13,17 +13,17 @@ from rlrf.cli.common import EXIT, FILE, FOLDER, as_json, print_json
 @click.command()
 @click.argument("evaluations", nargs=-1, type=FOLDER, metavar="[BASELINE CANDIDATE]")
 @click.option("--task", help="Which task of the two folders.  [default: the only one]")
-@click.option("--items", type=int, help="Items of the gate.  [default: as given, else 1319]")
-@click.option("--discordance", type=float, help="Share of items two models differ on.  [0.1]")
-@click.option("--accuracy", type=float, help="Of the first model.  [0.5]")
-@click.option("--iterations", type=int, help="Candidates a loop.  [20]")
+@click.option("--items", type=int, help="Items of the gate.  [default: of the folders, else 1319]")
+@click.option("--discordance", type=float, help="Share of items on which two models differ.  [0.1]")
+@click.option("--accuracy", type=float, help="Accuracy of the first model.  [0.5]")
+@click.option("--iterations", type=int, help="Candidates per loop.  [20]")
 @click.option("--effect-mean", type=float, help="Mean true gain of a candidate.  [-0.003]")
-@click.option("--effect-sd", type=float, help="Its standard deviation.  [0.01]")
+@click.option("--effect-sd", type=float, help="Standard deviation of true gains.  [0.01]")
 @click.option("--margin", type=float, help="Largest tolerated loss.  [0.02]")
 @click.option("--alpha", type=float, help="One-sided level.  [0.05]")
 @click.option("--slices", type=int, help="Parts that 'rotating' divides the items into.  [4]")
 @click.option("--loops", type=int, help="Loops to simulate.  [10000]")
-@click.option("--seed", type=int, help="Of all draws.  [0]")
+@click.option("--seed", type=int, help="Random seed.  [0]")
 @click.option(
     "--threshold",
     "thresholds",
@@ -42,14 +42,14 @@ def simulate(
     json_: bool,
     **options: float | None,
 ) -> None:
-    """Compare policies of promotion in a training loop that is simulated.
+    """Compare promotion rules in a simulated training loop.
 
-    Two evaluation folders tell the items, the discordance and the accuracy of a yes/no task;
-    options come before them. Shares are shares: 2 points are 0.02.
+    Two evaluation folders of a yes/no task set the number of items, the discordance and the
+    accuracy; options override them. Write shares as fractions: 2 points are 0.02.
 
     A second table shows what each promotion threshold of the gate costs in true gain, and how
-    many candidates that are only noise it promotes: about one in six at 1, the default, on fresh
-    items. A policy sets it by `promotion: {threshold: 2}`.
+    many candidates that are only noise it promotes: on fresh items up to 16 % at the default of
+    1. Set it in the gate policy: `promotion: {threshold: 2}`.
 
     \b
     rlrf simulate
@@ -100,7 +100,9 @@ def simulate(
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=FOLDER)
-@click.option("--policy", type=FILE, help="YAML or JSON.  [default: as of `rlrf gate`]")
+@click.option(
+    "--policy", type=FILE, help="Gate policy, YAML or JSON.  [default: that of `rlrf gate`]"
+)
 @click.option("--cluster", help="Tag or field that items share, such as passage.")
 @click.option(
     "--by",
@@ -109,8 +111,8 @@ def simulate(
     show_default=True,
     help="Gate shuffled answers, or whole runs.",
 )
-@click.option("--gates", type=int, default=400, show_default=True, help="How many.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the shuffling.")
+@click.option("--gates", type=int, default=400, show_default=True, help="Number of gates.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the shuffling.")
 @as_json
 def certify(
     *,
@@ -122,15 +124,15 @@ def certify(
     seed: int,
     json_: bool,
 ) -> int:
-    """Gate a model against itself, many times: does the gate cry wolf?
+    """Measure the gate's error rates on your model, by gating it against itself many times.
 
-    RUNS are evaluation folders of one model, which sampled its answers under different seeds, or
-    one with several answers an item. Exits 0 if the gate is certified: if false alarms are shown
-    to be no more than twice its level; else 1.
+    RUNS are evaluation folders of one model that sampled its answers with different seeds, or one
+    folder with several answers per item. Exits with 0 if the gate is certified (at 95 % confidence,
+    its false alarms are at most twice its level), else with 1.
 
-    The table shows for each rule how it did on the model itself, and how often it passed
-    candidates exactly at its margin: resampled from the same answers with losses as they show
-    them, and with a few answers that collapse to the worst value. A level of .05 may pass 5 %.
+    The table also shows for each rule how often a candidate exactly at the margin passes, which
+    should be at most the level (.05: 5 %). Such candidates are resampled from the same answers:
+    with losses as the answers show them, and with a few answers that collapse to the worst value.
 
     \b
     rlrf certify evaluations/seed_0 evaluations/seed_1
