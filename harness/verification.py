@@ -16,7 +16,7 @@ from harness.leaderboard import Board
 from harness.leaderboard.audit import underived
 from harness.render import markdown
 from harness.rescoring import rescore
-from harness.schema import EvaluationEntry, Row
+from harness.schema import TESTS_VERSION, DecisionEntry, EvaluationEntry, Row
 from harness.store import open_plain
 
 RENDERED = {"board.md": "markdown", "board.csv": "csv", "board.tex": "latex", "board.html": "html"}
@@ -55,7 +55,8 @@ def verify(
         found.problems = found.problems or [str(error)]
         return found
     kinds: Counter[str] = Counter(row.entry.kind for row in rows)
-    found.recomputed.append(f"the chain of {len(rows):,} rows, HEAD and every file's digest")
+    count = "1 row" if len(rows) == 1 else f"{len(rows):,} rows"
+    found.recomputed.append(f"the chain of {count}, HEAD and every file's digest")
     found.recomputed += [
         f"{what} ({kinds[kind]:,})"
         for kind, what in (
@@ -65,7 +66,7 @@ def verify(
         )
         if kinds[kind]
     ]
-    found.notes = markdown.notes(rows)
+    found.notes = [*markdown.notes(rows), *_by_older_tests(rows)]
     _check_rendered(board.folder, rows, found)
     if rescoring:
         _rescore(board, evaluations, found)
@@ -76,6 +77,19 @@ def verify(
         )
     found.not_recomputed += _beyond(board, rows)
     return found
+
+
+def _by_older_tests(rows: Sequence[Row]) -> Iterator[str]:
+    """Say how many decisions were made, and recomputed, by tests that knew less."""
+    older = sum(
+        isinstance(row.entry, DecisionEntry) and row.entry.decision.tests_version < TESTS_VERSION
+        for row in rows
+    )
+    if older:
+        yield (
+            f"{older:,} of the decisions were made by an older version of the gate's tests, which "
+            "did not allow for skewed gains; they were recomputed by that version"
+        )
 
 
 def _beyond(board: Board, rows: Sequence[Row]) -> Iterator[str]:

@@ -189,7 +189,7 @@ class OpenAIEngine:
 
         Raises:
             NotACompletionError: there is none.
-            FailedError: it is no answer of the model's, e.g. as the server's filter stopped it.
+            FailedError: the model did not give an answer, for example because a filter stopped it.
         """
         choice, usage = first_choice(body)
         content = read_content(choice)

@@ -169,7 +169,7 @@ def refuse_what_cannot_be_watched(policy: Policy) -> None:
 
 
 def require_range(metric: Metric, rule: Rule) -> float:
-    """Return the width of the metric's range, without which there is no sequential test.
+    """Return the width of the metric's range, which a sequential test needs.
 
     Raises:
         UserError: the range is not known.
