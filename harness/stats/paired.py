@@ -36,7 +36,7 @@ Flags = npt.NDArray[np.bool_]
 
 FEW_CLUSTERS = 10
 LONG_TAIL = 20.0  # standard deviations; the range of grades that collapse is about ten wide
-FEW_ITEMS = 50  # fewer do not show how far values reach
+FEW_ITEMS = 100  # fewer do not show how far values reach
 
 _ITEM = operator.attrgetter("item")
 _INDEX = operator.attrgetter("index")
