@@ -26,7 +26,9 @@ ACCOUNT_CODES = {
 }
 ACCOUNT_MESSAGE = re.compile(
     r"(the )?model ['\"`]?[\w./:@-]+['\"`]? "
-    r"(does not exist|was not found|not found|is not available)"
+    r"(does not exist|was not found|not found|is not (available|loaded|supported|served))"
+    r"|(unknown|unsupported|invalid) model\b"
+    r"|(the )?server is pinned to .{1,300} requested "
     r"|(invalid|incorrect) api key|api key not valid",
     re.IGNORECASE,
 )

@@ -29,6 +29,7 @@ class LossyDisk:
         self.contents: dict[int, bytes] = {}
         self.names: dict[int, dict[str, tuple[int, bool]]] = {}
         self.left: dict[str, bytes] | None = None  # after the power loss
+        self.held: list[int] = []  # descriptors: a number of a deleted folder is not used again
 
     def fsync(self, descriptor: int) -> None:
         """Make one thing durable; the power goes before fsync number `last` has done anything."""
@@ -37,6 +38,7 @@ class LossyDisk:
             self.left = self.after_power_loss()
             raise PowerLossError
         found = os.fstat(descriptor)
+        self.held.append(os.dup(descriptor))
         if stat.S_ISDIR(found.st_mode):
             self.names[found.st_ino] = {
                 e.name: (e.inode(), e.is_dir()) for e in os.scandir(descriptor)
@@ -76,6 +78,8 @@ def survive(root: Path, act: Callable[[Path], None], *, eager: bool, last: int) 
         with contextlib.suppress(PowerLossError):
             act(root)
         left = disk.left if disk.left is not None else disk.after_power_loss()
+    for descriptor in disk.held:
+        os.close(descriptor)
     for path in sorted(root.rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
     for name, content in left.items():
