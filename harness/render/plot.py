@@ -19,6 +19,7 @@ def board(rows: Sequence[Row], split: str = "sealed") -> bytes:
     Raises:
         UserError: nothing that counts was evaluated on `split`.
     """
+    import matplotlib as mpl
     from matplotlib.figure import Figure
 
     standing, _ = divide(rows)
@@ -26,7 +27,7 @@ def board(rows: Sequence[Row], split: str = "sealed") -> bytes:
     if not panels:
         raise UserError(f"The board has no evaluation on the {split} split to draw.")
     names = list(dict.fromkeys(name for models in panels for name in models))
-    with styled():
+    with styled(), mpl.rc_context({"text.parse_math": False}):  # a model may be called $x$
         figure = Figure(figsize=(3.2 * len(panels), 0.9 + 0.42 * len(names)))
         axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         for axis, models in zip(axes, panels, strict=True):

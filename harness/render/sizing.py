@@ -50,6 +50,7 @@ def describe(found: SizeTable) -> str:
 def draw(found: Sequence[SizeTable]) -> bytes:
     """Draw power against the number of items, a line for each margin, as SVG."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import StrMethodFormatter
 
     with styled():
         figure = Figure(figsize=(6.4, 3.4 * len(found)))
@@ -61,6 +62,7 @@ def draw(found: Sequence[SizeTable]) -> bytes:
                 axis.plot(one.sizes, size.power, color=color, lw=width, label=label)
             axis.axhline(0.8, color=GREY, lw=0.8, ls="--")
             axis.set_xscale("log")
+            axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
             axis.set_ylim(0, 1.02)
             axis.set_xlabel("items")
             axis.set_ylabel("chance that an unchanged model passes")

@@ -14,7 +14,6 @@ STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 9,
-    "text.parse_math": False,  # a model may be called $x$
     "text.color": TEXT,
     "axes.labelcolor": TEXT,
     "axes.edgecolor": LINE,

@@ -127,9 +127,10 @@ def test_hostile_text_is_text(driver: Any, tmp_path: Path, nasty: str) -> None:
 def board_page(nasty: str, folder: Path) -> str:
     """A leaderboard whose names somebody chose badly."""
     board = Board(folder / "board")
-    board.add_evaluation(make([{"accuracy": 1.0}] * 3, engine=nasty), "M0", "r")
+    board.add_evaluation(make([{"accuracy": 1.0}] * 3), "M0", "r")
     [row] = board.rows()
-    entry = row.entry.model_copy(update={"name": nasty})
+    evaluation = row.entry.evaluation.model_copy(update={"engine": nasty})
+    entry = row.entry.model_copy(update={"name": nasty, "evaluation": evaluation})
     return html.board([row.model_copy(update={"entry": entry, "run": nasty})])
 
 
