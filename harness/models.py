@@ -231,7 +231,7 @@ def weights(folder: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
 
 
 def _check_sizes(folder: Path, config: Mapping[str, Any]) -> None:
-    """See that the numbers of a configuration can be those of the weights beside it.
+    """Check that the numbers of a configuration fit the weights next to it.
 
     A model is laid out by its configuration before its weights are read, so that a number which
     no weights bear out would take all memory and hours.

@@ -10,6 +10,8 @@ import re
 from collections.abc import Collection
 from typing import Any, Literal, NamedTuple
 
+from harness.text import one_line
+
 MAX_MESSAGE = 200  # characters
 MOST_TOKENS = 10**8  # a count beyond is nonsense
 
@@ -184,9 +186,7 @@ def _message(value: Any) -> str:
         said = said.get("message", "")
     if not isinstance(said, str):
         return ""
-    # Control characters could write anywhere on a terminal.
-    plain = "".join(c if c.isprintable() else " " for c in said[: 4 * MAX_MESSAGE])
-    return " ".join(plain.split())[:MAX_MESSAGE]
+    return one_line(said[: 4 * MAX_MESSAGE])[:MAX_MESSAGE]
 
 
 def _count(value: Any) -> int | None:
