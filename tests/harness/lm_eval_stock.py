@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 ASKED = 60
+LOSSES_ASKED = 160  # a metric without a range needs more than 100 items for a bound
 GENERATE = """
 task: sums
 custom_dataset: !function documents.splits
@@ -45,6 +46,9 @@ def splits(first=0, last=80, **_):
     ]
     return {"test": datasets.Dataset.from_list(rows)}
 
+def many(**_):
+    return splits(0, 160)
+
 def school_a(**_):
     return splits(0, 10)
 
@@ -75,7 +79,7 @@ metric_list:
 """
 LOSSES = """
 task: losses
-custom_dataset: !function documents.splits
+custom_dataset: !function documents.many
 test_split: test
 output_type: multiple_choice
 doc_to_text: "Question: {{question}} Answer:"

@@ -146,6 +146,11 @@ def processes(folder: Path, file: str = "asked") -> set[str]:
     return {line.partition(" ")[0] for line in lines(folder / file)}
 
 
+def alive(ids: set[str]) -> set[str]:
+    """The processes that exist; a busy node may have ended an idle actor, whose memory is free."""
+    return {process for process in ids if Path(f"/proc/{process}").exists()}
+
+
 class Watched(Sequence[list[str]]):
     """Parts of one prompt each, that know which of them were taken."""
 
@@ -276,11 +281,12 @@ def test_engines_release_and_leave_nothing_behind(cluster: Cluster, tmp_path: Pa
     first = engine(cluster, tmp_path)
     first.generate(PROMPTS, SAMPLING)
     cluster.release()
-    assert processes(tmp_path) <= processes(tmp_path, "released")
+    assert alive(processes(tmp_path)) <= processes(tmp_path, "released")
     assert first.generate(PROMPTS, SAMPLING) == answers(PROMPTS)
     assert processes(tmp_path) <= processes(tmp_path, "loaded")
+    serving = alive(processes(tmp_path))
     cluster.close()
-    assert processes(tmp_path) <= processes(tmp_path, "closed")
+    assert serving and serving <= processes(tmp_path, "closed")
     while any(Path(f"/proc/{one}").exists() for one in processes(tmp_path, "loaded")):
         time.sleep(0.05)  # until the test runs into its time limit
 

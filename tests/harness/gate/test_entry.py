@@ -110,7 +110,7 @@ LOSS = Metric(name="loss", kind="continuous", low=None, high=None, higher_is_bet
 RULE = Policy(rules=[Rule(task="quiz", metric="loss", margin=0.5)], max_unscored=0.1)
 
 
-def losses(shift: float, n: int = 60, lost: int = 0, scatter: float = 1.0):
+def losses(shift: float, n: int = 120, lost: int = 0, scatter: float = 1.0):
     rows = [
         {"loss": "no likelihood" if i < lost else 3 + i % 7 + shift + scatter * (i % 3) * 0.01}
         for i in range(n)
@@ -138,7 +138,7 @@ def make_as(made, metric):
 @pytest.mark.parametrize(
     ("before", "after", "said"),
     [
-        (losses(0), losses(0), "the spread of 60 items shows too little"),
+        (losses(0), losses(0), "the spread of 120 items shows too little"),
         (losses(0, n=4), losses(0, n=4, scatter=2), "the spread of 4 items shows too little"),
         (losses(0), losses(-0.1, scatter=2, lost=2), "2 items have no value, and the metric has"),
     ],
