@@ -27,8 +27,8 @@ from typing import Any
 
 from ratio import shown
 
-from harness.progress import say
-from harness.store import write_json, write_text
+from harness.core.files import write_json, write_text
+from harness.core.progress import say
 from rlrf.result import table
 
 HERE = Path(__file__).parent

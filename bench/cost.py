@@ -21,9 +21,9 @@ from pathlib import Path
 
 from pictures import chart
 
+from harness.core.files import parse, read_json, write_text
+from harness.core.schema import Record
 from harness.render.style import BLUE, GREY, RED, TEXT
-from harness.schema import Record
-from harness.store import parse, read_json, write_text
 from rlrf.result import table
 
 KEPT = Path(__file__).parent / "cost.json"

@@ -23,19 +23,28 @@ from gate import made
 from policies import as_loaded, prompts, random_policy
 from transformers import AutoTokenizer
 
+from harness.core.files import write_json
+from harness.core.schema import (
+    AspectFeedback,
+    Feedback,
+    Metric,
+    Policy,
+    Rule,
+    Sample,
+    Score,
+    digest,
+)
 from harness.engines import Sampling
 from harness.engines.hf import HFEngine
 from harness.gate import decide
-from harness.schema import AspectFeedback, Feedback, Metric, Policy, Rule, Sample, Score, digest
-from harness.store import write_json
 from rlrf.checkpoint import Checkpoint
 from rlrf.config import Device, Pairing, Training
 from rlrf.feedback import Judged
+from rlrf.objectives.dpo import dpo
 from rlrf.pairs import Pair, make_pairs
 from rlrf.quickstart import seed_policy
 from rlrf.reward import Reward, Rewarded
 from rlrf.run import open_run
-from rlrf.training.dpo import dpo
 
 
 def took(work: Callable[[], object], times: int = 1) -> float:

@@ -27,11 +27,11 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from pictures import chart
 from policies import SIZES, as_loaded, prompts, random_policy
 
+from harness.core.files import write_json
+from harness.core.progress import say
 from harness.engines import Sampling
 from harness.engines.hf import HFEngine
-from harness.progress import say
 from harness.render.style import BLUE, RED
-from harness.store import write_json
 from rlrf.quiet import quiet
 
 ROWS = 64  # that `generate` is given at a time

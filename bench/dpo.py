@@ -3,7 +3,7 @@
     python bench/dpo.py --out dpo.json
 
 Both sides are TRL's `DPOTrainer` on the same weights and batch, loss and gradients; stock TRL as
-it comes, ours as `rlrf.training.dpo` makes it. They are the same if the losses agree to 1e-5 and
+it comes, ours as `rlrf.objectives.dpo` makes it. They are the same if the losses agree to 1e-5 and
 each parameter's gradient to 1e-4 of its length; in bfloat16, to 1e-2 and all gradients together to
 5e-2 of their length, as each side rounds its own way. Models: the shipped policy, and a random
 Qwen3 of 60 M parameters with a vocabulary of 32,000. A mix draws lengths by the quantiles of the
@@ -39,11 +39,11 @@ from trl import DPOConfig, DPOTrainer
 
 from rlrf.checkpoint import Checkpoint
 from rlrf.config import Device, Training
+from rlrf.objectives.dpo import dpo, share_prompts, trainer_class
+from rlrf.objectives.reference import ReferenceLogps
 from rlrf.pairs import Pair
 from rlrf.quickstart import M0
 from rlrf.quiet import quiet
-from rlrf.training.dpo import dpo, share_prompts, trainer_class
-from rlrf.training.reference import ReferenceLogps
 
 # Quantiles 0, .1, .5, .9 and 1 of the lengths of prompt, chosen and rejected.
 MIXES = {

@@ -25,9 +25,9 @@ from lm_eval.models.huggingface import HFLM
 from policies import GROWN, RANDOM, SHIPPED, asked, grown, prompts, random_policy
 
 import tasks
-from harness import evaluation
 from harness.engines.hf import HFEngine
-from harness.lm import EngineLM
+from harness.evals import evaluation
+from harness.evals.lm import EngineLM
 from rlrf.quickstart import seed_policy
 
 BATCHES = (4, 32, 128)

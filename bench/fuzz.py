@@ -34,7 +34,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-from harness.store import write_json
+from harness.core.files import write_json
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "fuzz"))
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import ratio
 
+from harness.core.schema import Evaluation, Metric, ModelRef, Policy, Rule, Score, digest
 from harness.gate import decide
-from harness.schema import Evaluation, Metric, ModelRef, Policy, Rule, Score, digest
 
 LIMIT = 0.1  # seconds
 

@@ -29,7 +29,8 @@ import panel
 from error_rows import ALPHA, Row, Used, row, show
 from gate_clusters import clustered, few_clusters
 
-from harness.schema import Noise
+from harness.core.files import write_bytes
+from harness.core.schema import Noise
 from harness.stats.holm import holm
 from harness.stats.noninferiority import mcnemar, tango, tango_statistic
 from harness.stats.paired import compare
@@ -37,8 +38,7 @@ from harness.stats.power import items_needed
 from harness.stats.repeatability import bounds, measure
 from harness.stats.reuse import e_lond
 from harness.stats.sequential import log_evidence
-from harness.store import write_bytes
-from tasks.plugin import summarize
+from tasks.task import summarize
 
 Numbers = npt.NDArray[np.float64]
 

@@ -30,26 +30,25 @@ from typing import Any, Literal
 
 import tasks
 import tasks.factscore
-from harness.judge import pairwise
-from harness.judge.canaries import FILLER
-from harness.judge.config import load_judging, open_judge
-from harness.judge.settings import JudgeSettings
-from harness.schema import Item, Sample
-from harness.store import write_json, write_text
+from harness.core.files import write_json, write_text
+from harness.core.schema import Item, Sample
+from harness.judges.checks import pairwise
+from harness.judges.checks.canaries import FILLER
+from harness.judges.config import load_judging, open_judge
+from harness.judges.critique import critique
+from harness.judges.settings import JudgeSettings
 from rlrf.result import percent, table
 from tasks.factscore import FactScoreSettings
 from tasks.just_eval.aspects import ASPECTS
-from tasks.just_eval.critique import critique
-from tasks.plugin import Judge, summarize
+from tasks.task import Judge, summarize
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "harness" / "judge"))
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "tasks" / "just_eval"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-import tiny_judge
-from attacks import ATTACKS, FAKE, FORMS, attacks
-from faulty import Act, Asked, FaultyServer, completion
-from scripted import evaluated, instructions
-from serving import transformers_serve
+from helpers import tiny_judge
+from helpers.attacks import ATTACKS, FAKE, FORMS, attacks
+from helpers.faulty import Act, Asked, FaultyServer, completion
+from helpers.scripted import evaluated, instructions
+from helpers.serving import transformers_serve
 
 Outcome = Literal["binds", "unscored", "own"]
 Own = Callable[[str], str]  # the verdict that a judge would give, around a reason in JSON
@@ -401,7 +400,7 @@ def show(rows: Sequence[dict[str, Any]], real: Sequence[dict[str, Any]]) -> str:
 
 
 def share(found: Mapping[str, Any]) -> str:
-    from harness.schema import MetricResult
+    from harness.core.schema import MetricResult
 
     return percent(MetricResult.model_validate(found))
 

@@ -5,7 +5,7 @@
 Both ask the same server the same calls, turn by turn, and have to get the same replies; the judge
 also writes each to a new cache. Servers: `transformers serve` with a tiny model, which computes one
 reply at a time; one that takes a fixed time for each, however many are under way; and one of yours,
-if you name it, such as vLLM with the model of `tests/harness/judge/tiny_judge.py`.
+if you name it, such as vLLM with the model of `tests/harness/judges/tiny_judge.py`.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from pathlib import Path
 import httpx2
 from ratio import publish, race
 
-from harness.judge.config import open_judge
-from harness.judge.settings import JudgeSettings
-from harness.judge.wire import request, wishes
-from harness.schema import Call
+from harness.core.schema import Call
+from harness.judges.config import open_judge
+from harness.judges.settings import JudgeSettings
+from harness.judges.wire import request, wishes
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "harness" / "judge"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-import tiny_judge
-from faulty import Act, Asked, FaultyServer, completion
-from serving import transformers_serve
+from helpers import tiny_judge
+from helpers.faulty import Act, Asked, FaultyServer, completion
+from helpers.serving import transformers_serve
 
 LATENCY = 0.1  # seconds
 AT_ONCE = 16

@@ -24,12 +24,12 @@ from typing import Any
 
 import ratio
 
+from harness.board import Board
+from harness.board.ledger import FIRST, Reading
+from harness.core.files import jsonl_bytes
+from harness.core.schema import Evaluation, Metric, ModelRef, Policy, Rule, Score, digest
 from harness.gate import decide, promote
-from harness.leaderboard import Board
-from harness.leaderboard.ledger import FIRST, Reading
-from harness.schema import Evaluation, Metric, ModelRef, Policy, Rule, Score, digest
-from harness.store import jsonl_bytes
-from tasks.plugin import aggregate
+from tasks.task import aggregate
 
 POLICY = Policy(rules=[Rule(task="quiz", metric="accuracy", margin=0.1)])
 

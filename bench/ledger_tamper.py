@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ledger import loop
 
-from harness.leaderboard import Board
+from harness.board import Board
 
 Files = dict[Path, bytes]
 

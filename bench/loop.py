@@ -47,10 +47,10 @@ from transformers import PrinterCallback
 from trl import DPOConfig, DPOTrainer
 
 import tasks as benchmarks
-from harness import evaluation
-from harness.progress import say
-from harness.schema import Sample, digest
-from harness.store import read_records, write_json, write_jsonl
+from harness.core.files import read_records, write_json, write_jsonl
+from harness.core.progress import say
+from harness.core.schema import Sample, digest
+from harness.evals import evaluation
 from rlrf.config import Config
 from rlrf.loop import train
 from rlrf.pairs import Pair

@@ -20,9 +20,9 @@ from typing import Any
 from ratio import most_memory, publish
 
 import tasks
+from harness.core.progress import say
 from harness.engines.hf import HFEngine
-from harness.evaluate import evaluate
-from harness.progress import say
+from harness.evals.evaluate import evaluate
 from rlrf.config import Explore
 from rlrf.explore import explore
 from rlrf.quickstart import seed_policy

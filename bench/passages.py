@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import entry_points
 
-from harness.schema import Item
+from harness.core.schema import Item
 from rlrf.quickstart import seed_policy
 from tasks.mini import world
 

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from scipy.special import stdtrit
 from scipy.stats import binom
 
-from harness.gate.simulate import Settings, simulate
+from harness.gate.lab.simulate import Settings, simulate
 from harness.render.simulation import picture
 from harness.render.style import BLUE, GREY, RED, TEXT, styled, svg
 from harness.stats.noninferiority import tango_statistic

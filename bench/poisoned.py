@@ -18,13 +18,13 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from harness.core.files import parse, read_json, write_bytes, write_text
 from harness.render.style import BLUE, GREY, RED, styled, svg
-from harness.store import parse, read_json, write_bytes, write_text
 from rlrf.config import Config
-from rlrf.lessons import LessonReport
 from rlrf.pairs import Pair
 from rlrf.quickstart import seed_policy
 from rlrf.result import RunResult, table
+from rlrf.training_examples import ExamplesReport
 
 POISONED, ITERATIONS = 5, 10
 HEADLINE = ("mini_gsm8k accuracy", "mini_factscore precision", "mini_just_eval overall")
@@ -68,7 +68,7 @@ def run(out: Path, name: str) -> None:
     honest = method.make_pairs
     turn = {"number": 0}
 
-    def poisoned_pairs(*args: Any) -> tuple[list[Pair], LessonReport]:
+    def poisoned_pairs(*args: Any) -> tuple[list[Pair], ExamplesReport]:
         """A fake, to provoke the fault: in one iteration the worse response is the chosen one."""
         turn["number"] += 1
         pairs, report = honest(*args)

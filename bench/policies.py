@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 import tasks
+from harness.core.schema import Message
 from harness.engines.template import render
-from harness.schema import Message
 from rlrf.quickstart import seed_policy
 
 SHIPPED, RANDOM = "shipped policy, 1.4 M", "random Qwen3, 60 M"

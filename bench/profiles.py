@@ -24,10 +24,10 @@ from dpo import Case, draw, step
 from policies import RANDOM, SHIPPED, asked, prompts, random_policy
 from torch.profiler import ProfilerActivity, profile
 
+from harness.core.files import write_json
+from harness.core.progress import say
 from harness.engines import Sampling
 from harness.engines.hf import HFEngine
-from harness.progress import say
-from harness.store import write_json
 from rlrf.quickstart import seed_policy
 from rlrf.quiet import quiet
 from rlrf.result import table

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 import numpy as np
 from scipy.stats import t as student
 
-from harness.progress import say
-from harness.store import write_json
+from harness.core.files import write_json
+from harness.core.progress import say
 
 T = TypeVar("T")
 S = TypeVar("S")

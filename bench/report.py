@@ -2,7 +2,8 @@
 
     python bench/report.py --out report.json
 
-Two evaluations of as many questions are compared by `harness.report.compare`, the page is
+Two evaluations of as many questions are compared by `harness.reports.evaluations.compare`, the
+page is
 written to disk, and headless Chromium opens it; the time is from navigation to the load event, as
 the browser itself has it.
 """
@@ -20,10 +21,10 @@ from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 
 import tasks
-from harness import evaluation
-from harness.evaluation import Scored
-from harness.report import compare
-from harness.schema import ModelRef, Policy, Rule, Sample
+from harness.core.schema import ModelRef, Policy, Rule, Sample
+from harness.evals import evaluation
+from harness.evals.evaluation import Scored
+from harness.reports.evaluations import compare
 
 LIMIT = 1.0  # seconds
 LOADED = "const [t] = performance.getEntriesByType('navigation'); return t.loadEventEnd / 1000"

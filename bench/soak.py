@@ -31,15 +31,15 @@ from pathlib import Path
 from string import Template
 from typing import Any, NamedTuple
 
-from harness.progress import BILL, say
-from harness.store import LOCK, write_json
+from harness.core.files import LOCK, write_json
+from harness.core.progress import BILL, say
 from rlrf import cli
 from rlrf.quickstart import seed_policy
 from rlrf.run import PROGRESS
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "harness" / "judge"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from faulty import Act, Asked, FaultyServer, completion
+from helpers.faulty import Act, Asked, FaultyServer, completion
 
 CONFIG = """
 model: $model
@@ -117,7 +117,7 @@ STORIES = {
     "quickstart": Story({}, ("quickstart --out run",)),  # minutes, so only when it is named
 }
 SHORT = "rlrf,judged,rewarded"
-PART = 12  # responses that are kept together, in place of `harness.kept.AT_A_TIME`
+PART = 12  # responses that are kept together, in place of `harness.engines.resume.AT_A_TIME`
 AT_ONCE = 4  # calls to the judge
 IN_A_RUN = 8  # kills at most; what is left of the story gets shorter with each
 ASPECTS = ("readability", "completeness", "factuality")
@@ -345,10 +345,10 @@ def count_work(root: Path) -> None:
     """Let this process count its work, and keep answers in small parts, so that there are some."""
     import transformers
 
-    import harness.kept
+    import harness.engines.resume
     from harness.engines.hf import HFEngine
 
-    harness.kept.AT_A_TIME = PART
+    harness.engines.resume.AT_A_TIME = PART
     generate, step = HFEngine.generate, transformers.Trainer.training_step
 
     def noted_generate(self: Any, prompts: Any, sampling: Any, *rest: Any, **more: Any) -> Any:

@@ -85,7 +85,7 @@ def serve(kind: str, model: str) -> None:
 
 def of_engine(kind: str, model: str) -> Answer:
     from harness.engines import Sampling
-    from harness.engines.choice import open_engine
+    from harness.engines.open import open_engine
 
     engine = open_engine(kind, model, device="cpu", dtype="float32")
 
@@ -110,8 +110,8 @@ def of_lm_eval(kind: str, model: str) -> Answer:
 
         lm = Model(model, dtype="float32", enforce_eager=True)
     else:
-        from harness.engines.choice import open_engine
-        from harness.lm import EngineLM
+        from harness.engines.open import open_engine
+        from harness.evals.lm import EngineLM
 
         lm = EngineLM(open_engine("hf", model, device="cpu", dtype="float32"))
 
@@ -148,7 +148,7 @@ def compare(
     compared; the others are timed as `options` say."""
     from ratio import interval, shown
 
-    from harness.progress import say
+    from harness.core.progress import say
 
     texts = [side.ask(asked[0], **greedy)["texts"] for side in sides]
     equal = sum(a == b for a, b in zip(*texts, strict=True))
@@ -175,7 +175,7 @@ def rows(count: int, rounds: int) -> Iterator[dict[str, Any]]:
     from policies import RANDOM, SHIPPED, asked, prompts, random_policy
     from transformers import AutoTokenizer
 
-    from harness.progress import say
+    from harness.core.progress import say
     from rlrf.quickstart import seed_policy
 
     tokenizer = AutoTokenizer.from_pretrained(seed_policy())
@@ -230,7 +230,7 @@ def main() -> None:
     if options.serve:
         serve(*options.serve)
         return
-    from harness.progress import say
+    from harness.core.progress import say
 
     if not VLLM.exists():
         say("vLLM's CPU build is not here, so that nothing is compared; `make vllm` makes it.")

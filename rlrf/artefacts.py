@@ -21,10 +21,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from harness.errors import UserError
-from harness.progress import say
-from harness.schema import digest
-from harness.store import make_folder, new_folder, parse, read_json, told_when_full
+from harness.core.errors import UserError
+from harness.core.files import make_folder, new_folder, parse, read_json, told_when_full
+from harness.core.progress import say
+from harness.core.schema import digest
 from rlrf.run import MANIFEST, NO_CODE, Manifest, is_whole, may_replace_stage
 
 ABOUT = "README"

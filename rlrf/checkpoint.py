@@ -7,15 +7,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.models import model_digest
-from harness.schema import digest
+from harness.core.schema import digest
+from harness.engines.model_folder import model_digest
 from rlrf.config import EngineConfig, Executor
 
 if TYPE_CHECKING:
-    from harness.cluster import Cluster, ClusterEngine
+    from harness.engines.cluster import Cluster, ClusterEngine
     from harness.engines.hf import HFEngine
     from harness.engines.vllm import VLLMEngine
-    from harness.judge.in_process import OpenEngine
+    from harness.judges.in_process import OpenEngine
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Engines:
         self._vllm: tuple[Path, VLLMEngine] | None = None
         self._cluster = None
         if executor is not None and executor.kind == "ray":
-            from harness.cluster import Cluster
+            from harness.engines.cluster import Cluster
 
             asked = executor.model_dump(exclude={"kind"})
             self._cluster = Cluster(Engines(config, rank), **asked)
@@ -117,7 +117,7 @@ class Engines:
         return self._vllm[1]
 
     def _load_on_cluster(self, cluster: Cluster, what: Checkpoint | JudgeModel) -> ClusterEngine:
-        from harness.cluster import ClusterEngine
+        from harness.engines.cluster import ClusterEngine
         from harness.engines.loading import load_tokenizer
 
         # As other machines find it, whatever folder their processes work in.

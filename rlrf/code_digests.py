@@ -18,9 +18,9 @@ from pathlib import Path
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
-from harness.schema import digest
-from harness.store import file_digest
-from tasks.plugin import Task
+from harness.core.files import file_digest
+from harness.core.schema import digest
+from tasks.task import Task
 
 Code = Mapping[str, str]  # what shapes a stage, in words -> digest
 

@@ -18,8 +18,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from harness import settings
-from harness.schema import Policy, PromotionRule, Record, digest
+from harness.core import settings
+from harness.core.schema import Policy, PromotionRule, Record, digest
 
 Method = Literal["rlrf", "rejection_sampling", "reward_only", "rrhf", "rlmec"]
 Loss = Literal["sigmoid", "hinge", "ipo", "sigmoid_norm", "apo_zero", "apo_down", "sft"]

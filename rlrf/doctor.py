@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from harness.schema import Record
+from harness.core.schema import Record
 
 DISTRIBUTION = "rlrf-harness"
 ENOUGH_DISK_GIB = 2.0

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from harness.core.errors import UserError
+from harness.core.schema import Item, Message, Sample, digest
 from harness.engines import Engine
-from harness.errors import UserError
-from harness.schema import Item, Message, Sample, digest
 from rlrf.config import Explore
 from rlrf.sampling import completions, drop_unanswered, sample_of
-from tasks.plugin import Task
+from tasks.task import Task
 
 
 def rotate(count: int, size: int, turn: int, seed: int, name: str) -> list[int]:

@@ -11,13 +11,13 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from harness.progress import say, track
-from harness.schema import AspectFeedback, Feedback, Item, Record, Sample, Score
-from tasks.plugin import Answered, Judge, Task, quality
+from harness.core.progress import say, track
+from harness.core.schema import AspectFeedback, Feedback, Item, Record, Sample, Score
+from tasks.task import Answered, Judge, Task, quality
 
 if TYPE_CHECKING:
-    from rlrf.feedback_model.model import FeedbackModel
-    from tasks.just_eval.critique import Critique
+    from harness.judges.critique import Critique
+    from rlrf.models.feedback.model import FeedbackModel
 
 # What says what is wrong with scored answers, in order; no aspects where it cannot.
 Critic = Callable[[Sequence[Answered], Sequence[Score]], list[Feedback]]
@@ -82,7 +82,7 @@ def by_task(task: Task) -> Critic:
 
 def by_judge(judge: Judge, task: Task) -> Critic:
     """The judge's critiques."""
-    from tasks.just_eval.critique import critique
+    from harness.judges.critique import critique
 
     return _by_critiques(lambda answered: critique(answered, judge, task.ground))
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from harness.core.schema import Item
 from harness.gate.alarms import overlap
-from harness.schema import Item
 
 SHOWN = 3
 

@@ -9,20 +9,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness import evaluation, gate
-from harness.evaluate import evaluate
-from harness.evaluation import Scored
-from harness.progress import say
+from harness import gate
+from harness.core.files import write_json, write_jsonl, write_text
+from harness.core.progress import say
+from harness.core.schema import Decision, Item, digest
+from harness.evals import evaluation
+from harness.evals.evaluate import evaluate
+from harness.evals.evaluation import Scored
 from harness.render import markdown
-from harness.schema import Decision, Item, digest
-from harness.store import write_json, write_jsonl, write_text
 from rlrf import methods, metrics, stages
 from rlrf.checkpoint import Checkpoint
 from rlrf.config import Config
-from rlrf.lab import Lab, Turn, open_lab
-from rlrf.lessons import means_by_task
+from rlrf.context import IterationContext, RunContext, open_context
 from rlrf.result import RESULT, GateVerdict, Iteration, RunResult, Sealed
 from rlrf.run import Records, is_whole
+from rlrf.training_examples import means_by_task
 
 
 def train(config: Config, out: Path, *, fresh: bool = False) -> RunResult:
@@ -34,11 +35,11 @@ def train(config: Config, out: Path, *, fresh: bool = False) -> RunResult:
     Raises:
         UserError: the configuration, the model or the folder cannot be used.
     """
-    with open_lab(config, out, fresh) as lab:
+    with open_context(config, out, fresh) as lab:
         incumbent = lab.anchor
         iterations, rows, made = [], [], [lab.anchor]
         for turn in range(1, config.iterations + 1):
-            attempt = methods.improve(config.method, Turn(lab, incumbent, turn))
+            attempt = methods.improve(config.method, IterationContext(lab, incumbent, turn))
             candidate, verdict = attempt.candidate, None
             if candidate is not None:
                 verdict = meet_gate(lab, turn, candidate, incumbent)
@@ -74,7 +75,9 @@ def train(config: Config, out: Path, *, fresh: bool = False) -> RunResult:
     return result
 
 
-def meet_gate(lab: Lab, turn: int, candidate: Checkpoint, incumbent: Checkpoint) -> GateVerdict:
+def meet_gate(
+    lab: RunContext, turn: int, candidate: Checkpoint, incumbent: Checkpoint
+) -> GateVerdict:
     """Measure candidate, incumbent and anchor on one fresh slice of the gate split, and decide."""
     at = f"iter_{turn}"
     asked = lab.pick("gate", lab.config.gate.slice, turn - 1)
@@ -108,7 +111,7 @@ def meet_gate(lab: Lab, turn: int, candidate: Checkpoint, incumbent: Checkpoint)
     return verdict
 
 
-def mean_rewards(lab: Lab, place: str, scored: Mapping[str, Scored]) -> dict[str, float]:
+def mean_rewards(lab: RunContext, place: str, scored: Mapping[str, Scored]) -> dict[str, float]:
     """Task -> mean reward of the answers by the run's reward model, if it has one.
 
     Not where rewards are by demonstrations, which gate items have none of.
@@ -123,7 +126,7 @@ def mean_rewards(lab: Lab, place: str, scored: Mapping[str, Scored]) -> dict[str
 
 
 def measure(
-    lab: Lab, place: str, model: Checkpoint, split: str, asked: Mapping[str, list[Item]]
+    lab: RunContext, place: str, model: Checkpoint, split: str, asked: Mapping[str, list[Item]]
 ) -> dict[str, Scored]:
     """Evaluate `model` on the items `asked` of each task, and put it on the board."""
     config = lab.config
@@ -154,7 +157,7 @@ def measure(
     return scored
 
 
-def open_sealed(lab: Lab, models: list[Checkpoint]) -> list[Sealed]:
+def open_sealed(lab: RunContext, models: list[Checkpoint]) -> list[Sealed]:
     """Measure every model on the sealed split, against the first of them."""
     asked = lab.pick("sealed", lab.config.gate.sealed, 0)
     scored = [measure(lab, f"sealed/{m.name}", m, "sealed", asked) for m in models]

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from pydantic import Field
 
-from harness import evaluation
-from harness.schema import Record, Sample
-from harness.store import read_jsonl, read_records
-from rlrf.lessons import means_by_task
+from harness.core.files import read_jsonl, read_records
+from harness.core.schema import Record, Sample
+from harness.evals import evaluation
 from rlrf.result import Iteration
 from rlrf.run import RECORDS
 from rlrf.stages import ModelReward
+from rlrf.training_examples import means_by_task
 
 METRICS = "metrics.jsonl"
 

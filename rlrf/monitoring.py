@@ -1,7 +1,7 @@
 """Metrics for Prometheus, served over HTTP while a command works: RLRF_METRICS=127.0.0.1:9464.
 
-Everything is read when it is scraped, from what `harness.progress` has seen in this process and
-from the folder of the run that is open. Counters start at 0 with the process. The server has
+Everything is read when it is scraped, from what `harness.core.progress` has seen in this process
+and from the folder of the run that is open. Counters start at 0 with the process. The server has
 neither password nor encryption, so an address without a host is this machine's own.
 """
 
@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from wsgiref.simple_server import WSGIServer
 
-from harness.errors import UserError
-from harness.judge.budget import Spend
-from harness.progress import Work, say, seen, when_work_begins
+from harness.core.errors import UserError
+from harness.core.progress import Work, say, seen, when_work_begins
+from harness.judges.budget import Spend
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric

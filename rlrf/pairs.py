@@ -11,10 +11,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from harness.schema import Record, digest
+from harness.core.schema import Record, digest
 from rlrf.config import Pairing
-from rlrf.lessons import LessonReport, Skipped, collect, comparable, median, similarity
 from rlrf.reward import Reward, Rewarded
+from rlrf.training_examples import ExamplesReport, Skipped, collect, comparable, median, similarity
 
 Origin = Literal["explored", "refined"]
 _Text = tuple[Rewarded, Reward]
@@ -42,7 +42,7 @@ class Pair(Record):
 
 def make_pairs(
     responses: Sequence[Rewarded], config: Pairing, seed: int
-) -> tuple[list[Pair], LessonReport]:
+) -> tuple[list[Pair], ExamplesReport]:
     """Pairs of the explored and refined `responses`, by task and item.
 
     The largest gaps of a prompt come first; `seed` decides between equal ones, and which pairs

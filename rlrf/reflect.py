@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
+from harness.core.schema import Feedback, Item, Message, Record, Sample, digest
 from harness.engines import Engine
-from harness.schema import Feedback, Item, Message, Record, Sample, digest
 from rlrf.config import Reflect
 from rlrf.feedback import Judged
 from rlrf.reward import Reward, of_feedback
 from rlrf.sampling import completions, drop_unanswered, sample_of
-from tasks.plugin import Task
+from tasks.task import Task
 
 
 class Refinement(Record):

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from harness import evaluation
-from harness.errors import UserError
+from harness.core.errors import UserError
+from harness.core.files import parse, read_json
+from harness.core.schema import Decision, Metric
+from harness.evals import evaluation
 from harness.render import html
 from harness.render.html import numbers
 from harness.render.html.figures import Curve, Point, Step
 from harness.render.html.report import Gate, JudgeFinding, Measured, Model, Report, Table
-from harness.report import gains, measure, questions
-from harness.schema import Decision, Metric
-from harness.store import parse, read_json
+from harness.reports.evaluations import gains, measure, questions
 from rlrf.result import GateVerdict, Iteration, RunResult
 from rlrf.run import MANIFEST, Manifest
 
@@ -24,7 +24,7 @@ SAID = {"pass": "passes", "fail": "fails", "inconclusive": "is inconclusive"}
 def report(run: Path, judge: Sequence[JudgeFinding] = ()) -> str:
     """The page of the finished run in the folder `run`; HTML, the same bytes for the same run.
 
-    `judge` is what was found out about the judge (`harness.reliability.read`).
+    `judge` is what was found out about the judge (`harness.reports.judge_report.read`).
 
     Raises:
         UserError: it is no finished run, or a file of it is malformed.

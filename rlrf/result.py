@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import Field
 
-from harness.schema import Decision, Evaluation, MetricResult, Promotion, Record
-from rlrf.lessons import LessonReport
+from harness.core.schema import Decision, Evaluation, MetricResult, Promotion, Record
+from rlrf.training_examples import ExamplesReport
 
 RESULT = "result.json"
 FILE_NAME = r"^[^/\\\x00]*[^/\\\x00.][^/\\\x00]*$"  # in a folder, and not beside or above it
@@ -27,7 +27,7 @@ class Iteration(Record):
     number: int
     explored_by: str = Field(description="the incumbent that it started from")
     candidate: str
-    lessons: LessonReport
+    lessons: ExamplesReport
     seconds: float
     stopped: str = Field(default="", description="why there is no candidate, but for no lessons")
     gate: GateVerdict | None = Field(description="None where there is no candidate")

@@ -7,10 +7,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.schema import Feedback, Metric, Sample, Score
+from harness.core.schema import Feedback, Metric, Sample, Score
 from rlrf.feedback import Judged
-from rlrf.reward_model.self_labels import sigmoid
-from tasks.plugin import Task, quality
+from rlrf.models.reward.self_labels import sigmoid
+from tasks.task import Task, quality
 
 
 @dataclass(frozen=True)

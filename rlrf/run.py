@@ -22,15 +22,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import Field
 
-from harness.engines import Engine
-from harness.errors import UserError
-from harness.incidental import is_incidental
-from harness.kept import PARTS, Kept
-from harness.memory import OutOfMemoryError
-from harness.outputs import check_place, is_negligible, refuse_strangers
-from harness.progress import BILL, published, say, within
-from harness.schema import Record, digest
-from harness.store import (
+from harness.core.errors import UserError
+from harness.core.files import (
     LOCK,
     TEMPORARY,
     existing_folder,
@@ -44,6 +37,13 @@ from harness.store import (
     write_json,
     write_jsonl,
 )
+from harness.core.incidental import is_incidental
+from harness.core.memory import OutOfMemoryError
+from harness.core.outputs import check_place, is_negligible, refuse_strangers
+from harness.core.progress import BILL, published, say, within
+from harness.core.schema import Record, digest
+from harness.engines import Engine
+from harness.engines.resume import PARTS, ResumableEngine
 
 if TYPE_CHECKING:
     from rlrf.artefacts import Artefacts
@@ -178,9 +178,9 @@ class Run:
     def _inputs(self, reads: Sequence[Any]) -> str:
         return digest([dict(self.common), [_identity(read) for read in reads]])
 
-    def keeping(self, engine: Engine) -> Kept:
+    def keeping(self, engine: Engine) -> ResumableEngine:
         """`engine`, whose answers are kept while a stage is in progress: it goes on from them."""
-        return Kept(engine, self.folder / PARTS)
+        return ResumableEngine(engine, self.folder / PARTS)
 
     def seconds(self, name: str) -> float:
         """What the stages under `name` took when they were made."""

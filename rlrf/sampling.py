@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
+from harness.core.progress import say, track
+from harness.core.schema import Item, Sample
 from harness.engines import Completion, Engine, Sampling
-from harness.progress import say, track
-from harness.schema import Item, Sample
 from rlrf.config import Decoding
-from tasks.plugin import Task
+from tasks.task import Task
 
 
 def completions(

@@ -11,26 +11,27 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol, TypeVar
 
-from harness.progress import say
-from harness.schema import AspectFeedback, Feedback, Item, Record, Sample
-from harness.store import read_json, write_json, write_jsonl
+from harness.core.files import read_json, write_json, write_jsonl
+from harness.core.progress import say
+from harness.core.schema import AspectFeedback, Feedback, Item, Record, Sample
 from rlrf import explore as explore_
+from rlrf import objectives, sampling
 from rlrf import reflect as reflect_
-from rlrf import reward_model, sampling, training
 from rlrf.checkpoint import Checkpoint
 from rlrf.code_digests import Code, generation_settings, source
 from rlrf.config import Adapter, Device, Training
+from rlrf.context import IterationContext, Services
 from rlrf.explore import explore
 from rlrf.feedback import Judged, give_feedback
-from rlrf.lab import Tools, Turn
 from rlrf.leaks import leaks
-from rlrf.lessons import L, LessonReport
+from rlrf.models import reward as reward_model
+from rlrf.objectives.base import DivergedError, checkpoint
+from rlrf.objectives.checkpoints import Saves
+from rlrf.objectives.launch import launch
 from rlrf.reflect import Refinement, choose_drafts, reflect
 from rlrf.reward import Rewarded, by_feedback, by_model
 from rlrf.run import Records
-from rlrf.training.fitting import DivergedError, checkpoint
-from rlrf.training.launch import launch
-from rlrf.training.saves import Saves
+from rlrf.training_examples import ExamplesReport, L
 
 DIVERGED = "diverged.json"
 
@@ -38,7 +39,7 @@ T_contra = TypeVar("T_contra", contravariant=True)
 
 
 class Objective(Protocol[T_contra]):
-    """A training of `rlrf.training`, or one like it: from lessons and a policy to a saved model."""
+    """Train a policy model on examples and save it, as the functions of `rlrf.objectives` do."""
 
     def __call__(
         self,
@@ -69,11 +70,11 @@ class Attempt:
     """What an iteration came to: a candidate, or the reason why there is none."""
 
     candidate: Checkpoint | None
-    report: LessonReport
+    report: ExamplesReport
     stopped: str = ""
 
 
-def explored(turn: Turn) -> Records[Sample]:
+def explored(turn: IterationContext) -> Records[Sample]:
     """The policy's responses to the turn's prompts."""
     lab, config = turn.lab, turn.lab.config.explore
     return lab.run.records(
@@ -91,13 +92,13 @@ def explored(turn: Turn) -> Records[Sample]:
     )
 
 
-def rewarded(turn: Turn, samples: Records[Sample]) -> Records[ModelReward]:
+def rewarded(turn: IterationContext, samples: Records[Sample]) -> Records[ModelReward]:
     """What the reward model gives to each of `samples`, in order."""
     return model_rewards(turn.lab, f"{turn.place}/reward", samples, turn.items)
 
 
 def model_rewards(
-    lab: Tools, place: str, samples: Records[Sample], items: Mapping[str, Item]
+    lab: Services, place: str, samples: Records[Sample], items: Mapping[str, Item]
 ) -> Records[ModelReward]:
     """What the reward model gives to each of `samples`, kept at `place` in the run."""
     rewarder = lab.rewarder
@@ -115,7 +116,7 @@ def model_rewards(
     return lab.run.records(place, ModelReward, [samples], make, code)
 
 
-def promising(turn: Turn, samples: Records[Sample]) -> Records[Sample]:
+def promising(turn: IterationContext, samples: Records[Sample]) -> Records[Sample]:
     """Of each prompt the `explore.keep` responses that the reward model finds best: a cheap filter
     before costly feedback."""
     keep = turn.lab.config.explore.keep
@@ -129,12 +130,12 @@ def promising(turn: Turn, samples: Records[Sample]) -> Records[Sample]:
     return Records([samples.records[place] for place in best], f"{found.digest} best {keep}")
 
 
-def judged(turn: Turn, samples: Records[Sample]) -> Records[Judged]:
+def judged(turn: IterationContext, samples: Records[Sample]) -> Records[Judged]:
     """Score and feedback of explored responses."""
     return _judged(turn, "feedback", samples, samples.records)
 
 
-def rejudged(turn: Turn, refined: Records[Refinement]) -> Records[Judged]:
+def rejudged(turn: IterationContext, refined: Records[Refinement]) -> Records[Judged]:
     """Score and feedback of refinements, by the same feedback."""
     samples = [one.sample for one in refined.records]
     return _judged(
@@ -143,7 +144,7 @@ def rejudged(turn: Turn, refined: Records[Refinement]) -> Records[Judged]:
 
 
 def _judged(
-    turn: Turn,
+    turn: IterationContext,
     place: str,
     read: Records[Any],
     samples: Sequence[Sample],
@@ -161,7 +162,7 @@ def _judged(
     )
 
 
-def refined(turn: Turn, found: Records[Judged]) -> Records[Refinement]:
+def refined(turn: IterationContext, found: Records[Judged]) -> Records[Refinement]:
     """The policy's rewrites of its most promising responses, given the feedback on them."""
     lab, config = turn.lab, turn.lab.config
     drafts = choose_drafts(found.records, lab.tasks, config.reflect.m, turn.seed("drafts"))
@@ -183,7 +184,7 @@ def refined(turn: Turn, found: Records[Judged]) -> Records[Refinement]:
     )
 
 
-def ranked(turn: Turn, samples: Records[Sample]) -> list[Rewarded]:
+def ranked(turn: IterationContext, samples: Records[Sample]) -> list[Rewarded]:
     """The explored responses with their rewards, for the methods that ask for no more than that.
 
     By the reward model where the run has one, else by the benchmark's score.
@@ -194,9 +195,9 @@ def ranked(turn: Turn, samples: Records[Sample]) -> list[Rewarded]:
 
 
 def learn(
-    turn: Turn,
+    turn: IterationContext,
     lessons: Sequence[L],
-    report: LessonReport,
+    report: ExamplesReport,
     objective: Objective[L],
     reads: Sequence[Any] = (),
 ) -> Attempt:
@@ -237,7 +238,7 @@ def learn(
         gc.collect()  # a trainer is in cycles, and holds the model
 
     reads = [turn.policy, kept, lab.config.train, lab.config.adapter, *reads]
-    code = source("the code of training", training, *_module_of(objective))
+    code = source("the code of training", objectives, *_module_of(objective))
     saves = saves_of(lab, f"{place}/train", reads, code)
     trained = lab.run.stage(f"{place}/train", reads, train, code)
     if (trained.folder / DIVERGED).is_file():
@@ -247,22 +248,22 @@ def learn(
     return Attempt(checkpoint(trained.folder, turn.candidate, turn.policy), report)
 
 
-def saves_of(lab: Tools, name: str, reads: Sequence[Any], code: Code) -> Saves | None:
+def saves_of(lab: Services, name: str, reads: Sequence[Any], code: Code) -> Saves | None:
     """Where the training that makes the stage `name` saves its state, if it does."""
     minutes = lab.config.train.checkpoint_minutes
     return None if minutes is None else Saves(lab.run.in_progress(name, reads, code), minutes)
 
 
 def _module_of(objective: Any) -> list[ModuleType]:
-    """The module of an objective of a method, where it is not in `rlrf.training` itself."""
+    """The module of an objective of a method, where it is not in `rlrf.objectives` itself."""
     function = objective.func if isinstance(objective, partial) else objective
     name = str(getattr(function, "__module__", ""))
-    is_elsewhere = name.startswith("rlrf.") and not name.startswith(f"{training.__name__}.")
+    is_elsewhere = name.startswith("rlrf.") and not name.startswith(f"{objectives.__name__}.")
     return [sys.modules[name]] if is_elsewhere else []
 
 
 def fit(
-    turn: Turn,
+    turn: IterationContext,
     lessons: Sequence[L],
     objective: Objective[L],
     out: Path,

@@ -9,12 +9,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from harness.errors import UserError
-from harness.judge.budget import Spend
-from harness.progress import read_bill
-from harness.schema import Record
-from harness.store import is_in_use, parse, read_json, read_records
-from harness.text import visible
+from harness.core.errors import UserError
+from harness.core.files import is_in_use, parse, read_json, read_records
+from harness.core.progress import read_bill
+from harness.core.schema import Record
+from harness.core.text import visible
+from harness.judges.budget import Spend
 from rlrf.metrics import METRICS, IterationMetrics
 from rlrf.result import RESULT
 from rlrf.run import IDENTITY, MANIFEST, PROGRESS, Manifest
@@ -24,7 +24,7 @@ State = Literal["never started", "running", "stopped", "finished"]
 
 
 class Progress(Record):
-    """What `harness.progress` publishes; without `doing` nothing is counted at the moment."""
+    """What `harness.core.progress` publishes; without `doing` nothing is counted at the moment."""
 
     pid: int
     host: str

@@ -6,9 +6,9 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.errors import UserError
-from harness.evaluation import code_version
-from harness.store import read_json
+from harness.core.errors import UserError
+from harness.core.files import read_json
+from harness.evals.evaluation import code_version
 from rlrf.run import IDENTITY
 
 

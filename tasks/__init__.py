@@ -11,10 +11,10 @@ import pkgutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import UserError
+from harness.core.errors import UserError
 
 if TYPE_CHECKING:
-    from tasks.plugin import Task
+    from tasks.task import Task
 
 FOLDER = Path(__file__).parent
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import tasks
-from harness.errors import UserError
-from harness.schema import Item, Sample, Score
-from tasks.plugin import Task
+from harness.core.errors import UserError
+from harness.core.schema import Item, Sample, Score
+from tasks.task import Task
 
 JUDGE = "RLRF_JUDGE"
 
@@ -97,7 +97,7 @@ def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float 
 
     lm-eval calls this once a document, and one exception would lose the run, so no judge is asked
     here. Where the environment names a judge (`RLRF_JUDGE`, a file as `rlrf eval --judge` takes),
-    the metrics that need one are `Pending`, and `harness.judge.stock` asks it for all at once.
+    the metrics that need one are `Pending`, and `harness.judges.stock` asks it for all at once.
     """
     asked = item(doc)
     sample = Sample(

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from harness.errors import UserError
-from harness.schema import digest
+from harness.core.errors import UserError
+from harness.core.schema import digest
 
 SPLITS = ("train", "gate", "sealed", "test")
 SEED = 0

@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 import tasks
-from harness import evaluation
-from harness.schema import ModelRef, Sample
+from harness.core.schema import ModelRef, Sample
+from harness.evals import evaluation
 
 ROOT = Path(__file__).parents[1]
 ACTION = yaml.safe_load((ROOT / "action.yml").read_text())

@@ -12,12 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import ratio
 from scipy.stats import t as student
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "bench"))
-
-import ratio  # noqa: E402
 
 
 def test_a_ratio_is_the_geometric_mean_with_students_interval() -> None:

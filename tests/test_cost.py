@@ -3,16 +3,12 @@ against the page that shows them."""
 
 from __future__ import annotations
 
-import importlib
-import sys
 from pathlib import Path
 
+import cost
 import pytest
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "bench"))
-
-cost = importlib.import_module("cost")
 
 
 @pytest.fixture(scope="module")

@@ -12,18 +12,11 @@ from typing import Any
 import pytest
 
 import tasks
-from harness import evaluation
-from harness.evaluation import Scored
-from harness.leaderboard import Board, ledger
-from harness.schema import (
-    EvaluationEntry,
-    Metric,
-    ModelRef,
-    Row,
-    Sample,
-    Score,
-)
-from harness.store import jsonl_bytes, write_bytes
+from harness.board import Board, ledger
+from harness.core.files import jsonl_bytes, write_bytes
+from harness.core.schema import EvaluationEntry, Metric, ModelRef, Row, Sample, Score
+from harness.evals import evaluation
+from harness.evals.evaluation import Scored
 from rlrf.cli import run
 
 TASK = tasks.load("mini_gsm8k")

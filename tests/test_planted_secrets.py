@@ -15,9 +15,9 @@ import urllib.parse
 from pathlib import Path
 
 import pytest
+from helpers.faulty import Act, Asked, FaultyServer, completion
 
 from rlrf.quickstart import seed_policy
-from tests.harness.judge.faulty import Act, Asked, FaultyServer, completion
 
 PLANTED = {
     "JUDGE_KEY": "sk-judge/Zebra+4f9a2e71==",

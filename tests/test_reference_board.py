@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from harness.leaderboard import Board
+from harness.board import Board
 from harness.render import markdown
 
 REFERENCE = Path(__file__).parents[1] / "leaderboards" / "reference"

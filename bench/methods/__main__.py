@@ -26,9 +26,9 @@ import table
 import yaml
 from prepare import prepare
 
-from harness.errors import UserError
-from harness.progress import say
-from harness.store import write_json, write_text
+from harness.core.errors import UserError
+from harness.core.files import write_json, write_text
+from harness.core.progress import say
 
 MARKS = "<!-- table -->", "<!-- /table -->"
 

@@ -9,17 +9,17 @@ from typing import Any
 
 import rows
 
-from harness.store import write_jsonl
+from harness.core.files import write_jsonl
 from rlrf.checkpoint import Checkpoint
 from rlrf.config import Device, Optimisation
+from rlrf.models.reward.config import SelfEvolution
+from rlrf.models.reward.result import SelfEvolutionResult
+from rlrf.models.reward.self_evolve import self_evolve
+from rlrf.models.reward.source import Demonstration
+from rlrf.models.reward.world import sample_preferences
+from rlrf.objectives.base import Example
+from rlrf.objectives.sft import sft
 from rlrf.quickstart import corpus, seed_policy
-from rlrf.reward_model.config import SelfEvolution
-from rlrf.reward_model.result import SelfEvolutionResult
-from rlrf.reward_model.self_evolve import self_evolve
-from rlrf.reward_model.source import Demonstration
-from rlrf.reward_model.world import sample_preferences
-from rlrf.training.fitting import Example
-from rlrf.training.sft import sft
 from tasks.mini import arithmetic, biography, instructions, world
 
 PREFERENCES, HELD_OUT = 600, 400  # pairs for the reward models, and to measure them on

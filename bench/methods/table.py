@@ -9,12 +9,12 @@ import rows
 from pydantic import Field
 from rows import HEADLINE
 
-from harness import evaluation
-from harness.leaderboard import Board
-from harness.schema import MetricResult, Record, mean
-from harness.store import parse, read_json
+from harness.board import Board
+from harness.core.files import parse, read_json
+from harness.core.schema import MetricResult, Record, mean
+from harness.evals import evaluation
 from rlrf.result import RunResult, Sealed, table
-from tasks.plugin import item_values, summarize, within
+from tasks.task import item_values, summarize, within
 
 Runs = Mapping[int, RunResult]  # by seed
 Pairs = Mapping[int, tuple[Sealed, Sealed]]  # by seed: `BEST`'s model and another's

@@ -1,7 +1,7 @@
 """Engines turn prompts into text: one door, `generate(prompts, sampling) -> completions`.
 
 Import an engine from its own module (`harness.engines.hf`), so that its libraries load only
-where it is used; `harness.engines.choice` opens one by its name.
+where it is used; `harness.engines.open` opens one by its name.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from harness.schema import FinishReason, Message
+    from harness.core.schema import FinishReason, Message
 
 KINDS = ("hf", "vllm", "openai")  # of engines
 SEEDS = 2**31  # what other engines than ours take as a seed

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from harness.core.errors import UserError
+from harness.core.schema import FinishReason
 from harness.engines import Sampling
 from harness.engines.attention import Shared
 from harness.engines.reading import Columns, Reader, Repeated
-from harness.engines.rows import choose, draws
-from harness.errors import UserError
-from harness.schema import FinishReason
+from harness.engines.sampling import choose, draws
 
 if TYPE_CHECKING:
+    from harness.core.progress import Advance
     from harness.engines.hf import HFEngine
-    from harness.progress import Advance
 
 Row = tuple[int, int]  # (prompt, sample): one answer to be made
 Answer = tuple[list[int], FinishReason]

@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import models
-from harness.progress import say
-from harness.store import read_json
+from harness.core.files import read_json
+from harness.core.progress import say
+from harness.engines import model_folder
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +42,7 @@ def choose_dtype(folder: Path, device: torch.device | str, dtype: str) -> str:
     stored = stored_dtype(folder)
     if stored not in INSTRUCTIONS or has_instructions(stored):
         return dtype
-    size = 4 * sum(math.prod(shape) for _, shape in models.weights(folder).values())
+    size = 4 * sum(math.prod(shape) for _, shape in model_folder.weights(folder).values())
     is_room = size <= MEMORY_SHARE * _free_memory()
     _tell(stored, is_room)
     return "float32" if is_room else dtype
@@ -50,14 +50,14 @@ def choose_dtype(folder: Path, device: torch.device | str, dtype: str) -> str:
 
 def stored_dtype(folder: Path) -> str:
     """The type of the weights in `folder`: what its configuration says, else that of most."""
-    config = read_json(folder / models.CONFIG)
+    config = read_json(folder / model_folder.CONFIG)
     for settings in (config, config.get("text_config") if isinstance(config, dict) else None):
         if isinstance(settings, dict):
             named = settings.get("dtype") or settings.get("torch_dtype")
             if isinstance(named, str) and named in DTYPES[1:]:
                 return named
     sizes: Counter[str] = Counter()
-    for kind, shape in models.weights(folder).values():
+    for kind, shape in model_folder.weights(folder).values():
         sizes[STORED.get(kind, kind)] += math.prod(shape)
     return sizes.most_common(1)[0][0] if sizes else "float32"
 

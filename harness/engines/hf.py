@@ -15,19 +15,19 @@ from typing import Any, TypeVar
 import torch
 from transformers.cache_utils import DynamicCache
 
-from harness import memory
+from harness.core import memory
+from harness.core.errors import UserError
+from harness.core.progress import Advance, say
+from harness.core.schema import digest
 from harness.engines import Completion, Sampling, loading
 from harness.engines.attention import Shared, attending, can_share
+from harness.engines.batch_size import rows_that_fit
 from harness.engines.decoding import Answer, Decoding, Row
 from harness.engines.dtype import DTYPES, choose_dtype
-from harness.engines.packed import pack
-from harness.engines.room import rows_that_fit
+from harness.engines.model_folder import check, find, loaded_digest, model_digest
+from harness.engines.onednn_linear import pack
 from harness.engines.template import check_template
 from harness.engines.text import Tokenized, check_sampling, cut, encode_all
-from harness.errors import UserError
-from harness.models import check, find, loaded_digest, model_digest
-from harness.progress import Advance, say
-from harness.schema import digest
 
 __all__ = ["HFEngine", "model_digest"]
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from harness import memory
-from harness.errors import UserError, first_line
-from harness.models import CONFIG, check_adapter, check_fetched
-from harness.store import read_json
+from harness.core import memory
+from harness.core.errors import UserError, first_line
+from harness.core.files import read_json
+from harness.engines.model_folder import CONFIG, check_adapter, check_fetched
 
 DEFAULT_CONTEXT = 2048
 GENERATION = "generation_config.json"

@@ -10,14 +10,14 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.core.errors import UserError
+from harness.core.progress import Advance
+from harness.core.schema import Message, digest
 from harness.engines import SEEDS, Completion, Sampling, seed_of
 from harness.engines.template import check_template, render
 from harness.engines.text import check_sampling, cut
 from harness.engines.unanswered import MAX_UNANSWERED, Unanswered
-from harness.errors import UserError
-from harness.progress import Advance
-from harness.schema import Message, digest
-from harness.serving.server import Batch, FailedError, Server, ServerGoneError
+from harness.serving.server import Batch, CallFailedError, Server, ServerGoneError
 from harness.serving.settings import ServerSettings
 from harness.serving.wire import (
     MAX_TOKENS,
@@ -143,7 +143,7 @@ class OpenAIEngine:
                     f"{self._server.base} stopped answering: {error}. Run the same command again "
                     "when the server is well."
                 ) from None
-            except FailedError as error:
+            except CallFailedError as error:
                 answers[place] = Completion.missing(str(error))
                 missing.count(f"prompt {place[0]} of {len(prompts)}: {error}", self._server.base)
             if on_done is not None:
@@ -189,14 +189,15 @@ class OpenAIEngine:
 
         Raises:
             NotACompletionError: there is none.
-            FailedError: the model did not give an answer, for example because a filter stopped it.
+            CallFailedError: the model did not give an answer, for example because a filter stopped
+            it.
         """
         choice, usage = first_choice(body)
         content = read_content(choice)
         if content.problem == NO_TEXT:
             raise NotACompletionError(content.problem)
         if content.problem:
-            raise FailedError(content.problem)
+            raise CallFailedError(content.problem)
         is_cut = choice.get("finish_reason") == "length"
         # A model that declines has answered, wherever the server puts its words.
         told = self._server.clean(content.text or content.refusal)

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.errors import UserError
-from harness.schema import Message
+from harness.core.errors import UserError
+from harness.core.schema import Message
 
 Turns = list[dict[str, Any]]
 TOKENIZERS = 32  # whose templates are remembered, with their orders of roles

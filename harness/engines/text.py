@@ -7,11 +7,11 @@ from array import array
 from collections.abc import Sequence
 from typing import Any
 
+from harness.core.errors import UserError
+from harness.core.progress import say
+from harness.core.schema import FinishReason, Message
 from harness.engines import Sampling
 from harness.engines.template import render
-from harness.errors import UserError
-from harness.progress import say
-from harness.schema import FinishReason, Message
 
 
 class Tokenized:

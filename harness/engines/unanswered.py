@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.errors import UserError
+from harness.core.errors import UserError
 
 MAX_UNANSWERED = 0.5  # share of the responses, unless the user says otherwise
 MAX_UNANSWERED_AT_FIRST = 20  # refusals before the first answer

@@ -11,16 +11,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.core.errors import UserError, first_line
+from harness.core.files import read_json
+from harness.core.progress import Advance
+from harness.core.schema import digest
 from harness.engines import SEEDS, Completion, Sampling, seed_of
 from harness.engines.dtype import DTYPES, choose_dtype, stored_dtype
+from harness.engines.model_folder import ADAPTER_CONFIG, check, check_adapter, find, model_digest
 from harness.engines.template import check_template
 from harness.engines.text import Tokenized, check_sampling, cut, encode_all
 from harness.engines.unanswered import MAX_UNANSWERED, Unanswered
-from harness.errors import UserError, first_line
-from harness.models import ADAPTER_CONFIG, check, check_adapter, find, model_digest
-from harness.progress import Advance
-from harness.schema import digest
-from harness.store import read_json
 
 USUAL_AT_ONCE = 256  # responses that vLLM has under way together, unless told
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # of adapters, as vLLM makes room for them

@@ -16,7 +16,7 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from harness.schema import Alarm, Check, Sample, mean
+from harness.core.schema import Alarm, Check, Sample, mean
 
 FEWEST = 20  # answers that both sides need before their style is compared
 LENGTH_RATIO = 1.5  # of mean words, either way

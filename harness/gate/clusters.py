@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from harness.errors import UserError
-from harness.schema import Evaluation, Item, Policy, Score
-from harness.text import one_line
+from harness.core.errors import UserError
+from harness.core.schema import Evaluation, Item, Policy, Score
+from harness.core.text import one_line
 
 DOCUMENT = "doc."
 EMPTY = "it is empty or absent"

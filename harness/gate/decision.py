@@ -31,12 +31,8 @@ from typing import Literal
 
 import numpy as np
 
-from harness.errors import UserError
-from harness.gate.clusters import Assigned, assign, stored
-from harness.gate.evidence import Evidence, Scored, difference_notes, gather
-from harness.gate.notes import notes
-from harness.gate.rule_test import RuleTest, read
-from harness.schema import (
+from harness.core.errors import UserError
+from harness.core.schema import (
     TESTS_VERSION,
     Alarm,
     Check,
@@ -48,6 +44,10 @@ from harness.schema import (
     Verdict,
     digest,
 )
+from harness.gate.clusters import Assigned, assign, stored
+from harness.gate.evidence import Evidence, Scored, difference_notes, gather
+from harness.gate.notes import notes
+from harness.gate.rule_test import RuleTest, read
 from harness.stats import Estimate
 from harness.stats.anytime import bounds, p_of_no_change
 from harness.stats.holm import holm

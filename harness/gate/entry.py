@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from harness.errors import UserError
+from harness.core.errors import UserError
+from harness.core.schema import TESTS_VERSION, Alarm, Check, Decision, Policy
 from harness.gate.alarms import Answers, examine, reward_hacking
 from harness.gate.clusters import Assigned
 from harness.gate.decision import decide, raise_alarms
 from harness.gate.evidence import Scored
 from harness.gate.plan import Plan, decide_by
-from harness.schema import TESTS_VERSION, Alarm, Check, Decision, Policy
 
 
 class Side(Scored, Answers, Protocol):

@@ -11,13 +11,13 @@ from typing import Protocol
 
 import numpy as np
 
-from harness import claims
-from harness.decoding import normalize_decoding
-from harness.errors import UserError
+from harness.core.decoding import normalize_decoding
+from harness.core.errors import UserError
+from harness.core.schema import Evaluation, JudgeRef, Metric, Policy, Rule, Score
+from harness.core.text import cut, one_line
+from harness.gate import claims
 from harness.gate.clusters import Assigned, assign
-from harness.schema import Evaluation, JudgeRef, Metric, Policy, Rule, Score
 from harness.stats.paired import ItemTable, Numbers, ScoreColumns, align, columns, gather_items
-from harness.text import cut, one_line
 
 SAME = (
     "task_version",

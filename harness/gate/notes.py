@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from harness.core.schema import Item, Policy
 from harness.gate.clusters import DOCUMENT, Side, items_of, keys, places, plain, shown
 from harness.gate.evidence import Evidence
-from harness.schema import Item, Policy
 from harness.stats.intraclass import intraclass
 from harness.stats.paired import FEW_CLUSTERS
 

@@ -15,14 +15,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from harness.errors import UserError
-from harness.gate.clusters import Assigned, assign, restored, stored
-from harness.gate.decision import decide, refuse_what_cannot_be_watched, require_range
-from harness.gate.evidence import Scored, gather
-from harness.gate.notes import INDEPENDENT
-from harness.gate.planned_rule import SEQUENTIAL, PlannedRule, plan_rule, require_power
-from harness.gate.sizing import require_icc, require_sd
-from harness.schema import (
+from harness.core.errors import UserError
+from harness.core.schema import (
     SCHEMA_VERSION,
     Decision,
     Estimand,
@@ -35,6 +29,12 @@ from harness.schema import (
     Tier,
     digest,
 )
+from harness.gate.clusters import Assigned, assign, restored, stored
+from harness.gate.decision import decide, refuse_what_cannot_be_watched, require_range
+from harness.gate.evidence import Scored, gather
+from harness.gate.notes import INDEPENDENT
+from harness.gate.planned_rule import SEQUENTIAL, PlannedRule, plan_rule, require_power
+from harness.gate.sizing import require_icc, require_sd
 
 
 class Plan(Record):

@@ -12,11 +12,11 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from harness.errors import UserError
+from harness.core.errors import UserError
+from harness.core.schema import Estimand, Metric, Policy, Record, Rule, Score, Tier
 from harness.gate.decision import require_range
 from harness.gate.evidence import Evidence
 from harness.gate.sizing import Unchanged, reached_at, simulate_bounds
-from harness.schema import Estimand, Metric, Policy, Record, Rule, Score, Tier
 from harness.stats.clusters import Groups
 from harness.stats.intraclass import intraclass
 from harness.stats.noninferiority import unseen_change

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from harness.schema import Check, Decision, Promotion, PromotionRule, digest
+from harness.core.schema import Check, Decision, Promotion, PromotionRule, digest
 
 
 def promote(vs_incumbent: Decision, vs_anchor: Decision) -> Promotion:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.errors import UserError
-from harness.schema import FEWEST_RUNS, Metric, Noise, Rule, Verdict
+from harness.core.errors import UserError
+from harness.core.schema import FEWEST_RUNS, Metric, Noise, Rule, Verdict
 from harness.stats import Estimate
 from harness.stats.clusters import clustered_tango, groups
 from harness.stats.mean_bound import Limits, items_to_exclude

@@ -17,10 +17,10 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from harness.errors import UserError
+from harness.core.errors import UserError
+from harness.core.schema import Metric, Policy, Record, Rule
 from harness.gate.decision import estimate_on
 from harness.gate.evidence import Evidence
-from harness.schema import Metric, Policy, Record, Rule
 from harness.stats.exact_power import tango_items_needed, tango_power
 from harness.stats.paired import Numbers
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.errors import UserError
-from harness.ranking import divide
-from harness.schema import Evaluation, EvaluationEntry, PromotionEntry, Row
-from harness.text import one_line, xml
+from harness.board.ranking import divide
+from harness.core.errors import UserError
+from harness.core.schema import Evaluation, EvaluationEntry, PromotionEntry, Row
+from harness.core.text import one_line, xml
 
 HEIGHT = 20
 CHARACTER = 6.6  # px; Verdana at 11 px, on average; the text is then fitted to its room

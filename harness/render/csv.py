@@ -7,9 +7,9 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from harness.ranking import Column, Name, divide, tables
-from harness.schema import Evaluation, EvaluationEntry, Row, digest
-from harness.text import csv_cell
+from harness.board.ranking import Column, Name, divide, tables
+from harness.core.schema import Evaluation, EvaluationEntry, Row, digest
+from harness.core.text import csv_cell
 
 HEADS = (
     "run",

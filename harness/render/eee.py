@@ -11,9 +11,9 @@ import uuid
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from harness.errors import UserError
-from harness.ranking import divide
-from harness.schema import (
+from harness.board.ranking import divide
+from harness.core.errors import UserError
+from harness.core.schema import (
     Evaluation,
     EvaluationEntry,
     JudgeRef,

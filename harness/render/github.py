@@ -6,9 +6,9 @@ Limits are GitHub's own: ten errors and ten warnings a step are shown, and a sum
 
 from __future__ import annotations
 
+from harness.core.schema import Check, Decision
+from harness.core.text import visible
 from harness.gate.notes import INDEPENDENT
-from harness.schema import Check, Decision
-from harness.text import visible
 
 MOST = 10
 SUMMARY_BYTES = 1024 * 1024

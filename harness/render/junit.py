@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from harness.schema import Check, Decision, Verdict
-from harness.text import xml_legal
+from harness.core.schema import Check, Decision, Verdict
+from harness.core.text import xml_legal
 
 
 def decision(decision: Decision) -> str:

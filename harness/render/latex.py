@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from harness.ranking import Column, Name, Table, divide, tables
-from harness.schema import MetricResult, Row
-from harness.text import latex as escape
+from harness.board.ranking import Column, Name, Table, divide, tables
+from harness.core.schema import MetricResult, Row
+from harness.core.text import latex as escape
 
 
 def board(rows: Sequence[Row]) -> str:

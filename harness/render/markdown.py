@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from harness.loosened import loosened, not_enforced
-from harness.ranking import Column, Name, Table, Withdrawn, divide, reused_names, tables
-from harness.schema import (
+from harness.board.loosened import loosened, not_enforced
+from harness.board.ranking import Column, Name, Table, Withdrawn, divide, reused_names, tables
+from harness.core.schema import (
     Check,
     Decision,
     DecisionEntry,
@@ -17,7 +17,7 @@ from harness.schema import (
     PromotionEntry,
     Row,
 )
-from harness.text import markdown as escape
+from harness.core.text import markdown as escape
 
 NOTHING = "-"
 RANKS = (

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.errors import UserError
-from harness.ranking import divide
-from harness.schema import Evaluation, EvaluationEntry, Row
-from harness.text import markdown as escape
-from harness.text import one_line
+from harness.board.ranking import divide
+from harness.core.errors import UserError
+from harness.core.schema import Evaluation, EvaluationEntry, Row
+from harness.core.text import markdown as escape
+from harness.core.text import one_line
 
 
 def section(rows: Sequence[Row], name: str) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from harness.errors import UserError
-from harness.ranking import divide
+from harness.board.ranking import divide
+from harness.core.errors import UserError
+from harness.core.schema import EvaluationEntry, MetricResult, Row
+from harness.core.text import picture
 from harness.render.style import BLUE, GREY, styled, svg
-from harness.schema import EvaluationEntry, MetricResult, Row
-from harness.text import picture
 
 
 def board(rows: Sequence[Row], split: str = "sealed") -> bytes:

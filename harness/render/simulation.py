@@ -1,15 +1,15 @@
-"""The outcomes of `harness.gate.simulate` as a table and as a picture."""
+"""The outcomes of `harness.gate.lab.simulate` as a table and as a picture."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.gate.at_margin import KINDS
-from harness.gate.certify import Certificate
-from harness.gate.simulate import PolicyOutcome, Settings, ThresholdOutcome
+from harness.core.schema import MetricResult
+from harness.core.text import markdown as escape
+from harness.gate.lab.at_margin import KINDS
+from harness.gate.lab.certify import Certificate
+from harness.gate.lab.simulate import PolicyOutcome, Settings, ThresholdOutcome
 from harness.render.style import BLUE, GREY, RED, styled, svg
-from harness.schema import MetricResult
-from harness.text import markdown as escape
 
 
 def table(settings: Settings, outcomes: Sequence[PolicyOutcome]) -> str:

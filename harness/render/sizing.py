@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from harness.core.text import markdown, picture
 from harness.gate.sizing import POWERS, SizeTable
 from harness.render.style import BLUE, GREY, RED, TEXT, styled, svg
-from harness.text import markdown, picture
 
 
 def tables(found: Sequence[SizeTable]) -> str:

@@ -20,11 +20,11 @@ import httpx2
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
 from tenacity.wait import wait_random_exponential
 
-from harness.errors import UserError
+from harness.core.errors import UserError
 from harness.serving.pace import Pace, retry_after
 from harness.serving.redaction import redaction
 from harness.serving.settings import ServerSettings
-from harness.serving.wire import MAX_TOKENS, PassingError, Wish, error_message, subject_of_error
+from harness.serving.wire import MAX_TOKENS, TransientError, Wish, error_message, subject_of_error
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -32,7 +32,7 @@ T = TypeVar("T")
 CONNECT_SECONDS = 10.0
 LONGEST_WAIT = 120.0  # seconds between two tries, whoever asks for it
 MAX_BODY = 8 * 1024 * 1024  # bytes
-HOPELESS = 20  # calls in a row that all tries could not get answered
+MAX_CONSECUTIVE_FAILURES = 20  # calls in a row that all tries could not get answered
 
 PASSING = {408, 409, 425, 429}  # and all from 500 on
 UNKNOWN = {404, 405}
@@ -40,11 +40,11 @@ BAD_REQUEST = {400, 422}
 FORBIDDEN = {402, 403}  # about the account, unless the server answers other calls
 
 
-class AbsentError(PassingError):
+class UnreachableError(TransientError):
     """Nobody answers at the address."""
 
 
-class FailedError(Exception):
+class CallFailedError(Exception):
     """This call cannot be answered.
 
     `about_prompt`: the server says that it refuses what this prompt or its answer says, so that
@@ -57,11 +57,11 @@ class FailedError(Exception):
         self.about_prompt = about_prompt
 
 
-class ServerGoneError(FailedError):
+class ServerGoneError(CallFailedError):
     """No further call of this batch is asked: the server is gone, or fails every call."""
 
 
-class _GoneError(Exception):
+class _ServerDownError(Exception):
     """No call can be answered for now."""
 
 
@@ -159,19 +159,19 @@ class Server:
 
         Raises:
             ServerGoneError: the server is gone, and neither this nor a later call is asked.
-            FailedError: this call cannot be answered.
+            CallFailedError: this call cannot be answered.
             UserError: no call can be answered.
         """
         if batch.gone:
             raise ServerGoneError(batch.gone)
         wanted = [wish for wish in wishes if not self._is_vain(wish)]
         unsure = [wish for wish in wanted if wish not in self._served]
-        failure = FailedError("")
+        failure = CallFailedError("")
         for dropped in _smallest_first(unsure):
             granted = [wish for wish in wanted if wish not in dropped]
             try:
                 found = await self._persist(batch, attempt, granted)
-            except FailedError as error:
+            except CallFailedError as error:
                 if error.status in FORBIDDEN and not (batch.answered or error.about_prompt):
                     raise UserError(
                         f"{self.base} does not let this key ask the model "
@@ -180,12 +180,12 @@ class Server:
                 failure = error
                 if error.status not in BAD_REQUEST or error.about_prompt:
                     break
-            except PassingError as error:
+            except TransientError as error:
                 said = f"{self.clean(str(error))}; given up after {self._settings.max_attempts}"
                 self._count_failure(batch, said)
-                failure = ServerGoneError(batch.gone) if batch.gone else FailedError(said)
+                failure = ServerGoneError(batch.gone) if batch.gone else CallFailedError(said)
                 break
-            except _GoneError as error:
+            except _ServerDownError as error:
                 self._give_up(batch, str(error))
                 failure = ServerGoneError(batch.gone)
                 break
@@ -197,7 +197,7 @@ class Server:
     def _count_failure(self, batch: Batch, failure: str) -> None:
         """A server that hangs would else cost all the tries of every call."""
         batch.failed_in_a_row += 1
-        if batch.failed_in_a_row >= max(HOPELESS, self._settings.max_concurrency):
+        if batch.failed_in_a_row >= max(MAX_CONSECUTIVE_FAILURES, self._settings.max_concurrency):
             self._give_up(
                 batch, f"the server failed {batch.failed_in_a_row} calls in a row ({failure})"
             )
@@ -239,19 +239,19 @@ class Server:
 
         async def tried() -> T:
             if batch.gone:
-                raise _GoneError(batch.gone)
+                raise _ServerDownError(batch.gone)
             return await attempt(granted)
 
         retrying = AsyncRetrying(
-            retry=retry_if_exception_type(PassingError),
+            retry=retry_if_exception_type(TransientError),
             stop=stop_after_attempt(self._settings.max_attempts),
             wait=wait_random_exponential(self._settings.backoff, max=LONGEST_WAIT),
             reraise=True,
         )
         try:
             found: T = await retrying(tried)
-        except AbsentError as error:
-            raise _GoneError(f"the server is gone ({error})") from None
+        except UnreachableError as error:
+            raise _ServerDownError(f"the server is gone ({error})") from None
         batch.answered += 1
         batch.failed_in_a_row = 0
         return found
@@ -270,8 +270,8 @@ class Server:
         """One request.
 
         Raises:
-            PassingError: no whole response came.
-            FailedError: it is too long.
+            TransientError: no whole response came.
+            CallFailedError: it is too long.
             UserError: nobody was ever there.
         """
         url = f"{self.base}{self._path}"
@@ -286,12 +286,14 @@ class Server:
                 async for part in response.aiter_bytes():
                     body += part
                     if len(body) > MAX_BODY:
-                        raise FailedError(f"the server's reply is longer than {MAX_BODY:,} bytes")
+                        raise CallFailedError(
+                            f"the server's reply is longer than {MAX_BODY:,} bytes"
+                        )
                 wait = response.headers.get("Retry-After")
                 return Response(response.status_code, wait, bytes(body))
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
             if self._is_met:
-                raise AbsentError(type(error).__name__) from None
+                raise UnreachableError(type(error).__name__) from None
             why = "its certificate is not trusted" if "CERTIFICATE" in str(error) else "no answer"
             raise UserError(
                 f"The server {self.base} cannot be reached ({why}). "
@@ -299,17 +301,17 @@ class Server:
             ) from None
         except TimeoutError:
             limit = self._settings.timeout
-            raise PassingError(f"the server gave no whole reply within {limit:g} s") from None
+            raise TransientError(f"the server gave no whole reply within {limit:g} s") from None
         except (httpx2.RequestError, httpx2.StreamError) as error:
             # Its text may quote a header, and with it the key.
-            raise PassingError(f"the connection broke off ({type(error).__name__})") from None
+            raise TransientError(f"the connection broke off ({type(error).__name__})") from None
 
     def accept(self, response: Response) -> bytes:
         """The body of a response that is one.
 
         Raises:
-            PassingError: the next try may well succeed.
-            FailedError: the call is refused.
+            TransientError: the next try may well succeed.
+            CallFailedError: the call is refused.
             UserError: every call would be.
         """
         status, message = response.status, self.clean(error_message(response.body))
@@ -319,9 +321,11 @@ class Server:
         if status in PASSING or status >= 500:
             wait = retry_after(response.wait)
             if wait is not None and wait > LONGEST_WAIT:
-                raise _GoneError(f"the server asks to be left alone for {wait:,.0f} s ({said})")
+                raise _ServerDownError(
+                    f"the server asks to be left alone for {wait:,.0f} s ({said})"
+                )
             self._resume = max(self._resume, time.monotonic() + (wait or 0.0))
-            raise PassingError(f"the server answered {said}")
+            raise TransientError(f"the server answered {said}")
         if status == 401:
             name = self._settings.api_key_env
             todo = f"put a valid one into {name}" if name else "name its variable in api_key_env"
@@ -343,7 +347,7 @@ class Server:
                 f"{self.base} cannot answer any call to the model '{self._settings.model}' "
                 f"({said}). Check the model's name and the key."
             )
-        raise FailedError(
+        raise CallFailedError(
             f"the server refuses the call ({said})", status, about_prompt=about == "prompt"
         )
 

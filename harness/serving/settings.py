@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from harness.errors import UserError
-from harness.schema import Name, Record
+from harness.core.errors import UserError
+from harness.core.schema import Name, Record
 
 
 class ServerSettings(Record):

@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection
 from typing import Any, Literal, NamedTuple
 
-from harness.text import one_line
+from harness.core.text import one_line
 
 MAX_MESSAGE = 200  # characters
 MOST_TOKENS = 10**8  # a count beyond is nonsense
@@ -40,11 +40,11 @@ NO_TEXT = "the reply is empty: none of its parts is text"
 TEXT_PARTS = ("text", "output_text")  # a list's other parts are thoughts, tools, pictures
 
 
-class PassingError(Exception):
+class TransientError(Exception):
     """The next try may well succeed."""
 
 
-class NotACompletionError(PassingError):
+class NotACompletionError(TransientError):
     """The body is no completion; the message says what is wrong with it."""
 
 

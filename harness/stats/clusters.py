@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from harness.errors import UserError
+from harness.core.errors import UserError
 from harness.stats import Estimate
 from harness.stats.mean_bound import MeanBound, p_below, skewness
 from harness.stats.noninferiority import (

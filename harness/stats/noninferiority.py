@@ -17,7 +17,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from harness.errors import UserError
+from harness.core.errors import UserError
 from harness.stats import Estimate
 
 Numbers = npt.NDArray[np.float64]

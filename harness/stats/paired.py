@@ -16,8 +16,8 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from harness.errors import UserError
-from harness.schema import Score
+from harness.core.errors import UserError
+from harness.core.schema import Score
 from harness.stats import Estimate
 from harness.stats.clusters import cautious_effect, groups, together
 from harness.stats.mean_bound import (

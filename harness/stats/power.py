@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from statistics import NormalDist
 
-from harness.errors import UserError
-from harness.schema import Noise
+from harness.core.errors import UserError
+from harness.core.schema import Noise
 from harness.stats.repeatability import reach
 
 

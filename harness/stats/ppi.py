@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from harness.errors import UserError
+from harness.core.errors import UserError
 from harness.stats.noninferiority import unseen_change
 
 Numbers = npt.NDArray[np.float64]

@@ -22,8 +22,8 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
-from harness.errors import UserError
-from harness.schema import FEWEST_RUNS, Noise
+from harness.core.errors import UserError
+from harness.core.schema import FEWEST_RUNS, Noise
 from harness.stats import Estimate
 
 NEARLY = 1e-12  # a level below which a p-value is not told apart from 0

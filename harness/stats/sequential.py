@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from harness.errors import UserError
+from harness.core.errors import UserError
 
 Numbers = npt.NDArray[np.float64]
 

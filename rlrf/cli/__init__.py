@@ -15,27 +15,27 @@ from collections.abc import Sequence
 
 import click
 
-from harness.errors import UserError
-from harness.logs import structured
-from harness.memory import is_out_of_memory
-from harness.progress import say
+from harness.core.errors import UserError
+from harness.core.log import structured
+from harness.core.memory import is_out_of_memory
+from harness.core.progress import say
 from rlrf.cli import (
-    boards,
-    doctoring,
-    evaluating,
-    feedback_modelling,
-    gating,
-    judging,
+    board,
+    doctor,
+    eval,
+    feedback_model,
+    gate,
+    judge,
     knowledge,
-    reporting,
-    rewarding,
-    rewriting,
-    simulating,
-    staging,
+    report,
+    reward_model,
+    rlmec,
+    simulate,
+    stages,
     status,
     stopping,
     streams,
-    training,
+    train,
 )
 from rlrf.cli.common import ERROR
 
@@ -120,31 +120,31 @@ def cli() -> None:
 
 
 for command in (
-    training.quickstart,
-    training.train,
+    train.quickstart,
+    train.train,
     status.status,
-    staging.explore,
-    staging.feedback,
-    staging.reflect,
-    staging.pairs,
-    staging.train_step,
-    evaluating.eval_,
-    evaluating.score,
-    evaluating.slices,
-    judging.judge,
-    gating.plan,
-    gating.gate,
-    simulating.certify,
-    simulating.noise,
-    simulating.simulate,
-    boards.board,
-    reporting.report,
-    rewarding.reward_model,
-    rewriting.rlmec,
-    feedback_modelling.feedback_model,
+    stages.explore,
+    stages.feedback,
+    stages.reflect,
+    stages.pairs,
+    stages.train_step,
+    eval.eval_,
+    eval.score,
+    eval.slices,
+    judge.judge,
+    gate.plan,
+    gate.gate,
+    simulate.certify,
+    simulate.noise,
+    simulate.simulate,
+    board.board,
+    report.report,
+    reward_model.reward_model,
+    rlmec.rlmec,
+    feedback_model.feedback_model,
     knowledge.knowledge,
-    evaluating.tasks_,
-    doctoring.doctor,
+    eval.tasks_,
+    doctor.doctor,
 ):
     cli.add_command(command)
 
@@ -165,7 +165,7 @@ def _unexpected(error: Exception) -> str:
 
 def _said(message: str) -> str:
     """What an error says, which may quote what others wrote: nothing in it steers a terminal."""
-    from harness.text import cut, visible
+    from harness.core.text import cut, visible
 
     shown, note = cut(visible(message), MAX_MESSAGE)
     return f"{shown} ({note})" if note else shown

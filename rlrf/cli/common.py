@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from harness.progress import write_out
-from harness.text import json_text
+from harness.core.progress import write_out
+from harness.core.text import json_text
 
 ERROR, OUT_OF_TIME, HUNG_UP, INTERRUPTED, TERMINATED = 3, 75, 129, 130, 143
 EXIT = {"pass": 0, "fail": 1, "inconclusive": 2}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from harness.progress import show
+from harness.core.progress import show
 from rlrf.cli.common import FILE, as_json, print_json
 
 
@@ -49,7 +49,7 @@ def knowledge_show(db: Path, title: str, json_: bool) -> None:
     \b
     rlrf knowledge show wiki.db "Marie Curie"
     """
-    from harness.errors import UserError
+    from harness.core.errors import UserError
     from tasks.factscore.knowledge import Knowledge
 
     with Knowledge(db) as source:

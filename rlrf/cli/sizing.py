@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.progress import say, show
+from harness.core.progress import say, show
 from rlrf.cli.common import print_json
 
 if TYPE_CHECKING:
-    from harness.schema import Metric, Policy
+    from harness.core.schema import Metric, Policy
 
 
 def count_items(
@@ -23,8 +23,8 @@ def count_items(
     json_: bool,
 ) -> None:
     """Print items against margin and power for the rules of `policy`; draw them on request."""
+    from harness.core.outputs import PICTURE, check_optional_file
     from harness.gate import sizing
-    from harness.outputs import PICTURE, check_optional_file
     from harness.render import sizing as render
 
     drawn = check_optional_file(svg_file, PICTURE, [])

@@ -7,7 +7,7 @@ edits; `rejection_sampling`, `reward_only` and `rrhf` are what they are compared
 from __future__ import annotations
 
 from rlrf.config import Method
-from rlrf.lab import Turn
+from rlrf.context import IterationContext
 from rlrf.methods import rejection_sampling, reward_only, rlmec, rlrf, rrhf
 from rlrf.stages import Attempt
 
@@ -20,6 +20,6 @@ METHODS = {
 }
 
 
-def improve(method: Method, turn: Turn) -> Attempt:
+def improve(method: Method, turn: IterationContext) -> Attempt:
     """A candidate from the turn's policy by `method`, or the reason why there is none."""
     return METHODS[method](turn)

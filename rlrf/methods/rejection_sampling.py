@@ -10,15 +10,15 @@ from collections.abc import Sequence
 
 from rlrf import stages
 from rlrf.config import Pairing
-from rlrf.lab import Turn
-from rlrf.lessons import LessonReport, Skipped, collect, comparable
+from rlrf.context import IterationContext
+from rlrf.objectives.base import Example
+from rlrf.objectives.sft import sft
 from rlrf.reward import Reward, Rewarded
 from rlrf.stages import Attempt
-from rlrf.training.fitting import Example
-from rlrf.training.sft import sft
+from rlrf.training_examples import ExamplesReport, Skipped, collect, comparable
 
 
-def improve(turn: Turn) -> Attempt:
+def improve(turn: IterationContext) -> Attempt:
     """Explore, keep the best responses, and learn them."""
     explored = stages.explored(turn)
     responses = stages.ranked(turn, explored)
@@ -28,7 +28,7 @@ def improve(turn: Turn) -> Attempt:
 
 def best_responses(
     responses: Sequence[Rewarded], config: Pairing, seed: int
-) -> tuple[list[Example], LessonReport]:
+) -> tuple[list[Example], ExamplesReport]:
     """The `config.per_prompt` best responses to each prompt, of at least `config.min_chosen`.
 
     Not of prompts whose responses are all equally good, nor what the length limit cut off.

@@ -10,13 +10,13 @@ from __future__ import annotations
 from functools import partial
 
 from rlrf import stages
-from rlrf.lab import Turn
+from rlrf.context import IterationContext
+from rlrf.objectives.dpo import dpo
 from rlrf.pairs import make_pairs
 from rlrf.stages import Attempt
-from rlrf.training.dpo import dpo
 
 
-def improve(turn: Turn) -> Attempt:
+def improve(turn: IterationContext) -> Attempt:
     """Explore, let the reward model order the responses, pair, and optimise preferences."""
     explored = stages.explored(turn)
     responses = stages.ranked(turn, explored)

@@ -13,19 +13,19 @@ from typing import Any
 
 from rlrf import stages
 from rlrf.config import Config
-from rlrf.lab import Turn
-from rlrf.lessons import LessonReport, Skipped, collect, distinct
+from rlrf.context import IterationContext
+from rlrf.objectives import base
+from rlrf.objectives.rlmec import RewriteExample, rlmec
 from rlrf.reward import Rewarded, by_feedback
 from rlrf.rlmec import stages as steps
 from rlrf.rlmec.alignment import edited
 from rlrf.rlmec.rewards import TokenRewards
 from rlrf.rlmec.tokens import pieces
-from rlrf.rlmec.training import Rewrite, rlmec
 from rlrf.stages import Attempt
-from rlrf.training import fitting
+from rlrf.training_examples import ExamplesReport, Skipped, collect, distinct
 
 
-def improve(turn: Turn) -> Attempt:
+def improve(turn: IterationContext) -> Attempt:
     """Explore, learn to rewrite, rewrite, reward each token, and learn from tokens and edits."""
     explored = stages.explored(turn)
     judged = stages.judged(turn, explored)
@@ -36,7 +36,7 @@ def improve(turn: Turn) -> Attempt:
     steps.measured(turn, rewriter, judged, corrections, rejudged)
     rewards = steps.rewarded(turn, rewriter, judged)
     responses = by_feedback(judged.records + rejudged.records, turn.lab.tasks)
-    tokenizer = fitting.load_tokenizer(turn.policy)
+    tokenizer = base.load_tokenizer(turn.policy)
     rewrites, report = make_rewrites(
         responses, rewards.records, tokenizer, turn.lab.config, turn.seed("rewrites")
     )
@@ -52,7 +52,7 @@ def make_rewrites(
     tokenizer: Any,
     config: Config,
     seed: int,
-) -> tuple[list[Rewrite], LessonReport]:
+) -> tuple[list[RewriteExample], ExamplesReport]:
     """The different responses whose rewrite reaches the gold answer, with their token rewards.
 
     `responses` are the explored ones and their rewrites. Not what has no reward, nor what the
@@ -61,7 +61,7 @@ def make_rewrites(
     worth = {(one.item, one.repeat): one for one in rewards}
     unused: Counter[str] = Counter()
 
-    def of_prompt(found: list[Rewarded]) -> list[Rewrite] | Skipped:
+    def of_prompt(found: list[Rewarded]) -> list[RewriteExample] | Skipped:
         rewrites = {one.draft: one for one in found if one.draft is not None}
         explored = distinct(one for one in found if one.draft is None)
         if not explored:
@@ -100,12 +100,14 @@ def _fault(
     return ""
 
 
-def _rewrite(response: Rewarded, given: TokenRewards, better: Rewarded, tokenizer: Any) -> Rewrite:
+def _rewrite(
+    response: Rewarded, given: TokenRewards, better: Rewarded, tokenizer: Any
+) -> RewriteExample:
     sample, rewrite = response.sample, better.sample.response
     cut = sample.finish_reason == "length"
-    before = fitting.encode_response(sample.response, tokenizer, cut=cut)
-    after = fitting.encode_response(rewrite, tokenizer)
-    return Rewrite(
+    before = base.encode_response(sample.response, tokenizer, cut=cut)
+    after = base.encode_response(rewrite, tokenizer)
+    return RewriteExample(
         task=sample.task,
         item=sample.item,
         index=sample.index,

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from functools import partial
 
 from rlrf import stages
+from rlrf.context import IterationContext
 from rlrf.feedback import Judged
-from rlrf.lab import Turn
-from rlrf.lessons import LessonReport
+from rlrf.objectives.dpo import dpo
 from rlrf.pairs import Pair, make_pairs
 from rlrf.reward import by_feedback
 from rlrf.stages import Attempt
-from rlrf.training.dpo import dpo
+from rlrf.training_examples import ExamplesReport
 
 
-def improve(turn: Turn) -> Attempt:
+def improve(turn: IterationContext) -> Attempt:
     """Explore, give feedback on what is promising, reflect, pair, and optimise preferences."""
     explored = stages.explored(turn)
     promising = stages.promising(turn, explored)
@@ -28,7 +28,7 @@ def improve(turn: Turn) -> Attempt:
     return stages.learn(turn, pairs, report, partial(dpo, references=turn.references))
 
 
-def pair(turn: Turn, judged: Sequence[Judged]) -> tuple[list[Pair], LessonReport]:
+def pair(turn: IterationContext, judged: Sequence[Judged]) -> tuple[list[Pair], ExamplesReport]:
     """Preference pairs of judged responses and refinements."""
     responses = by_feedback(judged, turn.lab.tasks)
     return make_pairs(responses, turn.lab.config.pairs, turn.seed("pairs"))

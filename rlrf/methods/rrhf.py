@@ -7,14 +7,14 @@ from itertools import pairwise
 
 from rlrf import stages
 from rlrf.config import Pairing
-from rlrf.lab import Turn
-from rlrf.lessons import LessonReport, Skipped, collect, comparable
+from rlrf.context import IterationContext
+from rlrf.objectives.rrhf import Ranking, rrhf
 from rlrf.reward import Rewarded
 from rlrf.stages import Attempt
-from rlrf.training.rrhf import Ranking, rrhf
+from rlrf.training_examples import ExamplesReport, Skipped, collect, comparable
 
 
-def improve(turn: Turn) -> Attempt:
+def improve(turn: IterationContext) -> Attempt:
     """Explore, rank the responses to each prompt, and learn the order and the best."""
     explored = stages.explored(turn)
     responses = stages.ranked(turn, explored)
@@ -24,7 +24,7 @@ def improve(turn: Turn) -> Attempt:
 
 def make_rankings(
     responses: Sequence[Rewarded], config: Pairing, seed: int
-) -> tuple[list[Ranking], LessonReport]:
+) -> tuple[list[Ranking], ExamplesReport]:
     """The distinct responses to each prompt, best first.
 
     Of many, the `config.per_prompt` best and as many of the worst: what as many pairs would hold.

@@ -1,7 +1,7 @@
 """What a run would fail at, looked for before it is started: nothing is trained or generated.
 
-What `rlrf.lab.open_lab` refuses is refused here by the same functions, one by one, so that all of
-it is said at once; what only shows later (memory, disk, context, file locks) is estimated.
+What `rlrf.context.open_context` refuses is refused here by the same functions, one by one, so that
+all of it is said at once; what only shows later (memory, disk, context, file locks) is estimated.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ import os
 import socket
 from pathlib import Path
 
-from harness.errors import UserError
-from harness.judge.config import Judging, load_judging
+from harness.core.errors import UserError
+from harness.judges.config import Judging, load_judging
 from rlrf.checkpoint import Engines
 from rlrf.config import Config, load
 from rlrf.doctor import Finding
+from rlrf.objectives.base import check_reporters
+from rlrf.objectives.launch import check_launch
 from rlrf.preflight import asking, places, start
-from rlrf.preflight.looked import Looked, Said
-from rlrf.training.fitting import check_reporters
-from rlrf.training.launch import check_launch
+from rlrf.preflight.findings import Findings, Said
 
 
 def look_ahead(path: Path, out: Path | None = None, *, ask: bool = False) -> list[Finding]:
@@ -27,7 +27,7 @@ def look_ahead(path: Path, out: Path | None = None, *, ask: bool = False) -> lis
     With `ask` the judge is asked one question, which may cost something. Models named by hub id are
     fetched, as the run would.
     """
-    looked = Looked([])
+    looked = Findings([])
     config = looked.at("configuration", lambda: _configuration(path))
     if config is None:
         return looked.findings

@@ -6,27 +6,27 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.errors import UserError
-from harness.judge.config import Judging
-from harness.schema import Call, Item
+from harness.core.errors import UserError
+from harness.core.schema import Call, Item
+from harness.judges.config import Judging
 from harness.stats.power import chance, items_needed
 from rlrf.checkpoint import Engines
 from rlrf.config import Config
+from rlrf.context import choose_gate_policy, open_feedback_model
 from rlrf.explore import pick
-from rlrf.lab import choose_policy, open_feedback_model
-from rlrf.preflight.looked import Looked, Said
+from rlrf.models.reward.source import open_rewarder
+from rlrf.preflight.findings import Findings, Said
 from rlrf.preflight.start import Model
-from rlrf.reward_model.source import open_rewarder
 from rlrf.rlmec.source import open_rewriter
 from rlrf.sampling import sampling_for
-from tasks.plugin import Task
+from tasks.task import Task
 
 SOME = 200  # prompts a task that are measured
 DISCORDANCE = 0.1  # that a gate's power is reckoned at
 POWER = 0.8
 
 
-def tasks(looked: Looked, config: Config, judging: Judging, model: Model | None) -> None:
+def tasks(looked: Findings, config: Config, judging: Judging, model: Model | None) -> None:
     plugins: dict[str, Task] = {}
     for one in config.tasks:
 
@@ -83,9 +83,9 @@ def _items(config: Config, task: Task) -> Said:
 
 def _prompts(config: Config, task: Task, model: Model) -> Said:
     """Whether prompts and answers fit in the model's context, and in what training reads."""
+    from harness.core.schema import Message
     from harness.engines.template import render
     from harness.engines.text import check_sampling, encode
-    from harness.schema import Message
 
     settings = [config.explore, *([config.reflect] if _reflects(config) else [])]
     limits = [sampling_for(task, one, 1, config.seed) for one in settings]
@@ -125,7 +125,7 @@ def _reflects(config: Config) -> bool:
 
 
 def _gate(config: Config, plugins: Mapping[str, Task]) -> Said:
-    policy = choose_policy(config, plugins)
+    policy = choose_gate_policy(config, plugins)
     advice = []
     for rule in policy.rules:
         metric = next(m for m in plugins[rule.task].metrics if m.name == rule.metric)

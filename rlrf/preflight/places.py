@@ -11,13 +11,13 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from harness.errors import UserError
-from harness.evaluation import code_version
-from harness.leaderboard import Board
-from harness.store import is_in_use
+from harness.board import Board
+from harness.core.errors import UserError
+from harness.core.files import is_in_use
+from harness.evals.evaluation import code_version
 from rlrf.artefacts import open_artefacts
 from rlrf.config import Config
-from rlrf.preflight.looked import Said, gib
+from rlrf.preflight.findings import Said, gib
 from rlrf.preflight.start import Model, adapter_weights
 from rlrf.run import check_identity, holds_run
 

@@ -8,10 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from harness import models
-from harness.errors import UserError, first_line
+from harness.core.errors import UserError, first_line
+from harness.engines import model_folder
 from rlrf.config import Config
-from rlrf.preflight.looked import Said, gib
+from rlrf.preflight.findings import Said, gib
 
 
 @dataclass(frozen=True)
@@ -84,13 +84,13 @@ def find_model(config: Config) -> tuple[Model, Said]:
 
     from harness.engines.loading import load_tokenizer
 
-    folder = models.find(config.model, config.revision)
-    models.check(folder)
+    folder = model_folder.find(config.model, config.revision)
+    model_folder.check(folder)
     try:
         settings = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:
         said = first_line(error)
-        raise UserError(f"{folder / models.CONFIG} cannot be used: {said}") from error
+        raise UserError(f"{folder / model_folder.CONFIG} cannot be used: {said}") from error
     parameters, size = _weights(folder)
     found = Model(folder, settings, load_tokenizer(folder), parameters, size)
     architecture = (settings.architectures or [settings.model_type])[0]
@@ -99,8 +99,8 @@ def find_model(config: Config) -> tuple[Model, Said]:
 
 def _weights(folder: Path) -> tuple[int, int]:
     """How many numbers the safetensors of `folder` hold, and in how many bytes."""
-    count = sum(math.prod(shape) for _, shape in models.weights(folder).values())
-    return count, sum(file.stat().st_size for file in folder.glob(models.WEIGHTS))
+    count = sum(math.prod(shape) for _, shape in model_folder.weights(folder).values())
+    return count, sum(file.stat().st_size for file in folder.glob(model_folder.WEIGHTS))
 
 
 def adapter(config: Config, model: Model) -> Said:
@@ -138,9 +138,9 @@ def adapter_weights(config: Config, model: Model) -> int:
 
 def memory(config: Config, model: Model) -> Said:
     """An estimate from below: without activations, and with the cache of one response."""
+    from harness.engines.batch_size import free_memory, numbers_kept
     from harness.engines.dtype import choose_dtype
     from harness.engines.loading import find_device
-    from harness.engines.room import free_memory, numbers_kept
 
     device = find_device(config.engine.device)
     where, free = str(device), free_memory(device)

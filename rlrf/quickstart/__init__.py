@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import UserError
+from harness.core.errors import UserError
 
 if TYPE_CHECKING:
     from rlrf.result import RunResult
@@ -22,7 +22,7 @@ def seed_policy() -> Path:
     Raises:
         UserError: the checkpoint is not the one that its digest names.
     """
-    from harness.models import model_digest
+    from harness.engines.model_folder import model_digest
 
     if not M0.is_dir() or model_digest(M0) != DIGEST.read_text().strip():
         raise UserError(

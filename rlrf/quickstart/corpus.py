@@ -16,10 +16,10 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from harness.schema import Feedback, Item, Message, Sample, Score
+from harness.core.schema import Feedback, Item, Message, Sample, Score
 from rlrf.reflect import request
 from tasks.mini import arithmetic, biography, instructions, world
-from tasks.plugin import GiveFeedback
+from tasks.task import GiveFeedback
 
 # Share of careful answers by way of asking: taken in turn by settings, wordings and kinds.
 HABITS = (0.72, 0.34, 0.6, 0.26)

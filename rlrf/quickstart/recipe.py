@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from harness.models import model_digest
-from harness.progress import say
+from harness.core.progress import say
+from harness.engines.model_folder import model_digest
 from rlrf.quickstart.corpus import Document, documents
 
 CHAT_TEMPLATE = (

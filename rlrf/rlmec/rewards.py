@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from harness.progress import say, track
-from harness.schema import Item, Record
+from harness.core.progress import say, track
+from harness.core.schema import Item, Record
 from rlrf.config import Rlmec
 from rlrf.feedback import Judged
+from rlrf.objectives import base
+from rlrf.objectives.custom_loss import token_logps
 from rlrf.rlmec.objective import token_reward
 from rlrf.rlmec.rewriter import REWRITE, conversation
 from rlrf.rlmec.teacher import is_right
 from rlrf.rlmec.tokens import pieces
-from rlrf.training import fitting
-from rlrf.training.own import token_logps
-from tasks.plugin import Task
+from tasks.task import Task
 
 if TYPE_CHECKING:
     from harness.engines.hf import HFEngine
@@ -56,7 +56,7 @@ def token_rewards(
             continue
         asked = conversation(items[sample.item].prompt, sample.response, REWRITE)
         prompt = engine.encode(engine.render(asked))
-        response = fitting.encode_response(sample.response, tokenizer, cut=_cut(one))
+        response = base.encode_response(sample.response, tokenizer, cut=_cut(one))
         if len(prompt) + len(response) > engine.context:
             long += 1
         elif response:

@@ -12,16 +12,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from pydantic import Field
 
+from harness.core.progress import say
+from harness.core.schema import Item, Message, Metric, MetricResult, Record, Sample, Score, digest
 from harness.engines import Engine, Sampling
-from harness.progress import say
-from harness.schema import Item, Message, Metric, MetricResult, Record, Sample, Score, digest
 from rlrf.config import Decoding
 from rlrf.feedback import Judged
+from rlrf.objectives.base import Example
 from rlrf.reflect import Refinement
 from rlrf.rlmec.teacher import Correction, is_right
 from rlrf.sampling import completions, sample_of
-from rlrf.training.fitting import Example
-from tasks.plugin import Task, aggregate
+from tasks.task import Task, aggregate
 
 LOCATE = "Which step is the first wrong one?"
 REWRITE = "Keep what is right.\nRewrite the answer."

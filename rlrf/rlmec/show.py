@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import UserError
+from harness.core.errors import UserError
+from harness.core.files import parse, read_json, read_records
+from harness.core.text import visible
 from harness.render.html.rewrites import Rewritten, Token
-from harness.store import parse, read_json, read_records
-from harness.text import visible
+from rlrf.objectives.rlmec import RewriteExample
 from rlrf.rlmec.rewriter import Agreement
-from rlrf.rlmec.training import Rewrite
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -24,7 +24,7 @@ EARNS, LOSES, EDITED = ("[+", "+]"), ("[-", "-]"), ("{+", "+}")
 COLOURS = {EARNS: "green", LOSES: "red", EDITED: "bold cyan"}
 
 
-def load(place: Path) -> tuple[list[Rewrite], Agreement | None]:
+def load(place: Path) -> tuple[list[RewriteExample], Agreement | None]:
     """The rewrites of an iteration's folder, `RUN/iter_k`, or of a file; and the rewriter's
     agreement, where that lies in the folder.
 
@@ -38,12 +38,12 @@ def load(place: Path) -> tuple[list[Rewrite], Agreement | None]:
         )
     measured = place / MEASURED
     agreement = parse(Agreement, read_json(measured), str(measured)) if measured.is_file() else None
-    return read_records(path, Rewrite), agreement
+    return read_records(path, RewriteExample), agreement
 
 
 def choose(
-    rewrites: Sequence[Rewrite], *, task: str | None = None, right: bool | None = None
-) -> list[Rewrite]:
+    rewrites: Sequence[RewriteExample], *, task: str | None = None, right: bool | None = None
+) -> list[RewriteExample]:
     """Those of `task`, and of responses that are `right` or not; None: any.
 
     Raises:
@@ -55,7 +55,7 @@ def choose(
     return [one for one in rewrites if task in (None, one.task) and right in (None, one.right)]
 
 
-def text(one: Rewrite) -> Text:
+def text(one: RewriteExample) -> Text:
     """A response and its rewrite for a terminal: [+what earns+], [-what loses-], {+an edit+}.
 
     The stronger the reward, the stronger the colour.
@@ -94,7 +94,7 @@ def _append(
         shown.append(after, "dim")
 
 
-def page(rewrites: Sequence[Rewrite], count: int, agreement: Agreement | None) -> str:
+def page(rewrites: Sequence[RewriteExample], count: int, agreement: Agreement | None) -> str:
     """An HTML page of `rewrites`, which are some of `count`: a file that needs no other."""
     from harness.render.html import rewrites as render
 

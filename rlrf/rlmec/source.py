@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import models
-from harness.errors import UserError
-from harness.schema import digest
+from harness.core.errors import UserError
+from harness.core.schema import digest
+from harness.engines import model_folder
 from rlrf.checkpoint import Checkpoint
 from rlrf.config import Config
-from tasks.plugin import Judge, Task
+from tasks.task import Judge, Task
 
 NAME = "the rewriter"
 
@@ -40,18 +40,18 @@ def open_rewriter(
     if config.method != "rlmec":
         return None
     settings = config.rlmec
-    policy = models.find(config.model, config.revision)
+    policy = model_folder.find(config.model, config.revision)
     base = Checkpoint(
-        "the rewriter's base", models.find(settings.base) if settings.base else policy
+        "the rewriter's base", model_folder.find(settings.base) if settings.base else policy
     )
-    models.check(base.model)
+    model_folder.check(base.model)
     trained = None
     if settings.rewriter is not None:
-        folder = models.find(settings.rewriter)
-        if (folder / models.ADAPTER_CONFIG).exists():
+        folder = model_folder.find(settings.rewriter)
+        if (folder / model_folder.ADAPTER_CONFIG).exists():
             trained = Checkpoint(NAME, base.model, folder)
         else:
-            models.check(folder)
+            model_folder.check(folder)
             trained = Checkpoint(NAME, folder)
     else:
         _check_teachers(config, tasks, judge)

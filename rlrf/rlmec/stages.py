@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.errors import UserError
-from harness.progress import say
-from harness.schema import Sample
-from harness.store import write_json, write_jsonl
+from harness.core.errors import UserError
+from harness.core.files import write_json, write_jsonl
+from harness.core.progress import say
+from harness.core.schema import Sample
+from rlrf import objectives
 from rlrf import rlmec as package
-from rlrf import training
 from rlrf.checkpoint import Checkpoint
 from rlrf.code_digests import generation_settings, source
+from rlrf.context import IterationContext
 from rlrf.feedback import Judged
-from rlrf.lab import Turn
+from rlrf.objectives.base import DivergedError, checkpoint
+from rlrf.objectives.sft import sft
 from rlrf.reflect import Refinement
 from rlrf.rlmec.rewards import TokenRewards, token_rewards
 from rlrf.rlmec.rewriter import REQUESTS, agree, agreement, examples, held_out, locate, rewrite
@@ -22,11 +24,9 @@ from rlrf.rlmec.teacher import Correction, teach
 from rlrf.rlmec.teacher_prompt import TEACHER_DIGEST
 from rlrf.run import Records
 from rlrf.stages import saves_of
-from rlrf.training.fitting import DivergedError, checkpoint
-from rlrf.training.sft import sft
 
 
-def corrected(turn: Turn, judged: Records[Judged]) -> Records[Correction]:
+def corrected(turn: IterationContext, judged: Records[Judged]) -> Records[Correction]:
     """What a teacher makes of the wrong responses; none where no rewriter learns in this turn."""
     lab, config = turn.lab, turn.lab.config.rlmec
     return lab.run.records(
@@ -41,7 +41,7 @@ def corrected(turn: Turn, judged: Records[Judged]) -> Records[Correction]:
 
 
 def rewriter(
-    turn: Turn, judged: Records[Judged], corrections: Records[Correction]
+    turn: IterationContext, judged: Records[Judged], corrections: Records[Correction]
 ) -> Checkpoint | None:
     """The rewriter of this turn: the one that was named, an earlier turn's, or one that learns now.
 
@@ -87,14 +87,14 @@ def rewriter(
 
     asked = [config.rlmec.train, config.adapter, REQUESTS, config.rlmec.gold]
     reads = [base, judged, corrections, sorted(kept), *asked]
-    code = _code() | source("the code of training", training)
+    code = _code() | source("the code of training", objectives)
     saves = saves_of(lab, f"{turn.place}/rewriter", reads, code)
     stage = lab.run.stage(f"{turn.place}/rewriter", reads, train, code)
     return _rewriter_in(stage.folder, base)
 
 
 def rewritten(
-    turn: Turn, model: Checkpoint | None, samples: Records[Sample]
+    turn: IterationContext, model: Checkpoint | None, samples: Records[Sample]
 ) -> Records[Refinement]:
     """The rewriter's rewrite of every response; nothing without a rewriter."""
     lab, config = turn.lab, turn.lab.config
@@ -119,7 +119,7 @@ def rewritten(
 
 
 def measured(
-    turn: Turn,
+    turn: IterationContext,
     model: Checkpoint | None,
     judged: Records[Judged],
     corrections: Records[Correction],
@@ -154,7 +154,7 @@ def measured(
 
 
 def rewarded(
-    turn: Turn, model: Checkpoint | None, judged: Records[Judged]
+    turn: IterationContext, model: Checkpoint | None, judged: Records[Judged]
 ) -> Records[TokenRewards]:
     """What each token of each response is worth; nothing without a rewriter."""
     lab, config = turn.lab, turn.lab.config.rlmec
@@ -176,27 +176,27 @@ def _code() -> dict[str, str]:
     return source("the code of RLMEC", package)
 
 
-def measured_on(turn: Turn) -> set[str]:
+def measured_on(turn: IterationContext) -> set[str]:
     """The items that the turn's rewriter did not learn from: all of them if it learned before."""
     if not _learns(turn):
         return set(turn.items)
     return held_out(turn.asked, turn.lab.config.rlmec.held_out, turn.seed("held out"))
 
 
-def _source(turn: Turn) -> RewriterSource:
+def _source(turn: IterationContext) -> RewriterSource:
     source = turn.lab.rewriter
     assert source is not None  # noqa: S101 (the method was checked)
     return source
 
 
-def _learns(turn: Turn) -> bool:
+def _learns(turn: IterationContext) -> bool:
     """Whether a rewriter is trained in this turn."""
     if _source(turn).trained is not None:
         return False
     return turn.lab.config.rlmec.refresh or _earlier(turn) is None
 
 
-def _earlier(turn: Turn) -> Checkpoint | None:
+def _earlier(turn: IterationContext) -> Checkpoint | None:
     """The rewriter that the last turn before this one trained, if any did."""
     base = _source(turn).base
     folders = (turn.lab.run.folder / f"iter_{k}" / "rewriter" for k in range(1, turn.number))

@@ -11,16 +11,16 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import Field
 
-from harness.progress import say
-from harness.schema import Item, Record
+from harness.core.progress import say
+from harness.core.schema import Item, Record
+from harness.replies.judgements import UnparsableReplyError
 from rlrf.config import Rlmec
 from rlrf.feedback import Judged, give_feedback
 from rlrf.reward import of_feedback
 from rlrf.rlmec.steps import first_wrong
 from rlrf.rlmec.teacher_prompt import read_rewrite, rewriting_call
 from tasks.factscore.asking import ask
-from tasks.just_eval.judgements import UnreadableError
-from tasks.plugin import Judge, Task
+from tasks.task import Judge, Task
 
 
 class Correction(Record):
@@ -114,9 +114,9 @@ def by_judge(
     for one, reference in zip(wrong, references, strict=True):
         try:
             if not reference:
-                raise UnreadableError("nothing is known that is right")
+                raise UnparsableReplyError("nothing is known that is right")
             found.append(_correction(one, read_rewrite(next(replies), one.sample.response)))
-        except UnreadableError as error:
+        except UnparsableReplyError as error:
             found.append(_correction(one, reason=str(error)))
     return found
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 
-from harness.schema import Call, Item, Reply, digest
+from harness.core.schema import Call, Item, Reply, digest
+from harness.judges.critique import MAX_REFERENCE, marked
+from harness.replies.judgements import UnparsableReplyError, judgements
 from rlrf.rlmec.steps import steps
-from tasks.just_eval.critique import MAX_REFERENCE, marked
-from tasks.just_eval.judgements import UnreadableError, judgements
 from tasks.just_eval.prompt import object_schema
 
 FIRST, REWRITE = "first_wrong", "rewrite"
@@ -63,22 +63,22 @@ def read_rewrite(reply: Reply, response: str) -> str:
     """The whole answer as the reply has it: the steps before the first wrong one, and its own.
 
     Raises:
-        UnreadableError: the judge failed, or the reply names no step or writes nothing.
+        UnparsableReplyError: the judge failed, or the reply names no step or writes nothing.
     """
     if reply.failure:
-        raise UnreadableError(reply.failure)
+        raise UnparsableReplyError(reply.failure)
     said = judgements(reply.text, (FIRST, REWRITE), response)
     given = steps(response)
     number, rewrite = said.get(FIRST), said.get(REWRITE)
     if not isinstance(number, str) or not number.strip().isdecimal():
-        raise UnreadableError("the reply names no first wrong step")
+        raise UnparsableReplyError("the reply names no first wrong step")
     first = int(number.strip()[:6])
     if not 1 <= first <= len(given) + 1:
-        raise UnreadableError(f"the reply names a step that is none of the {len(given)}")
+        raise UnparsableReplyError(f"the reply names a step that is none of the {len(given)}")
     if not isinstance(rewrite, str) or not rewrite.strip():
-        raise UnreadableError("the reply writes nothing")
+        raise UnparsableReplyError("the reply writes nothing")
     if len(rewrite) > MAX_REWRITE:
-        raise UnreadableError(f"the rewrite is longer than {MAX_REWRITE} characters")
+        raise UnparsableReplyError(f"the rewrite is longer than {MAX_REWRITE} characters")
     kept = "".join(given[: first - 1])
     if kept and not kept[-1].isspace():
         # The steps are lines where there is more than one of them.

@@ -11,8 +11,8 @@ from tasks.factscore.feedback import feedback
 from tasks.factscore.items import items
 from tasks.factscore.scoring import METRICS, score
 from tasks.factscore.settings import FactScoreSettings, configured
-from tasks.plugin import Task
 from tasks.splits import SPLITS
+from tasks.task import Task
 
 __all__ = ["TASKS", "FactScoreSettings", "configure"]
 

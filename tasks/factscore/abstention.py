@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from harness.errors import UserError
+from harness.core.errors import UserError
 from tasks.factscore.reading import MAX_SENTENCES, MAX_TEXT
 from tasks.factscore.refusals import Role, role
 from tasks.factscore.sentences import split

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.schema import Call, Reply, digest
-from tasks.plugin import Judge
+from harness.core.schema import Call, Reply, digest
+from tasks.task import Judge
 
 NO_JUDGE = "no judge was named"
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tasks.factscore.clauses import clauses
 from tasks.factscore.parts import Biography, Facts
 from tasks.factscore.reading import sentences
-from tasks.plugin import Judge
+from tasks.task import Judge
 
 
 class Sentences:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from harness.errors import UserError
-from harness.store import read_json
+from harness.core.errors import UserError
+from harness.core.files import read_json
 from tasks.factscore.retrievers import Bm25
 
 FIXED = 7  # as FActScore: shown with every sentence; one more is chosen for its words

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from harness.schema import Record
+from harness.core.schema import Record
 
 
 class Fact(Record):

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.errors import UserError
-from harness.schema import Item
-from harness.store import read_jsonl, read_text
+from harness.core.errors import UserError
+from harness.core.files import read_jsonl, read_text
+from harness.core.schema import Item
 from tasks.splits import check_apart, check_split, fold, halves
 
 MAX_BYTES = 16 * 1024 * 1024  # of a list of names

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from harness.schema import Call, Reply, digest
+from harness.core.schema import Call, Reply, digest
 from tasks.factscore.asking import ask
 from tasks.factscore.decompose import clean_facts, parse_facts
 from tasks.factscore.demonstrations import Demonstrations
 from tasks.factscore.parts import Biography, Facts
 from tasks.factscore.reading import sentences
-from tasks.plugin import Judge
+from tasks.task import Judge
 
 SYSTEM = """\
 You take sentences from biographies apart into atomic facts. An atomic fact is one short sentence \

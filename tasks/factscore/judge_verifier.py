@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from harness.errors import UserError
-from harness.schema import Call, Reply, digest
+from harness.core.errors import UserError
+from harness.core.schema import Call, Reply, digest
 from tasks.factscore.asking import ask
 from tasks.factscore.lexical_features import nearest
 from tasks.factscore.parts import Claim, Finding
 from tasks.factscore.verdicts import begins_with_verdict, read_verdict
-from tasks.plugin import Judge
+from tasks.task import Judge
 
 MAX_FACT = 2_000  # characters shown
 

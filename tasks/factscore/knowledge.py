@@ -16,9 +16,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from harness.errors import UserError
-from harness.outputs import FileKind, check_file
-from harness.store import file_digest, read_jsonl
+from harness.core.errors import UserError
+from harness.core.files import file_digest, read_jsonl
+from harness.core.outputs import FileKind, check_file
 from tasks.factscore.sentences import split
 
 SEPARATOR = "####SPECIAL####SEPARATOR####"

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from harness.schema import Record, digest
+from harness.core.schema import Record, digest
 from tasks.factscore.lexical_features import NAMES, features, nearest, says
 from tasks.factscore.parts import Claim, Finding
-from tasks.plugin import Judge
+from tasks.task import Judge
 
 
 class LexicalModel(Record):

@@ -7,12 +7,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UserError
-from harness.schema import digest
-from harness.store import file_digest
+from harness.core.errors import UserError
+from harness.core.files import file_digest
+from harness.core.schema import digest
 from tasks.factscore.lexical_features import nearest
 from tasks.factscore.parts import Claim, Finding
-from tasks.plugin import Judge
+from tasks.task import Judge
 
 BATCH = 32  # pairs of passage and fact
 THRESHOLD = 0.5  # probability of entailment

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from tasks.plugin import Judge
+from tasks.task import Judge
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from harness.schema import Item, Score, digest
+from harness.core.schema import Item, Score, digest
 from tasks.factscore.abstention import Rules, abstains
 from tasks.factscore.facts import Fact
 from tasks.factscore.parts import (
@@ -20,7 +20,7 @@ from tasks.factscore.parts import (
 )
 from tasks.factscore.reading import sentences
 from tasks.factscore.scoring import facts_score, unverified_score
-from tasks.plugin import Answered, Judge
+from tasks.task import Answered, Judge
 
 MAX_FACTS = 1_000  # verified of one response
 

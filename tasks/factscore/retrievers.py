@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import UserError
+from harness.core.errors import UserError
 from tasks.factscore.words import stems
 
 PAGES, QUERIES = 1024, 65_536  # kept in memory

@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from harness.schema import Item, Metric, Sample, Score
+from harness.core.schema import Item, Metric, Sample, Score
 from tasks.factscore.abstention import Rules, abstains
 from tasks.factscore.facts import Fact
-from tasks.plugin import Answered, Judge
+from tasks.task import Answered, Judge
 
 GAMMA = 10  # facts; shorter responses are penalised
 K = 30  # facts: the median of the 339 human-labelled responses; frozen with the task's version

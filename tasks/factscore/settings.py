@@ -12,7 +12,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from harness.schema import Item, Record
+from harness.core.schema import Item, Record
 from tasks.factscore import decomposers, demonstrations, judge_decomposer, judge_verifier
 from tasks.factscore.abstention import Rules
 from tasks.factscore.judge_verifier import VerdictRule
@@ -23,7 +23,7 @@ from tasks.factscore.parts import Decomposer, Retriever, Verifier
 from tasks.factscore.pipeline import Pages, Pipeline
 from tasks.factscore.retrievers import Bm25, Dense
 from tasks.factscore.scoring import GAMMA, K
-from tasks.plugin import Task
+from tasks.task import Task
 
 
 class FactScoreSettings(Record):

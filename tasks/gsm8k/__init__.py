@@ -13,7 +13,7 @@ from tasks.gsm8k.feedback import feedback
 from tasks.gsm8k.items import SPLITS, gsm8k, gsm_hard, gsm_plus, svamp
 from tasks.gsm8k.run_on import STOP
 from tasks.gsm8k.scoring import METRICS, score
-from tasks.plugin import Items, Task
+from tasks.task import Items, Task
 
 __all__ = ["STOP", "TASKS"]
 

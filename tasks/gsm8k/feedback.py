@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from harness.schema import AspectFeedback, Feedback, Item, Sample, Score
+from harness.core.schema import AspectFeedback, Feedback, Item, Sample, Score
 from tasks.gsm8k.items import gold
 from tasks.gsm8k.run_on import own_sample
 from tasks.gsm8k.steps import MAX_TEXT, Step, check_steps

@@ -14,9 +14,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UserError
-from harness.schema import Item, digest
-from harness.store import read_json, read_jsonl
+from harness.core.errors import UserError
+from harness.core.files import read_json, read_jsonl
+from harness.core.schema import Item, digest
 from tasks.gsm8k.arithmetic import show
 from tasks.gsm8k.quantity import readings
 

@@ -12,7 +12,7 @@ import re
 from collections import deque
 from itertools import islice
 
-from harness.schema import Item, Sample
+from harness.core.schema import Item, Sample
 from tasks.gsm8k.commitment import MAX_TEXT, committed
 
 # The first ends a base model's next problem; the others end a chat turn where the tokenizer's own

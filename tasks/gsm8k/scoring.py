@@ -6,11 +6,11 @@ import re
 from collections import deque
 from collections.abc import Sequence
 
-from harness.schema import Item, Metric, Sample, Score
+from harness.core.schema import Item, Metric, Sample, Score
 from tasks.gsm8k.answer import ABSOLUTE_TOLERANCE, find, matches
 from tasks.gsm8k.items import gold
 from tasks.gsm8k.run_on import own_sample, until_stop
-from tasks.plugin import Answered, Judge
+from tasks.task import Answered, Judge
 
 METRICS = (
     Metric(

@@ -15,14 +15,14 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from harness.schema import MetricResult, Record, Score
+from harness.core.schema import MetricResult, Record, Score
 from tasks.just_eval import prompt
 from tasks.just_eval.feedback import feedback
 from tasks.just_eval.items import items
 from tasks.just_eval.length import length_results
 from tasks.just_eval.scoring import METRICS, derive, score
-from tasks.plugin import Task
 from tasks.splits import SPLITS
+from tasks.task import Task
 
 
 def _derive(scores: Sequence[Score]) -> dict[str, MetricResult]:

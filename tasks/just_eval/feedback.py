@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from harness.schema import AspectFeedback, Feedback, Item, Sample, Score
+from harness.core.schema import AspectFeedback, Feedback, Item, Sample, Score
 
 
 def grade(score: float) -> Literal[0, 1, 2]:

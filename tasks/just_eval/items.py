@@ -11,9 +11,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UserError
-from harness.schema import Item
-from harness.store import read_json, read_jsonl
+from harness.core.errors import UserError
+from harness.core.files import read_json, read_jsonl
+from harness.core.schema import Item
 from tasks.just_eval.aspects import aspects_of
 from tasks.splits import Half, check_apart, check_split, fold, halves
 

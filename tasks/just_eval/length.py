@@ -10,10 +10,10 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 
-from harness.schema import MetricResult, Score, mean
+from harness.core.schema import MetricResult, Score, mean
 from tasks.just_eval.aspects import REGULAR
 from tasks.just_eval.scoring import official
-from tasks.plugin import summarize
+from tasks.task import summarize
 
 # Between the geometric means of the answers of GPT-3.5 (109 words), Vicuna-7B (140) and Zephyr-7B
 # (175): inside what any chat model writes, so that nothing is extrapolated. A part of the task's

@@ -13,9 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from harness import settings
-from harness.errors import UserError
-from harness.schema import Call, Record, digest
+from harness.core import settings
+from harness.core.errors import UserError
+from harness.core.schema import Call, Record, digest
 from tasks.just_eval.aspects import (
     HIGHEST,
     LOWEST,

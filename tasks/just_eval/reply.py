@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from harness.replies.judgements import TWICE, UnparsableReplyError, judgements
 from tasks.just_eval.aspects import ASPECTS, HIGHEST, LOWEST
-from tasks.just_eval.judgements import TWICE, UnreadableError, judgements
 
 MAX_REASON = 2_000  # characters kept
 
@@ -35,7 +35,7 @@ def parse(reply: str, aspects: Sequence[str], answer: str = "") -> dict[str, Ver
     """The verdict on each of `aspects`; what the reply quotes of `answer` is none."""
     try:
         judged = judgements(reply, ASPECTS, answer)
-    except UnreadableError as error:
+    except UnparsableReplyError as error:
         return dict.fromkeys(aspects, Verdict(None, str(error)))
     return {
         aspect: _verdict(judged[aspect])

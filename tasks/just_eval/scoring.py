@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from harness.schema import Item, Metric, MetricResult, Reply, Sample, Score, mean
+from harness.core.schema import Item, Metric, MetricResult, Reply, Sample, Score, mean
 from tasks.just_eval.aspects import ASPECTS, HIGHEST, LOWEST, REGULAR, SAFETY
 from tasks.just_eval.prompt import OWN, Prompts
 from tasks.just_eval.reply import Verdict, parse
-from tasks.plugin import Answered, Judge, item_values, summarize
+from tasks.task import Answered, Judge, item_values, summarize
 
 MAX_WORDS = 100_000  # counted of an answer
 

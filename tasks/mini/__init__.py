@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from harness.schema import Item, Score
+from harness.core.schema import Item, Score
 from tasks.factscore.pipeline import Pipeline
 from tasks.factscore.scoring import METRICS as FACTSCORE_METRICS
 from tasks.gsm8k.scoring import METRICS as GSM8K_METRICS
@@ -18,7 +18,7 @@ from tasks.just_eval.scoring import METRICS as JUST_EVAL_METRICS
 from tasks.just_eval.scoring import derive
 from tasks.just_eval.scoring import score as score_instructions
 from tasks.mini import arithmetic, biography, instructions, world
-from tasks.plugin import Answered, Judge, Task
+from tasks.task import Answered, Judge, Task
 
 # A page has five facts: a biography of as many is whole, and F1@K asks for no more.
 GAMMA, K = 4.0, 5

@@ -18,7 +18,7 @@ import random
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.schema import AspectFeedback, Feedback, Item, Sample, Score
+from harness.core.schema import AspectFeedback, Feedback, Item, Sample, Score
 
 TASK = "mini_gsm8k"
 

@@ -20,10 +20,10 @@ from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from typing import Literal
 
-from harness.schema import AspectFeedback, Feedback, Item, Sample, Score
+from harness.core.schema import AspectFeedback, Feedback, Item, Sample, Score
 from tasks.factscore import parts
 from tasks.factscore.parts import Biography, Facts, Finding
-from tasks.plugin import Judge
+from tasks.task import Judge
 
 TASK = "mini_factscore"
 

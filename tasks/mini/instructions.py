@@ -18,7 +18,7 @@ import random
 import re
 from collections.abc import Sequence
 
-from harness.schema import AspectFeedback, Call, Feedback, Item, Reply, Sample, Score
+from harness.core.schema import AspectFeedback, Call, Feedback, Item, Reply, Sample, Score
 from tasks.just_eval.aspects import HIGHEST, LOWEST, aspects_of
 
 TASK = "mini_just_eval"

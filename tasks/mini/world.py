@@ -11,9 +11,9 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from harness.errors import UserError
-from harness.schema import Item
-from harness.store import write_jsonl
+from harness.core.errors import UserError
+from harness.core.files import write_jsonl
+from harness.core.schema import Item
 from tasks.factscore.knowledge import build_knowledge
 from tasks.mini import arithmetic, biography, instructions
 

@@ -19,25 +19,25 @@ from typing import Any
 from parsers import SPLIT, labelled, planned
 
 import tasks
-from harness import evaluation
+from harness.board import Board
+from harness.core.files import jsonl_bytes
+from harness.core.schema import Policy, Reply, Rule, Sample
 from harness.engines import Completion
+from harness.evals import evaluation
 from harness.gate import decide, plan, promote
-from harness.judge.cache import Cache
-from harness.leaderboard import Board
-from harness.schema import Policy, Reply, Rule, Sample
-from harness.store import jsonl_bytes
+from harness.judges.cache import Cache
 from rlrf.config import Config, TaskConfig
 from rlrf.feedback import Judged, give_feedback
-from rlrf.feedback_model.asking import Asks
-from rlrf.feedback_model.config import FeedbackTraining
-from rlrf.feedback_model.model import Manifest as FeedbackManifest
 from rlrf.metrics import IterationMetrics
+from rlrf.models.feedback.asking import Asks
+from rlrf.models.feedback.config import FeedbackTraining
+from rlrf.models.feedback.model import Manifest as FeedbackManifest
+from rlrf.objectives.reference import Known
+from rlrf.objectives.rlmec import RewriteExample
 from rlrf.pairs import make_pairs
 from rlrf.result import GateVerdict, Iteration, RunResult, Sealed
 from rlrf.reward import by_feedback
 from rlrf.rlmec.rewriter import Agreement
-from rlrf.rlmec.training import Rewrite
-from rlrf.training.reference import Known
 
 NUMBERS = [
     *b"0 -0 -1 1e308 1e309 -1e400 1e-400 NaN Infinity -Infinity .5 5. 0x10 1_000 1,000".split(),
@@ -453,7 +453,7 @@ def _of_runs() -> dict[str, list[bytes]]:
     progress |= {"doing": "explore", "done": 1, "total": 2, "unit": "responses", "rate": 1.0}
     manifest = {"inputs": "i", "outputs": {"x.json": "0" * 64}, "seconds": 1.5}
     kept = [progress, manifest]
-    rewrite = Rewrite(
+    rewrite = RewriteExample(
         **{"task": "mini_gsm8k", "item": "i", "index": 0, "prompt": "p", "response": "ab"},
         **{"cut": False, "right": False, "tokens": ["a", "b"], "rewards": [0.1, -0.2]},
         **{"rewrite": "ac", "rewrite_tokens": ["a", "c"], "edited": [False, True]},

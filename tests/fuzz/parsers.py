@@ -24,27 +24,14 @@ from pathlib import Path
 from typing import Any
 
 import tasks
-from harness import evaluation, kept, lm_eval_results, models, reliability, replay, settings, store
-from harness.engines import Completion, Sampling
-from harness.engines.openai import OpenAIEngine
-from harness.errors import UserError
-from harness.gate.plan import Plan, decide_by
-from harness.judge import pairwise, wire
-from harness.judge.budget import Tokens
-from harness.judge.cache import Cache
-from harness.judge.calibrate import read_labels
-from harness.judge.config import load_judging
-from harness.judge.saved import Saved
-from harness.leaderboard import Board
-from harness.leaderboard import merge as merging
-from harness.progress import BILL
-from harness.render import csv, latex, markdown
-from harness.render.badge import Badge
-from harness.render.github import commands, summary
-from harness.render.html.board import board as board_page
-from harness.render.html.page import embed
-from harness.render.junit import decision as junit
-from harness.schema import (
+from harness.board import Board
+from harness.board import merge as merging
+from harness.core import files as store
+from harness.core import settings
+from harness.core.errors import UserError
+from harness.core.files import jsonl_bytes
+from harness.core.progress import BILL
+from harness.core.schema import (
     MAX_NAME,
     Alarm,
     Call,
@@ -62,25 +49,47 @@ from harness.schema import (
     Sample,
     digest,
 )
+from harness.core.text import NOT_IN_NAMES, visible
+from harness.engines import Completion, Sampling
+from harness.engines import model_folder as models
+from harness.engines import resume as kept
+from harness.engines.openai import OpenAIEngine
+from harness.evals import evaluation, lm_eval_results, replay
+from harness.gate.plan import Plan, decide_by
+from harness.judges import wire
+from harness.judges.budget import Tokens
+from harness.judges.cache import Cache
+from harness.judges.checks import pairwise
+from harness.judges.checks.calibrate import read_labels
+from harness.judges.checks.saved import Saved
+from harness.judges.config import load_judging
+from harness.judges.critique import critique
+from harness.render import csv, latex, markdown
+from harness.render.badge import Badge
+from harness.render.github import commands, summary
+from harness.render.html.board import board as board_page
+from harness.render.html.page import embed
+from harness.render.junit import decision as junit
+from harness.replies.judgements import UnparsableReplyError, judgements
+from harness.replies.lenient_json import MalformedError, read_object
+from harness.reports import judge_report
 from harness.serving import wire as served
 from harness.serving.pace import retry_after
-from harness.serving.server import FailedError
+from harness.serving.server import CallFailedError
 from harness.serving.settings import ServerSettings
-from harness.store import jsonl_bytes
-from harness.text import NOT_IN_NAMES, visible
-from rlrf import alone, config
+from rlrf import config, stage_commands
 from rlrf import report as run_report
 from rlrf import status as run_status
-from rlrf.feedback_model import asking, cases
-from rlrf.feedback_model.model import read_manifest
-from rlrf.reward_model.preferences import preferences_digest, read_preferences
-from rlrf.reward_model.preferences import split as split_preferences
+from rlrf.models.feedback import asking, cases
+from rlrf.models.feedback.model import read_manifest
+from rlrf.models.reward.preferences import preferences_digest, read_preferences
+from rlrf.models.reward.preferences import split as split_preferences
+from rlrf.objectives.reference import ReferenceLogps
 from rlrf.rlmec import show as rewrites
 from rlrf.rlmec.rewriter import locate
 from rlrf.rlmec.steps import first_wrong, steps
 from rlrf.rlmec.teacher_prompt import read_rewrite
 from rlrf.run import MANIFEST, Stage, open_run
-from rlrf.training.reference import ReferenceLogps
 from tasks.factscore import demonstrations as demos
 from tasks.factscore.abstention import abstains
 from tasks.factscore.clauses import clauses
@@ -101,10 +110,7 @@ from tasks.gsm8k.arithmetic import evaluate, plain, show
 from tasks.gsm8k.steps import check_steps
 from tasks.just_eval import prompt as prompts
 from tasks.just_eval.aspects import ASPECTS, HIGHEST, LOWEST
-from tasks.just_eval.critique import critique
 from tasks.just_eval.items import items as instructions
-from tasks.just_eval.judgements import UnreadableError, judgements
-from tasks.just_eval.lenient_json import MalformedError, read_object
 from tasks.just_eval.reply import parse as parse_reply
 
 SPLIT = b"\x1e"  # between the texts or files of one input
@@ -306,7 +312,7 @@ def just_eval_reply(data: bytes) -> None:
 @parser
 def just_eval_judgements(data: bytes) -> None:
     reply, answer = texts(data, 2)
-    with contextlib.suppress(UnreadableError):
+    with contextlib.suppress(UnparsableReplyError):
         assert judgements(reply, ("better", "safety"), answer)
     with contextlib.suppress(MalformedError):
         value, end = read_object(reply, 0)
@@ -353,7 +359,7 @@ def feedback_model_reply(data: bytes) -> None:
     names = ["logical_correctness", "factuality", "readability"]
     try:
         aspects = asking.read(reply, names)
-    except UnreadableError:
+    except UnparsableReplyError:
         return
     assert aspects and len({said.aspect for said in aspects}) == len(aspects)
     assert {said.aspect for said in aspects} <= set(names)
@@ -370,7 +376,7 @@ def rlmec_teacher(data: bytes) -> None:
     reply, response = texts(data, 2)
     try:
         rewrite = read_rewrite(Reply(text=reply), response)
-    except UnreadableError:
+    except UnparsableReplyError:
         return
     given = steps(response)
     assert 1 <= first_wrong(response, rewrite) <= len(given) + 1 or rewrite.split() == (
@@ -460,7 +466,7 @@ def engine() -> OpenAIEngine:
 
 @parser
 def engine_reply(data: bytes) -> None:
-    with contextlib.suppress(served.NotACompletionError, FailedError):
+    with contextlib.suppress(served.NotACompletionError, CallFailedError):
         found = engine()._read(data, Sampling(stop=("\n", "Q:")))
         assert not {"\n", "Q:"} & {found.text, *found.text}
         assert found.finish_reason in ("stop", "length")
@@ -716,7 +722,7 @@ def run_page(data: bytes) -> None:
 def stage_files(data: bytes) -> None:
     settings = config.Config(model="m", tasks=[config.TaskConfig(name="mini_gsm8k", prompts=9999)])
     with files(judged_jsonl=data) as folder, silence():
-        alone.pairs(settings, [folder / "judged.jsonl"], folder / "pairs.jsonl")
+        stage_commands.pairs(settings, [folder / "judged.jsonl"], folder / "pairs.jsonl")
 
 
 @parser
@@ -724,7 +730,7 @@ def kept_parts(data: bytes) -> None:
     folder = room() / "parts"
     shutil.rmtree(folder, ignore_errors=True)
     sampling = Sampling(n=2)
-    keeping = kept.Kept(Writes("yes"), folder)
+    keeping = kept.ResumableEngine(Writes("yes"), folder)
     keeping.generate(["a"], sampling)
     [path] = folder.rglob("*.jsonl")
     path.write_bytes(data)
@@ -782,7 +788,7 @@ def model_folder(data: bytes) -> None:
 @parser
 def judge_finding(data: bytes) -> None:
     with files(finding_json=data) as folder:
-        reliability.read(folder / "finding.json")
+        judge_report.read(folder / "finding.json")
 
 
 @parser
@@ -896,7 +902,7 @@ def shown_text(data: bytes) -> None:
 
 def rows_of(said: str) -> tuple[list[Any], Decision]:
     """Rows and a decision in which `said` is every name and every sentence."""
-    from harness.leaderboard.board import _row
+    from harness.board.board import _row
 
     name = NOT_IN_NAMES.sub("", said)[:MAX_NAME]
     made: Evaluation = labelled().evaluation

@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-import judged
-import tiny
-import toy
+from helpers import judged, tiny, toy
 
 import tasks
 

@@ -14,7 +14,7 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 from test_loop import config, contents
 
-from harness.errors import UserError
+from harness.core.errors import UserError
 from rlrf import loop
 from rlrf.artefacts import open_artefacts
 from rlrf.checkpoint import Engines

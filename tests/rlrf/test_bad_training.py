@@ -8,12 +8,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-import toy
+from helpers import toy
 from test_loop import config, contents
 
 import tasks
-from harness.errors import UserError
-from harness.leaderboard import Board
+from harness.board import Board
+from harness.core.errors import UserError
 from rlrf.cli import run
 from rlrf.loop import train
 from rlrf.report import report
@@ -65,7 +65,7 @@ def letters_reward(tmp_path_factory, tiny_model):
         ("harness.engines.hf.HFEngine._forward", "iter_1/explore", "a shorter max_tokens or dtype"),
         ("transformers.AutoModelForCausalLM.from_pretrained", "iter_1/explore", "smaller model or"),
         ("transformers.Trainer.training_step", "iter_1/train", "Lower train.batch_size, and raise"),
-        ("rlrf.reward_model.model.batches", "iter_1/reward", "bfloat16 (engine.dtype)"),
+        ("rlrf.models.reward.model.batches", "iter_1/reward", "bfloat16 (engine.dtype)"),
     ],
 )
 def test_too_little_memory_is_said_with_the_stage_and_a_remedy(
@@ -244,7 +244,7 @@ def test_a_configuration_that_lies_about_the_head_is_found_out(
     tiny_model, letters_reward, tmp_path
 ):
     from rlrf.config import Device
-    from rlrf.reward_model.model import RewardModel
+    from rlrf.models.reward.model import RewardModel
 
     lying = tmp_path / "lying"
     shutil.copytree(tiny_model, lying)
@@ -262,7 +262,7 @@ def test_reward_that_rises_while_the_benchmark_falls_raises_an_alarm(
     """The reward is a fake that likes everything but letters, so that learning it loses them."""
     import numpy as np
 
-    from rlrf.reward_model.source import Rewarder
+    from rlrf.models.reward.source import Rewarder
 
     def hates_letters(self, samples, items):
         return np.array([1 - toy._letters(sample.response) for sample in samples])

@@ -6,10 +6,10 @@ import json
 from dataclasses import replace
 
 import pytest
-import toy
+from helpers import toy
 
 import tasks
-from harness.schema import Feedback, Item, Sample, Score
+from harness.core.schema import Feedback, Item, Sample, Score
 from rlrf import reflect
 from rlrf.code_digests import generation_settings, source, tasks_code
 from rlrf.config import Config
@@ -141,7 +141,7 @@ def test_a_stage_without_code_is_stored_as_before(tmp_path):
 
 
 def test_a_changed_stage_keeps_files_that_somebody_else_put_there(tmp_path):
-    from harness.errors import UserError
+    from harness.core.errors import UserError
 
     def make(folder):
         (folder / "file").write_text("x")

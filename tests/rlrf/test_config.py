@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import UserError
-from harness.judge.config import load_judging
+from harness.core.errors import UserError
+from harness.judges.config import load_judging
 from rlrf.config import load
 
 LEAST = "model: some/model\ntasks: [{name: toy}]\n"

@@ -19,23 +19,22 @@ from typing import Any
 
 import psutil
 import pytest
-import tiny
-import toy
+from helpers import tiny, toy
 
 import tasks
-from harness import kept
+from harness.core.schema import Call, Score
+from harness.engines import resume
 from harness.engines.hf import HFEngine
-from harness.judge import in_process
-from harness.schema import Call, Score
+from harness.judges import in_process
 from rlrf.config import Config
 from rlrf.loop import train
-from tasks.plugin import Answered, Judge
+from tasks.task import Answered, Judge
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_worker_niceness", "0")  # else engines starve where tests share cores
 pytest.importorskip("ray", reason="Ray is not installed")
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]  # where actors find `helpers`
 IN_FLIGHT = 2
 TRIES = 5  # to start a node
 PART = 8  # responses, in place of `kept.AT_A_TIME`
@@ -67,7 +66,7 @@ def train_toy(options: str) -> None:
     folder.mkdir(exist_ok=True)
     (folder / "toy.yaml").write_text(toy.YAML)
     tasks.FOLDER, tasks._all = folder, lambda: {"toy_letters": toy.LETTERS}
-    kept.AT_A_TIME = PART
+    resume.AT_A_TIME = PART
     from rlrf.cli import stopping
 
     stopping.listen()
@@ -100,7 +99,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def parts(out: Path) -> list[Path]:
     """What the stage in progress has kept."""
-    return list(out.glob(f"{kept.PARTS}/*/*.jsonl"))
+    return list(out.glob(f"{resume.PARTS}/*/*.jsonl"))
 
 
 def until(happened: Callable[[], Any]) -> None:
@@ -168,7 +167,7 @@ def test_a_run_on_nodes_of_which_one_is_killed_is_a_run_in_this_process(
     killer.start()
     executor = {"kind": "ray", "address": nodes.address, "engines": 2, "in_flight": IN_FLIGHT}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kept, "AT_A_TIME", PART)
+        patch.setattr(resume, "AT_A_TIME", PART)
         train(config(tiny_model, **executor), out)
     killer.join()
     assert contents(out) == local
@@ -209,7 +208,7 @@ def test_a_killed_run_goes_on_and_a_stopped_one_leaves_no_engine(
     until(lambda: not any(engines_on(node) for node in added))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kept, "AT_A_TIME", PART)
+        patch.setattr(resume, "AT_A_TIME", PART)
         train(config(tiny_model, **executor), out)
     assert contents(out) == local
     until(lambda: not any(engines_on(node) for node in added))

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 import tasks
-from harness.errors import UserError
-from harness.schema import Policy
+from harness.core.errors import UserError
+from harness.core.schema import Policy
 from rlrf.config import Config, load
-from rlrf.lab import choose_policy
+from rlrf.context import choose_gate_policy
 
 CONFIG = """
 model: m0
@@ -27,7 +27,7 @@ def configured(tmp_path: Path, gate: str) -> Config:
 
 
 def chosen(config: Config) -> Policy:
-    return choose_policy(config, {"mini_gsm8k": tasks.load("mini_gsm8k")})
+    return choose_gate_policy(config, {"mini_gsm8k": tasks.load("mini_gsm8k")})
 
 
 def test_the_gate_block_sets_the_threshold_of_its_own_and_of_the_default_policy(

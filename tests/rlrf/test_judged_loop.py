@@ -7,15 +7,15 @@ import re
 import shutil
 
 import pytest
+from helpers.faulty import Act, FaultyServer, completion
 
-from harness.errors import UserError
-from harness.leaderboard import Board
-from harness.schema import Sample
-from harness.store import read_records
+from harness.board import Board
+from harness.core.errors import UserError
+from harness.core.files import read_records
+from harness.core.schema import Sample
 from rlrf.config import Config, load
 from rlrf.feedback import Judged
 from rlrf.loop import train
-from tests.harness.judge.faulty import Act, FaultyServer, completion
 
 
 def critic(number, asked):

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from harness.logs import structured
-from harness.progress import annotate, say
+from harness.core.log import structured
+from harness.core.progress import annotate, say
 from rlrf.cli import run
 from rlrf.quiet import quiet
 

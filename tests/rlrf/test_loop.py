@@ -5,11 +5,11 @@ import json
 from pathlib import Path
 
 import pytest
-import toy
+from helpers import toy
 
 import tasks
-from harness.errors import UserError
-from harness.leaderboard import Board
+from harness.board import Board
+from harness.core.errors import UserError
 from rlrf.checkpoint import Checkpoint
 from rlrf.config import Config
 from rlrf.loop import train

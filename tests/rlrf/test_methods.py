@@ -7,27 +7,26 @@ import shutil
 from pathlib import Path
 
 import pytest
-import tiny
-import toy
+from helpers import tiny, toy
 from test_loop import contents
 
 import tasks
-from harness.errors import UserError
-from harness.leaderboard import Board
-from harness.schema import Sample
-from harness.store import read_records
+from harness.board import Board
+from harness.core.errors import UserError
+from harness.core.files import read_records
+from harness.core.schema import Sample
 from rlrf.config import Config, Device
 from rlrf.feedback import Judged
 from rlrf.loop import train
+from rlrf.models.reward.config import RewardTraining
+from rlrf.models.reward.preferences import Preference
+from rlrf.models.reward.training import train as train_reward_model
+from rlrf.objectives.base import Example
+from rlrf.objectives.rrhf import Ranking
 from rlrf.pairs import Pair
 from rlrf.report import report
 from rlrf.result import markdown
-from rlrf.reward_model.config import RewardTraining
-from rlrf.reward_model.preferences import Preference
-from rlrf.reward_model.training import train as train_reward_model
 from rlrf.stages import ModelReward
-from rlrf.training.fitting import Example
-from rlrf.training.rrhf import Ranking
 
 N = 4
 
@@ -178,7 +177,7 @@ def test_the_reward_model_is_part_of_what_a_run_is(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "stage",
-    ["rlrf.reward_model.source.RewardModel", "rlrf.methods.reward_only.dpo", "rlrf.loop.evaluate"],
+    ["rlrf.models.reward.source.RewardModel", "rlrf.methods.reward_only.dpo", "rlrf.loop.evaluate"],
 )
 def test_a_run_killed_in_any_stage_ends_with_the_same_artefacts(
     reward_only, tmp_path, toy_letters, stage

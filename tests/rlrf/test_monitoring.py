@@ -11,16 +11,16 @@ import sys
 import urllib.request
 
 import pytest
+from helpers.faulty import FaultyServer
 from test_judged_loop import critic, judged_config
 
-from harness import progress
-from harness.errors import UserError
-from harness.judge.budget import Spend
-from harness.progress import track
+from harness.core import progress
+from harness.core.errors import UserError
+from harness.core.progress import track
+from harness.judges.budget import Spend
 from rlrf import cli, monitoring
 from rlrf.loop import train
 from rlrf.status import markdown, status
-from tests.harness.judge.faulty import FaultyServer
 
 pytest.importorskip("prometheus_client")
 

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import pytest
-import toy
+from helpers import toy
 
 from rlrf.config import Pairing
-from rlrf.lessons import similarity
 from rlrf.pairs import make_pairs
 from rlrf.reward import by_feedback
+from rlrf.training_examples import similarity
 
 TASKS = {"toy": toy.TASK}
 

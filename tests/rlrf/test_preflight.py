@@ -12,17 +12,17 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.faulty import Act, FaultyServer, completion
 from safetensors.torch import load_file, save_file
 from test_judged_loop import judged_config
 
-from harness.engines import room
-from harness.store import sole_user
+from harness.core.files import sole_user
+from harness.engines import batch_size
 from rlrf.cli import run
 from rlrf.config import load
 from rlrf.doctor import Finding
 from rlrf.loop import train
 from rlrf.preflight import look_ahead
-from tests.harness.judge.faulty import Act, FaultyServer, completion
 
 pytestmark = pytest.mark.usefixtures("toy_letters")
 
@@ -224,7 +224,7 @@ def test_a_cluster_where_nobody_answers(write, look):
 
 def test_what_there_is_too_little_of(write, look, monkeypatch):
     config = write()
-    monkeypatch.setattr(room, "free_memory", lambda device: 1000)
+    monkeypatch.setattr(batch_size, "free_memory", lambda device: 1000)
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     found = wrong(look(config))

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 import rlrf.quickstart as package
-from harness.errors import UserError
-from harness.leaderboard import Board
-from harness.schema import DecisionEntry, EvaluationEntry, PromotionEntry
+from harness.board import Board
+from harness.core.errors import UserError
+from harness.core.schema import DecisionEntry, EvaluationEntry, PromotionEntry
 
 MIB = 2**20
 

@@ -6,20 +6,19 @@ import json
 import math
 from pathlib import Path
 
-import architectures
 import pytest
-import toy
+from helpers import architectures, toy
 
+from harness.core.files import read_records
+from harness.core.schema import Message, Sample
 from harness.engines import Sampling
 from harness.engines.hf import HFEngine
 from harness.engines.text import encode
-from harness.schema import Message, Sample
-from harness.store import read_records
 from rlrf.checkpoint import Checkpoint
 from rlrf.config import Config
 from rlrf.loop import train
+from rlrf.objectives import base
 from rlrf.pairs import Pair
-from rlrf.training import fitting
 
 NAMES = sorted(architectures.FAMILIES)
 ASKED = ["What is 3 plus 4?", "Use more letters, please; and check the answer that you have.", "a"]
@@ -63,7 +62,7 @@ def likelihood(engine: HFEngine, pairs: list[Pair], side: str) -> float:
     texts = [
         (
             engine.encode(pair.prompt),
-            fitting.encode_response(
+            base.encode_response(
                 getattr(pair, side), tokenizer, cut=side == "rejected" and pair.rejected_cut
             ),
         )
@@ -96,7 +95,7 @@ def test_prompts_are_the_same_tokens_for_generation_and_training(family):
     made = architectures.FAMILIES[name]
     engine, tokenizer = (
         HFEngine(folder, device="cpu"),
-        fitting.load_tokenizer(Checkpoint("M", folder)),
+        base.load_tokenizer(Checkpoint("M", folder)),
     )
     for text in ASKED:
         for prompt in (engine.render(ask(text)), text):
@@ -110,11 +109,11 @@ def test_prompts_are_the_same_tokens_for_generation_and_training(family):
 
 def test_a_response_ends_in_training_as_the_chat_template_ends_it(family):
     name, folder = family
-    tokenizer = fitting.load_tokenizer(Checkpoint("M", folder))
+    tokenizer = base.load_tokenizer(Checkpoint("M", folder))
     end = tokenizer.convert_tokens_to_ids(architectures.FAMILIES[name].end)
-    assert fitting.encode_response("The answer is 7.", tokenizer)[-1] == end
+    assert base.encode_response("The answer is 7.", tokenizer)[-1] == end
     assert end in HFEngine(folder, device="cpu")._ends.tolist()
-    assert fitting.encode_response("The answer is 7.", tokenizer, cut=True)[-1] != end
+    assert base.encode_response("The answer is 7.", tokenizer, cut=True)[-1] != end
 
 
 @pytest.mark.slow
@@ -140,7 +139,7 @@ def test_the_loop_trains_from_the_policy_that_generates(family, tmp_path, toy_le
         for side in ("chosen", "rejected"):
             expected = likelihood(engine, pairs, side)
             assert first[f"logp_{side}"] == pytest.approx(expected, rel=1e-5, abs=1e-3)
-        policy = fitting.checkpoint(at / "train", f"M{turn}", policy)
+        policy = base.checkpoint(at / "train", f"M{turn}", policy)
         after = HFEngine(policy.model, adapter=policy.adapter, device="cpu")
         assert after._ends.tolist() == engine._ends.tolist()
         assert after.model_digest != engine.model_digest

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import toy
+from helpers import toy
 
 from harness.engines import Completion
 from rlrf.config import Explore, Reflect

@@ -5,8 +5,8 @@ import subprocess
 
 import pytest
 
-from harness.errors import UserError
-from harness.schema import Message
+from harness.core.errors import UserError
+from harness.core.schema import Message
 from rlrf.run import open_run
 
 COMMON = {"config": "abc"}

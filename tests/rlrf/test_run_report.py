@@ -8,21 +8,21 @@ import re
 from pathlib import Path
 
 import pytest
-import toy
 from click.testing import CliRunner
+from helpers import toy
 
-from harness import evaluation
-from harness.errors import UserError
-from harness.evaluation import Scored
+from harness.core.errors import UserError
+from harness.core.files import write_json
+from harness.core.schema import ModelRef, Policy, Rule, Sample
+from harness.evals import evaluation
+from harness.evals.evaluation import Scored
 from harness.gate import decide, promote
-from harness.schema import ModelRef, Policy, Rule, Sample
-from harness.store import write_json
 from rlrf.config import Config
-from rlrf.lessons import LessonReport
 from rlrf.loop import train
 from rlrf.report import STAGES, report, stage_seconds
 from rlrf.result import GateVerdict, Iteration, RunResult, Sealed
 from rlrf.run import MANIFEST, Manifest
+from rlrf.training_examples import ExamplesReport
 
 POLICY = Policy(rules=[Rule(task="toy", metric="right", margin=0.2)])
 # Of the 30 gate items and the 20 sealed ones, how many each model gets right: M1 is better, M2
@@ -55,8 +55,8 @@ def scored(split: str, right: int, model: str) -> dict[str, Scored]:
     return {"toy": built}
 
 
-def pairs(count: int) -> LessonReport:
-    return LessonReport(
+def pairs(count: int) -> ExamplesReport:
+    return ExamplesReport(
         kind="pairs",
         prompts=40,
         sampled=180,
@@ -211,7 +211,7 @@ def test_a_folder_without_a_finished_run_is_refused_with_a_way_out(tmp_path: Pat
 
 
 def test_the_command_writes_the_page_into_the_run(run: Path) -> None:
-    from rlrf.cli.reporting import report as command
+    from rlrf.cli.report import report as command
 
     done = CliRunner().invoke(command, [str(run)], catch_exceptions=False)
     assert done.output.strip() == str(run / "report.html")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from harness import progress
-from harness.progress import say, track
+from harness.core import progress
+from harness.core.progress import say, track
 from rlrf.cli import cli
 from rlrf.run import PROGRESS, open_run
 from rlrf.status import markdown, status

@@ -12,15 +12,13 @@ from pathlib import Path
 from string import Template
 
 import pytest
+import soak
 
-from harness.errors import UserError
-from harness.evaluate import evaluate
-from harness.store import sole_user
+from harness.core.errors import UserError
+from harness.core.files import sole_user
+from harness.evals.evaluate import evaluate
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "bench"))
-
-import soak  # noqa: E402
 
 ALONE = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "RLRF_LOG": "json"}
 
@@ -138,7 +136,7 @@ def test_a_killed_evaluation_goes_on(tmp_path: Path, tiny_model: Path) -> None:
             return engine.generate(prompts, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("harness.kept.AT_A_TIME", 4)
+        patch.setattr("harness.engines.resume.AT_A_TIME", 4)
         with pytest.raises(KeyboardInterrupt):
             evaluate(Dying(2), ["mini_gsm8k"], out=tmp_path, **options)
         found = evaluate(Dying(9), ["mini_gsm8k"], out=tmp_path, **options)

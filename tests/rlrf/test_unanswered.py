@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 import tasks as benchmarks
+from harness.core.schema import Message
 from harness.engines import Completion, Sampling
-from harness.schema import Message
 from rlrf.config import Explore
 from rlrf.explore import explore
 

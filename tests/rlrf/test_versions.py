@@ -13,20 +13,20 @@ from pathlib import Path
 import pytest
 
 import tasks
-from harness import evaluation
-from harness.errors import UserError
-from harness.evaluate import evaluate
-from harness.evaluation import dataset_digest
+from harness.board import Board
+from harness.core.errors import UserError
+from harness.core.files import parse
+from harness.core.schema import Decision, Evaluation, Policy, Row, Rule
+from harness.evals import evaluation
+from harness.evals.evaluate import evaluate
+from harness.evals.evaluation import dataset_digest
 from harness.gate import plan
 from harness.gate.plan import Plan
-from harness.judge.cache import Cache
-from harness.leaderboard import Board
-from harness.schema import Decision, Evaluation, Policy, Row, Rule
-from harness.store import parse
+from harness.judges.cache import Cache
 from rlrf.cli import run
-from rlrf.feedback_model.model import Manifest as FeedbackManifest
+from rlrf.models.feedback.model import Manifest as FeedbackManifest
+from rlrf.models.reward.training import Manifest as RewardManifest
 from rlrf.pairs import Pair
-from rlrf.reward_model.training import Manifest as RewardManifest
 from rlrf.run import open_run
 from rlrf.status import status
 

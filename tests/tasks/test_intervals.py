@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
-from harness.schema import Metric, Score
-from tasks.plugin import aggregate, students_interval, summarize
+from harness.core.schema import Metric, Score
+from tasks.task import aggregate, students_interval, summarize
 
 
 @pytest.mark.parametrize("n", [2, 10, 60, 1000, 5000])

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import tasks
-from harness.errors import UserError
-from harness.schema import Item
+from harness.core.errors import UserError
+from harness.core.schema import Item
 from tasks.factscore.items import items as entities
 from tasks.just_eval.items import items as instructions
 from tasks.splits import SPLITS, fold, halves

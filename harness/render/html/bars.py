@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from harness.schema import Check, MetricResult
+from harness.core.schema import Check, MetricResult
 
 WIDTH = 240  # user units; the templates draw them
 EDGE = 6

@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.ranking import Column, Name, Withdrawn, divide, tables
-from harness.render import markdown
-from harness.render.html import bars, numbers
-from harness.render.html.page import render
-from harness.schema import (
+from harness.board.ranking import Column, Name, Withdrawn, divide, tables
+from harness.core.schema import (
     DecisionEntry,
     Evaluation,
     EvaluationEntry,
@@ -18,6 +15,9 @@ from harness.schema import (
     PromotionEntry,
     Row,
 )
+from harness.render import markdown
+from harness.render.html import bars, numbers
+from harness.render.html.page import render
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,8 @@ class _Said:
 def board(rows: Sequence[Row]) -> str:
     """The page of a board; HTML, the same bytes for the same rows.
 
-    Models that the data cannot tell apart share a rank (`harness.ranking.ranks`). Evaluations that
+    Models that the data cannot tell apart share a rank (`harness.board.ranking.ranks`).
+    Evaluations that
     cannot be compared (another split, dataset, prompt, judge or estimator) are ranked apart; where
     a model was evaluated twice in the same way the later one counts. What was superseded or
     invalidated stands at the end, with the reason, after notes on what the numbers do not show.

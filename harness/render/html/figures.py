@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
+from harness.core.schema import Metric, MetricResult
+from harness.core.text import visible
 from harness.render.html.numbers import result as shown
-from harness.schema import Metric, MetricResult
-from harness.text import visible
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element

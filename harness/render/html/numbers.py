@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.schema import Metric, MetricResult
+from harness.core.schema import Metric, MetricResult
 
 NOTHING = "\N{EN DASH}"
 

@@ -9,7 +9,7 @@ import json
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from harness.text import json_text, visible
+from harness.core.text import json_text, visible
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -1,7 +1,7 @@
 """The report of a run or a comparison: what was found, how sure it is, and item by item why.
 
-Whoever has evaluations makes a `Report` of them (`harness.report`, `rlrf.report`); here it becomes
-a page.
+Whoever has evaluations makes a `Report` of them (`harness.reports.evaluations`, `rlrf.report`);
+here it becomes a page.
 """
 
 from __future__ import annotations
@@ -10,10 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.render.html import bars, numbers
-from harness.render.html.figures import Curve, curve, profile
-from harness.render.html.page import render
-from harness.schema import (
+from harness.core.schema import (
     AspectFeedback,
     Check,
     Decision,
@@ -22,7 +19,10 @@ from harness.schema import (
     MetricResult,
     Verdict,
 )
-from harness.text import cut
+from harness.core.text import cut
+from harness.render.html import bars, numbers
+from harness.render.html.figures import Curve, curve, profile
+from harness.render.html.page import render
 
 MAX_TEXT = 20_000  # characters of one text on a page
 MAX_TOTAL = 32_000_000  # characters of all of them: more would take a browser seconds to open

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.core.schema import Metric, MetricResult
 from harness.render.html import numbers
 from harness.render.html.page import render
-from harness.schema import Metric, MetricResult
 
 LEVELS = 4
 SHARE = Metric(name="share", kind="continuous")

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
-from quiz import make
+from helpers.quiz import make
 
+from harness.core.schema import Alarm, FinishReason, Policy, Rule, Sample
 from harness.gate import decide, raise_alarms
 from harness.gate.alarms import examine, overlap, reward_hacking
-from harness.schema import Alarm, FinishReason, Policy, Rule, Sample
 
 WORDS = [f"word{i}" for i in range(400)]
 

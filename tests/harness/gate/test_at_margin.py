@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from quiz import METRICS, make
+from helpers.quiz import METRICS, make
 
-from harness.gate.at_margin import KINDS, Candidates, Kind, candidates, divide, verdicts
-from harness.gate.certify import certify
-from harness.schema import Item, Metric, Policy, Rule
-from harness.sides import Side
+from harness.core.schema import Item, Metric, Policy, Rule
+from harness.evals.inputs import Side
+from harness.gate.lab.at_margin import KINDS, Candidates, Kind, candidates, divide, verdicts
+from harness.gate.lab.certify import certify
 
 GRADE = next(metric for metric in METRICS if metric.name == "grade")
 ACCURACY = next(metric for metric in METRICS if metric.name == "accuracy")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from quiz import Made, make
+from helpers.quiz import Made, make
 from scipy.stats import binomtest
 
-from harness.errors import UserError
-from harness.gate.certify import certify, upper_bound
-from harness.schema import Policy, Rule
+from harness.core.errors import UserError
+from harness.core.schema import Policy, Rule
+from harness.gate.lab.certify import certify, upper_bound
 
 
 def policy(margin: float = 0.05, metric: str = "accuracy") -> Policy:

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from quiz import make
+from helpers.quiz import make
 
-from harness.errors import UserError
+from harness.core.errors import UserError
+from harness.core.schema import Check, Decision, JudgeRef, Metric, Policy, Rule, digest
 from harness.gate import decide, promote
-from harness.schema import Check, Decision, JudgeRef, Metric, Policy, Rule, digest
 
 
 def policy(*rules: tuple[str, str, float], **fields: Any) -> Policy:

@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from quiz import make
+from helpers.quiz import make
 
-from harness.columns import read_columns
-from harness.errors import UserError
+from harness.board import Board
+from harness.core.errors import UserError
+from harness.core.files import parse, write_json
+from harness.core.schema import Check, Decision, Item, Policy, Rule
+from harness.evals.cluster_file import read_columns
+from harness.evals.inputs import Side
 from harness.gate import decide, gate
 from harness.gate.clusters import assign, restored, stored
 from harness.gate.plan import Plan, decide_by
 from harness.gate.plan import make as plan
-from harness.leaderboard import Board
-from harness.schema import Check, Decision, Item, Policy, Rule
-from harness.sides import Side
-from harness.store import parse, write_json
 
 PASSAGES, QUESTIONS = 20, 10
 PASSAGE = [f"p{i // QUESTIONS}" for i in range(PASSAGES * QUESTIONS)]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from quiz import Made, make
+from helpers.quiz import Made, make
 
-from harness.errors import UserError
+from harness.core.errors import UserError
+from harness.core.schema import Decision, Noise, Policy, Rule, digest
 from harness.gate import decide, plan
-from harness.gate.noise import measure_noise, with_noise
+from harness.gate.lab.noise import measure_noise, with_noise
 from harness.gate.plan import order
-from harness.schema import Decision, Noise, Policy, Rule, digest
 from harness.stats.repeatability import measure
 
 POLICY = Policy(rules=[Rule(task="quiz", metric="accuracy", margin=0.05)])

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from quiz import Made, make
+from helpers.quiz import Made, make
 
-from harness.errors import UserError
+from harness.core.errors import UserError
+from harness.core.files import parse, read_json, write_json
+from harness.core.schema import Policy, Rule, digest
 from harness.gate import decide
 from harness.gate.plan import Plan, PlannedRule, decide_by, order, orders
 from harness.gate.plan import make as plan
-from harness.schema import Policy, Rule, digest
-from harness.store import parse, read_json, write_json
 
 
 def rules(margin: float = 0.05, metric: str = "accuracy", tier: str = "critical") -> Policy:

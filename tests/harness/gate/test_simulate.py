@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from quiz import make
+from helpers.quiz import make
 from scipy.stats import binom
 
-from harness.errors import UserError
+from harness.core.errors import UserError
+from harness.core.schema import Policy, Rule
+from harness.evals.replay import score
 from harness.gate import decide, promote
-from harness.gate.simulate import (
+from harness.gate.lab.simulate import (
     CONTENDERS,
     PolicyOutcome,
     Seen,
@@ -24,8 +26,6 @@ from harness.gate.simulate import (
     simulate,
 )
 from harness.render.simulation import picture, thresholds
-from harness.replay import score
-from harness.schema import Policy, Rule
 from harness.stats.sequential import watch
 
 

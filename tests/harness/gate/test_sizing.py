@@ -7,12 +7,12 @@ import math
 import numpy as np
 import pytest
 
-from harness.errors import UserError
+from harness.core.errors import UserError
+from harness.core.schema import Metric, Policy, Rule
 from harness.gate.decision import verdict_on
 from harness.gate.evidence import Evidence
 from harness.gate.sizing import SizeTable, Unchanged, reached_at, simulate_bounds, table
 from harness.render.sizing import draw, tables
-from harness.schema import Metric, Policy, Rule
 from harness.stats.exact_power import tango_items_needed
 
 ACCURACY = Metric(name="accuracy", kind="binary")

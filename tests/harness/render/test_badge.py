@@ -6,13 +6,13 @@ from pathlib import Path
 from xml.etree.ElementTree import fromstring
 
 import pytest
-from boards import Loop, answers, run_once
+from helpers.boards import Loop, answers, run_once
+from helpers.quiz import make
 from hypothesis import given
 from hypothesis import strategies as st
-from quiz import make
 
 import tasks
-from harness.errors import UserError
+from harness.core.errors import UserError
 from harness.render.badge import Badge, badge
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from boards import answers, run_once
-from quiz import make
+from helpers.boards import answers, run_once
+from helpers.quiz import make
 
 import tasks
-from harness.leaderboard import Board
+from harness.board import Board
+from harness.core.schema import EvaluationEntry, JudgeRef, digest
+from harness.core.text import csv_cell
 from harness.render import csv as render
-from harness.schema import EvaluationEntry, JudgeRef, digest
-from harness.text import csv_cell
 
 
 @pytest.fixture(autouse=True)

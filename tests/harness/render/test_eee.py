@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from boards import run_once
-from quiz import make
+from helpers.boards import run_once
+from helpers.quiz import make
 
 import tasks
-from harness.errors import UserError
-from harness.leaderboard import Board
+from harness.board import Board
+from harness.core.errors import UserError
+from harness.core.files import write_json
+from harness.core.schema import JudgeRef, Metric, ModelRef
 from harness.render import eee
-from harness.schema import JudgeRef, Metric, ModelRef
-from harness.store import write_json
 
 ROOT = Path(__file__).parents[3]
 PACKAGE = ROOT / ".venv-eee"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from quiz import make
+from helpers.quiz import make
 
+from harness.core.schema import Alarm, Decision, Policy, Rule, Tier
 from harness.gate import decide, raise_alarms
 from harness.render import github, markdown
-from harness.schema import Alarm, Decision, Policy, Rule, Tier
 
 ALARM = Alarm(kind="length", task="quiz", message="longer", baseline=1, candidate=2)
 

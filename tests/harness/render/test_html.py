@@ -10,20 +10,20 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
+from helpers.pages import HOSTILE, data, hostile, parse, result, simple
+from helpers.quiz import make
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pages import HOSTILE, data, hostile, parse, result, simple
-from quiz import make
 
+from harness.board import Board
+from harness.core.schema import Alarm, JudgeRef, Metric, MetricResult, Policy, Rule, digest
+from harness.core.text import visible
 from harness.gate import decide, promote
-from harness.leaderboard import Board
 from harness.render import html
 from harness.render.html import bars, numbers
 from harness.render.html.figures import Curve, Point, Step, curve
 from harness.render.html.page import embed
 from harness.render.html.report import MAX_TEXT
-from harness.schema import Alarm, JudgeRef, Metric, MetricResult, Policy, Rule, digest
-from harness.text import visible
 
 POLICY = Policy(rules=[Rule(task="quiz", metric="accuracy", margin=0.1)])
 

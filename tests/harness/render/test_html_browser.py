@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pages import HOSTILE, hostile, simple
-from quiz import make
+from helpers.pages import HOSTILE, hostile, simple
+from helpers.quiz import make
 
-from harness.leaderboard import Board
+from harness.board import Board
+from harness.core.text import visible
 from harness.render import html
 from harness.render.html.rewrites import Rewritten, Token
-from harness.text import visible
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 

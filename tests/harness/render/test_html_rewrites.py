@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from pages import HOSTILE, parse
+from helpers.pages import HOSTILE, parse
 
+from harness.core.schema import MetricResult
+from harness.core.text import visible
 from harness.render.html import rewrites
 from harness.render.html.rewrites import Rewritten, Token
-from harness.schema import MetricResult
-from harness.text import visible
 
 SHARE = MetricResult(mean=0.75, stderr=0.1, low=0.5, high=0.9, n=18)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from xml.etree.ElementTree import Element, fromstring
 
 import pytest
-from quiz import make
+from helpers.quiz import make
 
+from harness.core.schema import Alarm, Check, Decision, Policy, Rule, Tier
 from harness.gate import decide, raise_alarms
 from harness.render import junit
-from harness.schema import Alarm, Check, Decision, Policy, Rule, Tier
 
 
 def parsed(decision: Decision) -> Element:

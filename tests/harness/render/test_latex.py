@@ -8,13 +8,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from boards import answers, run_once
+from helpers.boards import answers, run_once
+from helpers.quiz import make
 from hypothesis import given
 from hypothesis import strategies as st
-from quiz import make
 
 import tasks
-from harness.leaderboard import Board
+from harness.board import Board
 from harness.render import latex
 
 NASTY = r'\input{/etc/passwd} 50% & $x^2$ #1 {a}_b ~ "q" `l` <i> | \\ end' + "\n%"

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.quiz import make
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
-from quiz import make
 
+from harness.board import Board
+from harness.core.schema import JudgeRef, Policy, Rule
+from harness.core.text import visible
 from harness.gate import decide, promote
-from harness.leaderboard import Board
 from harness.render import markdown
-from harness.schema import JudgeRef, Policy, Rule
-from harness.text import visible
 
 Table = list[list[str]]
 

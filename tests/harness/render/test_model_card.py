@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from boards import Loop, run_once
+from helpers.boards import Loop, run_once
+from helpers.quiz import make
 from huggingface_hub import ModelCard
-from quiz import make
 
 import tasks
-from harness.errors import UserError
+from harness.core.errors import UserError
+from harness.core.schema import EvaluationEntry
 from harness.render import model_card
-from harness.schema import EvaluationEntry
 
 
 @pytest.fixture

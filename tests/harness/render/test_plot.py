@@ -6,14 +6,14 @@ from pathlib import Path
 from xml.etree.ElementTree import fromstring
 
 import pytest
-from boards import Loop, answers, run_once
-from quiz import make
+from helpers.boards import Loop, answers, run_once
+from helpers.quiz import make
 
 import tasks
-from harness.errors import UserError
-from harness.leaderboard import Board
+from harness.board import Board
+from harness.core.errors import UserError
+from harness.core.schema import Metric
 from harness.render import plot
-from harness.schema import Metric
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.errors import UserError
+from harness.core.errors import UserError
 from harness.stats.agreement import LEVELS, Level, agreement, alpha
 
 __ = math.nan

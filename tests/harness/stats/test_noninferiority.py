@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 
-from harness.errors import UserError
+from harness.core.errors import UserError
 from harness.stats.noninferiority import (
     mcnemar,
     pairs_needed,

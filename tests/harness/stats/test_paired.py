@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from scipy.stats import norm, permutation_test, ttest_rel
 
-from harness.errors import UserError
-from harness.schema import Score
+from harness.core.errors import UserError
+from harness.core.schema import Score
 from harness.stats.paired import align, by_item, compare, gain
 
 

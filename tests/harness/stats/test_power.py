@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from statsmodels.stats.power import NormalIndPower
 
-from harness.errors import UserError
+from harness.core.errors import UserError
 from harness.stats.noninferiority import tango_statistic
 from harness.stats.power import (
     items_needed,

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm, t, ttest_1samp
 
-from harness.errors import UserError
+from harness.core.errors import UserError
 from harness.stats.noninferiority import unseen_change
 from harness.stats.ppi import YES_NO, YES_NO_CHANGE, Corrected, Numbers, corrected_mean
 

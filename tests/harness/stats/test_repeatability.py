@@ -9,8 +9,8 @@ import pytest
 from scipy.stats import f as f_distribution
 from scipy.stats import t as student
 
-from harness.errors import UserError
-from harness.schema import Noise
+from harness.core.errors import UserError
+from harness.core.schema import Noise
 from harness.stats.noninferiority import tango
 from harness.stats.paired import compare
 from harness.stats.power import chance, items_needed, minimum_detectable

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap
 
-from harness.errors import UserError
+from harness.core.errors import UserError
 from harness.stats.paired import compare
 from harness.stats.resampling import bca_interval, sign_flip_p
 

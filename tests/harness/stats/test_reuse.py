@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.errors import UserError
+from harness.core.errors import UserError
 from harness.stats.reuse import e_lond, e_lond_level, exposure, ladder
 from harness.stats.sequential import log_evidence
 

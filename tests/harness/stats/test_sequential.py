@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.errors import UserError
+from harness.core.errors import UserError
 from harness.stats.sequential import STAKE, log_evidence, watch
 
 GATE = {"margin": 0.02, "alpha": 0.05}

@@ -7,7 +7,7 @@ import random
 import pytest
 
 import tasks
-from harness.schema import Item, Sample
+from harness.core.schema import Item, Sample
 from rlrf.quickstart import corpus
 from rlrf.rlmec.alignment import edited
 from tasks.mini import arithmetic, biography, instructions, world

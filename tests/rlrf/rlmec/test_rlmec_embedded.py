@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.store import read_json
+from harness.core.files import read_json
 from rlrf.config import Config
 from rlrf.loop import train
 from rlrf.quickstart import M0

@@ -7,23 +7,22 @@ import json
 import shutil
 
 import pytest
-import tiny
-import toy
+from helpers import tiny, toy
 from test_loop import contents
 
 import tasks
-from harness.errors import UserError
-from harness.leaderboard import Board
-from harness.schema import Score
-from harness.store import read_json, read_records
+from harness.board import Board
+from harness.core.errors import UserError
+from harness.core.files import read_json, read_records
+from harness.core.schema import Score
 from rlrf.config import Config, load
 from rlrf.feedback import Judged
 from rlrf.loop import train
+from rlrf.objectives.rlmec import RewriteExample
 from rlrf.result import markdown
 from rlrf.rlmec.rewards import TokenRewards
 from rlrf.rlmec.rewriter import Agreement
 from rlrf.rlmec.teacher import Correction
-from rlrf.rlmec.training import Rewrite
 
 GOLD = 0.6
 
@@ -95,7 +94,7 @@ def test_every_step_is_on_disk_for_a_person_to_look_at(finished, task):
     judged = read_records(place / "feedback/records.jsonl", Judged)
     rewards = read_records(place / "token_rewards/records.jsonl", TokenRewards)
     rewritten = read_records(place / "reflect_feedback/records.jsonl", Judged)
-    lessons = read_records(place / "rewrites/rewrites.jsonl", Rewrite)
+    lessons = read_records(place / "rewrites/rewrites.jsonl", RewriteExample)
     corrections = read_records(place / "corrections/records.jsonl", Correction)
     assert len(judged) == len(rewritten) == len(rewards) == 36  # every response is rewritten
     wrong = {(j.sample.item, j.sample.response) for j in judged if j.score.values["letters"] < GOLD}

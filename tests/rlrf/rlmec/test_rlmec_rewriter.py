@@ -6,10 +6,11 @@ import math
 
 import pytest
 import torch
-import toy
+from helpers import toy
 
 from rlrf.checkpoint import Checkpoint, Engines
 from rlrf.config import EngineConfig, Rlmec
+from rlrf.objectives import base
 from rlrf.rlmec.rewards import token_rewards
 from rlrf.rlmec.rewriter import (
     LOCATE,
@@ -23,7 +24,6 @@ from rlrf.rlmec.rewriter import (
     rewrite,
 )
 from rlrf.rlmec.teacher import Correction
-from rlrf.training import fitting
 
 ITEMS = {item.digest: item for item in toy.items("train")}
 TASKS = {"toy": toy.TASK}
@@ -128,7 +128,7 @@ def test_token_rewards_are_those_of_the_slow_way(engine):
         sample = one.sample
         asked = engine.render(conversation(ITEMS[sample.item].prompt, sample.response, REWRITE))
         prompt = engine.encode(asked)
-        response = fitting.encode_response(
+        response = base.encode_response(
             sample.response, engine.tokenizer, cut=sample.finish_reason == "length"
         )
         shares = engine.model(torch.tensor([prompt + response])).logits[0].softmax(-1)

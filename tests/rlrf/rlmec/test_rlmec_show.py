@@ -6,22 +6,22 @@ import json
 
 import pytest
 
-from harness.errors import UserError
-from harness.schema import Score
-from harness.store import write_json, write_jsonl
+from harness.core.errors import UserError
+from harness.core.files import write_json, write_jsonl
+from harness.core.schema import Score
 from rlrf.cli import run
+from rlrf.objectives.rlmec import RewriteExample
 from rlrf.rlmec import show
 from rlrf.rlmec.rewriter import agree
-from rlrf.rlmec.training import Rewrite
 
-WRONG = Rewrite(
+WRONG = RewriteExample(
     task="sums", item="a", index=3, prompt="<|user|>What is 3+4?", response="It is 8.",
     cut=False, right=False, tokens=["It", " is", " 8", ".", "<|end|>"],
     rewards=[0.0, 0.0, -0.1, -0.02, 0.0], rewrite="It is 7 now.",
     rewrite_tokens=["It", " is", " 7", " now", ".", "<|end|>"],
     edited=[False, False, True, True, False, False],
 )  # fmt: skip
-RIGHT = Rewrite(
+RIGHT = RewriteExample(
     task="birds", item="b", index=4, prompt="Name one.", response="An owl\n", cut=True, right=True,
     tokens=["An", " owl", "\n"], rewards=[0.1, 0.5, 0.3], rewrite="An owl",
     rewrite_tokens=["An", " owl", "<|end|>"], edited=[False, False, False],

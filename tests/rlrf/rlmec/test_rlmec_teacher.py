@@ -6,16 +6,16 @@ import dataclasses
 import json
 
 import pytest
-import toy
+from helpers import toy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.schema import Item, Reply
+from harness.core.schema import Item, Reply
+from harness.replies.judgements import UnparsableReplyError
 from rlrf.config import Rlmec
 from rlrf.rlmec.steps import first_wrong, steps
 from rlrf.rlmec.teacher import teach
 from rlrf.rlmec.teacher_prompt import MAX_REWRITE, read_rewrite, rewriting_call
-from tasks.just_eval.judgements import UnreadableError
 
 ITEMS = {item.digest: item for item in toy.items("train")}
 ANSWER = "3+4=8\n8*2=16\n#### 16"
@@ -123,12 +123,12 @@ def test_the_steps_before_the_first_wrong_one_are_kept_as_they_are():
     ],
 )
 def test_a_reply_that_says_nothing_usable_has_a_reason(text, reason):
-    with pytest.raises(UnreadableError, match=reason):
+    with pytest.raises(UnparsableReplyError, match=reason):
         read(text)
 
 
 def test_a_judge_that_failed_is_not_read():
-    with pytest.raises(UnreadableError, match="no route"):
+    with pytest.raises(UnparsableReplyError, match="no route"):
         read_rewrite(Reply(text=said(1, "x"), failure="no route"), ANSWER)
 
 
@@ -136,7 +136,7 @@ def test_a_judge_that_failed_is_not_read():
 def test_no_reply_breaks_the_reader(text):
     try:
         assert read(text).strip()
-    except UnreadableError as error:
+    except UnparsableReplyError as error:
         assert str(error)
 
 

@@ -6,14 +6,14 @@ import math
 import pytest
 import torch
 
-from harness.errors import UserError
+from harness.core.errors import UserError
 from rlrf.checkpoint import Checkpoint
 from rlrf.config import Adapter, Device, Rlmec, Training
+from rlrf.objectives import base
+from rlrf.objectives.base import DivergedError, checkpoint
+from rlrf.objectives.rlmec import RewriteExample, _collate, loss_terms, rlmec, tokenize
 from rlrf.rlmec.alignment import edited
 from rlrf.rlmec.tokens import pieces
-from rlrf.rlmec.training import Rewrite, _collate, loss_terms, rlmec, tokenize
-from rlrf.training import fitting
-from rlrf.training.fitting import DivergedError, checkpoint
 
 CPU = Device(device="cpu")
 
@@ -25,16 +25,16 @@ def start(tiny_model):
 
 @pytest.fixture
 def tokenizer(start):
-    return fitting.load_tokenizer(start)
+    return base.load_tokenizer(start)
 
 
 @pytest.fixture
 def make(tokenizer):
     """A lesson with every reward of its response the same."""
 
-    def rewrite(index: int, response: str, better: str, reward: float, cut=False) -> Rewrite:
-        ids = fitting.encode_response(response, tokenizer, cut=cut)
-        return Rewrite(
+    def rewrite(index: int, response: str, better: str, reward: float, cut=False) -> RewriteExample:
+        ids = base.encode_response(response, tokenizer, cut=cut)
+        return RewriteExample(
             task="toy",
             item=str(index),
             index=index,
@@ -46,7 +46,7 @@ def make(tokenizer):
             rewards=[reward] * len(ids),
             rewrite=better,
             rewrite_tokens=pieces(better, tokenizer),
-            edited=edited(ids, fitting.encode_response(better, tokenizer)),
+            edited=edited(ids, base.encode_response(better, tokenizer)),
         )
 
     return rewrite
@@ -87,7 +87,7 @@ def test_training_imitates_the_rewrites_and_is_repeatable(start, lessons, tmp_pa
 
 def test_a_batch_is_what_the_slow_way_gives(start, lessons, tokenizer, make):
     """Every token of every sequence by itself, without padding or vectors."""
-    model, _ = fitting.load_model(start, None, CPU)
+    model, _ = base.load_model(start, None, CPU)
     chosen = [*lessons[:2], make(3, "The", "The answer is 7. Rewrite it.", 0.2, cut=True)]
     settings = Rlmec(clip=0.1, imitation=0.7)
     data = tokenize(chosen, tokenizer, settings, 200)
@@ -140,7 +140,7 @@ def test_rewards_alone_push_tokens_up_and_down(start, make, tmp_path, tokenizer)
     after = fit(start, tmp_path / "a", lessons, settings=Rlmec(imitation=0), epochs=8, batch_size=2)
 
     def likely(checkpoint):
-        model, _ = fitting.load_model(checkpoint, None, CPU)
+        model, _ = base.load_model(checkpoint, None, CPU)
         found = []
         for row in tokenize(lessons, tokenizer, Rlmec(), 200):
             ids = torch.tensor([row["prompt"] + row["response"]])
@@ -179,12 +179,12 @@ def test_what_does_not_fit_is_left_out_and_told(start, lessons, make, tmp_path, 
 def test_a_token_has_one_reward(make):
     lesson = make(1, "The answer is 5.", "The answer is 5.", 0.5).model_dump()
     with pytest.raises(ValueError, match="one reward"):
-        Rewrite.model_validate(lesson | {"rewards": [0.1]})
+        RewriteExample.model_validate(lesson | {"rewards": [0.1]})
 
 
 @pytest.mark.parametrize("text", ["", "The answer is 7.", " a\n\nb  ", "ünïcode 漢字 👩‍💻", "a\n"])
 def test_pieces_are_the_text(tokenizer, text):
     found = pieces(text, tokenizer, cut=True)
     assert "".join(found) == text
-    assert len(found) == len(fitting.encode_response(text, tokenizer, cut=True))
+    assert len(found) == len(base.encode_response(text, tokenizer, cut=True))
     assert pieces(text, tokenizer) == [*found, tokenizer.eos_token]

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 import tasks
-from harness.errors import UserError
-from harness.schema import Item, Sample, Score
+from harness.core.errors import UserError
+from harness.core.schema import Item, Sample, Score
 from tasks.factscore import TASKS
 from tasks.factscore.abstention import abstains
 from tasks.factscore.facts import Fact

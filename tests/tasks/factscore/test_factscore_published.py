@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from harness import replay
-from harness.schema import Item, Sample
+from harness.core.schema import Item, Sample
+from harness.evals import replay
 from tasks.factscore import TASKS
 from tasks.factscore.abstention import abstains
 from tasks.factscore.facts import Fact
 from tasks.factscore.items import items
 from tasks.factscore.scoring import K, facts_score
 from tasks.factscore.sentences import split
-from tasks.plugin import slices
+from tasks.task import slices
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import UserError
+from harness.core.errors import UserError
 from tasks.factscore import knowledge
 from tasks.factscore.knowledge import SEPARATOR, Knowledge, build_knowledge, passages_of
 

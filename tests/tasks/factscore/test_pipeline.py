@@ -11,14 +11,14 @@ import pytest
 from pydantic import ValidationError
 
 import tasks
-from harness import replay
-from harness.errors import UserError
-from harness.schema import Call, Item, Reply, Sample, Score
+from harness.core.errors import UserError
+from harness.core.schema import Call, Item, Reply, Sample, Score
+from harness.evals import replay
 from tasks.factscore import FactScoreSettings, configure, retrievers
 from tasks.factscore.feedback import feedback
 from tasks.factscore.knowledge import build_knowledge
 from tasks.factscore.reading import MAX_SENTENCES
-from tasks.plugin import Judge, Task
+from tasks.task import Judge, Task
 
 PAGES = {
     "Ada Lund": [

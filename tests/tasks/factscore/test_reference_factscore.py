@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from harness.schema import Item, Reply, Sample
+from harness.core.schema import Item, Reply, Sample
 from tasks.factscore import TASKS
 from tasks.factscore.abstention import abstains
 from tasks.factscore.decompose import STUBS, clean_facts, parse_facts

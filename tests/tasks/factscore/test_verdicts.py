@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.errors import UserError
-from harness.schema import Reply
+from harness.core.errors import UserError
+from harness.core.schema import Reply
 from tasks.factscore.judge_verifier import MAX_PUBLISHED, ByJudge, verdict
 from tasks.factscore.verdicts import MAX_QUOTED, MAX_REPLY, read_verdict
 

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.errors import UserError
-from harness.schema import Item, Reply, Sample
+from harness.core.errors import UserError
+from harness.core.schema import Item, Reply, Sample
 from tasks.factscore import fit_lexical
 from tasks.factscore.decomposers import Clauses
 from tasks.factscore.judge_verifier import prompt, published_verdict

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.schema import AspectFeedback, FinishReason, Item, Sample
+from harness.core.schema import AspectFeedback, FinishReason, Item, Sample
 from tasks.gsm8k.feedback import feedback
 from tasks.gsm8k.scoring import score
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import tasks
-from harness.errors import UserError
+from harness.core.errors import UserError
 from tasks.gsm8k.items import GATE_SIZE, gold
 from tasks.gsm8k.scoring import score
 from tasks.gsm8k.shots import EXAMPLES, docs, target
@@ -148,7 +148,7 @@ def test_the_real_sets_are_whole(shared_data: Path) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_reference_answers_are_right(shared_data: Path, name: str) -> None:
-    from harness.schema import Sample
+    from harness.core.schema import Sample
 
     items = tasks.load(name).items("test", shared_data)
     answered = [

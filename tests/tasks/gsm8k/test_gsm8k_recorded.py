@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 
 import tasks
-from harness.schema import Item, Sample, Score
+from harness.core.schema import Item, Sample, Score
 from tasks.gsm8k.answer import Answer, extract, matches, readings
 from tasks.gsm8k.items import gold
 from tasks.gsm8k.scoring import score

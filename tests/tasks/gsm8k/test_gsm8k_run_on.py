@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.schema import FinishReason, Item, Sample, Score
+from harness.core.schema import FinishReason, Item, Sample, Score
 from tasks.gsm8k.feedback import feedback
 from tasks.gsm8k.items import prompt
 from tasks.gsm8k.run_on import STOP, own_answer

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tasks
-from harness.schema import FinishReason, Item, Sample, Score
+from harness.core.schema import FinishReason, Item, Sample, Score
 from tasks.gsm8k.scoring import flexible_extract, score, strict_match
 
 ITEM = Item(

@@ -6,16 +6,16 @@ import json
 from collections.abc import Callable, Sequence
 
 import pytest
-from attacks import ATTACKS, FAKE, attacks
+from helpers.attacks import ATTACKS, FAKE, attacks
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from harness.judge import pairwise
-from harness.schema import AspectFeedback, Call, Item, Reply, Sample
+from harness.core.schema import AspectFeedback, Call, Item, Reply, Sample
+from harness.judges.checks import pairwise
+from harness.judges.critique import critique
+from harness.replies.judgements import MAX_REPLY
 from tasks.factscore.judge_verifier import verdict as finding
 from tasks.just_eval.aspects import ASPECTS, REGULAR, SAFETY
-from tasks.just_eval.critique import critique
-from tasks.just_eval.judgements import MAX_REPLY
 from tasks.just_eval.reply import parse
 
 QUOTES: dict[str, Callable[[str], str]] = {

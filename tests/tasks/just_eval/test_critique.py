@@ -9,21 +9,15 @@ from itertools import product
 from typing import Any
 
 import pytest
-from attacks import ATTACKS
+from helpers.attacks import ATTACKS
 from hypothesis import given
 from hypothesis import strategies as st
 
 import tasks
-from harness.schema import Call, Item, Reply, Sample
-from tasks.just_eval.critique import (
-    CRITIQUE_DIGEST,
-    PLACES,
-    critique,
-    grading_call,
-    selection_call,
-)
-from tasks.just_eval.rubric import GRADES, RUBRICS
-from tasks.plugin import Answered
+from harness.core.schema import Call, Item, Reply, Sample
+from harness.judges.critique import CRITIQUE_DIGEST, PLACES, critique, grading_call, selection_call
+from harness.judges.rubric import GRADES, RUBRICS
+from tasks.task import Answered
 
 CHOSEN = ("logical correctness", "completeness", "readability")
 

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 
 import tasks
-from harness.errors import UserError
-from harness.schema import Call, Item, Reply, Sample, Score
+from harness.core.errors import UserError
+from harness.core.schema import Call, Item, Reply, Sample, Score
 from tasks.just_eval import TASKS
 from tasks.just_eval.aspects import REGULAR, aspects_of
 from tasks.just_eval.feedback import feedback
 from tasks.just_eval.items import items
 from tasks.just_eval.scoring import average, derive, score
-from tasks.plugin import Answered, slices
+from tasks.task import Answered, slices
 
 YAML = Path(tasks.__file__).parent / "just_eval" / "just_eval.yaml"
 ROWS: list[dict[str, Any]] = [

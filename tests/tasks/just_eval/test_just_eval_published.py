@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from harness.schema import Call, Reply, Sample, Score
+from harness.core.schema import Call, Reply, Sample, Score
 from tasks.just_eval import TASKS
 from tasks.just_eval.items import items
 from tasks.just_eval.length import at_equal_length
 from tasks.just_eval.scoring import derive, score
-from tasks.plugin import slices
+from tasks.task import slices
 
 
 @dataclass

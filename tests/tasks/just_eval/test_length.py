@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import statsmodels.api as sm
 
-from harness import replay
-from harness.leaderboard import Board
-from harness.schema import MetricResult, Score
+from harness.board import Board
+from harness.core.schema import MetricResult, Score
+from harness.evals import replay
 from tasks.just_eval import TASKS
 from tasks.just_eval.aspects import REGULAR
 from tasks.just_eval.length import REFERENCE_WORDS, at_equal_length, length_results

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import UserError
-from harness.schema import Call, Item, Reply, Sample
+from harness.core.errors import UserError
+from harness.core.schema import Call, Item, Reply, Sample
 from tasks.just_eval import TASKS, JustEvalSettings, configure
 from tasks.just_eval.aspects import REGULAR, SAFETY, aspects_of
 from tasks.just_eval.prompt import MAX_FILE, OWN, load, reply_schema

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from harness.schema import Sample, Score
+from harness.core.schema import Sample, Score
 from tasks.mini import arithmetic
 
 ITEM = arithmetic.item("gate", 0, random.Random("chain"))

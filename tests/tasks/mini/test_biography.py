@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.schema import Sample, Score
+from harness.core.schema import Sample, Score
 from tasks.mini import biography, world
 
 ITEM = world.items(biography.TASK, "gate")[0]

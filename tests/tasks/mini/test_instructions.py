@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from harness.schema import Call, Item, Sample, Score
+from harness.core.schema import Call, Item, Sample, Score
 from tasks.mini import instructions, world
 
 ITEMS = world.items(instructions.TASK, "gate")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import UserError
-from harness.schema import digest
+from harness.core.errors import UserError
+from harness.core.schema import digest
 from tasks.factscore.knowledge import Knowledge
 from tasks.mini import arithmetic, biography, instructions, world
 

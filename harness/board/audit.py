@@ -1,0 +1,282 @@
+"""Whether a ledger's entries follow from the scores beside it: everything is computed again.
+
+What was found right once is not computed again: an entry that another run repeats, a decision that
+was made against two baselines, the scores that several decisions look at.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import tasks
+from harness.board.ledger import Line, loads
+from harness.core.errors import UserError
+from harness.core.files import parse
+from harness.core.schema import (
+    Decision,
+    Evaluation,
+    EvaluationEntry,
+    InvalidateEntry,
+    MetricResult,
+    Promotion,
+    PromotionEntry,
+    Row,
+    Sample,
+    Score,
+    SupersedeEntry,
+    digest,
+)
+from harness.gate import claims, gate, promote
+from harness.gate.clusters import restored
+from tasks.task import aggregate, students_interval
+
+LoadScores = Callable[[EvaluationEntry], list[Score]]
+KEPT_EVALUATIONS = 32  # whose scores stay in memory: a loop decides on its latest
+KEPT_SCORES = 2_000_000
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    evaluation: Evaluation
+    scores: list[Score]
+    samples: Sequence[Sample] = ()  # a board keeps none
+
+
+@dataclass
+class Audit:
+    """What is on the board so far, and what of a further entry does not follow from it."""
+
+    load: LoadScores
+    entries: dict[str, str] = field(default_factory=dict)  # digest -> kind, and task
+    recorded: dict[str, EvaluationEntry] = field(default_factory=dict)  # identity -> entry
+    names: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    decisions: dict[str, Decision] = field(default_factory=dict)  # digest -> decision
+    _scores: OrderedDict[str, list[Score]] = field(default_factory=OrderedDict)
+
+    def admit(self, line: Line, *, check: bool) -> list[str]:
+        """Take a line's entry in; where `check`, say what of it does not hold."""
+        name = line.entry_digest
+        if name in self.entries:
+            return []
+        try:
+            # Identities are of what was written, so that records may gain fields.
+            value = loads(line.entry)
+            entry = parse(Row, loads(line.text), "the row").entry
+            problems = self.problems(entry) if check else []
+            self._index(name, entry, value)
+        except (UserError, ValueError, RecursionError) as error:
+            return [str(error)]
+        return problems
+
+    def problems(self, entry: Any) -> list[str]:
+        """What of an entry does not follow from what was admitted before."""
+        found: list[str] = []
+        try:
+            match entry.kind:
+                case "evaluation":
+                    found = evaluation_problems(entry.evaluation, self._load(entry))
+                case "decision":
+                    found = self._decision_problems(entry.decision)
+                case "promotion":
+                    found = self._promotion_problems(entry)
+                case "supersede":
+                    found = self._supersede_problems(entry)
+                case "invalidate":
+                    found = self._invalidate_problems(entry)
+        except UserError as error:
+            found = [str(error)]
+        return found
+
+    def _index(self, name: str, entry: Any, value: Mapping[str, Any]) -> None:
+        self.entries[name] = entry.kind
+        if entry.kind == "evaluation":
+            self.entries[name] += f" of {entry.evaluation.task}"
+            identity = digest(value["evaluation"])
+            self.recorded[identity] = entry
+            self.names[entry.name].add(identity)
+        elif entry.kind == "decision":
+            self.decisions[digest(value["decision"])] = entry.decision
+
+    def _load(self, entry: EvaluationEntry) -> list[Score]:
+        if entry.samples not in self._scores:
+            self._scores[entry.samples] = self.load(entry)
+            while len(self._scores) > 1 and (
+                len(self._scores) > KEPT_EVALUATIONS
+                or sum(map(len, self._scores.values())) > KEPT_SCORES
+            ):
+                self._scores.popitem(last=False)
+        self._scores.move_to_end(entry.samples)
+        return self._scores[entry.samples]
+
+    def _decision_problems(self, decision: Decision) -> list[str]:
+        def side(identities: Mapping[str, str]) -> dict[str, _Recorded]:
+            missing = [task for task, name in identities.items() if name not in self.recorded]
+            if missing:
+                raise UserError(
+                    f"an evaluation of {missing[0]} that it was made from is not on the board; "
+                    "add it first"
+                )
+            entries = {task: self.recorded[identity] for task, identity in identities.items()}
+            return {
+                task: _Recorded(entry.evaluation, self._load(entry))
+                for task, entry in entries.items()
+            }
+
+        if any(check.planned is not None for check in decision.checks):
+            return ["a gate that may stop early cannot be recomputed without its plan's order"]
+        sides = side(decision.baseline), side(decision.candidate)
+        # Alarms and the plan are about more than the scores: what they do is checked, not they.
+        # Identities are those that were written; which tasks they are of is checked.
+        # A board keeps no items, so that clusters are those that were recorded, too.
+        again = gate(
+            *sides,
+            decision.policy,
+            alarms=decision.alarms,
+            clusters=restored(decision.clusters, *sides),
+            tests_version=decision.tests_version,
+        )
+        again = again.model_copy(
+            update={
+                "plan": decision.plan,
+                "baseline": {task: decision.baseline[task] for task in again.baseline},
+                "candidate": {task: decision.candidate[task] for task in again.candidate},
+            }
+        )
+        if _close(_without_words(decision), _without_words(again)):
+            return []
+        return [f"the gate decides otherwise on these scores: {again.verdict}, not this decision"]
+
+    def _promotion_problems(self, entry: PromotionEntry) -> list[str]:
+        promotion = entry.promotion
+        named = (promotion.vs_incumbent, promotion.vs_anchor)
+        if not self.decisions.keys() >= {*named}:
+            return ["a decision that it was made from is not on the board; add it first"]
+        vs_incumbent, vs_anchor = (self.decisions[name] for name in named)
+        for name, identities in (
+            (entry.candidate, vs_incumbent.candidate),
+            (entry.incumbent, vs_incumbent.baseline),
+        ):
+            if not self.names.get(name, set()).issuperset(identities.values()):
+                return [
+                    f"its decision is about evaluations that the board has under no name '{name}'"
+                ]
+        # The digests are of what was written; only what they name matters here.
+        again = promote(vs_incumbent, vs_anchor).model_copy(
+            update={"vs_incumbent": named[0], "vs_anchor": named[1]}
+        )
+        if _close(_without_words(promotion), _without_words(again)):
+            return []
+        return [
+            f"its decisions give otherwise: promoted is {again.promoted}, z {again.ladder_z:.4g}"
+        ]
+
+    def _supersede_problems(self, entry: SupersedeEntry) -> list[str]:
+        kinds = [self.entries.get(name, "") for name in (entry.old, entry.new)]
+        for name, kind in zip((entry.old, entry.new), kinds, strict=True):
+            if not kind.startswith("evaluation"):
+                return [f"no evaluation on the board before it has the digest {name[:12]}"]
+        if kinds[0] != kinds[1] or entry.old == entry.new:
+            return [f"an {kinds[0]} cannot be replaced by {_other(kinds, entry)}"]
+        return []
+
+    def _invalidate_problems(self, entry: InvalidateEntry) -> list[str]:
+        kind = self.entries.get(entry.entry)
+        if kind is None:
+            return [f"nothing on the board before it has the digest {entry.entry[:12]}"]
+        return ["a merge cannot be withdrawn"] if kind == "merge" else []
+
+
+def evaluation_problems(evaluation: Evaluation, scores: Sequence[Score]) -> list[str]:
+    """List what of an evaluation does not hold: its claims, or its metrics."""
+    found = claims.contradictions(evaluation, scores)
+    if said := claims.missing(evaluation, scores):
+        found.append(said)
+    if task := tasks.installed(evaluation.task, evaluation.task_version):
+        found += claims.redefined(evaluation, {metric.name: metric for metric in task.metrics})
+    return [*found, *metric_problems(evaluation, scores)]
+
+
+def metric_problems(evaluation: Evaluation, scores: Sequence[Score]) -> list[str]:
+    """Which metrics of an evaluation its scores do not give."""
+    recomputed, complete = _recompute(evaluation, scores)
+    problems = []
+    for name in sorted({*evaluation.metrics, *recomputed}):
+        recorded, again = evaluation.metrics.get(name), recomputed.get(name)
+        if again is None and not complete and name not in evaluation.definitions:
+            continue  # derived by a task that is not installed: see `underived`
+        if not _follows(recorded, again):
+            problems.append(f"{name} is recorded as {recorded}, and its scores give {again}")
+    return problems
+
+
+def underived(evaluation: Evaluation, scores: Sequence[Score]) -> list[str]:
+    """List the metrics that cannot be computed again: their task is not installed."""
+    recomputed, complete = _recompute(evaluation, scores)
+    if complete:
+        return []
+    return sorted(evaluation.metrics.keys() - recomputed.keys() - evaluation.definitions.keys())
+
+
+def lean(evaluation: Evaluation, scores: Sequence[Score]) -> list[Score]:
+    """The scores without the details (answers, replies) that the metrics do not depend on."""
+    kept = list(scores)
+    for key in sorted({key for score in scores for key in score.details}):
+        fewer = [
+            score.model_copy(
+                update={"details": {k: v for k, v in score.details.items() if k != key}}
+            )
+            for score in kept
+        ]
+        with contextlib.suppress(Exception):  # a task that needs the key may fail without it
+            again, _ = _recompute(evaluation, fewer)
+            if all(_follows(m, again.get(k)) for k, m in evaluation.metrics.items()):
+                kept = fewer
+    return kept
+
+
+def _other(kinds: Sequence[str], entry: SupersedeEntry) -> str:
+    return "itself" if entry.old == entry.new else f"an {kinds[1]}"
+
+
+def _recompute(
+    evaluation: Evaluation, scores: Sequence[Score]
+) -> tuple[dict[str, MetricResult], bool]:
+    """The metrics of `scores`, and whether these are all that the evaluation can have."""
+    task = tasks.installed(evaluation.task, evaluation.task_version)
+    if task:
+        return task.aggregate(scores), True
+    return aggregate(scores, evaluation.definitions), False
+
+
+def _without_words(value: Decision | Promotion) -> Any:
+    """What is decided, without the sentences that say it, which may be reworded."""
+    return value.model_dump(
+        mode="json", exclude={"reasons": True, "notes": True, "checks": {"__all__": {"reason"}}}
+    )
+
+
+def _follows(recorded: MetricResult | None, again: MetricResult | None) -> bool:
+    """Whether a recorded result is `again`, with the interval of today or that of before."""
+    if recorded is None or again is None:
+        return recorded is again
+    return any(_close(_plain(recorded), _plain(r)) for r in (again, students_interval(again)))
+
+
+def _plain(result: MetricResult | None) -> Any:
+    return result.model_dump(mode="json") if result else None
+
+
+def _close(one: Any, other: Any) -> bool:
+    """Equal JSON, but for the last digits of numbers: libraries round differently."""
+    if isinstance(one, float) and isinstance(other, float | int):
+        return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-12)
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_close(one[k], other[k]) for k in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_close, one, other))
+    return bool(one == other)

@@ -1,0 +1,337 @@
+"""The ledger on disk: rows that each name the row they follow, and HEAD, which names the last.
+
+    ledger.jsonl   a `Row` a line in canonical JSON; a row is never changed, and none is taken away
+    HEAD           digest of the last row, so that a ledger cut short is noticed
+
+Where two people appended at once, each to a copy, the ledger has two branches: `merge` puts their
+lines into one file, HEAD names the last row of each, a line for each, and the next append joins
+them by a `MergeEntry`. So no row changes its digest when boards are merged.
+
+A digest is checked on the bytes as they were written, so a program whose records have gained
+fields still reads the ledgers of an older one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from harness.core.errors import UserError
+from harness.core.files import (
+    MAX_LINE_BYTES,
+    jsonl_bytes,
+    open_plain,
+    parse,
+    sweep,
+    unique_keys,
+    write_bytes,
+    write_text,
+)
+from harness.core.schema import SCHEMA_VERSION, Row, canonical_json, digest
+
+FIRST = "0" * 64  # what a first row names as the row it follows
+LOCK_SECONDS = 60
+MAX_LEDGER_BYTES = 4 * 1024**3
+MAX_HEAD_BYTES = 1024**2
+
+# A row in canonical JSON. Its digest is of the same text without the first member.
+_FRAME = re.compile(
+    rb'\{"digest":"(?P<digest>[0-9a-f]{64})",(?P<rest>"entry":(?P<entry>\{.*\}),'
+    rb'"previous":"(?P<previous>[0-9a-f]{64})","run":(?P<run>"(?:[^"\\]|\\.)*"),'
+    rb'"schema_version":(?P<version>\d+)\})',
+    re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row as it is written: intact, but not yet understood."""
+
+    number: int
+    text: bytes
+    digest: str
+    parents: tuple[str, ...]  # the row it follows, and the branches that it joins
+    run: str
+    entry: bytes  # canonical JSON
+
+    @property
+    def entry_digest(self) -> str:
+        """What supersessions and invalidations name."""
+        return hashlib.sha256(self.entry).hexdigest()
+
+    def row(self) -> Row:
+        """The row.
+
+        Raises:
+            UserError: it is none of the rows that this program knows.
+        """
+        where = f"ledger.jsonl, line {self.number}"
+        try:
+            return parse(Row, loads(self.text), where)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{where}: not a row ({error}).") from error
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not a number")
+
+
+# Made once: json.loads would make a decoder per line.
+_JSON = json.JSONDecoder(parse_constant=_refuse, object_pairs_hook=unique_keys)
+
+
+def loads(text: bytes) -> Any:
+    """Parse JSON without NaN and without a key that is there twice in one object.
+
+    Raises:
+        ValueError: it is not JSON, or not such JSON.
+        RecursionError: it is too deep.
+    """
+    return _JSON.decode(text.decode("utf-8", "surrogatepass"))
+
+
+class Reading:
+    """One pass over a ledger: iterate for its lines, then ask what was found.
+
+    The lines come in the order of the file, and stop before the first that does not hold.
+    """
+
+    def __init__(self, ledger: Path, head: Path | None) -> None:
+        self.ledger, self.head = ledger, head
+        self.damage = ""  # why the ledger cannot be trusted
+        self.interrupted = ""  # what a killed append left behind
+        self.torn = 0  # bytes of an unfinished last line
+        self.tips: list[str] = []  # rows that no other follows: the ends of the branches
+        self._seen: set[str] = set()
+
+    def __iter__(self) -> Iterator[Line]:
+        before: list[str] = []
+        number = 0
+        try:
+            for number, text in enumerate(self._texts(), 1):
+                line = _line(text, number)
+                self._chain(line)
+                before, self.tips = self.tips, [t for t in self.tips if t not in line.parents]
+                self.tips.append(line.digest)
+                yield line
+        except _BadLineError as fault:
+            self.damage = f"ledger.jsonl, line {fault.number or number + 1}: {fault}"
+            self.damage += " Nothing after it can be trusted."
+            return
+        self._compare_head(before)
+
+    def _texts(self) -> Iterator[bytes]:
+        try:
+            # A board is a folder of someone; a ledger alone is a file that the user names.
+            with open_plain(self.ledger) if self.head else open(self.ledger, "rb") as file:
+                if os.fstat(file.fileno()).st_size > MAX_LEDGER_BYTES:
+                    raise UserError(
+                        f"{self.ledger} is larger than {MAX_LEDGER_BYTES / 1024**3:g} GiB, which "
+                        "no board is: it is not read. Check what it holds."
+                    )
+                while text := file.readline(MAX_LINE_BYTES + 1):
+                    if len(text) > MAX_LINE_BYTES:
+                        raise _BadLineError(f"longer than {MAX_LINE_BYTES / 1024**2:g} MiB.")
+                    if not text.endswith(b"\n"):
+                        self.torn = len(text)
+                        return
+                    yield text[:-1]
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise UserError(f"Cannot read {self.ledger} ({error.strerror or error}).") from error
+
+    def _chain(self, line: Line) -> None:
+        if line.digest in self._seen:
+            raise _BadLineError("the row is there already.", line.number)
+        if not self._seen.issuperset(p for p in line.parents if p != FIRST):
+            raise _BadLineError("the row before it was taken away, added or moved.", line.number)
+        self._seen.add(line.digest)
+
+    def _compare_head(self, before: Sequence[str]) -> None:
+        if self.head is None:
+            return
+        named = heads(self.head)
+        if named == set(self.tips):
+            if self.torn:
+                self.interrupted = (
+                    "The last line of ledger.jsonl is unfinished: an append was interrupted. "
+                    "The next append takes it away."
+                )
+        elif self.tips and not self.torn and named == set(before):
+            self.interrupted = (
+                "HEAD is one row behind ledger.jsonl: an append was interrupted. "
+                "The next append completes it."
+            )
+        else:
+            last = ", ".join(tip[:12] for tip in self.tips) or "there is none"
+            self.damage = (
+                f"HEAD does not name the last row of ledger.jsonl ({last}): rows were "
+                "taken away, or one of the two files was changed."
+            )
+
+
+def heads(path: Path) -> set[str]:
+    """What HEAD names: the last row of each branch; a set that no board has where it is damaged."""
+    try:
+        with open_plain(path) as file:
+            text = file.read(MAX_HEAD_BYTES)
+    except FileNotFoundError:
+        return set()
+    except OSError as error:
+        raise UserError(f"Cannot read {path} ({error.strerror or error}).") from error
+    *lines, rest = text.decode("ascii", "replace").split("\n")
+    return {"damaged"} if rest or len({*lines}) < len(lines) else {*lines}
+
+
+def in_order(rows: Sequence[Row]) -> list[Row]:
+    """The rows, each after those it follows: an order that the lines of branches do not change.
+
+    Where there is one branch it is the order of the file.
+    """
+    parents = {row.digest: _parents(row) for row in rows}
+    if all(row.previous == last for row, last in zip(rows[1:], parents, strict=False)):
+        return list(rows)
+    known = {row.digest: row for row in rows}
+    followed = {parent for named in parents.values() for parent in named}
+    ordered: dict[str, Row] = {}
+    waiting = sorted(known.keys() - followed, reverse=True)
+    while waiting:
+        name = waiting[-1]
+        missing = [p for p in parents[name] if p != FIRST and p not in ordered]
+        if missing:
+            waiting += reversed(missing)
+            continue
+        ordered.setdefault(waiting.pop(), known[name])
+    return list(ordered.values())
+
+
+def write_row(folder: Path, row: Row) -> None:
+    """Append `row`, durably, and make HEAD name it."""
+    path = folder / "ledger.jsonl"
+    if not path.exists():
+        write_bytes(path, b"")
+    with open(path, "ab") as file:
+        file.write(jsonl_bytes([row]))
+        file.flush()
+        os.fsync(file.fileno())
+    write_heads(folder, [row.digest])
+
+
+def write_heads(folder: Path, tips: Sequence[str]) -> None:
+    write_text(folder / "HEAD", "".join(f"{tip}\n" for tip in tips))
+
+
+def recover(folder: Path, reading: Reading) -> None:
+    """Finish or take back what an interrupted append left."""
+    sweep(folder)
+    if reading.torn:
+        path = folder / "ledger.jsonl"
+        with open(path, "r+b") as file:
+            file.truncate(path.stat().st_size - reading.torn)
+            os.fsync(file.fileno())
+    elif reading.interrupted:
+        write_heads(folder, reading.tips)
+
+
+def row_digest(row: Row) -> str:
+    return digest(row.model_dump(mode="json", exclude={"digest"}))
+
+
+@contextlib.contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Keep other processes from appending.
+
+    Raises:
+        UserError: another process has held the board for a minute.
+    """
+    import filelock
+
+    with contextlib.ExitStack() as held:
+        # A board that cannot be written, or is not there yet, needs no lock to be read.
+        if folder.is_dir() and os.access(folder, os.W_OK):
+            try:
+                held.enter_context(filelock.FileLock(folder / ".lock", timeout=LOCK_SECONDS))
+            except filelock.Timeout as error:
+                raise UserError(
+                    f"Another process has held the board {folder} for {LOCK_SECONDS} s. "
+                    "Wait for it to finish, and start again."
+                ) from error
+            except OSError as error:
+                raise UserError(
+                    f"Cannot lock the board {folder}: {folder / '.lock'} is not a file of this "
+                    f"program ({error.strerror or error}). Check it, and remove it."
+                ) from error
+        yield
+
+
+class _BadLineError(Exception):
+    """What is wrong with a line."""
+
+    def __init__(self, what: str, number: int = 0) -> None:
+        super().__init__(what)
+        self.number = number
+
+
+def _line(text: bytes, number: int) -> Line:
+    found = _FRAME.fullmatch(text)
+    if not found or hashlib.sha256(b"{" + found["rest"]).hexdigest() != found["digest"].decode():
+        return _unusual(text, number)
+    if int(found["version"]) != SCHEMA_VERSION:
+        raise _BadLineError(_other_version(int(found["version"])), number)
+    entry, previous = found["entry"], found["previous"].decode()
+    try:
+        joined = loads(entry)["heads"] if entry.endswith(b'"kind":"merge"}') else []
+        run = _text(found["run"])
+        parents = (previous, *map(str, joined))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _BadLineError(f"not a row ({error}).", number) from error
+    return Line(number, text, found["digest"].decode(), parents, run, entry)
+
+
+@functools.lru_cache(maxsize=256)  # a run has many rows
+def _text(literal: bytes) -> str:
+    return str(json.loads(literal))
+
+
+def _unusual(text: bytes, number: int) -> Line:
+    """A line that is not plainly a row: one with a lone surrogate, or none; says what is wrong."""
+    try:
+        value = loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _BadLineError(f"not JSON ({error}).", number) from error
+    if isinstance(value, dict) and value.get("schema_version") != SCHEMA_VERSION:
+        raise _BadLineError(_other_version(value.get("schema_version")), number)
+    try:
+        row = parse(Row, value, "row")
+        # Without its digest; a lone surrogate is escaped in the file, and not in the digest.
+        intact = digest({k: v for k, v in value.items() if k != "digest"}) == row.digest
+        intact = intact and jsonl_bytes([value]) == text + b"\n"
+    except UserError as error:
+        raise _BadLineError(str(error).removeprefix("row: "), number) from error
+    except ValueError as error:  # a number without end
+        raise _BadLineError(f"not a row ({error}).", number) from error
+    if not intact:
+        raise _BadLineError("the row was changed (it does not have its digest).", number)
+    entry = canonical_json(value["entry"]).encode("utf-8", "surrogatepass")
+    return Line(number, text, row.digest, _parents(row), row.run, entry)
+
+
+def _parents(row: Row) -> tuple[str, ...]:
+    joined = row.entry.heads if row.entry.kind == "merge" else []
+    return (row.previous, *joined)
+
+
+def _other_version(version: object) -> str:
+    return (
+        f"schema version {version!r}, this program reads {SCHEMA_VERSION}: install the version "
+        "that wrote the board, if nobody changed it."
+    )

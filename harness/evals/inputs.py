@@ -1,0 +1,165 @@
+"""The two sides of a comparison, read from whatever holds them.
+
+A side is a folder of evaluations, the output folder of stock lm-eval, or a model on a leaderboard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tasks
+from harness.board import Board
+from harness.board.ranking import divide
+from harness.core.errors import UserError
+from harness.core.progress import say
+from harness.core.schema import Evaluation, EvaluationEntry, Item, Sample, Score
+from harness.evals import evaluation, lm_eval_results
+from harness.evals.lm_eval_results import Logged
+from harness.gate import claims
+
+LEDGER = "ledger.jsonl"
+
+
+@dataclass(frozen=True)
+class Side:
+    """One task of a side. A leaderboard keeps no answers and no items, only their scores."""
+
+    evaluation: Evaluation
+    scores: list[Score]
+    samples: list[Sample] = field(default_factory=list)
+    items: list[Item] = field(default_factory=list)
+
+
+def load(
+    folder: Path, name: str | None = None, wanted: Collection[str] | None = None
+) -> dict[str, Side]:
+    """Task -> evaluation, from one side; `name` is that of a model, where it is a leaderboard.
+
+    Of stock lm-eval's output, which may also be a results file, only the `wanted` tasks and groups
+    of tasks are read, where they are named.
+
+    Raises:
+        UserError: nothing that can be compared is there, or it is malformed, changed or too large.
+    """
+    if (folder / LEDGER).exists():
+        return _from_board(folder, name)
+    ours = [path for at in ("", "*/") for path in folder.glob(f"{at}{evaluation.EVALUATION}")]
+    # Next to evaluations of our own lm-eval's results are looked for no deeper than these.
+    stock = lm_eval_results.find(folder, depth=1 if ours else lm_eval_results.MAX_DEPTH)
+    if not stock and not folder.is_dir():
+        raise UserError(f"There is no folder {folder}.")
+    if name is not None:
+        raise UserError(
+            f"There is no leaderboard in {folder}, where '{name}' could be. Leave out --name."
+        )
+    if stock:
+        found = lm_eval_results.load(folder, wanted)
+        if ours:
+            raise UserError(
+                f"{folder} holds evaluations of rlrf ({ours[0]}) and results of lm-eval "
+                f"({stock[0]}). Name the folder of one of the two."
+            )
+        return of(found)
+    return _examined(of(evaluation.load(folder)), folder)
+
+
+def of(found: Mapping[str, evaluation.Scored | Logged]) -> dict[str, Side]:
+    """Evaluations that are loaded, or just made, as a side."""
+    return {
+        task: Side(one.evaluation, one.scores, one.samples, one.items)
+        for task, one in found.items()
+    }
+
+
+def require_ours(side: Mapping[str, Side], folder: Path) -> None:
+    """Refuse a side that a candidate cannot be evaluated like.
+
+    Raises:
+        UserError: stock lm-eval wrote it, which asks in its own way.
+    """
+    if any(_stock(one) for one in side.values()):
+        raise UserError(
+            f"{folder} was written by stock lm-eval. Evaluate the candidate with lm-eval, too, and "
+            "give its output folder as CANDIDATE."
+        )
+
+
+def load_both(
+    baseline: Path,
+    candidate: Path,
+    name: str | None = None,
+    wanted: Collection[str] | None = None,
+) -> tuple[dict[str, Side], dict[str, Side]]:
+    """Both sides, with lm-eval's metrics read alike; `name` is of the baseline, both as in `load`.
+
+    Raises:
+        UserError: as `load`; or only one of the two was made by stock lm-eval.
+    """
+    before, after = load(baseline, name, wanted), load(candidate, wanted=wanted)
+    for task in sorted(before.keys() & after.keys()):
+        old, new = before[task], after[task]
+        if _stock(old) and _stock(new):
+            before[task], after[task] = _alike(old, new)
+        elif _stock(old) or _stock(new):
+            one, other = (baseline, candidate) if _stock(old) else (candidate, baseline)
+            raise UserError(
+                f"{one} was written by stock lm-eval and {other} was not, so that their {task} "
+                "cannot be compared item by item. Evaluate both in the same way."
+            )
+    return before, after
+
+
+def _from_board(folder: Path, name: str | None) -> dict[str, Side]:
+    board = Board(folder)
+    standing, _ = divide(board.rows())
+    entries = [row.entry for row in standing if isinstance(row.entry, EvaluationEntry)]
+    names = list(dict.fromkeys(entry.name for entry in entries))
+    if name not in names:
+        said = f"has no model '{name}'" if name else "is a leaderboard: say which model is meant"
+        raise UserError(f"{folder} {said}. It has {', '.join(names[:20]) or 'none'}; use --name.")
+    # Of several evaluations of one task the latest one stands.
+    latest = {entry.evaluation.task: entry for entry in entries if entry.name == name}
+    for task, entry in sorted(latest.items()):
+        same = {
+            e.evaluation.identity for e in entries if (e.name, e.evaluation.task) == (name, task)
+        }
+        if len(same) > 1:
+            say(
+                f"{folder} has {len(same)} evaluations of {task} called {name}; the one added last "
+                f"is taken ({entry.evaluation.split}, {entry.evaluation.items} items, weights "
+                f"{(entry.evaluation.model.digest or 'unknown')[:12]})"
+            )
+    found = {
+        task: Side(entry.evaluation, board.scores(entry)) for task, entry in sorted(latest.items())
+    }
+    return _examined(found, folder)
+
+
+def _examined(found: dict[str, Side], folder: Path) -> dict[str, Side]:
+    """The sides, once each was compared with the installed task and with its own numbers."""
+    for task, side in found.items():
+        installed = tasks.installed(task, side.evaluation.task_version)
+        problems = claims.misstated(side.evaluation, side.scores)
+        if installed is not None:
+            defined = {metric.name: metric for metric in installed.metrics}
+            problems += claims.redefined(side.evaluation, defined)
+        if problems:
+            raise UserError(
+                f"The evaluation of {task} in {folder} cannot be used: {problems[0]}. Evaluate "
+                "again."
+            )
+    return found
+
+
+def _stock(side: Side) -> bool:
+    return side.evaluation.engine.startswith(lm_eval_results.ENGINE)
+
+
+def _alike(old: Side, new: Side) -> tuple[Side, Side]:
+    one, other = lm_eval_results.alike(old, new)
+    return (
+        Side(one, old.scores, old.samples, old.items),
+        Side(other, new.scores, new.samples, new.items),
+    )

@@ -1,0 +1,290 @@
+"""What stock lm-eval wrote, read as evaluations, so that any run of it can be gated.
+
+    lm_eval run --model hf --model_args pretrained=MODEL --tasks arc_easy --log_samples \\
+        --output_path results/before
+
+writes a results file and a file of samples per task (see `harness.evals.lm_eval_runs`), one line
+per document and filter. A metric is called as lm-eval's table has it: `acc`, and with a filter
+`exact_match,strict-match`. Metrics that are not averages over documents (perplexity, BLEU) cannot
+be compared item by item and are left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.core.errors import UserError
+from harness.core.files import file_digest, jsonl_bytes, read_jsonl
+from harness.core.schema import Evaluation, Item, ModelRef, Sample, Score, digest
+from harness.evals.lm_eval_groups import combine, find_groups
+from harness.evals.lm_eval_metrics import alike, definitions, undefined_for_some
+from harness.evals.lm_eval_runs import (
+    MAX_DEPTH,
+    Logged,
+    Run,
+    choose,
+    find,
+    listed,
+    mapping,
+    multiturn,
+    part,
+    printable,
+    require_file,
+    without_addresses,
+)
+from tasks.task import aggregate
+
+__all__ = ["ENGINE", "MAX_DEPTH", "Logged", "alike", "find", "load", "load_task"]
+
+# What documents call the question; one that calls it otherwise is shown whole.
+QUESTIONS = ("question", "prompt", "instruction", "query", "problem", "goal", "sentence")
+ENGINE = "lm-eval"
+# What every sample holds; versions before 0.4.7 named the metrics by nothing but the other keys.
+_OF_EVERY_SAMPLE = {
+    "doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "doc_hash", "prompt_hash",
+    "target_hash",
+}  # fmt: skip
+
+
+def load(path: Path, wanted: Collection[str] | None = None) -> dict[str, Logged]:
+    """Return task -> evaluation from what lm-eval left at `path` (see `find`).
+
+    With `wanted`, only these tasks and groups of tasks are read; without, every task.
+
+    Raises:
+        UserError: what is wanted is not there; no samples were logged; a file is malformed, too
+            large, or does not hold what the results say; or as `harness.evals.lm_eval_runs.choose`.
+    """
+    runs = choose(path, wanted)
+    groups = find_groups(runs)
+    if missing := sorted(set(wanted or ()) - runs.keys() - groups.keys()):
+        also = f" and the groups {listed(groups)}" if groups else ""
+        raise UserError(
+            f"lm-eval's results in {path} have no task or group {printable(missing[0])}; they have "
+            f"the tasks {listed(runs)}{also}. Evaluate it, or take the rule out."
+        )
+    names = runs if wanted is None else wanted
+    found = {}
+    for name in sorted(names):
+        if name in groups and name not in runs:
+            parts = {task: load_task(runs[task], task) for task in groups[name].tasks}
+            found[name] = combine(groups[name], parts)
+        else:
+            found[name] = load_task(runs[name], name)
+    return found
+
+
+def load_task(run: Run, task: str) -> Logged:
+    """Read the samples of one task.
+
+    Raises:
+        UserError: as `load`.
+    """
+    try:
+        logged = _load(run, task)
+        _ = logged.evaluation.identity  # what cannot be identified cannot be compared
+    except (ValueError, OverflowError, OSError) as error:
+        raise UserError(
+            f"What {run.path} or its samples say of {printable(task)!r} is nothing that lm-eval "
+            f"writes ({type(error).__name__}). Evaluate again."
+        ) from error
+    return logged
+
+
+def _load(run: Run, task: str) -> Logged:
+    path, results = run.samples(task), run.results
+    if not path.exists():
+        raise UserError(
+            f"lm-eval kept no samples of {printable(task)} ({printable(path.name)} is missing next "
+            f"to {run.path}). Run it again with --log_samples."
+        )
+    config = mapping(part(results, "configs", run.path).get(task))
+    rows = [row for _, row in read_jsonl(require_file(path))]
+    for number, row in enumerate(rows, 1):
+        _check_row(row, f"{path}, line {number}")
+    documents = _by_document(rows, config, path)
+    # lm-eval counts the documents of its fullest metric: those without any metric are not in it.
+    asked = run.documents(task)
+    if len(documents) < asked:
+        raise UserError(
+            f"{path} has samples of {len(documents)} documents, but {run.path.name} says that "
+            f"{asked} were evaluated: the file was cut short. Run lm-eval again."
+        )
+    ordered = sorted(documents.items())
+    items = [_item(task, index, rows[0]) for index, rows in ordered]
+    digests = [item.digest for item in items]
+    gaps = undefined_for_some(run, task)
+    values = [_values(rows, f"{path}, document {index}", gaps) for index, rows in ordered]
+    numbers = {n for row in values for n in row if n not in _not_numbers(values)}
+    scores = [
+        Score(
+            task=task,
+            item=item,
+            index=index,
+            values={n: float(v) for n, v in row.items() if n in numbers and v is not None},
+            unscored={n: "lm-eval gave no value" for n, v in row.items() if v is None},
+        )
+        for item, (index, _), row in zip(digests, ordered, values, strict=True)
+    ]
+    samples = [
+        sample
+        for item, (index, rows) in zip(digests, ordered, strict=True)
+        if (sample := _sample(task, item, index, rows[0])) is not None
+    ]
+    called = mapping(results.get("config"))
+    defined = definitions(run, task, scores, numbers)
+    return Logged(
+        evaluation=Evaluation(
+            task=task,
+            task_version=str(mapping(results.get("versions")).get(task)),
+            split=str(config.get("test_split") or config.get("validation_split") or "test"),
+            model=ModelRef(
+                id=str(results.get("model_name") or called.get("model") or run.path.parent)
+            ),
+            engine=f"{ENGINE} {called.get('model')}",
+            decoding=mapping(config.get("generation_kwargs")),
+            dataset_digest=digest(digests),
+            prompt_digest=_prompt_digest(run, task, config, [rows[0] for _, rows in ordered]),
+            code_version=str(results.get("lm_eval_version") or "not recorded"),
+            items=len(documents),
+            definitions=defined,
+            metrics=aggregate(scores, defined),
+            samples_digest=file_digest(path),
+            scores_digest=hashlib.sha256(jsonl_bytes(scores)).hexdigest(),
+        ),
+        samples=samples,
+        scores=scores,
+        items=items,
+    )
+
+
+def _check_row(row: dict[str, Any], where: str) -> None:
+    wanted = {"doc_id": int, "doc_hash": str, "prompt_hash": str, "target_hash": str}
+    if "metrics" in row or "filter" in row:  # both, from 0.4.7 on
+        wanted |= {"filter": str, "metrics": list}
+    for key, kind in wanted.items():
+        if not isinstance(row.get(key), kind):
+            raise UserError(
+                f"{where}: '{key}' is missing or not {kind.__name__}, as it is in what lm-eval "
+                "0.4.4 and newer write. Evaluate again with one of these."
+            )
+    if not all(isinstance(metric, str) for metric in row.get("metrics", ())):
+        raise UserError(f"{where}: 'metrics' are not names. Evaluate again with lm-eval.")
+
+
+def _by_document(
+    rows: Sequence[dict[str, Any]], config: Mapping[str, Any], path: Path
+) -> dict[int, list[dict[str, Any]]]:
+    """Document -> its rows, one per filter, each with the names of its filter and its metrics.
+
+    Before 0.4.7 lm-eval wrote neither name: it wrote the filters in the order of the configuration,
+    and a metric is then what is not part of every sample.
+    """
+    documents: dict[int, list[dict[str, Any]]] = {}
+    for row in rows:
+        documents.setdefault(row["doc_id"], []).append(row)
+    configured = config.get("filter_list")
+    filters = (
+        [str(entry.get("name")) for entry in configured if isinstance(entry, dict)]
+        if isinstance(configured, list) and configured
+        else ["none"]
+    )
+    for index, found in documents.items():
+        unnamed = [row for row in found if "filter" not in row]
+        if not unnamed:
+            continue
+        if len(unnamed) != len(filters):
+            raise UserError(
+                f"{path}, document {index}: there are {len(unnamed)} samples, and the task has "
+                f"{len(filters)} filters ({listed(filters)}). Remove duplicate lines, or evaluate "
+                "again."
+            )
+        for name, row in zip(filters, unnamed, strict=True):
+            row |= {"filter": name, "metrics": [key for key in row if key not in _OF_EVERY_SAMPLE]}
+    return documents
+
+
+def _values(rows: Sequence[dict[str, Any]], where: str, gaps: Collection[str]) -> dict[str, Any]:
+    """The metrics of one document, over its filters.
+
+    A metric in `gaps` may be NaN: it does not apply to the document.
+    """
+    values: dict[str, Any] = {}
+    for row in rows:
+        for metric in row["metrics"]:
+            name = metric if row["filter"] == "none" else f"{metric},{row['filter']}"
+            if name in values:
+                raise UserError(
+                    f"{where}: '{printable(name)}' is there twice. Remove the duplicate lines."
+                )
+            value = row.get(metric)
+            value = value.get("value") if isinstance(value, dict) else value
+            if isinstance(value, float | int) and not math.isfinite(value):
+                if math.isnan(value) and metric in gaps:
+                    continue
+                raise UserError(
+                    f"{where}: '{printable(name)}' is {value}, which cannot be compared. Evaluate "
+                    "again, or leave the task out."
+                )
+            values[name] = value
+    return values
+
+
+def _not_numbers(values: Sequence[dict[str, Any]]) -> set[str]:
+    """Metrics that lm-eval only sums up over all documents, from tuples and the like."""
+    return {
+        name
+        for row in values
+        for name, value in row.items()
+        if not isinstance(value, float | int | None)
+    }
+
+
+def _item(task: str, index: int, row: dict[str, Any]) -> Item:
+    """The document: what was asked, before a model's template made a prompt of it."""
+    doc = row.get("doc")
+    fields = (doc.get(name) for name in QUESTIONS) if isinstance(doc, dict) else ()
+    # As canonical JSON, but that data sets may hold NaN.
+    whole = json.dumps(doc, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return Item(
+        task=task,
+        split="lm-eval",
+        index=index,
+        prompt=next((f for f in fields if isinstance(f, str) and f), whole),
+        reference={"doc_hash": row["doc_hash"], "target_hash": row["target_hash"]},
+        document=doc if isinstance(doc, dict) else {},
+    )
+
+
+def _sample(task: str, item: str, index: int, row: dict[str, Any]) -> Sample | None:
+    """What was generated; None where likelihoods were asked for."""
+    replies = row.get("resps")
+    while isinstance(replies, list) and len(replies) > 0:
+        replies = replies[0]
+    asked = mapping(mapping(row.get("arguments")).get("gen_args_0"))
+    if not (isinstance(replies, str) and isinstance(asked.get("arg_1"), dict)):
+        return None
+    prompt = str(asked.get("arg_0"))
+    return Sample(task=task, item=item, index=index, prompt=prompt, response=replies)
+
+
+def _prompt_digest(
+    run: Run, task: str, config: dict[str, Any], rows: Sequence[dict[str, Any]]
+) -> str:
+    """How prompts were made. A chat template is a part of the model, and its prompts with it."""
+    results = run.results
+    made: dict[str, Any] = {
+        "system": results.get("system_instruction_sha"),
+        "multiturn": multiturn(results, task),
+        "chat": bool(results.get("chat_template")),
+    }
+    if not made["chat"]:
+        return digest(made | {"prompts": [row["prompt_hash"] for row in rows]})
+    kept = ("doc_to_text", "description", "num_fewshot", "gen_prefix", "fewshot_delimiter")
+    texts = {key: without_addresses(config.get(key)) for key in kept}
+    return digest(made | texts | {"seed": mapping(results.get("config")).get("fewshot_seed")})

@@ -1,0 +1,369 @@
+"""Find the runs that stock lm-eval wrote, and choose for each task the one to read.
+
+lm-eval writes `OUTPUT_PATH/MODEL/results_TIME.json`, or `NAME_TIME.json` where it was given
+`--output_path NAME.json`, with a `samples_TASK_TIME.jsonl` per task next to it. Several calls may
+share a folder, and a folder per task or per experiment may lie around that.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.core.errors import UserError
+from harness.core.files import read_json
+from harness.core.progress import say
+from harness.core.schema import Evaluation, Item, Sample, Score
+from harness.core.text import one_line
+
+MAX_BYTES = 4 * 1024**3  # of one file; the samples of a task are held in memory
+MAX_DEPTH = 3  # folders below the one that is named
+MAX_FOLDERS = 5_000
+MAX_RUNS = 1_000
+MAX_SHOWN = 100  # characters of a name or a setting in a message
+_RESULTS, _SAMPLES = "results_", "samples_"
+_NAMED = re.compile(r".+_\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(\.\d+)?\.json")
+_ADDRESS = re.compile(r"0x[0-9a-f]+")  # where a function of Python was in memory
+# Arguments of a model that say where and how fast it runs, not which model it is.
+_MACHINE = {
+    "batch_size", "data_parallel_size", "device", "device_map", "device_map_option",
+    "gpu_memory_utilization", "max_batch_size", "max_retries", "num_concurrent", "parallelize",
+    "tensor_parallel_size", "timeout",
+}  # fmt: skip
+_CONFIGURED = (
+    "dataset_path", "dataset_name", "test_split", "validation_split", "output_type", "doc_to_text",
+    "doc_to_target", "doc_to_choice", "description", "generation_kwargs", "metric_list",
+    "filter_list", "repeats",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Logged:
+    """One task of an lm-eval run: as a `harness.evals.evaluation.Scored`, whose fields it has."""
+
+    evaluation: Evaluation
+    samples: list[Sample]
+    scores: list[Score]
+    items: list[Item]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One call of lm-eval: its results file, read."""
+
+    path: Path
+    results: dict[str, Any]
+
+    @property
+    def time(self) -> str:
+        """When the run was written, as lm-eval puts it into the name of its files."""
+        return self.path.stem.rpartition("_")[2]
+
+    @property
+    def place(self) -> Path:
+        """What the files of one output path have in common: folder and name, without the time."""
+        return self.path.parent / self.path.stem.rpartition("_")[0]
+
+    @property
+    def tasks(self) -> list[str]:
+        return sorted(part(self.results, "n-samples", self.path))
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """Which model was evaluated: its source, its name and the arguments that matter.
+
+        Where no argument names the model, lm-eval makes up a name that differs from call to call.
+        """
+        config = mapping(self.results.get("config"))
+        arguments = _arguments(config.get("model_args"))
+        name = self.results.get("model_name")
+        return {
+            "model": name if name in arguments.values() else None,
+            "model type": self.results.get("model_source") or config.get("model"),
+            **arguments,
+        }
+
+    def samples(self, task: str) -> Path:
+        return self.path.with_name(f"{_SAMPLES}{task}_{self.time}.jsonl")
+
+    def documents(self, task: str) -> int:
+        """How many documents of the task lm-eval says it evaluated."""
+        count = mapping(part(self.results, "n-samples", self.path).get(task)).get("effective")
+        if not isinstance(count, int) or count < 1:
+            raise UserError(
+                f"{self.path} does not say how many documents of {task} were evaluated. "
+                "Evaluate again."
+            )
+        return count
+
+    def settings(self, task: str) -> dict[str, Any]:
+        """How the task was asked and scored: what two runs of it must agree on."""
+        results, config = self.results, mapping(self.results.get("config"))
+        configured = mapping(part(results, "configs", self.path).get(task))
+        shots = mapping(results.get("n-shot")).get(task)
+        chat = bool(results.get("chat_template"))
+        return {
+            "number of documents": self.documents(task),
+            "number of few-shot examples": shots,
+            "few-shot seed": config.get("fewshot_seed") if shots else None,
+            "task version": mapping(results.get("versions")).get(task),
+            "gen_kwargs": config.get("gen_kwargs") or None,
+            "system instruction": results.get("system_instruction_sha"),
+            "chat template": results.get("chat_template_sha") if chat else None,
+            "fewshot_as_multiturn": multiturn(results, task),
+            **{key: without_addresses(configured.get(key)) for key in _CONFIGURED},
+        }
+
+
+def multiturn(results: Mapping[str, Any], task: str) -> bool | None:
+    """Whether few-shot examples were turns of a conversation; None where it makes no difference."""
+    shots = mapping(results.get("n-shot")).get(task)
+    if not results.get("chat_template") or shots == 0:
+        return None
+    return bool(results.get("fewshot_as_multiturn"))
+
+
+def find(path: Path, depth: int = MAX_DEPTH) -> list[Path]:
+    """List the results files of lm-eval at `path`, oldest first.
+
+    `path` is a results file, a folder that holds some, up to `depth` folders deep, or the
+    NAME.json that lm-eval was given as its output path.
+
+    Raises:
+        UserError: there are more folders or files than are looked through.
+    """
+    if path.is_file():
+        return [path] if path.suffix == ".json" else []
+    if not path.is_dir():
+        named = re.compile(re.escape(path.stem) + r"_\d{4}-.+\.json")
+        if path.suffix != ".json" or not path.parent.is_dir():
+            return []
+        found = [file for file in path.parent.iterdir() if named.fullmatch(file.name)]
+    else:
+        found = _once(file for folder in _folders(path, depth) for file in _results_in(folder))
+    if len(found) > MAX_RUNS:
+        raise UserError(f"{path} holds more than {MAX_RUNS:,} results of lm-eval: name one folder.")
+    return sorted(found, key=lambda file: (file.stem.rpartition("_")[2], str(file)))
+
+
+def choose(path: Path, wanted: Collection[str] | None = None) -> dict[str, Run]:
+    """Return the newest run of each task at `path`, and say on stderr which files these are.
+
+    `wanted` names the tasks and groups that matter, if not all do.
+
+    Raises:
+        UserError: there is no run; the runs are of several models; runs of one task lie in
+            several places or differ in their settings; a file is malformed.
+    """
+    runs = [_read(file) for file in find(path)]
+    if not runs:
+        raise UserError(
+            f"There are no results of lm-eval in {path}: neither results_*.json nor NAME_*.json."
+        )
+    _require_one_model(path, runs)
+    chosen: dict[str, Run] = {}
+    older: dict[Path, list[str]] = {}
+    matters = _with_members(wanted, runs) if wanted is not None else None
+    for run in runs:
+        if not run.tasks:
+            raise UserError(f"{run.path} has results of no task.")
+        for task in run.tasks:
+            if task in chosen and (matters is None or task in matters):
+                _require_same_settings(path, task, chosen[task], run)
+                older.setdefault(chosen[task].path, []).append(task)
+            chosen[task] = run
+    read = chosen if matters is None else {t: r for t, r in chosen.items() if t in matters}
+    _tell(path, read, older)
+    return chosen
+
+
+def require_file(path: Path) -> Path:
+    """Return `path` if it is a plain file that is not too large to be read.
+
+    Raises:
+        UserError: it is a device, a pipe or a folder, or too large.
+    """
+    state = path.stat()
+    if not stat.S_ISREG(state.st_mode):
+        raise UserError(f"{path} is not a plain file: not read.")
+    if state.st_size > MAX_BYTES:
+        raise UserError(
+            f"{path} is larger than {MAX_BYTES // 1024**3} GiB, which is not read: evaluate fewer "
+            "documents with lm-eval's --limit or --samples."
+        )
+    return path
+
+
+def part(results: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
+    """Return an object that every results file has.
+
+    Raises:
+        UserError: it is missing.
+    """
+    if not isinstance(results.get(key), dict):
+        raise UserError(
+            f"{path} is not a results file of lm-eval 0.4.4 or newer: it has no '{key}'."
+        )
+    return dict(results[key])
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """Return `value` if it is an object, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def without_addresses(value: Any) -> str:
+    """A configured value as text, without the addresses of functions, which differ by process."""
+    return _ADDRESS.sub("", str(value))
+
+
+def printable(value: object) -> str:
+    """A value of a file as it may be shown in a sentence: one line, not too long."""
+    return one_line(str(value)[:MAX_SHOWN])
+
+
+def listed(tasks: Iterable[str]) -> str:
+    """The first names of several, as a text."""
+    names = sorted(tasks)
+    shown = ", ".join(printable(name) for name in names[:5])
+    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown
+
+
+def _folders(path: Path, depth: int) -> Iterator[Path]:
+    """The folder and those in it, at most `depth` deep."""
+    level, seen = [path], 0
+    for left in range(depth, -1, -1):
+        yield from level
+        if not left:
+            return
+        below = []
+        for folder in level:
+            for entry in sorted(_entries(folder)):
+                if entry.is_dir():
+                    seen += 1
+                    below.append(entry)
+                if seen > MAX_FOLDERS:
+                    raise UserError(
+                        f"{path} holds more than {MAX_FOLDERS:,} folders: name the one that "
+                        "lm-eval wrote."
+                    )
+        level = below
+
+
+def _once(files: Iterable[Path]) -> list[Path]:
+    """List each file once, by its own name where links such as `latest` lead to it, too."""
+    nearest = sorted(files, key=lambda file: (file.is_symlink(), len(file.parts)))
+    by_place: dict[str, Path] = {}
+    for file in nearest:
+        by_place.setdefault(os.path.realpath(file), file)
+    return [*by_place.values()]
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []  # not ours to read
+
+
+def _results_in(folder: Path) -> list[Path]:
+    return [
+        entry
+        for entry in _entries(folder)
+        if entry.suffix == ".json"
+        and (entry.name.startswith(_RESULTS) or _NAMED.fullmatch(entry.name))
+    ]
+
+
+def _read(path: Path) -> Run:
+    try:
+        results = read_json(require_file(path))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error}).") from error
+    if not isinstance(results, dict):
+        raise UserError(f"{path} is not a results file of lm-eval: an object is expected.")
+    return Run(path, results)
+
+
+def _arguments(value: Any) -> dict[str, str]:
+    """The arguments of a model by name; versions before 0.4.10 wrote them as one text."""
+    if isinstance(value, str):
+        pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
+        value = {name.strip(): text.strip() for name, _, text in pairs}
+    return {
+        f"model argument {name}": str(text)
+        for name, text in mapping(value).items()
+        if name not in _MACHINE
+    }
+
+
+def _require_one_model(path: Path, runs: list[Run]) -> None:
+    for run in runs[1:]:
+        if difference := _difference(runs[0].model, run.model):
+            raise UserError(
+                f"{path} holds lm-eval results of several models: "
+                f"{_told(difference, runs[0], run)}. Name the folder or the results file of one."
+            )
+
+
+def _require_same_settings(path: Path, task: str, old: Run, new: Run) -> None:
+    shown = printable(task)
+    if old.place != new.place:
+        raise UserError(
+            f"{path} holds lm-eval results of {shown} in several places, perhaps of several "
+            f"models: {old.path} and {new.path}. Name one of them."
+        )
+    if difference := _difference(old.settings(task), new.settings(task)):
+        raise UserError(
+            f"{path} holds two runs of {shown} with different settings: "
+            f"{_told(difference, old, new)}. Name one of the two files."
+        )
+
+
+def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+    """The first setting that differs, with its two values."""
+    for key in dict.fromkeys([*old, *new]):
+        if old.get(key) != new.get(key):
+            return key, old.get(key), new.get(key)
+    return None
+
+
+def _told(difference: tuple[str, Any, Any], old: Run, new: Run) -> str:
+    key, before, after = difference
+    return (
+        f"{printable(key)} is {printable(before)} in {old.path.name} and {printable(after)} in "
+        f"{new.path.name}"
+    )
+
+
+def _with_members(wanted: Collection[str], runs: Sequence[Run]) -> set[str]:
+    """The names that are wanted, and those of all tasks and groups below these."""
+    found: set[str] = set()
+    left = [*wanted]
+    while left:
+        name = left.pop()
+        if name not in found:
+            found.add(name)
+            members = [mapping(run.results.get("group_subtasks")).get(name) for run in runs]
+            left += [m for inner in members if isinstance(inner, list) for m in map(str, inner)]
+    return found
+
+
+def _tell(path: Path, chosen: Mapping[str, Run], older: Mapping[Path, list[str]]) -> None:
+    read: dict[Path, list[str]] = {}
+    for task, run in chosen.items():
+        read.setdefault(run.path, []).append(task)
+    said = [f"{listed(tasks)} from {_below(file, path)}" for file, tasks in read.items()]
+    if said:
+        say(f"Read from lm-eval's results in {path}: {'; '.join(said)}.")
+    for file, tasks in older.items():
+        say(f"Not read: {listed(tasks)} from {_below(file, path)}, as there is a newer run.")
+
+
+def _below(file: Path, path: Path) -> str:
+    return str(file.relative_to(path)) if path in file.parents else file.name

@@ -1,0 +1,287 @@
+"""A judge against people: how far off it is, and what its numbers are once that is corrected.
+
+A small random part of the items is labelled by people. There the judge's error is seen, and what
+it says of all the items is corrected by it (`harness.stats.ppi`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from harness.core.errors import UserError
+from harness.core.files import parse, read_jsonl
+from harness.core.schema import JudgeRef, Metric, MetricResult, Record
+from harness.judges.checks.saved import Saved, answers, draw, metrics
+from harness.stats.ppi import MIN_LABELLED, YES_NO, YES_NO_CHANGE, Numbers, corrected_mean
+from tasks.task import item_values, summarize
+
+Labels = dict[str, dict[str, float]]
+"""Metric -> item digest -> what people say."""
+
+
+TEXTS = ("prompt", "response")
+
+
+class Label(Record):
+    """One line of human labels: the item's index, and a value for each metric that was labelled."""
+
+    id: int = Field(ge=0)
+    values: dict[str, float | None] = Field(description="None: not labelled, or does not apply")
+
+
+class Calibration(Record):
+    """One metric of a judge, set against people. Intervals are of 95 %, over items."""
+
+    metric: str
+    of: Literal["mean", "change"] = Field(description="change: candidate minus baseline, by item")
+    labelled: int = Field(description="items with a human label and a judge's score")
+    unlabelled: int = Field(description="items with a judge's score alone")
+    judge: MetricResult = Field(description="what the judge says of all items")
+    judge_labelled: MetricResult = Field(description="what the judge says of the labelled items")
+    p_random: float | None = Field(
+        description="two-sided, of that and the judge's mean of the others, were the labelled "
+        "items drawn at random (Welch's t); None where it cannot be said"
+    )
+    human: MetricResult = Field(description="what people say of the labelled items")
+    bias: MetricResult = Field(description="judge minus human, on the labelled items")
+    corrected: MetricResult = Field(description="the human mean over all items, as estimated")
+    weight: float = Field(description="lambda: how far the judge is followed; 0 is not at all")
+    effective_n: float = Field(description="labels alone that would tell as much as `corrected`")
+    correlation: MetricResult = Field(description="Pearson's, of judge and human; Fisher's z")
+
+
+class Calibrations(Record):
+    """A judge against people, metric by metric."""
+
+    task: str
+    judge: JudgeRef | None
+    evaluation: str = Field(description="identity")
+    baseline: str | None = Field(description="identity, where a change is calibrated")
+    metrics: list[Calibration]
+    too_few: dict[str, int] = Field(
+        description="metric -> items with a label and a score, where they are too few to tell"
+    )
+
+
+def sheet(
+    saved: Saved, count: int | None, *, seed: int = 0, names: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """What people fill in: answers drawn by `seed`, and a null for each metric to label.
+
+    `names` are the metrics, by default all that apply to the item. The judge's scores are not on
+    the sheet. What is filled in, `read_labels` reads back. Of an item's repeats the first is shown.
+
+    Raises:
+        UserError: there is no such metric.
+    """
+    known = saved.evaluation.definitions
+    wanted = [_metric(name, known, "The sheet") for name in names] or metrics(saved)
+    applies = {score.item: {*score.values, *score.unscored} for score in saved.scores}
+    rows: dict[int, dict[str, Any]] = {}
+    for item, sample in answers(saved, draw(saved.items, count, seed)):
+        asked = [metric.name for metric in wanted if metric.name in applies[item.digest]]
+        rows.setdefault(
+            item.index,
+            {"id": item.index, "prompt": item.prompt, "response": sample.response}
+            | dict.fromkeys(asked),
+        )
+    return list(rows.values())
+
+
+def read_labels(path: Path, saved: Saved) -> Labels:
+    """Human labels of the items of `saved`: {"id": index, metric: value, ...} a line, as JSONL.
+
+    A metric that is null was not labelled, or does not apply; the texts of a `sheet` are passed
+    over.
+
+    Raises:
+        UserError: a line is malformed, an item is unknown or there twice, a metric is unknown, or
+            a value is outside the metric's range.
+    """
+    items = {item.index: item.digest for item in saved.items}
+    known = saved.evaluation.definitions
+    lines: dict[int, int] = {}
+    found: Labels = {}
+    for number, row in read_jsonl(path):
+        where = f"{path}, line {number}"
+        values = {key: value for key, value in row.items() if key not in ("id", *TEXTS)}
+        label = parse(Label, {"id": row.get("id"), "values": values}, where)
+        if label.id not in items:
+            raise UserError(f"{where}: the evaluation has no item with id {label.id}.")
+        if label.id in lines:
+            raise UserError(f"{where}: id {label.id} was there before, in line {lines[label.id]}.")
+        lines[label.id] = number
+        for name, value in label.values.items():
+            metric = _metric(name, known, where)
+            if value is None:
+                continue
+            low, high = metric.low, metric.high
+            if low is not None and high is not None and not low <= value <= high:
+                raise UserError(f"{where}: {name} is {value:g}, but runs from {low:g} to {high:g}.")
+            found.setdefault(name, {})[items[label.id]] = value
+    if not found:
+        raise UserError(f"There are no labels in {path}.")
+    return found
+
+
+def _metric(name: str, known: Mapping[str, Metric], where: str) -> Metric:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        raise UserError(
+            f"{where}: there is no metric '{name}'.{hint} Known: {', '.join(sorted(known))}."
+        )
+    return known[name]
+
+
+def mean(saved: Saved, labels: Labels) -> Calibrations:
+    """The mean of every labelled metric: by the judge, by people, and corrected.
+
+    The labelled items have to be a random part of all. Repeats of an item are averaged, on the
+    judge's side too, so where answers are repeated a label is of what is typical of them.
+
+    Raises:
+        UserError: of no metric `MIN_LABELLED` items have both a label and a judge's score.
+    """
+    return _calibrations(
+        saved,
+        "mean",
+        {name: (human, item_values(saved.scores, name)) for name, human in labels.items()},
+    )
+
+
+def change(
+    baseline: Saved, baseline_labels: Labels, candidate: Saved, candidate_labels: Labels
+) -> Calibrations:
+    """The gain of `candidate` over `baseline`, item by item, where people labelled both.
+
+    A metric counts for an item where both sides have a value.
+
+    Raises:
+        UserError: as `mean`; the evaluations are not of the same items under the same judge.
+    """
+    for field in ("task", "split", "dataset_digest", "judge"):
+        if getattr(baseline.evaluation, field) != getattr(candidate.evaluation, field):
+            raise UserError(
+                f"The two evaluations differ in their {field}. Evaluate both in the same way."
+            )
+    shared = sorted(baseline_labels.keys() & candidate_labels.keys())
+    if not shared:
+        raise UserError("The two files of labels have no metric in common.")
+    return _calibrations(
+        candidate,
+        "change",
+        {
+            name: (
+                _difference(baseline_labels[name], candidate_labels[name]),
+                _difference(
+                    item_values(baseline.scores, name), item_values(candidate.scores, name)
+                ),
+            )
+            for name in shared
+        },
+        baseline,
+    )
+
+
+def _difference(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
+    return {item: after[item] - before[item] for item in before if item in after}
+
+
+def _calibrations(
+    saved: Saved,
+    of: Literal["mean", "change"],
+    sides: Mapping[str, tuple[Mapping[str, float], Mapping[str, float]]],
+    baseline: Saved | None = None,
+) -> Calibrations:
+    """`sides`: metric -> what people and what the judge say, by item."""
+    both = {name: len(human.keys() & judge.keys()) for name, (human, judge) in sides.items()}
+    enough = [m for m in metrics(saved) if both.get(m.name, 0) >= MIN_LABELLED]
+    if not enough:
+        most = max(both, key=lambda name: both[name])
+        raise UserError(
+            f"{both[most]} items have both a human label and a judge's score of {most}; at least "
+            f"{MIN_LABELLED} are needed. Label more items, chosen at random."
+        )
+    return Calibrations(
+        task=saved.evaluation.task,
+        judge=saved.evaluation.judge,
+        evaluation=saved.evaluation.identity,
+        baseline=baseline.evaluation.identity if baseline else None,
+        metrics=[_calibrate(metric, of, *sides[metric.name]) for metric in enough],
+        too_few={name: n for name, n in sorted(both.items()) if n < MIN_LABELLED},
+    )
+
+
+def _calibrate(
+    metric: Metric,
+    of: Literal["mean", "change"],
+    human: Mapping[str, float],
+    judge: Mapping[str, float],
+) -> Calibration:
+    both = [item for item in judge if item in human]
+    rest = [judge[item] for item in judge if item not in human]
+    y, f = np.array([human[item] for item in both]), np.array([judge[item] for item in both])
+    whole = all(value.is_integer() for value in (*y.tolist(), *f.tolist(), *rest))
+    outcomes = (YES_NO if of == "mean" else YES_NO_CHANGE) if metric.kind == "binary" else ()
+    if metric.span is None:
+        raise UserError(f"{metric.name} has no known range, which bounds what labels do not show.")
+    found = corrected_mean(y, f, rest, outcomes=outcomes if whole else (), span=metric.span)
+    return Calibration(
+        metric=metric.name,
+        of=of,
+        labelled=len(both),
+        unlabelled=len(rest),
+        judge=summarize(list(judge.values())),
+        judge_labelled=summarize(f.tolist()),
+        p_random=_p_random(f, np.array(rest)),
+        human=summarize(y.tolist()),
+        bias=summarize((f - y).tolist()),
+        corrected=MetricResult(
+            mean=float(found.mean),
+            stderr=float(found.stderr),
+            low=float(found.low),
+            high=float(found.high),
+            n=len(both) + len(rest),
+        ),
+        weight=float(found.weight),
+        effective_n=float(found.effective_n),
+        correlation=_correlation(y, f),
+    )
+
+
+def _p_random(labelled: Numbers, others: Numbers) -> float | None:
+    from scipy.stats import ttest_ind_from_stats
+
+    if len(others) < 2 or np.ptp(labelled) == np.ptp(others) == 0:
+        return None
+    sides = [(x.mean(), x.std(ddof=1), len(x)) for x in (labelled, others)]
+    return float(ttest_ind_from_stats(*sides[0], *sides[1], equal_var=False).pvalue)
+
+
+def _correlation(y: Numbers, f: Numbers) -> MetricResult:
+    """Pearson's r with the interval tanh(atanh(r) -+ z / sqrt(n - 3)) (R. Fisher, Metron 1, 1921).
+
+    None where one side is constant.
+    """
+    from scipy.stats import pearsonr
+
+    if np.ptp(y) == 0 or np.ptp(f) == 0:
+        return MetricResult(mean=None, n=len(y))
+    found = pearsonr(y, f)
+    interval = found.confidence_interval(0.95)
+    low, high = float(interval.low), float(interval.high)
+    known = math.isfinite(low) and math.isfinite(high)
+    return MetricResult(
+        mean=float(found.statistic),
+        low=low if known else None,
+        high=high if known else None,
+        n=len(y),
+    )

@@ -1,0 +1,222 @@
+"""Does a judge still say what it said? The same answers, scored before and after.
+
+A judge changes under its name: a server loads other weights, a revision moves. Scores from before
+and after then differ for answers that do not, and a gate would blame or praise the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from harness.core.errors import UserError
+from harness.core.schema import JudgeRef, Metric, MetricResult, Record, Score
+from harness.judges.checks.saved import (
+    Saved,
+    answers,
+    draw,
+    exact_share,
+    metrics,
+    reference,
+    require_same_answers,
+)
+from harness.stats import Estimate
+from harness.stats.noninferiority import tango
+from harness.stats.paired import Flags, ItemTable, Numbers, align, by_item, compare
+from tasks.task import Judge, Task
+
+Drifting = Literal["stable", "drifted", "unclear"]
+
+MARGIN = 0.05
+ANCHORS = 400
+MAX_UNSCORED = 0.01
+
+
+class MetricDrift(Record):
+    """One metric, before and after; `change` is after minus before, in the metric's unit."""
+
+    metric: str
+    verdict: Drifting
+    n: int = Field(description="items scored both times")
+    before: float | None
+    after: float | None
+    change: float | None
+    low: float | None = Field(description="lower end of the 1 - 2 alpha interval of change")
+    high: float | None
+    margin: float = Field(description="largest change that is still called stable")
+    changed: MetricResult = Field(description="share of the items whose score is another")
+    unscored: int = Field(description="items with a score at most once")
+
+
+class Drift(Record):
+    """A judge before and after, on anchor items."""
+
+    task: str
+    evaluation: str = Field(description="identity of the evaluation from before")
+    before: JudgeRef | None
+    after: JudgeRef | None
+    anchors: int = Field(description="items scored again")
+    alpha: float
+    verdict: Drifting
+    metrics: list[MetricDrift]
+
+
+def between(before: Saved, after: Saved, *, margin: float = MARGIN, alpha: float = 0.05) -> Drift:
+    """How the scores of two evaluations of the same answers differ.
+
+    A metric is `stable` where the whole 1 - 2 alpha interval of its mean change lies within
+    `margin`, a share of the metric's range, either way: two one-sided tests at level alpha (D.
+    Schuirmann, J. Pharmacokinetics and Biopharmaceutics 15, 1987). It has `drifted` where the
+    whole interval lies beyond, and is `unclear` otherwise, or where more than `MAX_UNSCORED` of
+    the items have a score at most once. The worst of its metrics is the judge's verdict.
+
+    Raises:
+        UserError: the evaluations are of different answers, or the margin is no share.
+    """
+    require_same_answers(before, after)
+    return _drift(
+        before,
+        before.scores,
+        after.scores,
+        judge=after.evaluation.judge,
+        margin=margin,
+        alpha=alpha,
+    )
+
+
+def again(
+    task: Task,
+    before: Saved,
+    judge: Judge,
+    *,
+    anchors: int | None = ANCHORS,
+    seed: int = 0,
+    margin: float = MARGIN,
+    alpha: float = 0.05,
+) -> Drift:
+    """Let `judge` score the answers to `anchors` items of `before` again; read as `between`.
+
+    The items are drawn by `seed`; None is all. A judge that remembers its replies proves nothing.
+    Where no score changes at all, a metric is stable from 52 items on at the usual margin and
+    level; a fifth of Just-Eval is graded for safety alone, hence `ANCHORS`.
+
+    Raises:
+        UserError: as `between`; or `task` is not what was evaluated.
+    """
+    if task.name != before.evaluation.task:
+        raise UserError(f"The evaluation is of {before.evaluation.task}, not of {task.name}.")
+    drawn = {item.digest for item in draw(before.items, anchors, seed)}
+    chosen = [item for item in before.items if item.digest in drawn]
+    now = task.score(answers(before, chosen), judge)
+    then = [score for score in before.scores if score.item in drawn]
+    return _drift(before, then, now, judge=reference(judge, task), margin=margin, alpha=alpha)
+
+
+def _drift(
+    before: Saved,
+    then: Sequence[Score],
+    now: Sequence[Score],
+    *,
+    judge: JudgeRef | None,
+    margin: float,
+    alpha: float,
+) -> Drift:
+    if not 0 < margin < 1:
+        raise UserError(f"The margin is a share of a metric's range, such as 0.05, not {margin}.")
+    compared = [
+        metric for metric in metrics(before) if any(metric.name in score.values for score in then)
+    ]
+    if not compared:
+        raise UserError(
+            f"Nothing was scored in this evaluation of {before.evaluation.task}: "
+            "judge it first, with `rlrf score`."
+        )
+    names = [metric.name for metric in compared]
+    old, new = by_item(then, names), by_item(now, names)
+    asked = len(old.items)
+    old, new = align(old, new, asked)
+    found = [
+        _metric(metric, _column(old, k), _column(new, k), margin=margin, alpha=alpha)
+        for k, metric in enumerate(compared)
+    ]
+    verdicts = {one.verdict for one in found}
+    verdict: Drifting = "stable" if verdicts == {"stable"} else "unclear"
+    return Drift(
+        task=before.evaluation.task,
+        evaluation=before.evaluation.identity,
+        before=before.evaluation.judge,
+        after=judge,
+        anchors=asked,
+        alpha=alpha,
+        verdict="drifted" if "drifted" in verdicts else verdict,
+        metrics=found,
+    )
+
+
+def _column(table: ItemTable, k: int) -> tuple[Numbers, Flags]:
+    return table.values[:, k], table.lost[:, k]
+
+
+def _metric(
+    metric: Metric,
+    old: tuple[Numbers, Flags],
+    new: tuple[Numbers, Flags],
+    *,
+    margin: float,
+    alpha: float,
+) -> MetricDrift:
+    """`old` and `new`: values and whether they are lost, shape (items,) each."""
+    if metric.span is None:
+        raise UserError(f"{metric.name} has no known range, of which the margin is a share.")
+    span = metric.span
+    lost = old[1] | new[1]
+    b, c = old[0][~lost], new[0][~lost]
+    applies = ~(np.isnan(b) & np.isnan(c))
+    b, c = b[applies], c[applies]
+    same = np.isclose(b, c, rtol=0, atol=1e-9 * span)  # NaN on one side only is a change
+    result = MetricDrift(
+        metric=metric.name,
+        verdict="unclear",
+        n=len(b),
+        before=None,
+        after=None,
+        change=None,
+        low=None,
+        high=None,
+        margin=margin * span,
+        changed=exact_share(int((~same).sum()), len(b)),
+        unscored=int(lost.sum()),
+    )
+    if np.isnan(b).all() or np.isnan(c).all():
+        return result
+    estimate = _change(b, c, metric, margin * span, alpha)
+    verdict: Drifting = "unclear"
+    if lost.sum() <= MAX_UNSCORED * len(lost):
+        if -result.margin < estimate.low and estimate.high < result.margin:
+            verdict = "stable"
+        elif estimate.low > result.margin or estimate.high < -result.margin:
+            verdict = "drifted"
+    return result.model_copy(
+        update={
+            "verdict": verdict,
+            "before": float(np.nanmean(b)),
+            "after": float(np.nanmean(c)),
+            "change": estimate.delta,
+            "low": estimate.low,
+            "high": estimate.high,
+        }
+    )
+
+
+def _change(
+    before: Numbers, after: Numbers, metric: Metric, margin: float, alpha: float
+) -> Estimate:
+    """The estimate that the gate makes of the same numbers."""
+    both = np.concatenate([before, after])
+    if metric.kind == "binary" and np.isin(both, (0.0, 1.0)).all():
+        gained, lost = int((after > before).sum()), int((after < before).sum())
+        return tango(gained, lost, len(before), margin=margin, alpha=alpha)
+    return compare(before, after, margin=margin, alpha=alpha, span=metric.span, allow_skew=False)

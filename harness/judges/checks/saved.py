@@ -1,0 +1,75 @@
+"""What the checks of a judge start from: an evaluation with all that was asked and answered."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Protocol
+
+from harness.core.errors import UserError
+from harness.core.schema import Item, JudgeRef, Metric, MetricResult, Sample
+from harness.gate import evidence
+from tasks.task import Answered, Judge, Task
+
+
+class Saved(evidence.Scored, Protocol):
+    """An evaluation folder, as it was read; `harness.evals.evaluation.Scored` is one."""
+
+    @property
+    def items(self) -> Sequence[Item]: ...
+
+    @property
+    def samples(self) -> Sequence[Sample]: ...
+
+
+def metrics(saved: Saved) -> list[Metric]:
+    """Every metric with a value per item, the headline first."""
+    return sorted(saved.evaluation.definitions.values(), key=lambda metric: not metric.primary)
+
+
+def draw(items: Sequence[Item], count: int | None, seed: int) -> list[Item]:
+    """`count` of `items` by chance, in their order; None, or more than there are, is all."""
+    if count is None or count >= len(items):
+        return list(items)
+    chosen = sorted(random.Random(seed).sample(range(len(items)), count))
+    return [items[place] for place in chosen]
+
+
+def answers(saved: Saved, items: Sequence[Item]) -> list[Answered]:
+    """What was answered to `items`, by index, then repeat."""
+    wanted = {item.digest: item for item in items}
+    ordered = sorted(saved.samples, key=lambda sample: (sample.index, sample.repeat))
+    return [(wanted[sample.item], sample) for sample in ordered if sample.item in wanted]
+
+
+def reference(judge: Judge, task: Task) -> JudgeRef:
+    """Who `judge` is where it scores answers to `task`."""
+    return JudgeRef(id=judge.id, digest=judge.digest, prompt_digest=task.judge_prompt)
+
+
+def require_same_answers(one: Saved, other: Saved) -> None:
+    """Two scorings can be compared where they are of the same answers to the same task.
+
+    Raises:
+        UserError: they are not.
+    """
+    if one.evaluation.task != other.evaluation.task:
+        raise UserError(
+            f"One evaluation is of {one.evaluation.task}, the other of {other.evaluation.task}. "
+            "Name two scorings of the same answers."
+        )
+    if one.evaluation.samples_digest != other.evaluation.samples_digest:
+        raise UserError(
+            f"The two evaluations of {one.evaluation.task} are of different answers. "
+            "`rlrf score TASK FOLDER --judge FILE` lets another judge score the same ones."
+        )
+
+
+def exact_share(hits: int, n: int) -> MetricResult:
+    """`hits` of `n` with the exact 95 % interval (Clopper and Pearson, Biometrika 26, 1934)."""
+    from scipy.stats import binomtest
+
+    if n == 0:
+        return MetricResult(mean=None, n=0)
+    interval = binomtest(hits, n).proportion_ci(0.95, "exact")
+    return MetricResult(mean=hits / n, low=float(interval.low), high=float(interval.high), n=n)

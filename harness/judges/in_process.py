@@ -1,0 +1,175 @@
+"""A judge in this process: a model folder or hub model under `transformers`.
+
+Only the model itself can be elsewhere, on a cluster, whose engines answer several parts of the
+calls at once: what is asked, kept and paid for is decided here all the same.
+
+Decoding is greedy. Nothing holds a reply to a schema; readers of replies are tolerant.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.core.schema import Call, Message, Reply, digest
+from harness.engines import Completion, Sampling
+from harness.engines.cluster import ClusterEngine, Pair
+from harness.engines.model_folder import find, model_digest
+from harness.judges.backend import Done, failure_of
+from harness.judges.budget import Meter, Tokens
+from harness.judges.settings import JudgeSettings
+
+if TYPE_CHECKING:
+    from harness.engines.hf import HFEngine
+
+    Loaded = HFEngine | ClusterEngine
+
+# Opens a model's folder on a cluster, with `device` and `dtype` as `HFEngine` has them.
+OpenEngine = Callable[..., ClusterEngine]
+
+TOO_LONG = "the prompt and its reply are longer than the judge's context"
+AT_ONCE = 64  # calls, of each part that an engine has under way, whose replies may be lost
+
+
+class InProcess:
+    """A model as a judge's backend; it is loaded when the first call needs it.
+
+    Args:
+        open_engine: None: the engine is in this process.
+
+    Raises:
+        UserError: there is no such model.
+    """
+
+    def __init__(self, settings: JudgeSettings, open_engine: OpenEngine | None = None) -> None:
+        self._settings = settings
+        self._open_engine = open_engine
+        self._folder = find(settings.model, settings.revision)
+        # A path is not identity; the weights are.
+        self.id = self._folder.name if Path(settings.model).is_dir() else settings.model
+        self.digest = digest(
+            {
+                "protocol": "hf",
+                "model": model_digest(self._folder),
+                "dtype": settings.dtype,
+                "thinking_tokens": settings.thinking_tokens,
+            }
+        )
+        self.place, self.at_once = "", AT_ONCE
+        self._engine: Loaded | None = None
+
+    @property
+    def description(self) -> str:
+        return f"{self.id} {'in this process' if self._open_engine is None else 'on the cluster'}"
+
+    def answer(self, calls: Sequence[Call], meter: Meter, done: Done) -> None:
+        """Ask every call, `AT_ONCE` at a time for each part of an engine; see `Backend.answer`.
+
+        Raises:
+            UserError: the model cannot be loaded, or does not fit into memory.
+        """
+        engine = self._load()
+        size = AT_ONCE * (engine.at_once if isinstance(engine, ClusterEngine) else 1)
+        waiting = deque(sorted(enumerate(calls), key=lambda numbered: numbered[1].max_tokens))
+        while waiting:
+            batch: list[_Asked] = []
+            while waiting and len(batch) < size:
+                asked = self._read(engine, *waiting[0])
+                if batch and asked.need.completion != batch[0].need.completion:
+                    break
+                reason = meter.reserve(asked.need) if asked.fits(engine) else TOO_LONG
+                if reason and batch and reason != TOO_LONG:
+                    break  # those before may turn out to need less
+                waiting.popleft()
+                if reason:
+                    done(asked.place, Reply(failure=reason))
+                else:
+                    batch.append(asked)
+            self._generate(engine, batch, meter, done)
+
+    def _read(self, engine: Loaded, place: int, call: Call) -> _Asked:
+        told = [Message(role="system", content=call.system)] if call.system else []
+        prompt = engine.render([*told, Message(role="user", content=call.prompt)])
+        length = len(engine.encode(prompt))
+        need = Tokens(length, call.max_tokens + self._settings.thinking_tokens)
+        return _Asked(place, call, prompt, need)
+
+    def _generate(self, engine: Loaded, batch: Sequence[_Asked], meter: Meter, done: Done) -> None:
+        if not batch:
+            return
+        try:
+            made = engine.generate(
+                [asked.prompt for asked in batch], Sampling(max_tokens=batch[0].need.completion)
+            )
+        except BaseException:
+            for asked in batch:
+                meter.settle(asked.need, None)
+            raise
+        for asked, (completion,) in zip(batch, made, strict=True):
+            meter.settle(asked.need, Tokens(asked.need.prompt, completion.completion_tokens or 0))
+        logprobs = _logprobs(engine, batch)
+        for asked, (completion,), found in zip(batch, made, logprobs, strict=True):
+            done(asked.place, _reply(completion, found))
+
+    def _load(self) -> Loaded:
+        if self._engine is None:
+            from harness.engines.hf import HFEngine
+
+            settings = self._settings
+            opened = self._open_engine or HFEngine
+            self._engine = opened(self._folder, device=settings.device, dtype=settings.dtype)
+        return self._engine
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A call as the model reads it."""
+
+    place: int
+    call: Call
+    prompt: str
+    need: Tokens
+
+    def fits(self, engine: Loaded) -> bool:
+        return self.need.total <= engine.context
+
+
+def _reply(completion: Completion, logprobs: dict[str, float] | None) -> Reply:
+    if completion.unanswered:
+        return Reply(failure=completion.unanswered)
+    is_cut = completion.finish_reason == "length"
+    failure = failure_of(completion.text, is_cut)
+    return Reply(text=completion.text, failure=failure, logprobs=logprobs)
+
+
+def _logprobs(engine: Loaded, batch: Sequence[_Asked]) -> Iterator[dict[str, float] | None]:
+    """Each choice's log-probability as the beginning of the reply, call by call.
+
+    The choices of a call are scored by themselves: what else is asked does not change a sum.
+    """
+    groups = [_pairs(engine, asked) for asked in batch if asked.call.choices]
+    scored: Iterator[list[tuple[float, bool]]]
+    if isinstance(engine, ClusterEngine):
+        scored = iter(engine.loglikelihoods(groups))
+    else:
+        scored = map(engine.loglikelihood, groups)
+    for asked in batch:
+        if not asked.call.choices:
+            yield None
+            continue
+        yield {
+            choice: min(0.0, value)
+            for choice, (value, _) in zip(asked.call.choices, next(scored), strict=True)
+            if math.isfinite(value)
+        }
+
+
+def _pairs(engine: Loaded, asked: _Asked) -> list[Pair]:
+    """The prompt with each choice, as token ids."""
+    before = engine.encode(asked.prompt)
+    encode = engine.tokenizer.encode
+    return [(before, list(encode(one, add_special_tokens=False))) for one in asked.call.choices]

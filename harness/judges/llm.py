@@ -1,0 +1,90 @@
+"""A language model as a judge: every call is asked once, and what was paid for is kept."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from harness.core.progress import say, track, used
+from harness.core.schema import Call, Reply, digest
+from harness.judges.backend import Backend
+from harness.judges.budget import Meter, Spend
+from harness.judges.cache import Cache
+
+
+class LLMJudge:
+    """The `tasks.task.Judge` around a backend, with a cache and a budget.
+
+    Args:
+        cache: None: every call is asked anew, and nothing is kept.
+    """
+
+    def __init__(self, backend: Backend, cache: Cache | None, meter: Meter) -> None:
+        self.id = backend.id
+        self.digest: str | None = backend.digest
+        self._backend = backend
+        self._cache = cache
+        self._meter = meter
+        self._calls = self._cached = 0
+        self._failures: Counter[str] = Counter()
+        self._told: dict[str, float] = {}
+
+    @property
+    def description(self) -> str:
+        """For people: the model, where it is, what it was found to refuse."""
+        return self._backend.description
+
+    @property
+    def spend(self) -> Spend:
+        """What has been asked so far, and what that came to."""
+        failures = dict(sorted(self._failures.items()))
+        return self._meter.spend(self._calls, self._cached, failures)
+
+    def ask(self, calls: Sequence[Call]) -> list[Reply]:
+        """One reply a call, in order; equal calls are asked once.
+
+        What it will take is said on stderr before. A reply is in the cache before the next call
+        is asked, failures are not kept.
+
+        Raises:
+            UserError: no call can be answered (no server, no key, no such model), or the cache
+                cannot be used. Replies that came before are in the cache.
+        """
+        judge = [self.id, self.digest, *([self._backend.place] if self._backend.place else [])]
+        keys = [digest({"judge": judge, "call": call.model_dump()}) for call in calls]
+        replies = self._cache.get(list(dict.fromkeys(keys))) if self._cache else {}
+        cached = sum(key in replies for key in keys)
+        todo = {key: call for key, call in zip(keys, calls, strict=True) if key not in replies}
+        order = list(todo)
+        if todo:
+            say(
+                f"judge {self.id}: {len(calls):,} calls, {cached:,} cached, {len(todo):,} to ask: "
+                f"{self._meter.estimate(todo.values())}"
+            )
+
+            def done(place: int, reply: Reply) -> None:
+                key = order[place]
+                if self._cache is not None and not reply.failure:
+                    reply = self._cache.put(key, reply)
+                replies[key] = reply
+                self._tell()
+                advance(1)
+
+            try:
+                with track(f"judging by {self.id}", len(todo), "calls") as advance:
+                    advance.at_once(min(len(todo), self._backend.at_once))
+                    self._backend.answer(list(todo.values()), self._meter, done)
+            finally:
+                self._tell()
+        asked = [replies[key] for key in keys]
+        self._calls += len(calls)
+        self._cached += cached
+        self._failures.update(reply.failure for reply in asked if reply.failure)
+        self._tell()
+        return asked
+
+    def _tell(self) -> None:
+        """Count what has been used up since the last time, for who watches the run."""
+        now = self.spend.amounts()
+        used(self.id, {name: now[name] - self._told.get(name, 0) for name in now})
+        self._told = now

@@ -1,5 +1,0 @@
-"""The record: an append-only ledger that anyone can recompute, and the scores beside it."""
-
-from harness.leaderboard.board import Board
-
-__all__ = ["Board"]

@@ -1,0 +1,213 @@
+"""A judge's reply: untrusted text in, what it says of each name out.
+
+A name is what is judged, an aspect. The reply is read as JSON with the slips that judges make:
+fences and prose around it, and what `lenient_json` forgives. What is quoted from the answer is no
+judgement. What cannot be read, or can be read in two ways, is unreadable with the reason: nothing
+is ever guessed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Any
+
+from harness.replies.lenient_json import MalformedError, read_object
+
+MAX_REPLY = 100_000  # characters
+MAX_OBJECTS = 200  # openings tried in one reply: bounds the time
+MIN_QUOTE = 40  # characters; a shorter answer may stand in a reply by chance
+MIN_HARM = 9  # characters: `",score:5`; a shorter answer cannot end a reason and give a score
+
+TWICE = object()  # the judgement of a name that one object judges in two places
+
+
+class UnparsableReplyError(Exception):
+    """Nothing can be read in this reply; the message is the reason."""
+
+
+def judgements(reply: str, names: Sequence[str], *answers: str) -> dict[str, Any]:
+    """What the reply says of each name, as it stands there; scalars are text.
+
+    `names` are in lower case; `answers` are what was judged. Where the reply repeats the whole of
+    one, that is passed over, and an object that stands word for word in one is a quotation too.
+    Of what remains the last object binds; earlier ones add only names that no later one judges, so
+    that one object a name is read too. If the last object is broken, nothing before it counts.
+
+    Raises:
+        UnparsableReplyError: the reply is empty, too long, without a judgement, or broken.
+    """
+    if len(reply) > MAX_REPLY:
+        raise UnparsableReplyError(f"the reply is longer than {MAX_REPLY} characters")
+    found: dict[str, Any] = {}
+    for value in reversed(_objects(reply, tuple(names), answers)):
+        if value is None:
+            if found:
+                break
+            raise UnparsableReplyError("the verdict is not readable JSON")
+        pairs = _named(value, frozenset(names))
+        if any(name in found for name, _ in pairs):
+            break
+        for name, judgement in pairs:
+            found[name] = judgement if name not in found else TWICE
+    if not found:
+        raise UnparsableReplyError("no JSON verdict" if reply.strip() else "the reply is empty")
+    return found
+
+
+_OPENING = re.compile(r"\{\s*+(?:[\"']|\w+\s*:)")
+_BRACE = re.compile(r"[{}]")
+_HARMLESS = "\ufffc"  # stands for what was quoted; no part of JSON
+
+
+@cache
+def _key(names: tuple[str, ...]) -> re.Pattern[str]:
+    words = "|".join(re.escape(name) for name in names)
+    return re.compile(rf"[\"']?\b(?:{words})[\"']?\s*:", re.IGNORECASE)
+
+
+@cache
+def _starts_with_key(names: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile(rf"\{{\s*+{_key(names).pattern}", re.IGNORECASE)
+
+
+def _objects(
+    reply: str, names: tuple[str, ...], answers: Sequence[str]
+) -> list[dict[str, Any] | None]:
+    """Each outermost object that judges and is not quoted from an answer; None for a broken one.
+
+    Nothing inside a broken verdict is looked at: it may be a quotation that lost its quotes.
+    """
+    found: list[dict[str, Any] | None] = []
+    quotable = [_squeezed(answer) for answer in answers]
+    closings = _closings(reply)
+    places = {said: _quotes(reply, said) for said in quotable}
+    quotes = _apart(places.values())
+    apart = iter(_apart(where for said, where in places.items() if len(said) >= MIN_QUOTE))
+    quote = next(apart, None)
+    at = tried = 0
+    while opening := _OPENING.search(reply, at):
+        start = opening.start()
+        while quote and quote[1] <= start:
+            quote = next(apart, None)
+        if quote and quote[0] <= start:
+            at = quote[1]
+            continue
+        tried += 1
+        if tried > MAX_OBJECTS:
+            raise UnparsableReplyError(f"the reply opens more than {MAX_OBJECTS} objects")
+        value: dict[str, Any] | None = None
+        try:
+            value, at = read_object(reply, start)
+        except MalformedError:
+            end = closings.get(start)
+            if end is not None and _key(names).search(reply, start, end):
+                at = end
+            elif end is None and _starts_with_key(names).match(reply, start):
+                at = len(reply)
+            else:
+                at = start + 1
+                continue
+        if value is not None and not _named(value, frozenset(names)):
+            continue
+        object_ = _squeezed(reply[start:at])
+        if any(object_ in said for said in quotable):
+            continue
+        within = [(max(begin, start), end) for begin, end in quotes if begin < at and end > start]
+        if value and within and not _same_without(reply, start, value, within):
+            value, at = None, len(reply)
+        found.append(value)
+    return found
+
+
+def _same_without(
+    reply: str, start: int, value: dict[str, Any], quotes: Sequence[tuple[int, int]]
+) -> bool:
+    """Whether the object at `start` reads as `value` too if what it quotes is made harmless.
+
+    A quotation that stands unescaped in a reason can end it and go on in the judge's place; one
+    before the verdict can open an object that swallows it.
+    """
+    parts, at = [], start
+    for begin, end in quotes:
+        parts += [reply[at:begin], _HARMLESS * (end - begin)]
+        at = end
+    try:
+        again, _ = read_object("".join([*parts, reply[at:]]), 0)
+    except MalformedError:
+        return False
+    return _same(value, again)
+
+
+def _same(value: Any, again: Any) -> bool:
+    if isinstance(value, dict) and isinstance(again, dict):
+        return value.keys() == again.keys() and all(_same(value[k], again[k]) for k in value)
+    if isinstance(value, list) and isinstance(again, list):
+        return len(value) == len(again) and all(map(_same, value, again))
+    return bool(value == again) or (isinstance(again, str) and _HARMLESS in again)
+
+
+def _closings(text: str) -> dict[int, int]:
+    """Start of each opening brace -> end of the brace that closes it, quotes disregarded."""
+    closings: dict[int, int] = {}
+    opened: list[int] = []
+    for brace in _BRACE.finditer(text):
+        if brace.group() == "{":
+            opened.append(brace.start())
+        elif opened:
+            closings[opened.pop()] = brace.end()
+    return closings
+
+
+# What quoting changes: white space, the marks of quoted lines and code, escapes.
+_KEPT = re.compile(r"(?:\\[nrt])|[^\s>`\\]")
+
+
+def _squeezed(text: str) -> str:
+    return "".join(part for part in _KEPT.findall(text) if len(part) == 1)
+
+
+def _quotes(reply: str, wanted: str) -> list[tuple[int, int]]:
+    """(start, end) of each place where the reply repeats the whole of a squeezed answer, in order.
+
+    An answer that can neither give a score nor swallow one is not looked for.
+    """
+    if len(wanted) < MIN_HARM or ":" not in wanted:
+        return []
+    places = [match.start() for match in _KEPT.finditer(reply) if len(match.group()) == 1]
+    said = "".join(reply[place] for place in places)
+    found = []
+    at = said.find(wanted)
+    while at >= 0:
+        last = at + len(wanted) - 1
+        found.append((places[at], places[last] + 1))
+        at = said.find(wanted, last + 1)
+    return found
+
+
+def _apart(places: Iterable[Sequence[tuple[int, int]]]) -> list[tuple[int, int]]:
+    """All the places in order, those that overlap as one."""
+    found: list[tuple[int, int]] = []
+    for start, end in sorted(place for some in places for place in some):
+        if found and start < found[-1][1]:
+            found[-1] = found[-1][0], max(found[-1][1], end)
+        else:
+            found.append((start, end))
+    return found
+
+
+def _named(value: Any, names: frozenset[str]) -> list[tuple[str, Any]]:
+    """(name, its judgement) at whatever level they stand; nothing inside a judgement counts."""
+    if isinstance(value, list):
+        return [pair for part in value for pair in _named(part, names)]
+    if not isinstance(value, dict):
+        return []
+    aspect = value.get("aspect")
+    if isinstance(aspect, str) and aspect.lower() in names:
+        return [(aspect.lower(), value)]
+    return [
+        pair
+        for key, part in value.items()
+        for pair in ([(key, part)] if key in names else _named(part, names))
+    ]

@@ -1,0 +1,277 @@
+"""From evaluations to a page: what two models differ in, how sure that is, and item by item why."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+
+import tasks
+from harness.core.errors import UserError
+from harness.core.schema import (
+    Check,
+    Decision,
+    Evaluation,
+    Item,
+    Metric,
+    MetricResult,
+    Policy,
+    Score,
+    canonical_json,
+)
+from harness.gate import gate
+from harness.gate.claims import redefined
+from harness.gate.plan import Plan
+from harness.judges.checks.saved import Saved
+from harness.render import html
+from harness.render.html import numbers
+from harness.render.html.report import (
+    Answer,
+    Gate,
+    JudgeFinding,
+    Measured,
+    Model,
+    Question,
+    Report,
+)
+from tasks.task import Task, item_values, slices
+
+Evaluations = Mapping[str, Saved]
+"""Evaluation per task, as `evaluation.load` or `inputs.load` of `harness.evals` reads it."""
+
+MAX_TAGS = 40  # of one kind; a table of more is not read
+TITLES = {
+    "pass": "The candidate is no worse than the baseline",
+    "fail": "The candidate is worse than the baseline",
+    "inconclusive": "The evidence does not say whether the candidate is worse",
+}
+SENTENCES = {
+    "pass": "Every critical check passes: its interval lies above the largest tolerated loss.",
+    "fail": "At least one check fails: its interval lies below the largest tolerated loss.",
+    "inconclusive": "No check fails, and at least one cannot be decided on this evidence.",
+}
+HELD_UP = "Every critical check passes, and an alarm holds the pass up, as the policy asks."
+
+
+def compare(
+    policy: Policy,
+    baseline: Evaluations,
+    candidate: Evaluations,
+    judge: Sequence[JudgeFinding] = (),
+    *,
+    plan: Plan | None = None,
+    doubts: Mapping[tuple[str, str], str] | None = None,
+) -> str:
+    """The page on `candidate` against `baseline`, judged by `policy`; HTML.
+
+    `judge` is what was found out about the judge (`harness.reports.judge_report.read`); `plan` and
+    `doubts` are as in `harness.gate.gate`. Of a side that is
+    on a leaderboard the scores are shown, for it keeps no answers.
+
+    Raises:
+        UserError: the evidence does not match, as `harness.gate.gate`.
+    """
+    decision = gate(baseline, candidate, policy, plan=plan, doubts=doubts)
+    sentence = SENTENCES[decision.verdict]
+    decisive = {check.verdict for check in decision.checks if check.tier != "advisory"}
+    if decision.verdict == "inconclusive" and decisive <= {"pass"}:
+        sentence = HELD_UP
+    critical = [check for check in decision.checks if check.tier == "critical"]
+    measured = measure([baseline, candidate])
+    definitions = {one.task: one.evaluations[0].definitions for one in measured}
+    return html.report(
+        Report(
+            kind="Comparison",
+            title=TITLES[decision.verdict],
+            verdict=decision.verdict,
+            sentence=sentence,
+            findings=gains(critical or decision.checks, decision, definitions),
+            split=", ".join(sorted({one.evaluations[0].split for one in measured})),
+            models=[
+                Model("baseline", note=_ids(baseline)),
+                Model("candidate", note=_ids(candidate), outcome=decision.verdict),
+            ],
+            headline=[(check.task, check.metric) for check in critical or decision.checks],
+            measured=measured,
+            questions=questions([baseline, candidate]),
+            judge=list(judge),
+            gates=[
+                Gate(
+                    title="The candidate",
+                    outcome=decision.verdict,
+                    reasons=decision.reasons,
+                    decisions=[("the baseline", decision)],
+                )
+            ],
+        )
+    )
+
+
+def gains(
+    checks: Sequence[Check], decision: Decision, definitions: Mapping[str, Mapping[str, Metric]]
+) -> list[str]:
+    """What `checks` of a decision found, a line each; digits as the metrics deserve."""
+    level = f"{100 - 200 * decision.policy.alpha:g} %"
+    said = []
+    for check in checks:
+        metric = definitions.get(check.task, {}).get(check.metric)
+        name = f"{check.task} {check.metric}"
+        if not check.n:
+            said.append(f"{name}: nothing to compare")
+            continue
+        old, new = check.baseline_mean, check.candidate_mean
+        gain = numbers.number(check.delta, metric, signed=True)
+        ends = numbers.interval(*check.interval, metric, signed=True)
+        said.append(
+            f"{name}: {numbers.number(old, metric)} → {numbers.number(new, metric)}, "
+            f"gain {gain} {ends}, {level} interval, n\u00a0=\u00a0{check.n:,}"
+        )
+    return said
+
+
+def measure(models: Sequence[Evaluations]) -> list[Measured]:
+    """The numbers of every task that all of `models` were evaluated on.
+
+    Raises:
+        UserError: the evaluations of a task cannot be compared.
+    """
+    found = []
+    for task in _shared(models):
+        scored = [model[task] for model in models]
+        if len({one.evaluation.comparable_key for one in scored}) > 1:
+            raise UserError(
+                f"The evaluations of {task} cannot stand on one page: their dataset, prompt, judge "
+                "or estimator differ. Evaluate all models in the same way."
+            )
+        measured = Measured(
+            evaluations=[one.evaluation for one in scored],
+            slices={},
+            reasons=[_reasons(one.scores) for one in scored],
+            ended=[sum(s.finish_reason == "length" for s in one.samples) for one in scored],
+            answers=[len(one.scores) for one in scored],
+        )
+        found.append(dataclasses.replace(measured, slices=_slices(scored, measured.primary)))
+    return found
+
+
+def questions(models: Sequence[Evaluations]) -> list[Question]:
+    """Every item of the shared tasks, with the answer of each of `models`."""
+    found = []
+    for task in _shared(models):
+        items = next((model[task].items for model in models if model[task].items), [])
+        answers = [_answers(model[task], items) for model in models]
+        for item in items:
+            found.append(
+                Question(
+                    task=task,
+                    index=item.index,
+                    prompt=item.prompt,
+                    reference=_reference(item),
+                    tags=item.tags,
+                    answers=[known.get(item.digest) for known in answers],
+                )
+            )
+    return found
+
+
+def _ids(evaluations: Evaluations) -> str:
+    return ", ".join(sorted({one.evaluation.model.id for one in evaluations.values()}))
+
+
+def _shared(models: Sequence[Evaluations]) -> list[str]:
+    return [task for task in models[0] if all(task in model for model in models)]
+
+
+def _reasons(scores: Sequence[Score]) -> dict[str, dict[str, int]]:
+    """Metric -> why answers have no value of it -> how many, the most frequent first."""
+    counted: dict[str, Counter[str]] = defaultdict(Counter)
+    for score in scores:
+        for metric, reason in score.unscored.items():
+            counted[metric][reason] += 1
+    return {metric: dict(counter.most_common()) for metric, counter in sorted(counted.items())}
+
+
+def _slices(scored: Sequence[Saved], primary: str) -> dict[str, dict[str, list[MetricResult]]]:
+    """The primary metric by each kind of tag, over the most frequent tags of that kind."""
+    found = {}
+    items = scored[0].items
+    lean = [
+        [
+            score.model_copy(
+                update={"values": {k: v for k, v in score.values.items() if k == primary}}
+            )
+            for score in one.scores
+        ]
+        for one in scored
+    ]
+    for key in sorted({key for item in items for key in item.tags}):
+        counted = Counter(tag for item in items for tag in item.tags.get(key, []))
+        kept = {tag for tag, _ in counted.most_common(MAX_TAGS)}
+        fewer = [
+            item.model_copy(update={"tags": {key: [t for t in item.tags[key] if t in kept]}})
+            for item in items
+            if key in item.tags
+        ]
+        by_model = [
+            slices(fewer, scores, key, one.evaluation.definitions)
+            for one, scores in zip(scored, lean, strict=True)
+        ]
+        shown = {
+            tag: [by_tag[tag][primary] for by_tag in by_model]
+            for tag in by_model[0]
+            if all(primary in by_tag[tag] for by_tag in by_model)
+        }
+        more = (
+            f", the {MAX_TAGS} most frequent of {len(counted)}" if len(counted) > len(kept) else ""
+        )
+        if shown:
+            found[key + more] = shown
+    return found
+
+
+def _answers(scored: Saved, items: Sequence[Item]) -> dict[str, Answer]:
+    """Item digest -> what is shown of the answers to it."""
+    task = _installed(scored.evaluation)
+    asked = {item.digest: item for item in items}
+    means = {metric: item_values(scored.scores, metric) for metric in scored.evaluation.definitions}
+    repeats = Counter(score.item for score in scored.scores)
+    samples = {(sample.item, sample.repeat): sample for sample in scored.samples}
+    found: dict[str, Answer] = {}
+    for score in scored.scores:
+        if score.item in found or score.item not in asked:
+            continue
+        sample = samples.get((score.item, score.repeat))
+        notes = [] if sample else ["a leaderboard keeps scores, not answers"]
+        if sample and sample.finish_reason == "length":
+            notes.append("ended by the length limit")
+        if sample and sample.unanswered:
+            notes.append(f"no response: {sample.unanswered}")
+        if repeats[score.item] > 1:
+            notes.append(f"the first of {repeats[score.item]} answers; values are their means")
+        found[score.item] = Answer(
+            response=sample.response if sample else "",
+            values={name: by[score.item] for name, by in means.items() if score.item in by},
+            unscored=score.unscored,
+            feedback=task.feedback(asked[score.item], sample, score).aspects
+            if task and sample and not sample.unanswered
+            else [],
+            notes=notes,
+        )
+    return found
+
+
+def _installed(evaluation: Evaluation) -> Task | None:
+    """The task that the scores were made by, where this program has it just so."""
+    if evaluation.task not in tasks.names():
+        return None
+    task = tasks.load(evaluation.task)
+    same = not redefined(evaluation, {metric.name: metric for metric in task.metrics})
+    return task if same and task.version == evaluation.task_version else None
+
+
+def _reference(item: Item) -> str:
+    """What the answer was scored by, a line each."""
+    return "\n".join(
+        f"{key}: {value if isinstance(value, str) else canonical_json(value)}"
+        for key, value in sorted(item.reference.items())
+    )

@@ -1,0 +1,323 @@
+"""`rlrf eval`, `rlrf score`, `rlrf tasks`."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from harness.core.errors import UserError
+from harness.core.progress import say, show
+from harness.engines import KINDS
+from rlrf.cli.common import FILE, FOLDER, PATH, as_json, print_json
+
+if TYPE_CHECKING:
+    from harness.core.schema import Record
+    from harness.engines import Engine
+    from rlrf.checkpoint import Engines
+
+R = TypeVar("R", bound="Record")
+
+
+@click.command("eval")
+@click.option("--model", required=True, help="Folder, hub id, or what the server calls it.")
+@click.option("--tasks", "names", required=True, help="One or more of `rlrf tasks`, by comma.")
+@click.option("--judge", "judge_file", type=FILE, help="YAML that says how answers are judged.")
+@click.option("--engine", type=click.Choice(KINDS), default="hf", show_default=True)
+@click.option("--base-url", help="openai: address of the server, usually ending in /v1.")
+@click.option("--api-key-env", help="openai: environment variable that holds the key.")
+@click.option(
+    "--max-unanswered",
+    type=click.FloatRange(0, 1),
+    help="openai: share of responses that may stay unanswered.  [default: 0.5]",
+)
+@click.option("--tokenizer", type=FOLDER, help="Tokenizer folder.  [default: the model's]")
+@click.option("--revision", help="Hub revision; openai: your name for the server's weights.")
+@click.option("--adapter", type=FOLDER, help="LoRA adapter on the model.")
+@click.option("--split", help="Split of the tasks.  [default: the task's own]")
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first items.")
+@click.option("--data", type=PATH, help="Folder or file of the benchmark's data.")
+@click.option("--num-fewshot", type=click.IntRange(min=0), help="Solved examples per prompt.")
+@click.option("--max-tokens", type=click.IntRange(min=1), help="Longest response, in tokens.")
+@click.option("--temperature", type=click.FloatRange(min=0), help="0 is greedy.")
+@click.option("--repeats", type=click.IntRange(min=1), help="Responses per item.")
+@click.option("--device", help="cpu or cuda.  [default: cuda if available]")
+@click.option("--dtype", help="float32, bfloat16 or float16.  [default: auto]")
+@click.option(
+    "--max-batch", type=click.IntRange(min=1), help="Responses per batch.  [default: engine's]"
+)
+@click.option("--ray", help="Ray cluster: auto, host:port, or here to start one.")
+@click.option(
+    "--engines", type=click.IntRange(min=1), help="--ray: number of engines.  [default: 1]"
+)
+@click.option("--gpus", type=click.FloatRange(0, 1), help="--ray: GPUs per engine.  [default: 0]")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--out", type=FOLDER, help="Write evaluations to OUT/TASK, for `gate` and `board`.")
+@as_json
+def eval_(
+    *,
+    model: str,
+    names: str,
+    judge_file: Path | None,
+    engine: str,
+    base_url: str | None,
+    api_key_env: str | None,
+    max_unanswered: float | None,
+    tokenizer: Path | None,
+    revision: str | None,
+    adapter: Path | None,
+    split: str | None,
+    limit: int | None,
+    data: Path | None,
+    num_fewshot: int | None,
+    max_tokens: int | None,
+    temperature: float | None,
+    repeats: int | None,
+    device: str | None,
+    dtype: str | None,
+    max_batch: int | None,
+    ray: str | None,
+    engines: int | None,
+    gpus: float | None,
+    seed: int,
+    out: Path | None,
+    json_: bool,
+) -> None:
+    """Evaluate a model on tasks.
+
+    All responses are generated first and kept in OUT; then they are scored. Run the same command
+    again to resume.
+
+    \b
+    rlrf eval --model runs/quickstart/iter_1/train/model --tasks mini_gsm8k --split gate
+    rlrf eval --model Qwen/Qwen2.5-0.5B-Instruct --tasks gsm8k --limit 200 --out evaluations/qwen
+    rlrf eval --model MODEL --tasks just_eval,factscore --judge judge.yaml --out evaluations/mine
+    rlrf eval --engine openai --base-url http://localhost:8000/v1 --model m --tasks mini_gsm8k
+    rlrf eval --ray auto --engines 8 --gpus 1 --model MODEL --tasks gsm8k --out evaluations/mine
+    """
+    from harness.evals import evaluation
+    from harness.evals.evaluate import evaluate
+    from harness.judges.config import load_judging
+
+    judging = load_judging(judge_file)
+    wanted = [judging.task(name.strip()) for name in names.split(",") if name.strip()]
+    if out is not None:
+        reads = [Path(model), adapter, tokenizer, data, judge_file]
+        evaluation.check_out(out, [task.name for task in wanted], reads)
+    places: dict[str, Any] = {"device": device, "dtype": dtype, "max_batch": max_batch}
+    remote: dict[str, Any] = {
+        "base_url": base_url,
+        "api_key_env": api_key_env,
+        "max_unanswered": max_unanswered,
+        "tokenizer": tokenizer,
+    }
+    with contextlib.ExitStack() as opened:
+        if ray is None:
+            _refuse({"engines": engines, "gpus": gpus}, "without --ray")
+            from harness.engines.open import open_engine
+
+            judge = opened.enter_context(judging.open())
+            loaded: Engine = open_engine(
+                engine, model, revision=revision, adapter=adapter, **places, **remote
+            )
+        else:
+            _refuse(remote, "with --ray")
+            from harness.engines.model_folder import find
+            from rlrf.checkpoint import Checkpoint
+
+            asked = Checkpoint(model, find(model, revision), adapter)
+            executor = {"address": None if ray == "here" else ray, "engines": engines, "gpus": gpus}
+            cluster = _on_cluster({"kind": engine} | places, {"kind": "ray"} | executor)
+            opened.callback(cluster.close)
+            judge = opened.enter_context(judging.open(open_engine=cluster.open_judge))
+            loaded = cluster.load(asked)
+        scored = evaluate(
+            loaded,
+            wanted,
+            split=split,
+            limit=limit,
+            data=data,
+            num_fewshot=num_fewshot,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            repeats=repeats,
+            judge=judge,
+            out=out,
+            seed=seed,
+        )
+    _show_evaluations(scored, out, json_)
+
+
+def _refuse(options: dict[str, Any], where: str) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise UserError(f"--{name.replace('_', '-')} means nothing {where}; leave it out.")
+
+
+def _on_cluster(engine: dict[str, Any], executor: dict[str, Any]) -> Engines:
+    """Engines on a Ray cluster; an option that is None has its default."""
+    from pydantic import ValidationError
+
+    from harness.core import settings
+    from rlrf.checkpoint import Engines
+    from rlrf.config import EngineConfig, Executor
+
+    def read(kind: type[R], options: dict[str, Any]) -> R:
+        given = {name: value for name, value in options.items() if value is not None}
+        try:
+            return kind.model_validate(given)
+        except ValidationError as error:
+            raise UserError(f"--ray: {settings.explain(error, kind).removeprefix(': ')}") from error
+
+    return Engines(read(EngineConfig, engine), executor=read(Executor, executor))
+
+
+@click.command()
+@click.argument("task")
+@click.argument("responses", type=PATH)
+@click.option("--split", help="Split of the task.  [default: the task's own]")
+@click.option("--data", type=PATH, help="Folder or file of the benchmark's data.")
+@click.option("--judge", "judge_file", type=FILE, help="YAML that says how answers are judged.")
+@click.option("--judgments", type=FILE, help='Recorded judge replies, JSONL: {"id", "reply"}.')
+@click.option("--facts", type=FILE, help='Verified facts, JSONL: {"id", "response", "facts"}.')
+@click.option("--model-id", help="Name of the model that answered.  [default: recorded]")
+@click.option("--out", type=FOLDER, help="Write the evaluation to OUT/TASK, for `gate`, `board`.")
+@as_json
+def score(
+    *,
+    task: str,
+    responses: Path,
+    split: str | None,
+    data: Path | None,
+    judge_file: Path | None,
+    judgments: Path | None,
+    facts: Path | None,
+    model_id: str | None,
+    out: Path | None,
+    json_: bool,
+) -> None:
+    """Score saved RESPONSES to TASK; no model is needed.
+
+    RESPONSES is JSONL, one {"id", "response"} per line, where the id is the item's index in its
+    split; or the folder of an evaluation, whose responses are scored again. A response is cut at
+    the task's first stop string, as during generation.
+
+    \b
+    rlrf score gsm8k answers.jsonl --data data/gsm8k
+    rlrf score just_eval answers.jsonl --judgments replies.jsonl --out evaluations/mine
+    rlrf score just_eval evaluations/mine/just_eval --judge other.yaml --out evaluations/other
+    """
+    from harness.evals import replay
+    from harness.judges.config import load_judging
+
+    judging = load_judging(judge_file)
+    with judging.open() as judge:
+        scored = replay.score(
+            judging.task(task),
+            responses,
+            split=split,
+            data=data,
+            judge=judge,
+            judgments=judgments,
+            facts=facts,
+            model_id=model_id,
+            out=out,
+        )
+    _show_evaluations({scored.evaluation.task: scored}, out, json_)
+
+
+@click.command("slices")
+@click.argument("evaluation", type=FOLDER)
+@click.option("--by", help="The kind of tag.  [default: list the kinds]")
+@click.option("--metrics", help="By comma, or 'all'.  [default: the primary one]")
+@as_json
+def slices(evaluation: Path, by: str | None, metrics: str | None, json_: bool) -> None:
+    """Show the metrics of one EVALUATION by topic, rarity, or whatever its items are tagged with.
+
+    Every tag of an item counts.
+
+    \b
+    rlrf slices evaluations/mine/just_eval
+    rlrf slices evaluations/mine/just_eval --by topic --metrics overall,depth
+    """
+    from harness.evals import evaluation as evaluations
+    from rlrf.result import sliced
+    from tasks.task import slices as by_tag
+
+    found = evaluations.load(evaluation)
+    if len(found) > 1:
+        raise UserError(f"{evaluation} holds evaluations of {', '.join(found)}: name one of them.")
+    (scored,) = found.values()
+    kinds = sorted({kind for item in scored.items for kind in item.tags})
+    if by is None:
+        print_json(kinds) if json_ else show("\n".join(kinds) or "The items carry no tags.")
+        return
+    if by not in kinds:
+        raise UserError(f"The items carry no tag '{by}'; they have {', '.join(kinds) or 'none'}.")
+    known = scored.evaluation.definitions
+    if metrics == "all":
+        names = list(known)
+    elif metrics:
+        names = [name.strip() for name in metrics.split(",")]
+    else:
+        names = [name for name, metric in known.items() if metric.primary]
+    if strangers := [name for name in names if name not in known]:
+        raise UserError(f"There is no metric '{strangers[0]}'; there are {', '.join(known)}.")
+    results = by_tag(scored.items, scored.scores, by, known)
+    if json_:
+        print_json(
+            {
+                tag: {name: one[name].model_dump(mode="json") for name in names if name in one}
+                for tag, one in results.items()
+            }
+        )
+    else:
+        show(sliced(results, names))
+
+
+@click.command("tasks")
+@click.option("--path", "path_only", is_flag=True, help="Print the folder for lm_eval.")
+@as_json
+def tasks_(path_only: bool, json_: bool) -> None:
+    """List the benchmarks.
+
+    \b
+    rlrf tasks
+    lm_eval run --include_path $(rlrf tasks --path) --tasks mini_gsm8k ...
+    """
+    import tasks
+    from rlrf.result import table
+
+    if path_only:
+        show(tasks.FOLDER)
+        return
+    found = [tasks.load(name) for name in tasks.names()]
+    if json_:
+        print_json(
+            [
+                {
+                    "name": task.name,
+                    "version": task.version,
+                    "splits": list(task.splits),
+                    "metrics": [metric.model_dump(mode="json") for metric in task.metrics],
+                }
+                for task in found
+            ]
+        )
+        return
+    rows = [[task.name, task.primary.name, ", ".join(task.splits), task.version] for task in found]
+    show(table([["task", "primary metric", "splits", "version"], *rows]))
+
+
+def _show_evaluations(scored: dict[str, Any], out: Path | None, json_: bool) -> None:
+    from rlrf.result import evaluations
+
+    found = [one.evaluation for one in scored.values()]
+    if json_:
+        print_json([one.model_dump(mode="json") for one in found])
+    else:
+        show(evaluations(found))
+    if out is None:
+        say("Not kept: name a folder with --out to gate or publish this.")

@@ -1,0 +1,177 @@
+"""How well feedback agrees with the judge's. Pure: feedback in, numbers out.
+
+Answers to one prompt are not independent: shares are means over prompts of their means, with
+their intervals over prompts, and alpha has the interval of a bootstrap over prompts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+from pydantic import Field
+
+from harness.core.schema import AspectFeedback, Feedback, MetricResult, Record, mean
+from harness.stats.agreement import agreement
+from rlrf.models.feedback.asking import words
+from rlrf.models.feedback.cases import Case
+from rlrf.result import percent, table
+from tasks.task import summarize
+
+
+class Alpha(Record):
+    """Krippendorff's alpha of grades with squared distance: 1 agreement, 0 what chance gives."""
+
+    alpha: float | None = Field(description="None: all grades are one")
+    low: float | None
+    high: float | None
+    n: int = Field(description="grades that both have given")
+
+
+class Grades(Record):
+    """Of one aspect, or all; the judge's grade counts whether or not the model gives one."""
+
+    given: int = Field(description="grades of the judge")
+    exact: MetricResult = Field(description="how often the model's grade is the judge's")
+    complaint: MetricResult = Field(
+        description="how often both, or neither, have something to complain of: a grade below 2"
+    )
+    same_words: MetricResult = Field(
+        description="of the judge's complaints, how often the model makes them in the same words"
+    )
+    alpha: Alpha
+
+
+class Measured(Record):
+    """A model's feedback beside the judge's, on the same answers."""
+
+    answers: int
+    readable: MetricResult = Field(description="share of the replies")
+    grade_error: MetricResult = Field(
+        description="of readable replies: distance of the mean grade, in [0, 1], from the judge's"
+    )
+    overall: Grades
+    aspects: dict[str, Grades]
+
+
+class Comparison(Record):
+    """A feedback model beside what it has to be better than."""
+
+    model: Measured
+    usual: Measured = Field(description="always the most frequent grade of the aspect")
+    base: Measured | None = Field(default=None, description="the untrained model, asked the same")
+
+
+_Said = tuple[str, AspectFeedback, AspectFeedback | None]  # prompt, judge's, model's
+
+
+def measure(cases: Sequence[Case], found: Sequence[Feedback | None]) -> Measured:
+    """How the feedback `found` on each case, None where there is none, agrees with the judge's.
+
+    Raises:
+        ValueError: there are no cases, or the lengths differ.
+    """
+    if not cases:
+        raise ValueError("there are no cases to measure on")
+    said: list[_Said] = []
+    for case, feedback in zip(cases, found, strict=True):
+        of_aspect = {one.aspect: one for one in feedback.aspects} if feedback else {}
+        said += [(case.prompt, one, of_aspect.get(one.aspect)) for one in case.feedback.aspects]
+    names = sorted({one.aspect for _, one, _ in said})
+    return Measured(
+        answers=len(cases),
+        readable=_over_prompts(
+            (c.prompt, float(f is not None)) for c, f in zip(cases, found, strict=True)
+        ),
+        grade_error=_over_prompts(
+            (c.prompt, abs(f.grade - c.feedback.grade))
+            for c, f in zip(cases, found, strict=True)
+            if f is not None
+        ),
+        overall=_grades(said),
+        aspects={name: _grades([one for one in said if one[1].aspect == name]) for name in names},
+    )
+
+
+def usual_feedback(cases: Sequence[Case], usual: Mapping[str, int]) -> list[Feedback]:
+    """The feedback of one who knows which aspects matter, and gives each its usual grade."""
+    return [
+        case.feedback.model_copy(
+            update={
+                "aspects": [
+                    AspectFeedback.model_validate(
+                        {"aspect": one.aspect, "justification": "", "grade": usual[one.aspect]}
+                    )
+                    for one in case.feedback.aspects
+                    if one.aspect in usual
+                ]
+            }
+        )
+        for case in cases
+    ]
+
+
+def _grades(said: Sequence[_Said]) -> Grades:
+    rated = [[j.grade, math.nan if m is None else m.grade] for _, j, m in said]
+    alpha = Alpha(alpha=None, low=None, high=None, n=0)
+    if any(m for _, _, m in said):
+        found = agreement(rated, "interval", clusters=[prompt for prompt, _, _ in said])
+        alpha = Alpha(alpha=found.alpha, low=found.low, high=found.high, n=found.n)
+    return Grades(
+        given=len(said),
+        exact=_over_prompts((p, float(m is not None and m.grade == j.grade)) for p, j, m in said),
+        complaint=_over_prompts(
+            (p, float(m is not None and (m.grade < 2) == (j.grade < 2))) for p, j, m in said
+        ),
+        same_words=_over_prompts((p, float(_repeats(j, m))) for p, j, m in said if j.grade < 2),
+        alpha=alpha,
+    )
+
+
+def _repeats(judge: AspectFeedback, model: AspectFeedback | None) -> bool:
+    return (
+        model is not None
+        and model.grade < 2
+        and words(model.justification) == words(judge.justification)
+    )
+
+
+def _over_prompts(values: Iterable[tuple[str, float]]) -> MetricResult:
+    """Mean over prompts of their means, all in [0, 1] as the interval is."""
+    of_prompt: dict[str, list[float]] = defaultdict(list)
+    for prompt, value in values:
+        of_prompt[prompt].append(value)
+    return summarize([mean(values) for values in of_prompt.values()], limits=(0.0, 1.0))
+
+
+# Tables -------------------------------------------------------------------------------------------
+
+HEAD = ["replies read", "grade as the judge's", "alpha", "complaint or not", "in the same words"]
+
+
+def markdown(found: Comparison) -> str:
+    """The tables: the model beside its baselines, and aspect by aspect."""
+    model, usual = found.model, found.usual
+    rows = [["", *HEAD, "error of the mean grade"]]
+    for name, one in {"trained": model, "untrained": found.base, "usual grade": usual}.items():
+        if one is not None:
+            read, error = percent(one.readable), percent(one.grade_error)
+            rows.append([name, read, *_row(one.overall), error])
+    aspects = [["aspect", "grades", *HEAD[1:], "usual grade is the judge's"]]
+    for aspect, grades in model.aspects.items():
+        exact = percent(usual.aspects[aspect].exact)
+        aspects.append([aspect, str(grades.given), *_row(grades), exact])
+    head = (
+        f"{model.answers} held-out answers to {model.readable.n} prompts, {model.overall.given} "
+        "grades; percent [95 % interval over prompts]"
+    )
+    return "\n\n".join([head, table(rows), table(aspects)])
+
+
+def _row(one: Grades) -> list[str]:
+    alpha = one.alpha
+    shown = "-" if alpha.alpha is None else f"{alpha.alpha:.2f}"
+    if alpha.low is not None and alpha.high is not None:
+        shown += f" [{alpha.low:.2f}, {alpha.high:.2f}]"
+    return [percent(one.exact), shown, percent(one.complaint), percent(one.same_words)]

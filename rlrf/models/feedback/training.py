@@ -1,0 +1,196 @@
+"""Training of feedback models: supervised fine-tuning on a judge's justifications and grades."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.core.errors import UserError
+from harness.core.files import file_digest, new_folder, write_json
+from harness.core.outputs import model_kind
+from harness.core.progress import say
+from harness.engines.model_folder import model_digest
+from rlrf.checkpoint import Checkpoint
+from rlrf.config import Device
+from rlrf.models.feedback.asking import Asks, ask, write
+from rlrf.models.feedback.cases import Case, cases_digest, usual_grades
+from rlrf.models.feedback.config import FeedbackTraining
+from rlrf.models.feedback.measure import Comparison, Measured, measure, usual_feedback
+from rlrf.models.feedback.model import MANIFEST, Manifest, Speaking, critiques, read_manifest
+from rlrf.models.reward.preferences import split
+from rlrf.objectives.base import Example, encode_response
+from rlrf.objectives.sft import sft
+
+if TYPE_CHECKING:
+    from harness.engines.hf import HFEngine
+
+AGREEMENT = "agreement.json"
+KIND = model_kind("a feedback model", MANIFEST)
+
+
+def train(
+    cases: Sequence[Case],
+    base: Path,
+    training: FeedbackTraining,
+    *,
+    reference: bool = True,
+    share: float = 0.2,
+    device: Device,
+    seed: int = 0,
+    out: Path,
+) -> tuple[Manifest, Comparison]:
+    """Train a feedback model from `base` and save it as `out`; equal inputs give equal bytes.
+
+    About `share` of the cases, whole prompts, are held out: the model is measured on them, beside
+    the untrained `base` and the usual grades. `reference`: the model is shown what is right. `out`
+    becomes a plain `transformers` folder with `metrics.jsonl`, one row a step, `agreement.json`,
+    a `Comparison`, and `feedback_model.json`, a `Manifest`; a feedback model that was there before
+    stays until training has ended well.
+
+    Raises:
+        UserError: `out` holds something else, `base` cannot be used, too little is left to learn
+            from or to measure on, or the loss is not a number.
+    """
+    KIND.check(out, reads=[base])
+    held_out, learned = split(cases, share, seed)
+    if not held_out or not learned:
+        raise UserError(
+            f"{len(cases)} judged answers are too few prompts to learn from some and to measure "
+            "on others; judge answers to more prompts, or change the held-out share."
+        )
+    usual = usual_grades(learned)
+    asks = Asks(
+        aspects=list(usual),
+        reference=reference,
+        max_length=training.max_length,
+        max_reply=training.max_reply,
+    )
+    engine = _engine(base, device)
+    examples, cut = _examples(learned, asks, engine)
+    if not examples:
+        raise UserError(
+            f"None of the {len(learned)} judged answers can be learned: the feedback or the "
+            f"question does not fit into {asks.room(engine)} tokens. Raise max_length or max_reply."
+        )
+    untrained = agreement(engine, held_out, asks)
+    del engine
+    with new_folder(out, KIND.may_replace) as folder:
+        _fit(examples, base, training, device=device, seed=seed, folder=folder)
+        comparison = Comparison(
+            model=agreement(_engine(folder, device), held_out, asks),
+            usual=measure(held_out, usual_feedback(held_out, usual)),
+            base=untrained,
+        )
+        write_json(folder / AGREEMENT, comparison)
+        manifest = Manifest(
+            base=model_digest(base),
+            cases=cases_digest(learned),
+            answers=len(examples),
+            left_out=len(learned) - len(examples),
+            cut=cut,
+            items=sorted({case.subject.item.digest for case in learned}),
+            usual=usual,
+            asks=asks,
+            training=training,
+            seed=seed,
+            files={f.name: file_digest(f) for f in sorted(folder.iterdir()) if f.is_file()},
+        )
+        write_json(folder / MANIFEST, manifest)
+    return manifest, comparison
+
+
+def agreement(engine: Speaking, cases: Sequence[Case], asks: Asks) -> Measured:
+    """How the model in `engine` agrees with the judge on `cases`."""
+    found = critiques(engine, [case.subject for case in cases], asks)
+    return measure(cases, [one.feedback for one in found])
+
+
+def evaluate(
+    folder: Path, cases: Sequence[Case], *, base: Path | None = None, device: Device
+) -> Comparison:
+    """How the feedback model in `folder` agrees with the judge, on items that it has not learned.
+
+    Raises:
+        UserError: it is no feedback model, or it has learned from all of these items.
+    """
+    manifest = read_manifest(folder)
+    known = set(manifest.items)
+    unseen = [case for case in cases if case.subject.item.digest not in known]
+    if not unseen:
+        raise UserError(
+            f"The model learned from the items of all {len(cases)} answers; measure it on others."
+        )
+    if len(unseen) < len(cases):
+        say(f"{len(cases) - len(unseen)} answers are to items that it learned from: left out")
+    return Comparison(
+        model=agreement(_engine(folder, device), unseen, manifest.asks),
+        usual=measure(unseen, usual_feedback(unseen, manifest.usual)),
+        base=agreement(_engine(base, device), unseen, manifest.asks) if base else None,
+    )
+
+
+def _engine(folder: Path, device: Device, adapter: Path | None = None) -> HFEngine:
+    from harness.engines.hf import HFEngine
+
+    return HFEngine(
+        folder,
+        adapter=adapter,
+        device=device.device,
+        dtype=device.dtype,
+        max_batch=device.max_batch,
+    )
+
+
+def _examples(cases: Sequence[Case], asks: Asks, engine: HFEngine) -> tuple[list[Example], int]:
+    """What can be learned of `cases`, and how many of them had to be cut."""
+    _, most = asks.room(engine)
+    found, cut = [], 0
+    for case in cases:
+        prompt, reply = ask(case.subject, asks, engine), write(case.feedback)
+        if prompt is None or len(encode_response(reply, engine.tokenizer)) > most:
+            continue
+        cut += prompt.cut
+        item = case.subject.item
+        found.append(
+            Example(
+                task=item.task,
+                item=item.digest,
+                index=item.index,
+                prompt=prompt.text,
+                response=reply,
+            )
+        )
+    return found, cut
+
+
+def _fit(
+    examples: Sequence[Example],
+    base: Path,
+    training: FeedbackTraining,
+    *,
+    device: Device,
+    seed: int,
+    folder: Path,
+) -> None:
+    """Fine-tune, and leave a plain model folder with its metrics in `folder`."""
+    with tempfile.TemporaryDirectory() as scratch:
+        made = Path(scratch)
+        sft(
+            examples,
+            Checkpoint("the base model", base),
+            training,
+            adapter=training.adapter,
+            device=device,
+            seed=seed,
+            out=made,
+        )
+        if training.adapter is not None:
+            engine = _engine(base, device, made / "adapter")
+            engine.model.save_pretrained(folder)
+            engine.tokenizer.save_pretrained(folder)
+        else:
+            shutil.copytree(made / "model", folder, dirs_exist_ok=True)
+        shutil.copy(made / "metrics.jsonl", folder)

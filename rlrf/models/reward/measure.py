@@ -1,0 +1,139 @@
+"""How good a reward model is: its accuracy on preferences, and whether its probabilities are true.
+
+Pure: rewards in, numbers out. `margins` are the reward of the chosen response minus that of the
+rejected one; the model's probability that the chosen one is better is sigmoid(margin)
+(R. A. Bradley and M. E. Terry, Biometrika 1952).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from harness.core.schema import MetricResult, Record
+from tasks.task import summarize
+
+Numbers = npt.NDArray[np.float64]
+
+Z = 1.959963984540054  # of a 95 % interval
+DRAWS = 1000
+
+
+class Bin(Record):
+    """The preferences of which the model was about equally sure."""
+
+    low: float
+    high: float
+    n: int
+    confidence: float = Field(description="mean probability of the order that the model chose")
+    accuracy: float = Field(description="how often that order is right, ties half")
+
+
+class Calibration(Record):
+    """Whether a model that is p sure is right in p of the cases."""
+
+    error: float = Field(description="expected calibration error")
+    floor: float = Field(
+        description="mean error at this n of a model that is perfectly calibrated: what chance does"
+    )
+    overconfidence: MetricResult = Field(description="confidence minus accuracy")
+    bins: list[Bin]
+    n: int
+
+
+class Measured(Record):
+    """A reward model on held-out preferences."""
+
+    accuracy: MetricResult
+    by_domain: dict[str, MetricResult]
+    calibration: Calibration
+
+
+def measure(margins: npt.ArrayLike, domains: Sequence[str]) -> Measured:
+    """Accuracy, overall and by domain, and calibration; `domains` names each margin's ("": none).
+
+    Raises:
+        ValueError: there are no margins, one is not a number, or the lengths differ.
+    """
+    found = np.asarray(margins, dtype=np.float64)
+    if len(found) != len(domains):
+        raise ValueError(f"{len(found)} margins, {len(domains)} domains")
+    return Measured(
+        accuracy=accuracy(found),
+        by_domain={
+            name: accuracy(found[[domain == name for domain in domains]])
+            for name in sorted({domain for domain in domains if domain})
+        },
+        calibration=calibration(found),
+    )
+
+
+def accuracy(margins: npt.ArrayLike) -> MetricResult:
+    """Share of preferences that the model orders rightly, ties half, with its 95 % interval.
+
+    Wilson's score interval (JASA 1927) on the share; a tie varies less than a coin, so with ties
+    it is a little wide.
+
+    Raises:
+        ValueError: there are no margins, or one is not a number.
+    """
+    hits = _right(_checked(margins))
+    n, share = len(hits), float(hits.mean())
+    middle = (share + Z * Z / (2 * n)) / (1 + Z * Z / n)
+    half = Z * math.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n)) / (1 + Z * Z / n)
+    stderr = float(hits.std(ddof=1)) / math.sqrt(n) if n > 1 else None
+    return MetricResult(
+        mean=share, stderr=stderr, low=max(0.0, middle - half), high=min(1.0, middle + half), n=n
+    )
+
+
+def calibration(margins: npt.ArrayLike, bins: int = 10, seed: int = 0) -> Calibration:
+    """Expected calibration error over `bins` equal bins of confidence in [1/2, 1].
+
+    sum over bins of n_b / n |accuracy_b - confidence_b| (C. Guo et al., ICML 2017), where
+    confidence is max(p, 1 - p). It is above 0 by chance alone: `floor` is its mean over draws
+    (from `seed`) in which every order is right with the model's own probability.
+
+    Raises:
+        ValueError: there are no margins, or one is not a number.
+    """
+    found = _checked(margins)
+    right = _right(found)
+    confidence = 1 / (1 + np.exp(-np.abs(found)))
+    place = np.minimum((confidence - 0.5) * 2 * bins, bins - 1).astype(np.int64)
+    member = np.eye(bins)[place]  # (n, bins)
+    drawn = np.random.default_rng(seed).random((DRAWS, len(found))) < confidence
+    gaps = np.abs((drawn - confidence) @ member).sum(axis=1) / len(found)
+    return Calibration(
+        error=float(np.abs((right - confidence) @ member).sum() / len(found)),
+        floor=float(gaps.mean()),
+        overconfidence=summarize((confidence - right).tolist()),
+        bins=[
+            Bin(
+                low=0.5 + b / (2 * bins),
+                high=0.5 + (b + 1) / (2 * bins),
+                n=int((place == b).sum()),
+                confidence=float(confidence[place == b].mean()),
+                accuracy=float(right[place == b].mean()),
+            )
+            for b in range(bins)
+            if (place == b).any()
+        ],
+        n=len(found),
+    )
+
+
+def _right(margins: Numbers) -> Numbers:
+    """1 where the chosen response has the higher reward, 1/2 for a tie."""
+    return np.asarray((margins > 0) + 0.5 * (margins == 0), dtype=np.float64)
+
+
+def _checked(margins: npt.ArrayLike) -> Numbers:
+    found = np.asarray(margins, dtype=np.float64)
+    if found.size == 0 or not np.isfinite(found).all():
+        raise ValueError("margins are to be numbers, at least one")
+    return found

@@ -1,0 +1,161 @@
+"""Training of reward models, by TRL: the only module of the package that knows TRL.
+
+The loss is -log sigmoid(r_chosen - r_rejected) (R. A. Bradley and M. E. Terry, Biometrika 1952).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from harness.core.errors import UserError
+from harness.core.files import file_digest, new_folder, write_json, write_jsonl
+from harness.core.outputs import model_kind
+from harness.core.progress import track
+from harness.core.schema import SCHEMA_VERSION, Record, SchemaVersion
+from harness.engines.model_folder import model_digest
+from rlrf.config import Device
+from rlrf.models.reward.config import RewardTraining
+from rlrf.models.reward.encoding import encode
+from rlrf.models.reward.loading import check_tokenizer, context, load_model, load_tokenizer
+from rlrf.models.reward.preferences import Preference, preferences_digest
+from rlrf.objectives import base as fitting
+from rlrf.quiet import quiet
+
+MANIFEST = "reward_model.json"
+KIND = model_kind("a reward model", MANIFEST)
+METRICS = "metrics.jsonl"
+LOGGED = {
+    "loss": "loss",
+    "accuracy": "accuracy",
+    "margin": "margin",
+    "mean_reward": "mean_reward",
+    "min_reward": "min_reward",
+    "max_reward": "max_reward",
+    "grad_norm": "grad_norm",
+    "learning_rate": "learning_rate",
+}
+
+
+class Manifest(Record):
+    """`reward_model.json` of a trained reward model: what it was made from, and what it is."""
+
+    schema_version: SchemaVersion = SCHEMA_VERSION
+    base: str = Field(description="digest of the model that training started from")
+    preferences: str = Field(description="digest of the preferences, in order")
+    pairs: int
+    left_out: int = Field(description="pairs that are longer than `max_length`")
+    training: RewardTraining
+    seed: int
+    files: dict[str, str] = Field(description="file -> sha256")
+
+
+def train(
+    preferences: Sequence[Preference],
+    base: Path,
+    training: RewardTraining,
+    *,
+    device: Device,
+    seed: int,
+    out: Path,
+) -> Manifest:
+    """Train a reward model from `base` and save it as `out`; equal inputs give equal bytes.
+
+    `base` is a language model, which gets a new head, or a reward model, which goes on from its
+    own. `out` becomes a plain `transformers` folder (one label; a LoRA adapter is merged) with
+    `metrics.jsonl`, one row a step, and `reward_model.json`, its `Manifest`; a reward
+    model that was there before stays until training has ended well.
+
+    Raises:
+        UserError: `out` holds something else, `base` cannot be used, no pair fits, or the loss is
+            not a number.
+    """
+    KIND.check(out, reads=[base])
+    with (
+        quiet(),
+        fitting.in_memory(training.place),
+        new_folder(out, KIND.may_replace) as folder,
+    ):
+        kept = _fit(preferences, base, training, device=device, seed=seed, folder=folder)
+        manifest = Manifest(
+            base=model_digest(base),
+            preferences=preferences_digest(preferences),
+            pairs=kept,
+            left_out=len(preferences) - kept,
+            training=training,
+            seed=seed,
+            files={f.name: file_digest(f) for f in sorted(folder.iterdir()) if f.is_file()},
+        )
+        write_json(folder / MANIFEST, manifest)
+    return manifest
+
+
+def _fit(
+    preferences: Sequence[Preference],
+    base: Path,
+    training: RewardTraining,
+    *,
+    device: Device,
+    seed: int,
+    folder: Path,
+) -> int:
+    """Train, and save model, tokenizer and metrics in `folder`; the pairs that were used."""
+    import datasets
+    import transformers
+    from trl import RewardConfig, RewardTrainer
+
+    transformers.set_seed(seed)  # the new head is drawn when the model is loaded
+    tokenizer = load_tokenizer(base)
+    dtype = "float32" if training.adapter is None else fitting.adapted_dtype(base, device)
+    model = load_model(base, dtype, new_head=True)
+    check_tokenizer(tokenizer, model.config, base)
+    stored_dtype = transformers.AutoConfig.from_pretrained(base, trust_remote_code=False).dtype
+    rows = _tokenize(preferences, tokenizer, context(model, tokenizer, training.max_length))
+    if not rows:
+        raise UserError(
+            f"None of the {len(preferences)} pairs fits into {training.max_length} tokens; raise "
+            "max_length, or shorten the pairs."
+        )
+    steps = fitting.steps(len(rows), training)
+    with (
+        fitting.session(training, device, seed) as arguments,
+        track("train reward model", steps, "steps") as advance,
+    ):
+        watch = fitting.watch(advance, LOGGED)
+        trainer = RewardTrainer(
+            model=model,
+            args=RewardConfig(
+                **arguments,
+                max_length=None,  # rows are token ids that fit
+                center_rewards_coefficient=training.center or None,
+                disable_dropout=training.adapter is None or training.adapter.dropout == 0,
+            ),
+            train_dataset=datasets.Dataset.from_list(rows),
+            processing_class=tokenizer,
+            callbacks=[watch],
+            peft_config=training.adapter and fitting.lora(training.adapter, "SEQ_CLS"),
+        )
+        fitting.run(trainer)
+    trained = trainer.model
+    if training.adapter is not None:
+        trained = trained.merge_and_unload()
+    trained.to(stored_dtype or trained.dtype).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    write_jsonl(folder / METRICS, watch.rows)
+    return len(rows)
+
+
+def _tokenize(
+    preferences: Sequence[Preference], tokenizer: Any, max_length: int
+) -> list[dict[str, list[int]]]:
+    """Token ids of the pairs of which both texts fit into `max_length`."""
+    rows = []
+    for one in preferences:
+        chosen = encode(one.prompt, one.chosen, tokenizer)
+        rejected = encode(one.prompt, one.rejected, tokenizer)
+        if max(len(chosen), len(rejected)) <= max_length:
+            rows.append({"chosen_ids": chosen, "rejected_ids": rejected})
+    return rows

@@ -1,0 +1,275 @@
+"""What a benchmark is to this project: items, scores, feedback.
+
+A folder under `tasks/` works three ways: stock `lm_eval --include_path` reads its YAML, `rlrf eval`
+and `rlrf score` call its `Task`, and the trainer learns from the same `Task`'s feedback.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from harness.core.errors import UserError
+from harness.core.schema import (
+    Call,
+    Feedback,
+    Item,
+    Metric,
+    MetricResult,
+    Reply,
+    Sample,
+    Score,
+    mean,
+)
+from harness.stats.mean_bound import Limits, MeanBound, beyond, skewness
+
+Answered = tuple[Item, Sample]
+
+REFERENCES = ("answer", "page")  # the keys of an item's reference that say what is right
+
+
+class Judge(Protocol):
+    """Answers calls with text; a call that fails has its reason, and raises nothing.
+
+    `digest` covers what of the judge decides its replies: revision, decoding.
+    """
+
+    id: str
+    digest: str | None
+
+    def ask(self, calls: Sequence[Call]) -> list[Reply]:
+        """One reply per call, in order."""
+        ...
+
+
+class Items(Protocol):
+    def __call__(self, split: str, data: Path | None = None) -> list[Item]: ...
+
+
+class ScoreAnswers(Protocol):
+    def __call__(self, answered: Sequence[Answered], judge: Judge | None = None) -> list[Score]: ...
+
+
+@dataclass(frozen=True)
+class ScoreResponses:
+    """Score the samples that have a response; leave the others unscored with their reason.
+
+    Every `Task` scores through this, so that a prompt that a server refused never counts as a
+    wrong or a right answer, whatever the benchmark.
+    """
+
+    score: ScoreAnswers
+    metrics: tuple[Metric, ...]
+
+    def __call__(self, answered: Sequence[Answered], judge: Judge | None = None) -> list[Score]:
+        scores = iter(self.score([pair for pair in answered if not pair[1].unanswered], judge))
+        return [
+            self._unscored(sample) if sample.unanswered else next(scores) for _, sample in answered
+        ]
+
+    def _unscored(self, sample: Sample) -> Score:
+        reason = f"no response: {sample.unanswered}"
+        return Score(
+            task=sample.task,
+            item=sample.item,
+            index=sample.index,
+            repeat=sample.repeat,
+            unscored={metric.name: reason for metric in self.metrics},
+        )
+
+
+class GiveFeedback(Protocol):
+    def __call__(self, item: Item, sample: Sample, score: Score) -> Feedback: ...
+
+
+class Reference(Protocol):
+    def __call__(self, item: Item, response: str) -> str: ...
+
+
+def own_reference(item: Item, response: str) -> str:
+    """What the item itself says is right: its worked answer or its page; "" if it has neither."""
+    said = (item.reference.get(key) for key in REFERENCES)
+    return "\n\n".join(text for text in said if isinstance(text, str) and text)
+
+
+class Rewrite(Protocol):
+    def __call__(self, item: Item, sample: Sample, score: Score) -> str | None: ...
+
+
+@dataclass(frozen=True)
+class Task:
+    """A benchmark as the harness and the trainer see it.
+
+    `items(split, data)` lists what is asked, `score(answered, judge)` says what each answer is
+    worth, in order, and never raises for what a model wrote; `feedback(item, sample, score)` says
+    what is wrong with one answer, for reflection to read. `ground(item, response)` is the text
+    that a model which criticises an answer is to compare it with, "" if there is none.
+    """
+
+    name: str
+    version: str
+    metrics: tuple[Metric, ...]
+    splits: tuple[str, ...]
+    items: Items
+    score: ScoreAnswers
+    feedback: GiveFeedback
+    rewrite: Rewrite | None = None
+    generation: Mapping[str, Any] = field(
+        default_factory=lambda: {"max_tokens": 512, "temperature": 0.0, "stop": []}
+    )
+    prompt_style: str = "chat"
+    estimator: str | None = None
+    judge_prompt: str | None = None  # digest of what a judge is asked
+    derive: Callable[[Sequence[Score]], dict[str, MetricResult]] | None = None
+    ground: Reference = own_reference
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.score, ScoreResponses):
+            object.__setattr__(self, "score", ScoreResponses(self.score, self.metrics))
+
+    @property
+    def primary(self) -> Metric:
+        return next(metric for metric in self.metrics if metric.primary)
+
+    def aggregate(self, scores: Sequence[Score]) -> dict[str, MetricResult]:
+        """Every metric over `scores`: item means first, then `derive`'s."""
+        results = aggregate(scores, {metric.name: metric for metric in self.metrics})
+        if self.derive is not None:
+            results |= self.derive(scores)
+        return results
+
+
+def quality(metric: Metric, value: float) -> float:
+    """Return where `value` lies in the metric's range: 0 at the worst end, 1 at the best.
+
+    Raises:
+        UserError: the metric has no known range.
+    """
+    if metric.low is None or metric.span is None:
+        raise UserError(
+            f"'{metric.name}' is the primary metric of its task and has no known range, which "
+            "rewards are a share of. Give the metric a low and a high end."
+        )
+    share = (value - metric.low) / metric.span
+    return share if metric.higher_is_better else 1 - share
+
+
+def item_values(scores: Sequence[Score], metric: str) -> dict[str, float]:
+    """Item digest -> mean over its repeats, for the items where `metric` has a value."""
+    values: dict[str, list[float]] = defaultdict(list)
+    for score in scores:
+        if metric in score.values:
+            values[score.item].append(score.values[metric])
+    return {item: mean(repeats) for item, repeats in values.items()}
+
+
+FEW = 20  # fewer items do not show their skewness; what none of them shows counts for more
+PLENTY = 1000  # items from which on Student's interval alone will do, unless they are very skewed
+
+
+def summarize(
+    values: Sequence[float], unscored: int = 0, limits: Limits = (None, None)
+) -> MetricResult:
+    """Mean with its standard error and 95 % interval.
+
+    For 0/1 values of a metric between 0 and 1 the interval is Wilson's score interval, which is
+    right near 0 and 1 (E. B. Wilson, JASA 1927). For others it is Student's t with n - 1 degrees
+    of freedom. Where the smallest and largest possible value, `limits`, are known, it ends where
+    the values do, and is no narrower than what values too rare to show among n could change, nor,
+    from `FEW` items on, than Hall's interval for skewed values (`harness.stats.mean_bound`). From
+    `PLENTY` items on Student's alone is used where n >= 16 skewness^2 (after W. Cochran, Sampling
+    Techniques, 1977, section 2.15).
+    """
+    from scipy.stats import norm
+
+    n = len(values)
+    if n == 0:
+        return MetricResult(mean=None, n=0, unscored=unscored)
+    center = mean(list(values))
+    if n == 1:
+        return MetricResult(mean=center, n=1, unscored=unscored)
+    stderr = math.sqrt(math.fsum((v - center) ** 2 for v in values) / (n - 1) / n)
+    if limits in ((0.0, 1.0), (None, None)) and all(v in (0.0, 1.0) for v in values):
+        z = float(norm.ppf(0.975))
+        middle = (center + z * z / (2 * n)) / (1 + z * z / n)
+        half = z * math.sqrt(center * (1 - center) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+        low, high = max(0.0, middle - half), min(1.0, middle + half)
+    else:
+        low, high = _interval(values, center, stderr, limits)
+    return MetricResult(mean=center, stderr=stderr, low=low, high=high, n=n, unscored=unscored)
+
+
+def _interval(
+    values: Sequence[float], center: float, stderr: float, limits: Limits
+) -> tuple[float, float]:
+    n = len(values)
+    skew = skewness(np.asarray(values, dtype=np.float64))
+    spread = stderr > 1e-12 * abs(center)
+    enough = spread and n >= max(PLENTY, 16 * skew * skew)
+    ends = []
+    for sign, limit in zip((1, -1), limits, strict=True):
+        known = limit is not None and not beyond(limit, values)
+        worst = sign * limit if known and limit is not None else -math.inf
+        side = MeanBound(sign * center, stderr, n, sign * skew, worst, n)
+        bound = side.student(0.025)
+        if known and not enough:
+            bound = min(bound, side.unseen(0.05))
+            if n >= FEW:
+                bound = min(bound, side.skew(0.025))
+        ends.append(sign * max(bound, worst))
+    return ends[0], ends[1]
+
+
+def students_interval(found: MetricResult) -> MetricResult:
+    """The result with Student's interval, which evaluations stored before limits were minded.
+
+    A 0/1 metric keeps Wilson's, from which it cannot be told apart here.
+    """
+    from scipy.stats import t
+
+    if found.mean is None or found.stderr is None:
+        return found
+    half = float(t.ppf(0.975, found.n - 1)) * found.stderr
+    return found.model_copy(update={"low": found.mean - half, "high": found.mean + half})
+
+
+def aggregate(
+    scores: Sequence[Score], definitions: Mapping[str, Metric] | None = None
+) -> dict[str, MetricResult]:
+    """Every metric that appears in `scores`, over items (repeats averaged first).
+
+    `definitions` say of a metric between which values it lies.
+    """
+    names = sorted({name for s in scores for name in (*s.values, *s.unscored)})
+    known = {name: (m.low, m.high) for name, m in (definitions or {}).items()}
+    return {
+        name: summarize(
+            list(item_values(scores, name).values()),
+            unscored=sum(name in s.unscored for s in scores),
+            limits=known.get(name, (None, None)),
+        )
+        for name in names
+    }
+
+
+def slices(
+    items: Sequence[Item],
+    scores: Sequence[Score],
+    by: str,
+    definitions: Mapping[str, Metric] | None = None,
+) -> dict[str, dict[str, MetricResult]]:
+    """Tag -> every metric over the items that carry it under `by`; each tag of an item counts."""
+    tagged: dict[str, set[str]] = defaultdict(set)
+    for item in items:
+        for tag in item.tags.get(by, []):
+            tagged[tag].add(item.digest)
+    return {
+        tag: aggregate([s for s in scores if s.item in digests], definitions)
+        for tag, digests in sorted(tagged.items())
+    }

@@ -1,0 +1,1 @@
+"""Models, tasks, servers and files that several tests share."""
