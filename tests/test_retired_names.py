@@ -1,0 +1,96 @@
+"""Names that were replaced stay out of code and docs, so that each thing keeps one name.
+
+Whoever renames something adds a line here. The changelog may speak of old names.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PLACES = ["harness", "tasks", "rlrf", "bench", "tests", "docs", "configs"]
+PAGES = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "Makefile", "pyproject.toml"]
+SUFFIXES = {".py", ".md", ".yaml", ".yml", ".toml", ".jinja"}
+
+# Whole words, with their dots: `harness.schema` is not in `harness.schema_of`.
+CURRENT = {
+    # modules
+    "harness.columns": "harness.evals.cluster_file",
+    "harness.decoding": "harness.core.decoding",
+    "harness.errors": "harness.core.errors",
+    "harness.evaluate": "harness.evals.evaluate",
+    "harness.evaluation": "harness.evals.evaluation",
+    "harness.incidental": "harness.core.incidental",
+    "harness.judge": "harness.judges",
+    "harness.kept": "harness.engines.resume",
+    "harness.leaderboard": "harness.board",
+    "harness.memory": "harness.core.memory",
+    "harness.models": "harness.engines.model_folder",
+    "harness.names": "harness.core.names",
+    "harness.outputs": "harness.core.outputs",
+    "harness.progress": "harness.core.progress",
+    "harness.ranking": "harness.board.ranking",
+    "harness.reliability": "harness.reports.judge_report",
+    "harness.replay": "harness.evals.replay",
+    "harness.report": "harness.reports.evaluations",
+    "harness.schema": "harness.core.schema",
+    "harness.settings": "harness.core.settings",
+    "harness.sides": "harness.evals.inputs",
+    "harness.store": "harness.core.files",
+    "harness.testing": "rlrf.testing",
+    "harness.watch": "harness.evals.until_decided",
+    "rlrf.alone": "rlrf.stage_commands",
+    "rlrf.feedback_model": "rlrf.models.feedback",
+    "rlrf.lab": "rlrf.context",
+    "rlrf.lessons": "rlrf.training_examples",
+    "rlrf.reward_model": "rlrf.models.reward",
+    "rlrf.training": "rlrf.objectives",
+    "tasks.plugin": "tasks.task",
+    # types, errors and constants
+    "AbsentError": "UnreachableError",
+    "FailedError": "CallFailedError",
+    "Ground": "Reference",
+    "HOPELESS": "MAX_CONSECUTIVE_FAILURES",
+    "Kept": "ResumableEngine",
+    "LostError": "ActorLostError",
+    "PassingError": "TransientError",
+    "PutRight": "Rewrite",
+    "UnreadableError": "UnparsableReplyError",
+    "_Seat": "_Slot",
+}
+ALLOWED: dict[str, set[str]] = {}  # name -> files in which it is a stored field or another word
+
+
+def written_files() -> list[Path]:
+    """The files that people write: code, settings and pages, without stored records."""
+    found = [ROOT / name for name in PAGES]
+    for place in PLACES:
+        found += [path for path in (ROOT / place).rglob("*") if path.suffix in SUFFIXES]
+    stored = (ROOT / "tests" / "old", Path(__file__))
+    return [path for path in found if not any(path.is_relative_to(one) for one in stored)]
+
+
+@pytest.fixture(scope="module")
+def words() -> dict[str, list[str]]:
+    """Word, with its dots -> the places where it stands, as FILE:LINE."""
+    known = re.compile(r"(?<![\w.])(?:" + "|".join(map(re.escape, CURRENT)) + r")(?!\w)")
+    places: dict[str, list[str]] = {}
+    for path in written_files():
+        name = str(path.relative_to(ROOT))
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            for word in known.findall(line):
+                if name not in ALLOWED.get(word, ()):
+                    places.setdefault(word, []).append(f"{name}:{number}")
+    return places
+
+
+@pytest.mark.parametrize("name", CURRENT)
+def test_a_retired_name_is_not_used(name, words):
+    assert words.get(name, []) == [], f"{name} is now {CURRENT[name]}"
+
+
+def test_the_scan_reads_this_repository():
+    assert {Path(ROOT / "rlrf" / "loop.py"), ROOT / "README.md"} <= set(written_files())
