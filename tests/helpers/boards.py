@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from helpers.quiz import make
-
 from harness.board import Board
 from harness.core.schema import Decision, Policy, Promotion, Rule
 from harness.gate import decide, promote
+from helpers.quiz import make
 
 POLICY = Policy(rules=[Rule(task="quiz", metric="accuracy", margin=0.1)])
 

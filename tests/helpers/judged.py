@@ -6,9 +6,8 @@ import json
 import shutil
 from pathlib import Path
 
-from helpers import toy
-
 from harness.core.schema import AspectFeedback, Feedback
+from helpers import toy
 from rlrf.config import Device
 from rlrf.feedback import Judged
 from rlrf.models.feedback.cases import Case, subject_of

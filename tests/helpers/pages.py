@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from typing import Any
 
-from helpers.quiz import make
-
 from harness.core.schema import AspectFeedback, JudgeRef, MetricResult, ModelRef, Policy, Rule
 from harness.gate import decide
 from harness.render.html.figures import Curve, Point, Step
 from harness.render.html.report import Answer, Gate, Measured, Model, Question, Report, Table
+from helpers.quiz import make
 
 VOID = {"meta", "input", "br", "img", "link", "hr"}
 
