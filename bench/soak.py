@@ -31,7 +31,8 @@ from pathlib import Path
 from string import Template
 from typing import Any, NamedTuple
 
-from harness.core.files import LOCK, write_json
+from harness.core.files import write_json
+from harness.core.folders import LOCK
 from harness.core.progress import BILL, say
 from rlrf import cli
 from rlrf.quickstart import seed_policy

@@ -21,8 +21,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from harness.core.errors import UserError
-from harness.core.files import make_folder, new_folder, parse, read_json, told_when_full
+from harness.core.errors import UserError, explain_full_disk
+from harness.core.files import make_folder, parse, read_json
+from harness.core.folders import new_folder
 from harness.core.progress import say
 from harness.core.schema import digest
 from rlrf.run import MANIFEST, NO_CODE, Manifest, is_whole, may_replace_stage
@@ -66,7 +67,7 @@ class Artefacts:
 
     def _fetch(self, name: str, place: str, inputs: str, folder: Path) -> bool:
         try:
-            with told_when_full(folder.parent):
+            with explain_full_disk(folder.parent):
                 fetched = self._fetched(place, inputs, folder)
         except _UnfitError as error:
             self._unfit.add(place)

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from harness.core import settings
+from harness.core import yaml
 from harness.core.schema import Policy, PromotionRule, Record, digest
 
 Method = Literal["rlrf", "rejection_sampling", "reward_only", "rrhf", "rlmec"]
@@ -469,7 +469,7 @@ def load(path: Path) -> Config:
         UserError: missing, not YAML, an unknown or missing key, a value out of range; the
             sentence names the file and the key, and for an unknown key the nearest known one.
     """
-    config = settings.load(path, Config)
+    config = yaml.load(path, Config)
     tasks = [task.model_copy(update={"data": _beside(path, task.data)}) for task in config.tasks]
     places: dict[str, Any] = {
         "model": _beside(path, config.model),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -13,10 +12,11 @@ from pathlib import Path
 from harness.board import Board
 from harness.core.errors import UserError
 from harness.core.schema import Item, Policy, digest
-from harness.core.settings import default_policy
+from harness.core.text import did_you_mean
 from harness.engines import model_folder
 from harness.evals import evaluation
 from harness.gate.clusters import require_clusters
+from harness.gate.policy import default_policy
 from harness.judges import critique
 from harness.judges.config import load_judging
 from rlrf import feedback
@@ -275,9 +275,8 @@ def check_rules(policy: Policy, plugins: Mapping[str, Task]) -> None:
     for rule in policy.rules:
         known = [metric.name for metric in plugins[rule.task].metrics]
         if rule.metric not in known:
-            near = difflib.get_close_matches(rule.metric, known, n=1)
-            hint = f"Did you mean '{near[0]}'?" if near else f"It has {', '.join(known)}."
+            hint = did_you_mean(rule.metric, known) or f" It has {', '.join(known)}."
             raise UserError(
-                f"gate.policy has a rule on {rule.metric}, which {rule.task} does not measure. "
-                + hint
+                f"gate.policy has a rule on {rule.metric}, which {rule.task} does not "
+                f"measure.{hint}"
             )

@@ -22,23 +22,17 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import Field
 
-from harness.core.errors import UserError
+from harness.core.errors import OutOfMemoryError, UserError, explain_full_disk
 from harness.core.files import (
-    LOCK,
     TEMPORARY,
-    existing_folder,
     file_digest,
-    new_folder,
     parse,
     read_json,
     read_records,
-    sole_user,
-    told_when_full,
     write_json,
     write_jsonl,
 )
-from harness.core.incidental import is_incidental
-from harness.core.memory import OutOfMemoryError
+from harness.core.folders import LOCK, existing_folder, is_incidental, new_folder, sole_user
 from harness.core.outputs import check_place, is_negligible, refuse_strangers
 from harness.core.progress import BILL, published, say, within
 from harness.core.schema import Record, digest
@@ -144,7 +138,7 @@ class Run:
         started = time.monotonic()
         with within(name), new_folder(self.folder / name, may_replace_stage) as new:
             try:
-                with told_when_full(self.folder):
+                with explain_full_disk(self.folder):
                     make(new)
             except OutOfMemoryError as error:
                 raise UserError(f"{name}: {error} What is finished is kept.") from error

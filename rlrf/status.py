@@ -10,7 +10,8 @@ from typing import Literal
 from pydantic import Field
 
 from harness.core.errors import UserError
-from harness.core.files import is_in_use, parse, read_json, read_records
+from harness.core.files import parse, read_json, read_records
+from harness.core.folders import is_in_use
 from harness.core.progress import read_bill
 from harness.core.schema import Record
 from harness.core.text import visible

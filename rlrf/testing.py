@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Literal
 
 from harness.core.schema import Decision, Policy
-from harness.core.settings import default_policy, load_policy
 from harness.evals import evaluation, inputs
 from harness.evals.inputs import Side
 from harness.gate import gate
+from harness.gate.policy import default_policy, load_policy
 from harness.render import markdown
 
 Evaluations = Mapping[str, Side] | Mapping[str, evaluation.Scored]
@@ -33,7 +33,7 @@ def assert_no_regression(
 
     Each is a folder of evaluations, a folder or file of stock lm-eval's results, or what
     `harness.evals.evaluate` returned (task -> evaluation). `policy` is a file, one that comes with
-    the harness by name, or a `Policy`; without one it is `harness.core.settings.default_policy`.
+    the harness by name, or a `Policy`; without one it is `harness.gate.policy.default_policy`.
 
     An inconclusive gate fails, too: a test that is green because it asked too few items would
     stay green whatever happens. With `inconclusive="pass"` only a shown regression fails.

@@ -5,13 +5,13 @@ Adding one = adding a folder whose package lists its `Task` values in `TASKS`.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.core.errors import UserError
+from harness.core.text import did_you_mean
 
 if TYPE_CHECKING:
     from tasks.task import Task
@@ -38,9 +38,10 @@ def load(name: str) -> Task:
     """
     found = _all()
     if name not in found:
-        near = difflib.get_close_matches(name, found, n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
-        raise UserError(f"There is no task '{name}'.{hint} Known: {', '.join(sorted(found))}.")
+        raise UserError(
+            f"There is no task '{name}'.{did_you_mean(name, found)} "
+            f"Known: {', '.join(sorted(found))}."
+        )
     return found[name]
 
 

@@ -13,8 +13,9 @@ import pytest
 
 import tasks
 from harness.board import Board, ledger
+from harness.board.rows import EvaluationEntry, Row
 from harness.core.files import jsonl_bytes, write_bytes
-from harness.core.schema import EvaluationEntry, Metric, ModelRef, Row, Sample, Score
+from harness.core.schema import Metric, ModelRef, Sample, Score
 from harness.evals import evaluation
 from harness.evals.evaluation import Scored
 from rlrf.cli import run

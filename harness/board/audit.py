@@ -15,22 +15,10 @@ from typing import Any
 
 import tasks
 from harness.board.ledger import Line, loads
+from harness.board.rows import EvaluationEntry, InvalidateEntry, PromotionEntry, Row, SupersedeEntry
 from harness.core.errors import UserError
 from harness.core.files import parse
-from harness.core.schema import (
-    Decision,
-    Evaluation,
-    EvaluationEntry,
-    InvalidateEntry,
-    MetricResult,
-    Promotion,
-    PromotionEntry,
-    Row,
-    Sample,
-    Score,
-    SupersedeEntry,
-    digest,
-)
+from harness.core.schema import Decision, Evaluation, MetricResult, Promotion, Sample, Score, digest
 from harness.gate import claims, gate, promote
 from harness.gate.clusters import restored
 from tasks.task import aggregate, students_interval

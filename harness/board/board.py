@@ -31,6 +31,15 @@ from typing import Literal
 from harness.board import ledger
 from harness.board.audit import Audit, evaluation_problems, lean
 from harness.board.ledger import FIRST, Line, Reading
+from harness.board.rows import (
+    DecisionEntry,
+    EvaluationEntry,
+    InvalidateEntry,
+    MergeEntry,
+    PromotionEntry,
+    Row,
+    SupersedeEntry,
+)
 from harness.core.errors import UserError
 from harness.core.files import (
     MAX_LINE_BYTES,
@@ -40,22 +49,8 @@ from harness.core.files import (
     parse,
     write_bytes,
 )
-from harness.core.names import checked_name
 from harness.core.outputs import check_place, is_negligible
-from harness.core.schema import (
-    Decision,
-    DecisionEntry,
-    EvaluationEntry,
-    InvalidateEntry,
-    MergeEntry,
-    Promotion,
-    PromotionEntry,
-    Row,
-    Score,
-    SupersedeEntry,
-    canonical_json,
-    digest,
-)
+from harness.core.schema import Decision, Promotion, Score, canonical_json, check_name, digest
 from harness.gate.evidence import Scored
 from harness.stats import reuse
 
@@ -82,8 +77,8 @@ class Board:
             UserError: its scores do not give its digest or its metrics; or the board is damaged,
                 locked or cannot be written.
         """
-        checked_name(name, "The name of the model")
-        checked_name(run, "The name of the run")
+        check_name(name, "The name of the model")
+        check_name(run, "The name of the run")
         evaluation, scores = scored.evaluation, list(scored.scores)
         if hashlib.sha256(jsonl_bytes(scores)).hexdigest() != evaluation.scores_digest:
             raise UserError(

@@ -9,8 +9,9 @@ from pathlib import Path
 from harness.board.board import Board
 from harness.board.ledger import Reading, in_order
 from harness.board.ranking import Name, divide
+from harness.board.rows import EvaluationEntry, Row
 from harness.core.errors import UserError
-from harness.core.schema import Evaluation, EvaluationEntry, MetricResult, Row
+from harness.core.schema import Evaluation, MetricResult
 
 Key = tuple[str, str, str, str]  # run, model, task, comparable key
 

@@ -24,18 +24,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from harness.board.rows import Row
 from harness.core.errors import UserError
 from harness.core.files import (
     MAX_LINE_BYTES,
     jsonl_bytes,
     open_plain,
     parse,
-    sweep,
     unique_keys,
     write_bytes,
     write_text,
 )
-from harness.core.schema import SCHEMA_VERSION, Row, canonical_json, digest
+from harness.core.folders import sweep
+from harness.core.schema import SCHEMA_VERSION, canonical_json, digest
 
 FIRST = "0" * 64  # what a first row names as the row it follows
 LOCK_SECONDS = 60

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.board.ranking import Name
-from harness.core.schema import DecisionEntry, Policy, PromotionEntry, Row, Rule
+from harness.board.rows import DecisionEntry, PromotionEntry, Row
+from harness.core.schema import Policy, Rule
 
 STRICTNESS = {"advisory": 0, "guardrail": 1, "critical": 2}
 Key = tuple[str, str]  # task and metric

@@ -10,20 +10,16 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from harness.core.errors import UserError
-from harness.core.schema import (
-    RESPONDED,
+from harness.board.rows import (
     DecisionEntry,
-    Evaluation,
     EvaluationEntry,
     InvalidateEntry,
-    Metric,
-    MetricResult,
     PromotionEntry,
     Row,
     SupersedeEntry,
-    digest,
 )
+from harness.core.errors import UserError
+from harness.core.schema import RESPONDED, Evaluation, Metric, MetricResult, digest
 
 Name = tuple[str, str]  # the run, and the model's name in it
 RESTS = "it rests on what was withdrawn"

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import UserError
-from harness.core.files import LOCK, TEMPORARY, existing_folder, only_empty, read_json, write_bytes
-from harness.core.incidental import is_incidental
+from harness.core.files import TEMPORARY, read_json, write_bytes
+from harness.core.folders import LOCK, existing_folder, is_incidental, only_empty
 from harness.core.schema import Record
 
 HEAD_BYTES = 256 * 1024  # of an existing file, to see what it is
@@ -52,7 +52,7 @@ class FolderKind:
     def may_replace(self, old: Path, _new: Path | None = None) -> None:
         """See that the folder `old` is empty or of this kind, and holds nothing else.
 
-        Incidental files (`harness.core.incidental`) do not count.
+        Incidental files (`harness.core.folders`) do not count.
 
         Raises:
             UserError: it holds something that this program did not write.

@@ -1,7 +1,7 @@
-"""The vocabulary: plain, frozen, versioned values that every other module speaks in.
+"""Define the records that every other module uses: plain, frozen, versioned values.
 
-This module imports nothing of the project but `harness.core.text` and `harness.core.decoding`.
-Identity is always the sha256 of canonical JSON: no clock, no path and no host name is part of it.
+The identity of a record is the sha256 of its canonical JSON. No clock, no path and no host name is
+part of it.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import json
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from harness.core.decoding import normalize_decoding
+from harness.core.errors import UserError
 from harness.core.text import NOT_IN_NAMES
 
 SCHEMA_VERSION = 1
@@ -54,6 +55,22 @@ def _plain(name: str) -> str:
 
 Name = Annotated[str, AfterValidator(_plain)]
 """Of a task, a metric, a model or a judge: one line, in which no character is hidden."""
+
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
+
+
+def check_name(text: str, subject: str) -> str:
+    """Return `text` if a record can hold it as a name.
+
+    Raises:
+        UserError: the text has hidden characters or is too long; `subject` says what it names.
+    """
+    try:
+        return _NAME.validate_python(text)
+    except ValidationError as error:
+        fault = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise UserError(f"{subject} cannot be recorded: {fault}. Choose another name.") from error
+
 
 Fingerprint = Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z._:-]{0,127}$")]
 """A digest, or what stands for one where others made it: no spaces, no markup, no formula."""
@@ -491,82 +508,6 @@ class Promotion(Record):
     ladder_z: float = Field(description="combined standardised gain over the incumbent")
     vs_incumbent: Fingerprint = Field(description="digest of the decision against the incumbent")
     vs_anchor: Fingerprint = Field(description="digest of the decision against the frozen anchor")
-
-
-Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-
-
-class EvaluationEntry(Record):
-    """On a ledger: an evaluation, and under which name it is ranked."""
-
-    kind: Literal["evaluation"] = "evaluation"
-    name: Name = Field(min_length=1, description="of the model, e.g. M1")
-    evaluation: Evaluation
-    samples: str = Field(
-        pattern="^[0-9a-f]{64}$",
-        description="sha256 of the file of per-item scores beside the ledger",
-    )
-
-
-class DecisionEntry(Record):
-    """On a ledger: a gate's decision, and whom the candidate met."""
-
-    kind: Literal["decision"] = "decision"
-    against: Literal["incumbent", "anchor", "sealed"]
-    decision: Decision
-
-
-class PromotionEntry(Record):
-    """On a ledger: whether `candidate` took the place of `incumbent`."""
-
-    kind: Literal["promotion"] = "promotion"
-    candidate: Name
-    incumbent: Name
-    promotion: Promotion
-
-
-class SupersedeEntry(Record):
-    """On a ledger: an evaluation that another one replaces."""
-
-    kind: Literal["supersede"] = "supersede"
-    old: Digest = Field(description="of the entry (not the row) that no longer counts")
-    new: Digest = Field(description="of the evaluation's entry that counts instead")
-    reason: str = Field(min_length=1, max_length=2000)
-
-
-class InvalidateEntry(Record):
-    """On a ledger: an entry that no longer counts."""
-
-    kind: Literal["invalidate"] = "invalidate"
-    entry: Digest = Field(description="of the entry (not the row) that is withdrawn")
-    reason: str = Field(min_length=1, max_length=2000)
-
-
-class MergeEntry(Record):
-    """On a ledger: branches that two people appended to are one again."""
-
-    kind: Literal["merge"] = "merge"
-    heads: list[Digest] = Field(
-        min_length=1, description="of the last rows of the branches that end here"
-    )
-
-
-class Row(Record):
-    """One line of a ledger: what was found, chained to the row it follows."""
-
-    schema_version: SchemaVersion = SCHEMA_VERSION
-    run: Name
-    entry: Annotated[
-        EvaluationEntry
-        | DecisionEntry
-        | PromotionEntry
-        | SupersedeEntry
-        | InvalidateEntry
-        | MergeEntry,
-        Field(discriminator="kind"),
-    ]
-    previous: str = Field(description="of the row it follows; 64 zeros for the first")
-    digest: str = Field(description="sha256 of the canonical JSON of all the other fields")
 
 
 def mean(values: list[float]) -> float:

@@ -7,7 +7,9 @@ such text through the function for its kind of output; nothing else prints.
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable
 from html import escape
 
 # Controls (but tab and newline), direction marks and overrides (CVE-2021-42574), zero-width
@@ -51,6 +53,12 @@ def cut(text: str, limit: int) -> tuple[str, str]:
     if len(text) <= limit:
         return text, ""
     return text[:limit], f"the first {limit:,} of {len(text):,} characters"
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return " Did you mean 'X'?" with the known name nearest to `name`, or "" if none is near."""
+    near = difflib.get_close_matches(name, [*known], n=1)
+    return f" Did you mean '{near[0]}'?" if near else ""
 
 
 def one_line(text: str) -> str:

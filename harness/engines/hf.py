@@ -15,8 +15,7 @@ from typing import Any, TypeVar
 import torch
 from transformers.cache_utils import DynamicCache
 
-from harness.core import memory
-from harness.core.errors import UserError
+from harness.core.errors import OutOfMemoryError, UserError, explain_out_of_memory, is_out_of_memory
 from harness.core.progress import Advance, say
 from harness.core.schema import digest
 from harness.engines import Completion, Sampling, loading
@@ -77,7 +76,7 @@ class HFEngine(Tokenized):
             self.model_digest: str | None = model_digest(folder)
             self.tokenizer = loading.load_tokenizer(folder if tokenizer is None else tokenizer)
             lacking = f"{model} does not fit in the memory of {self.device}."
-            with memory.told(f"{lacking} Use a smaller model or dtype bfloat16."):
+            with explain_out_of_memory(f"{lacking} Use a smaller model or dtype bfloat16."):
                 dtype = choose_dtype(folder, self.device, dtype)
                 self.model = loading.load_model(folder, self.device, dtype)
         else:
@@ -182,10 +181,10 @@ class HFEngine(Tokenized):
             try:
                 run(waiting, size)
             except (MemoryError, RuntimeError) as error:
-                if not memory.is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 if size == 1:
-                    raise memory.OutOfMemoryError(
+                    raise OutOfMemoryError(
                         f"{self.model_id} does not fit in the memory of {self.device}, not even "
                         "with one answer at a time. Use a smaller model, a shorter max_tokens or "
                         "dtype bfloat16."

@@ -9,8 +9,7 @@ from typing import Any
 
 import torch
 
-from harness.core import memory
-from harness.core.errors import UserError, first_line
+from harness.core.errors import UserError, first_line, is_out_of_memory
 from harness.core.files import read_json
 from harness.engines.model_folder import CONFIG, check_adapter, check_fetched
 
@@ -47,7 +46,7 @@ def load_model(folder: Path, device: torch.device, dtype: str) -> Any:
                 output_loading_info=True,
             )
         except Exception as error:
-            if memory.is_out_of_memory(error):
+            if is_out_of_memory(error):
                 raise
             said = first_line(error)
             if "ignore_mismatched_sizes" in said:

@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from harness.core import settings
 from harness.core.errors import UserError
+from harness.core.yaml import explain
 from harness.engines import Engine
 from harness.engines.model_folder import find
 
@@ -80,7 +80,7 @@ def _open_server(
     try:
         found = ServerSettings.model_validate(told)
     except ValidationError as error:
-        said = settings.explain(error, ServerSettings).removeprefix(": ")
+        said = explain(error, ServerSettings).removeprefix(": ")
         raise UserError(f"The engine openai: {said}") from error
     return OpenAIEngine(
         found,

@@ -16,10 +16,9 @@ from typing import Any
 
 import tasks as benchmarks
 from harness.core.errors import UserError
-from harness.core.files import sole_user
-from harness.core.names import checked_name
+from harness.core.folders import sole_user
 from harness.core.progress import say, track
-from harness.core.schema import Item, ModelRef, Sample, digest
+from harness.core.schema import Item, ModelRef, Sample, check_name, digest
 from harness.engines import Engine
 from harness.engines.resume import PARTS, ResumableEngine
 from harness.evals import evaluation
@@ -101,7 +100,7 @@ def evaluate(
                 chat_template=lm.apply_chat_template if chat else None,
                 tokenizer_name=lm.tokenizer_name,
             )
-    model_id = checked_name(engine.model_id, "The name of the model")
+    model_id = check_name(engine.model_id, "The name of the model")
     generations, prompts = {}, {}
     for name, (used, items, _) in chosen.items():
         requests = built[name].instances

@@ -20,7 +20,6 @@ from harness.core.errors import UserError
 from harness.core.files import (
     file_digest,
     jsonl_bytes,
-    new_folder,
     parse,
     read_json,
     read_records,
@@ -28,6 +27,7 @@ from harness.core.files import (
     write_json,
     write_jsonl,
 )
+from harness.core.folders import new_folder
 from harness.core.outputs import FolderKind, check_place, is_negligible, refuse_inputs
 from harness.core.schema import (
     Call,

@@ -12,9 +12,10 @@ from pathlib import Path
 import tasks
 from harness.board import Board
 from harness.board.ranking import divide
+from harness.board.rows import EvaluationEntry
 from harness.core.errors import UserError
 from harness.core.progress import say
-from harness.core.schema import Evaluation, EvaluationEntry, Item, Sample, Score
+from harness.core.schema import Evaluation, Item, Sample, Score
 from harness.evals import evaluation, lm_eval_results
 from harness.evals.lm_eval_results import Logged
 from harness.gate import claims

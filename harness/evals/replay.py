@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 import tasks
 from harness.core.errors import UserError
-from harness.core.files import parse, read_jsonl, sole_user
-from harness.core.names import checked_name
+from harness.core.files import parse, read_jsonl
+from harness.core.folders import sole_user
 from harness.core.schema import (
     Call,
     FinishReason,
@@ -26,6 +26,7 @@ from harness.core.schema import (
     Reply,
     Sample,
     Score,
+    check_name,
     digest,
 )
 from harness.evals import evaluation
@@ -175,7 +176,7 @@ def _recorded(
             f'({split}): ids {few(lacking)}. Every item needs one; an empty response is "".'
         )
     about: dict[str, Any] = {
-        "model": ModelRef(id=checked_name(model_id, "The name of the model")),
+        "model": ModelRef(id=check_name(model_id, "The name of the model")),
         "engine": ENGINE,
         "decoding": {},
         "split": split,

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import tasks
 from harness.board import Board
+from harness.board.rows import EvaluationEntry
 from harness.core.errors import UserError
 from harness.core.files import parse, read_json, require_plain
-from harness.core.schema import Evaluation, EvaluationEntry, Score
+from harness.core.schema import Evaluation, Score
 from harness.evals import evaluation
 from harness.evals.evaluation import EVALUATION, Scored
 from tasks.task import Task

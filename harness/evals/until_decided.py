@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness.core.errors import UserError
-from harness.core.files import sole_user
+from harness.core.folders import sole_user
 from harness.core.schema import Decision, Sample, Score
 from harness.engines import Engine
 from harness.evals import evaluation

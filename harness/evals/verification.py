@@ -12,9 +12,10 @@ from pathlib import Path
 import tasks
 from harness.board import Board
 from harness.board.audit import underived
+from harness.board.rows import DecisionEntry, EvaluationEntry, Row
 from harness.core.errors import UserError
 from harness.core.files import open_plain
-from harness.core.schema import TESTS_VERSION, DecisionEntry, EvaluationEntry, Row
+from harness.core.schema import TESTS_VERSION
 from harness.evals.evaluation import few
 from harness.evals.rescoring import rescore
 from harness.render import markdown

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import operator
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ import numpy as np
 from harness.core.decoding import normalize_decoding
 from harness.core.errors import UserError
 from harness.core.schema import Evaluation, JudgeRef, Metric, Policy, Rule, Score
-from harness.core.text import cut, one_line
+from harness.core.text import cut, did_you_mean, one_line
 from harness.gate import claims
 from harness.gate.clusters import Assigned, assign
 from harness.stats.paired import ItemTable, Numbers, ScoreColumns, align, columns, gather_items
@@ -266,11 +265,9 @@ def _short(text: str) -> str:
 def _metric(rule: Rule, before: Evaluation, after: Evaluation) -> Metric:
     known = before.definitions
     if rule.metric not in known:
-        near = difflib.get_close_matches(rule.metric, known, n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
         raise UserError(
-            f"{rule.task} has no metric '{rule.metric}' with a value per item.{hint} "
-            f"It has {', '.join(sorted(known))}."
+            f"{rule.task} has no metric '{rule.metric}' with a value per item."
+            f"{did_you_mean(rule.metric, known)} It has {', '.join(sorted(known))}."
         )
     metric = known[rule.metric]
     theirs = after.definitions.get(rule.metric)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import tasks
 import tasks.factscore
 import tasks.just_eval
-from harness.core import settings as files
+from harness.core import yaml
 from harness.core.progress import say
 from harness.core.schema import Record
 from harness.judges.backend import Backend
@@ -78,11 +78,11 @@ def load_judging(path: Path | None) -> Judging:
     """Read a judging file; the paths in it are relative to its folder. None: nothing is judged.
 
     Raises:
-        UserError: as `harness.core.settings.load`.
+        UserError: as `harness.core.yaml.load`.
     """
     if path is None:
         return Judging()
-    judging = _rooted(files.load(path, Judging), path.parent)
+    judging = _rooted(yaml.load(path, Judging), path.parent)
     judge = judging.judge
     if judge is not None and judge.engine and os.path.isdir(path.parent / judge.model):
         judge = judge.model_copy(update={"model": str(path.parent / judge.model)})

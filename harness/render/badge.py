@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.board.ranking import divide
+from harness.board.rows import EvaluationEntry, PromotionEntry, Row
 from harness.core.errors import UserError
-from harness.core.schema import Evaluation, EvaluationEntry, PromotionEntry, Row
+from harness.core.schema import Evaluation
 from harness.core.text import one_line, xml
 
 HEIGHT = 20

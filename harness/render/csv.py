@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.board.ranking import Column, Name, divide, tables
-from harness.core.schema import Evaluation, EvaluationEntry, Row, digest
+from harness.board.rows import EvaluationEntry, Row
+from harness.core.schema import Evaluation, digest
 from harness.core.text import csv_cell
 
 HEADS = (

@@ -12,17 +12,9 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from harness.board.ranking import divide
+from harness.board.rows import EvaluationEntry, Row
 from harness.core.errors import UserError
-from harness.core.schema import (
-    Evaluation,
-    EvaluationEntry,
-    JudgeRef,
-    Metric,
-    MetricResult,
-    Row,
-    canonical_json,
-    digest,
-)
+from harness.core.schema import Evaluation, JudgeRef, Metric, MetricResult, canonical_json, digest
 
 SCHEMA = "0.3.0"
 Relationship = Literal["first_party", "third_party", "collaborative", "other"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from harness.board.ranking import Column, Name, Table, divide, tables
-from harness.core.schema import MetricResult, Row
+from harness.board.rows import Row
+from harness.core.schema import MetricResult
 from harness.core.text import latex as escape
 
 

@@ -6,17 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from harness.board.loosened import loosened, not_enforced
 from harness.board.ranking import Column, Name, Table, Withdrawn, divide, reused_names, tables
-from harness.core.schema import (
-    Check,
-    Decision,
-    DecisionEntry,
-    Evaluation,
-    EvaluationEntry,
-    Metric,
-    MetricResult,
-    PromotionEntry,
-    Row,
-)
+from harness.board.rows import DecisionEntry, EvaluationEntry, PromotionEntry, Row
+from harness.core.schema import Check, Decision, Evaluation, Metric, MetricResult
 from harness.core.text import markdown as escape
 
 NOTHING = "-"

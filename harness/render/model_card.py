@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.board.ranking import divide
+from harness.board.rows import EvaluationEntry, Row
 from harness.core.errors import UserError
-from harness.core.schema import Evaluation, EvaluationEntry, Row
+from harness.core.schema import Evaluation
 from harness.core.text import markdown as escape
 from harness.core.text import one_line
 

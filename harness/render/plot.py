@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from harness.board.ranking import divide
+from harness.board.rows import EvaluationEntry, Row
 from harness.core.errors import UserError
-from harness.core.schema import EvaluationEntry, MetricResult, Row
+from harness.core.schema import MetricResult
 from harness.core.text import picture
 from harness.render.style import BLUE, GREY, styled, svg
 

@@ -15,9 +15,8 @@ from collections.abc import Sequence
 
 import click
 
-from harness.core.errors import UserError
+from harness.core.errors import UserError, is_out_of_memory
 from harness.core.log import structured
-from harness.core.memory import is_out_of_memory
 from harness.core.progress import say
 from rlrf.cli import (
     board,

@@ -12,7 +12,8 @@ from rlrf.cli.common import ERROR, FILE, FOLDER, PATH, as_json, print_json
 
 if TYPE_CHECKING:
     from harness.board.diff import Change, Difference
-    from harness.core.schema import MetricResult, Row
+    from harness.board.rows import Row
+    from harness.core.schema import MetricResult
 
 
 @click.group()

@@ -160,7 +160,7 @@ def _on_cluster(engine: dict[str, Any], executor: dict[str, Any]) -> Engines:
     """Engines on a Ray cluster; an option that is None has its default."""
     from pydantic import ValidationError
 
-    from harness.core import settings
+    from harness.core.yaml import explain
     from rlrf.checkpoint import Engines
     from rlrf.config import EngineConfig, Executor
 
@@ -169,7 +169,7 @@ def _on_cluster(engine: dict[str, Any], executor: dict[str, Any]) -> Engines:
         try:
             return kind.model_validate(given)
         except ValidationError as error:
-            raise UserError(f"--ray: {settings.explain(error, kind).removeprefix(': ')}") from error
+            raise UserError(f"--ray: {explain(error, kind).removeprefix(': ')}") from error
 
     return Engines(read(EngineConfig, engine), executor=read(Executor, executor))
 

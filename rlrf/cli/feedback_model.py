@@ -89,7 +89,7 @@ def train(
     rlrf feedback-model train runs/first --base rlrf/quickstart/m0 --out runs/critic
     rlrf feedback-model train judged.jsonl --base M --out runs/critic --settings critic.yaml
     """
-    from harness.core.settings import load
+    from harness.core.yaml import load
     from harness.engines.model_folder import find
     from rlrf.config import Device
     from rlrf.models.feedback import training

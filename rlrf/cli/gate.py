@@ -100,7 +100,7 @@ def plan(
     rlrf plan policy.yaml --baseline evaluations/m0 --cluster passage --icc 0.1 --out plan.json
     rlrf gate --plan plan.json evaluations/m0 evaluations/m1
     """
-    from harness.core.settings import load_policy
+    from harness.gate.policy import load_policy
     from rlrf.cli.sizing import count_items
 
     rules = load_policy(policy)
@@ -241,8 +241,8 @@ def _with_clusters(
     rules: Policy, key: str | None, file: Path | None
 ) -> tuple[Policy, Columns | None]:
     """Name clusters as --cluster and --clusters ask for; rules that name their own keep it."""
-    from harness.core.settings import cluster_by
     from harness.evals.cluster_file import read_columns
+    from harness.gate.policy import cluster_by
 
     columns = read_columns(file) if file else None
     named = {rules.cluster_of(rule) for rule in rules.rules}
@@ -397,8 +397,8 @@ def read_rules(
         UserError: two of plan, policy and margins are named; or one cannot be read.
     """
     from harness.core.files import parse, read_json
-    from harness.core.settings import load_policy
     from harness.gate.plan import Plan
+    from harness.gate.policy import load_policy
 
     if plan and (policy or margin_texts):
         raise UserError("A plan has its policy in it: give either --plan or --policy, or --margin.")
@@ -414,9 +414,9 @@ def policy_for(baseline: Mapping[str, Side], margin_texts: Sequence[str]) -> Pol
     """The default policy for the tasks of the baseline, with the margins that are named.
 
     Raises:
-        UserError: as `harness.core.settings.default_policy` and `parse_margins`.
+        UserError: as `harness.gate.policy.default_policy` and `parse_margins`.
     """
-    from harness.core.settings import default_policy, parse_margins
+    from harness.gate.policy import default_policy, parse_margins
 
     definitions = {task: one.evaluation.definitions.values() for task, one in baseline.items()}
     return default_policy(definitions, parse_margins(margin_texts))

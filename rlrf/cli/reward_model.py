@@ -77,7 +77,7 @@ def train(
     rlrf reward-model train pairs.jsonl --base rlrf/quickstart/m0 --out runs/reward
     rlrf reward-model train runs/first/iter_1/pairs/pairs.jsonl --base M --out R --settings rm.yaml
     """
-    from harness.core.settings import load
+    from harness.core.yaml import load
     from harness.engines.model_folder import find
     from rlrf.config import Device
     from rlrf.models.reward import training

@@ -61,7 +61,7 @@ def simulate(
 
     from harness.core.errors import UserError
     from harness.core.outputs import PICTURE, check_optional_file
-    from harness.core.settings import explain
+    from harness.core.yaml import explain
     from harness.evals import evaluation
     from harness.gate.lab import simulate as simulation
     from harness.render import simulation as render
@@ -141,9 +141,9 @@ def certify(
     from typing import cast
 
     from harness.core.progress import track
-    from harness.core.settings import cluster_by, default_policy, load_policy
     from harness.evals import evaluation
     from harness.gate.lab import certify as certification
+    from harness.gate.policy import cluster_by, default_policy, load_policy
     from harness.render import simulation as render
 
     loaded = [evaluation.load(folder) for folder in runs]
@@ -192,9 +192,9 @@ def noise(*, runs: tuple[Path, ...], policy: Path | None, out: Path | None, json
     from harness.core.outputs import check_optional_file, json_of
     from harness.core.progress import say
     from harness.core.schema import Policy
-    from harness.core.settings import default_policy, load_policy
     from harness.evals import evaluation
     from harness.gate.lab import noise as measuring
+    from harness.gate.policy import default_policy, load_policy
     from rlrf.result import table
 
     written = check_optional_file(out, json_of("a policy", Policy), [*runs, policy])

@@ -17,8 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.core import memory
-from harness.core.errors import UserError
+from harness.core.errors import UserError, explain_out_of_memory
 from harness.core.files import read_json, write_json, write_jsonl
 from harness.core.progress import Advance, say
 from harness.core.schema import Message, Record
@@ -191,7 +190,7 @@ def in_memory(settings: str = "train.") -> Iterator[None]:
     Raises:
         OutOfMemoryError: it does not.
     """
-    with memory.told(
+    with explain_out_of_memory(
         f"Training does not fit in memory. Lower {settings}batch_size, and raise "
         f"{settings}gradient_accumulation by as much; lower {settings}max_length; set "
         f"{settings}gradient_checkpointing: true; or train an adapter."

@@ -21,9 +21,8 @@ from typing import IO, Any, Literal, NoReturn
 
 from pydantic import Field
 
-from harness.core.errors import UserError
+from harness.core.errors import OutOfMemoryError, UserError
 from harness.core.files import parse, read_json, write_json, write_jsonl
-from harness.core.memory import OutOfMemoryError
 from harness.core.progress import say, track
 from harness.core.schema import Record
 from rlrf.checkpoint import Checkpoint

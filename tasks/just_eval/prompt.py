@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from harness.core import settings
+from harness.core import yaml
 from harness.core.errors import UserError
 from harness.core.schema import Call, Record, digest
 from tasks.just_eval.aspects import (
@@ -78,7 +78,7 @@ def load(path: Path) -> Prompts:
     """
     if path.is_file() and path.stat().st_size > MAX_FILE:
         raise UserError(f"{path} is larger than {MAX_FILE} bytes; two prompts are expected.")
-    prompts = settings.load(path, Prompts)
+    prompts = yaml.load(path, Prompts)
     for category in Prompts.model_fields:
         if fault := _fault(getattr(prompts, category), aspects_of(category)):
             raise UserError(f"{path}, {category}: {fault}")

@@ -26,8 +26,8 @@ from typing import Any
 import tasks
 from harness.board import Board
 from harness.board import merge as merging
+from harness.board.rows import EvaluationEntry, Row
 from harness.core import files as store
-from harness.core import settings
 from harness.core.errors import UserError
 from harness.core.files import jsonl_bytes
 from harness.core.progress import BILL
@@ -37,14 +37,12 @@ from harness.core.schema import (
     Call,
     Decision,
     Evaluation,
-    EvaluationEntry,
     Feedback,
     Item,
     Message,
     ModelRef,
     Policy,
     Reply,
-    Row,
     Rule,
     Sample,
     digest,
@@ -56,6 +54,7 @@ from harness.engines import resume as kept
 from harness.engines.openai import OpenAIEngine
 from harness.evals import evaluation, lm_eval_results, replay
 from harness.gate.plan import Plan, decide_by
+from harness.gate.policy import load_policy
 from harness.judges import wire
 from harness.judges.budget import Tokens
 from harness.judges.cache import Cache
@@ -486,7 +485,7 @@ def wire_retry_after(data: bytes) -> None:
 @parser
 def yaml_policy(data: bytes) -> None:
     with files(policy_yaml=data) as folder:
-        storable(settings.load_policy(folder / "policy.yaml"))
+        storable(load_policy(folder / "policy.yaml"))
 
 
 @parser

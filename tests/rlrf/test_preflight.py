@@ -16,7 +16,7 @@ from helpers.faulty import Act, FaultyServer, completion
 from safetensors.torch import load_file, save_file
 from test_judged_loop import judged_config
 
-from harness.core.files import sole_user
+from harness.core.folders import sole_user
 from harness.engines import batch_size
 from rlrf.cli import run
 from rlrf.config import load

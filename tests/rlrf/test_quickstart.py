@@ -12,8 +12,8 @@ import pytest
 
 import rlrf.quickstart as package
 from harness.board import Board
+from harness.board.rows import DecisionEntry, EvaluationEntry, PromotionEntry
 from harness.core.errors import UserError
-from harness.core.schema import DecisionEntry, EvaluationEntry, PromotionEntry
 
 MIB = 2**20
 

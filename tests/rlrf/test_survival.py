@@ -15,7 +15,7 @@ import pytest
 import soak
 
 from harness.core.errors import UserError
-from harness.core.files import sole_user
+from harness.core.folders import sole_user
 from harness.evals.evaluate import evaluate
 
 ROOT = Path(__file__).parents[2]

@@ -14,9 +14,10 @@ import pytest
 
 import tasks
 from harness.board import Board
+from harness.board.rows import Row
 from harness.core.errors import UserError
 from harness.core.files import parse
-from harness.core.schema import Decision, Evaluation, Policy, Row, Rule
+from harness.core.schema import Decision, Evaluation, Policy, Rule
 from harness.evals import evaluation
 from harness.evals.evaluate import evaluate
 from harness.evals.evaluation import dataset_digest

@@ -6,7 +6,6 @@ it says of all the items is corrected by it (`harness.stats.ppi`).
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from pydantic import Field
 from harness.core.errors import UserError
 from harness.core.files import parse, read_jsonl
 from harness.core.schema import JudgeRef, Metric, MetricResult, Record
+from harness.core.text import did_you_mean
 from harness.judges.checks.saved import Saved, answers, draw, metrics
 from harness.stats.ppi import MIN_LABELLED, YES_NO, YES_NO_CHANGE, Numbers, corrected_mean
 from tasks.task import item_values, summarize
@@ -133,10 +133,9 @@ def read_labels(path: Path, saved: Saved) -> Labels:
 
 def _metric(name: str, known: Mapping[str, Metric], where: str) -> Metric:
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
         raise UserError(
-            f"{where}: there is no metric '{name}'.{hint} Known: {', '.join(sorted(known))}."
+            f"{where}: there is no metric '{name}'.{did_you_mean(name, known)} "
+            f"Known: {', '.join(sorted(known))}."
         )
     return known[name]
 

@@ -6,15 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.board.ranking import Column, Name, Withdrawn, divide, tables
-from harness.core.schema import (
-    DecisionEntry,
-    Evaluation,
-    EvaluationEntry,
-    Metric,
-    MetricResult,
-    PromotionEntry,
-    Row,
-)
+from harness.board.rows import DecisionEntry, EvaluationEntry, PromotionEntry, Row
+from harness.core.schema import Evaluation, Metric, MetricResult
 from harness.render import markdown
 from harness.render.html import bars, numbers
 from harness.render.html.page import render

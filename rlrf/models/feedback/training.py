@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.core.errors import UserError
-from harness.core.files import file_digest, new_folder, write_json
+from harness.core.files import file_digest, write_json
+from harness.core.folders import new_folder
 from harness.core.outputs import model_kind
 from harness.core.progress import say
 from harness.engines.model_folder import model_digest

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, field_validator
 
-from harness.core import settings
+from harness.core import yaml
 from harness.core.schema import Record, digest
 from rlrf.config import Adapter, Device, Optimisation
 from rlrf.models.reward.self_labels import Thresholds
@@ -83,7 +83,7 @@ def load(path: Path) -> SelfEvolution:
     Raises:
         UserError: missing, not YAML, an unknown or missing key, a value out of range.
     """
-    config = settings.load(path, SelfEvolution)
+    config = yaml.load(path, SelfEvolution)
     places = {
         name: str((path.parent / place).resolve())
         for name in ("model", "pairs", "held_out")

@@ -9,8 +9,7 @@ from typing import Any
 
 import safetensors
 
-from harness.core.errors import UserError
-from harness.core.memory import is_out_of_memory
+from harness.core.errors import UserError, is_out_of_memory
 from harness.engines.model_folder import check
 from rlrf.quiet import quiet
 

@@ -9,8 +9,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from harness.core import memory
-from harness.core.errors import UserError
+from harness.core.errors import UserError, explain_out_of_memory
 from harness.core.files import parse, read_json
 from harness.core.progress import track
 from harness.core.schema import digest
@@ -51,7 +50,7 @@ class RewardModel:
         UserError: what cannot be loaded, is no reward model, or is not what its manifest says.
     """
 
-    @memory.told(TOO_LARGE)
+    @explain_out_of_memory(TOO_LARGE)
     def __init__(
         self, model: str | Path, *, revision: str | None = None, device: Device | None = None
     ) -> None:
@@ -77,7 +76,7 @@ class RewardModel:
         """A user's turn as the model was taught to see prompts, where it has a chat template."""
         return render(prompt, self.tokenizer)
 
-    @memory.told(TOO_LARGE)
+    @explain_out_of_memory(TOO_LARGE)
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Rewards:
         """The reward of each response to its prompt, shape (n,).
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from pydantic import Field, field_validator
 from harness.core.errors import UserError
 from harness.core.files import parse, read_jsonl
 from harness.core.schema import Record, digest
+from harness.core.text import did_you_mean
 from rlrf.pairs import Pair
 
 COLUMNS = ("prompt", "chosen", "rejected", "domain")
@@ -93,9 +93,8 @@ def check_columns(columns: Mapping[str, str]) -> None:
     """
     for key in columns:
         if key not in COLUMNS:
-            near = difflib.get_close_matches(key, COLUMNS, n=1)
-            hint = f"Did you mean '{near[0]}'?" if near else f"Known are {', '.join(COLUMNS)}."
-            raise UserError(f"There is no '{key}' in a preference. {hint}")
+            hint = did_you_mean(key, COLUMNS) or f" Known are {', '.join(COLUMNS)}."
+            raise UserError(f"There is no '{key}' in a preference.{hint}")
     if missing := [key for key in COLUMNS[:3] if key not in columns]:
         raise UserError(
             f"Say which column is the {missing[0]}: --column {missing[0]}=NAME, and so for each "

@@ -12,7 +12,8 @@ from typing import Any
 from pydantic import Field
 
 from harness.core.errors import UserError
-from harness.core.files import file_digest, new_folder, write_json, write_jsonl
+from harness.core.files import file_digest, write_json, write_jsonl
+from harness.core.folders import new_folder
 from harness.core.outputs import model_kind
 from harness.core.progress import track
 from harness.core.schema import SCHEMA_VERSION, Record, SchemaVersion

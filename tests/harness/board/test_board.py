@@ -19,18 +19,10 @@ from helpers.quiz import METRICS, make
 
 import tasks
 from harness.board import Board
+from harness.board.rows import DecisionEntry, EvaluationEntry, PromotionEntry, Row
 from harness.core.errors import UserError
 from harness.core.files import jsonl_bytes
-from harness.core.schema import (
-    Alarm,
-    DecisionEntry,
-    EvaluationEntry,
-    MetricResult,
-    PromotionEntry,
-    Row,
-    Score,
-    digest,
-)
+from harness.core.schema import Alarm, MetricResult, Score, digest
 from harness.gate import decide, raise_alarms
 from tasks.task import Task, aggregate, summarize
 

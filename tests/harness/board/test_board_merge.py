@@ -15,8 +15,8 @@ from helpers.quiz import make
 import tasks
 from harness.board import Board
 from harness.board.merge import merge
+from harness.board.rows import EvaluationEntry, MergeEntry, Row
 from harness.core.errors import UserError
-from harness.core.schema import EvaluationEntry, MergeEntry, Row
 
 ROOT = Path(__file__).parents[3]
 DRIVER = f"'{Path(sys.executable).parent / 'rlrf'}' board merge-driver %O %A %B %P"

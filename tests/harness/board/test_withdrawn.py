@@ -11,8 +11,9 @@ from helpers.quiz import make
 import tasks
 from harness.board import Board
 from harness.board.ranking import RESTS, divide
+from harness.board.rows import EvaluationEntry, InvalidateEntry, Row, SupersedeEntry
 from harness.core.errors import UserError
-from harness.core.schema import EvaluationEntry, InvalidateEntry, Row, SupersedeEntry, digest
+from harness.core.schema import digest
 from harness.render import markdown
 
 

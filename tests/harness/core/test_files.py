@@ -7,7 +7,7 @@ import gzip
 
 import pytest
 
-from harness.core import files
+from harness.core import files, folders
 from harness.core.errors import UserError
 from harness.core.files import read_json, read_jsonl, read_text
 from harness.core.schema import Message
@@ -117,7 +117,7 @@ def test_text_is_read_without_its_byte_order_mark_and_within_bounds(tmp_path):
 def test_a_folder_that_is_filled_while_its_successor_is_made_is_not_replaced(tmp_path):
     out = tmp_path / "out"
     out.mkdir()
-    with pytest.raises(UserError, match=r"it holds thesis\.txt"), files.new_folder(out) as new:
+    with pytest.raises(UserError, match=r"it holds thesis\.txt"), folders.new_folder(out) as new:
         (new / "made").write_text("x")
         (out / "thesis.txt").write_text("years of work")
     assert (out / "thesis.txt").read_text() == "years of work"
@@ -127,7 +127,7 @@ def test_a_folder_that_is_filled_while_its_successor_is_made_is_not_replaced(tmp
 def test_a_link_to_a_folder_is_written_through(tmp_path):
     (tmp_path / "disk").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "disk")
-    with files.new_folder(tmp_path / "link") as new:
+    with folders.new_folder(tmp_path / "link") as new:
         (new / "made").write_text("x")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "disk" / "made").read_text() == "x"
@@ -138,6 +138,6 @@ def test_a_link_that_leads_back_to_itself_is_a_sentence(tmp_path):
     (tmp_path / "b").symlink_to(tmp_path / "a")
     with (
         pytest.raises(UserError, match=r"cannot be used|is a link"),
-        files.new_folder(tmp_path / "a"),
+        folders.new_folder(tmp_path / "a"),
     ):
         pass

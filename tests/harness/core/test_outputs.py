@@ -369,7 +369,7 @@ def test_evaluations_that_a_command_reads_are_not_replaced_by_it(
 def test_two_scorings_of_one_folder_do_not_work_at_once(
     inputs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from harness.core.files import sole_user
+    from harness.core.folders import sole_user
 
     out = tmp_path / "out"
     out.mkdir()

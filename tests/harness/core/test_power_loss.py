@@ -12,7 +12,8 @@ from helpers.boards import run_once
 
 import tasks
 from harness.board import Board
-from harness.core.files import LOCK, TEMPORARY, new_folder, write_bytes, write_jsonl
+from harness.core.files import TEMPORARY, write_bytes, write_jsonl
+from harness.core.folders import LOCK, new_folder
 from harness.core.schema import Message
 from harness.evals.evaluate import evaluate
 from rlrf import cli

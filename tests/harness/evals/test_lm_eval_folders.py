@@ -27,9 +27,9 @@ from helpers.lm_eval_stock import (
 
 from harness.core.errors import UserError
 from harness.core.schema import Decision, Policy, Rule
-from harness.core.settings import default_policy, parse_margins
 from harness.evals import inputs, lm_eval_results, lm_eval_runs
 from harness.gate import gate, plan
+from harness.gate.policy import default_policy, parse_margins
 from rlrf.cli import run
 
 Capture = pytest.CaptureFixture[str]

@@ -16,9 +16,9 @@ from helpers.lm_eval_stock import ASKED, change_samples, evaluate, make_tasks, s
 
 from harness.core.errors import UserError
 from harness.core.schema import Policy, Rule
-from harness.core.settings import default_policy
 from harness.evals import inputs, lm_eval_results, lm_eval_runs
 from harness.gate import decide
+from harness.gate.policy import default_policy
 
 
 @pytest.fixture(scope="module")

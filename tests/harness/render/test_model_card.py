@@ -10,8 +10,8 @@ from helpers.quiz import make
 from huggingface_hub import ModelCard
 
 import tasks
+from harness.board.rows import EvaluationEntry
 from harness.core.errors import UserError
-from harness.core.schema import EvaluationEntry
 from harness.render import model_card
 
 

@@ -18,9 +18,8 @@ from test_loop import config, contents
 from test_training_dpo import CPU, PAIRS
 
 from harness.board import Board
-from harness.core.errors import UserError
+from harness.core.errors import OutOfMemoryError, UserError
 from harness.core.files import write_jsonl
-from harness.core.memory import OutOfMemoryError
 from rlrf import config as configuration
 from rlrf.checkpoint import Checkpoint
 from rlrf.config import Launch, Training
