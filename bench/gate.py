@@ -7,25 +7,19 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import ratio
 
 from harness.core.schema import Evaluation, Metric, ModelRef, Policy, Rule, Score, digest
+from harness.core.scored import ScoredEvaluation
 from harness.gate import decide
 
 LIMIT = 0.1  # seconds
 
 
-@dataclass(frozen=True)
-class Made:
-    evaluation: Evaluation
-    scores: list[Score]
-
-
-def made(items: list[str], metrics: list[Metric], seed: int) -> Made:
+def made(items: list[str], metrics: list[Metric], seed: int) -> ScoredEvaluation:
     """An evaluation as `decide` reads one: half of the metrics yes/no, half graded."""
     rng = np.random.default_rng(seed)
     columns = [
@@ -60,7 +54,7 @@ def made(items: list[str], metrics: list[Metric], seed: int) -> Made:
         samples_digest=digest(seed),
         scores_digest=digest(seed),
     )
-    return Made(evaluation, scores)
+    return ScoredEvaluation(evaluation, scores)
 
 
 def main() -> None:

@@ -22,15 +22,15 @@ from selenium.webdriver.chrome.service import Service
 
 import tasks
 from harness.core.schema import ModelRef, Policy, Rule, Sample
+from harness.core.scored import ScoredEvaluation
 from harness.evals import evaluation
-from harness.evals.evaluation import Scored
 from harness.reports.evaluations import compare
 
 LIMIT = 1.0  # seconds
 LOADED = "const [t] = performance.getEntriesByType('navigation'); return t.loadEventEnd / 1000"
 
 
-def answered(count: int, wrong: int) -> Scored:
+def answered(count: int, wrong: int) -> ScoredEvaluation:
     """A model that fails every `wrong`-th of `count` questions of mini_gsm8k."""
     task = tasks.load("mini_gsm8k")
     known = task.items("gate")

@@ -13,9 +13,9 @@ from harness import gate
 from harness.core.files import write_json, write_jsonl, write_text
 from harness.core.progress import say
 from harness.core.schema import Decision, Item, digest
+from harness.core.scored import ScoredEvaluation
 from harness.evals import evaluation
 from harness.evals.evaluate import evaluate
-from harness.evals.evaluation import Scored
 from harness.render import markdown
 from rlrf import methods, metrics, stages
 from rlrf.checkpoint import Checkpoint
@@ -111,7 +111,9 @@ def meet_gate(
     return verdict
 
 
-def mean_rewards(lab: RunContext, place: str, scored: Mapping[str, Scored]) -> dict[str, float]:
+def mean_rewards(
+    lab: RunContext, place: str, scored: Mapping[str, ScoredEvaluation]
+) -> dict[str, float]:
     """Task -> mean reward of the answers by the run's reward model, if it has one.
 
     Not where rewards are by demonstrations, which gate items have none of.
@@ -127,7 +129,7 @@ def mean_rewards(lab: RunContext, place: str, scored: Mapping[str, Scored]) -> d
 
 def measure(
     lab: RunContext, place: str, model: Checkpoint, split: str, asked: Mapping[str, list[Item]]
-) -> dict[str, Scored]:
+) -> dict[str, ScoredEvaluation]:
     """Evaluate `model` on the items `asked` of each task, and put it on the board."""
     config = lab.config
     before = lab.run.folder / place

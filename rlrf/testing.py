@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Literal
 
 from harness.core.schema import Decision, Policy
-from harness.evals import evaluation, inputs
-from harness.evals.inputs import Side
+from harness.core.scored import ScoredEvaluation
+from harness.evals import inputs
 from harness.gate import gate
 from harness.gate.policy import default_policy, load_policy
 from harness.render import markdown
 
-Evaluations = Mapping[str, Side] | Mapping[str, evaluation.Scored]
+Evaluations = Mapping[str, ScoredEvaluation]
 
 
 def assert_no_regression(

@@ -16,8 +16,8 @@ from harness.board import Board, ledger
 from harness.board.rows import EvaluationEntry, Row
 from harness.core.files import jsonl_bytes, write_bytes
 from harness.core.schema import Metric, ModelRef, Sample, Score
+from harness.core.scored import ScoredEvaluation
 from harness.evals import evaluation
-from harness.evals.evaluation import Scored
 from rlrf.cli import run
 
 TASK = tasks.load("mini_gsm8k")
@@ -25,7 +25,7 @@ ITEMS = TASK.items("gate", None)[:200]
 Capture = pytest.CaptureFixture[str]
 
 
-def answered(right: int, **fields: Any) -> Scored:
+def answered(right: int, **fields: Any) -> ScoredEvaluation:
     """The first 200 items of the gate split, the first `right` of them answered right."""
     samples = [
         Sample(
@@ -48,7 +48,7 @@ def answered(right: int, **fields: Any) -> Scored:
     return evaluation.build(TASK, ITEMS, samples, **(known | fields))
 
 
-def with_scores(made: Scored, scores: Sequence[Score], **fields: Any) -> Scored:
+def with_scores(made: ScoredEvaluation, scores: Sequence[Score], **fields: Any) -> ScoredEvaluation:
     """The evaluation with other scores: samples, sums and digests that belong to them."""
     known = {(s.index, s.item): s for s in made.samples}
     by_index = {s.index: s for s in made.samples}
@@ -64,11 +64,11 @@ def with_scores(made: Scored, scores: Sequence[Score], **fields: Any) -> Scored:
         "samples_digest": hashlib.sha256(jsonl_bytes(samples)).hexdigest(),
     }
     changed = made.evaluation.model_copy(update=update | fields)
-    return Scored(changed, samples, list(scores), made.items)
+    return ScoredEvaluation(changed, list(scores), samples, made.items)
 
 
-def with_value(value: float) -> Callable[[Scored], Scored]:
-    def change(made: Scored) -> Scored:
+def with_value(value: float) -> Callable[[ScoredEvaluation], ScoredEvaluation]:
+    def change(made: ScoredEvaluation) -> ScoredEvaluation:
         last = made.scores[-1]
         better = last.model_copy(update={"values": last.values | {"accuracy": value}})
         return with_scores(made, [*made.scores[:-1], better])
@@ -76,8 +76,10 @@ def with_value(value: float) -> Callable[[Scored], Scored]:
     return change
 
 
-def with_definition(name: str = "accuracy", **fields: Any) -> Callable[[Scored], Scored]:
-    def change(made: Scored) -> Scored:
+def with_definition(
+    name: str = "accuracy", **fields: Any
+) -> Callable[[ScoredEvaluation], ScoredEvaluation]:
+    def change(made: ScoredEvaluation) -> ScoredEvaluation:
         known = made.evaluation.definitions
         metric = known.get(name, Metric(name=name, kind="binary")).model_copy(update=fields)
         return with_scores(made, made.scores, definitions=known | {name: metric})
@@ -85,11 +87,11 @@ def with_definition(name: str = "accuracy", **fields: Any) -> Callable[[Scored],
     return change
 
 
-def only_the_right_ones(made: Scored) -> Scored:
+def only_the_right_ones(made: ScoredEvaluation) -> ScoredEvaluation:
     return with_scores(made, [s for s in made.scores if s.values["accuracy"] == 1])
 
 
-def nine_more_for_the_wrong_ones(made: Scored) -> Scored:
+def nine_more_for_the_wrong_ones(made: ScoredEvaluation) -> ScoredEvaluation:
     right = {"accuracy": 1.0, "strict_match": 1.0, "flexible_extract": 1.0}
     more = [
         s.model_copy(update={"repeat": k, "values": s.values | right})
@@ -101,16 +103,16 @@ def nine_more_for_the_wrong_ones(made: Scored) -> Scored:
     return with_scores(made, scores)
 
 
-def three_for_every_item(made: Scored) -> Scored:
+def three_for_every_item(made: ScoredEvaluation) -> ScoredEvaluation:
     scores = [s.model_copy(update={"repeat": k}) for s in made.scores for k in range(3)]
     return with_scores(made, scores)
 
 
-def twice(made: Scored) -> Scored:
+def twice(made: ScoredEvaluation) -> ScoredEvaluation:
     return with_scores(made, [*made.scores, made.scores[0]])
 
 
-def of_other_items(made: Scored) -> Scored:
+def of_other_items(made: ScoredEvaluation) -> ScoredEvaluation:
     scores = [
         s.model_copy(update={"item": hashlib.sha256(s.item.encode()).hexdigest()})
         for s in made.scores
@@ -118,16 +120,16 @@ def of_other_items(made: Scored) -> Scored:
     return with_scores(made, scores)
 
 
-def of_another_task(made: Scored) -> Scored:
+def of_another_task(made: ScoredEvaluation) -> ScoredEvaluation:
     return with_scores(made, [s.model_copy(update={"task": "poll"}) for s in made.scores])
 
 
-def two_items_at_one_place(made: Scored) -> Scored:
+def two_items_at_one_place(made: ScoredEvaluation) -> ScoredEvaluation:
     moved = made.scores[1].model_copy(update={"index": made.scores[0].index})
     return with_scores(made, [made.scores[0], moved, *made.scores[2:]])
 
 
-def without_values(made: Scored) -> Scored:
+def without_values(made: ScoredEvaluation) -> ScoredEvaluation:
     bare = [
         s.model_copy(update={"values": {k: v for k, v in s.values.items() if k != "accuracy"}})
         for s in made.scores
@@ -136,24 +138,24 @@ def without_values(made: Scored) -> Scored:
     return with_scores(made, bare, metrics=claimed)
 
 
-def with_a_better_mean(made: Scored) -> Scored:
+def with_a_better_mean(made: ScoredEvaluation) -> ScoredEvaluation:
     return with_scores(made, made.scores, metrics=TASK.aggregate(answered(195).scores))
 
 
-def of_fewer_items(made: Scored) -> Scored:
+def of_fewer_items(made: ScoredEvaluation) -> ScoredEvaluation:
     return with_scores(made, made.scores, items=100)
 
 
-def without_a_definition(made: Scored) -> Scored:
+def without_a_definition(made: ScoredEvaluation) -> ScoredEvaluation:
     known = {k: v for k, v in made.evaluation.definitions.items() if k != "invalid"}
     return with_scores(made, made.scores, definitions=known)
 
 
-def numbered_from_nowhere(made: Scored) -> Scored:
+def numbered_from_nowhere(made: ScoredEvaluation) -> ScoredEvaluation:
     return with_scores(made, [s.model_copy(update={"repeat": 7}) for s in made.scores])
 
 
-FORGERIES: dict[str, tuple[Callable[[Scored], Scored], str]] = {
+FORGERIES: dict[str, tuple[Callable[[ScoredEvaluation], ScoredEvaluation], str]] = {
     "a value above the range": (with_value(5.0), "yes/no metric"),
     "a value below the range": (with_value(-1.0), "yes/no metric"),
     "half right": (with_value(0.5), "yes/no metric"),
@@ -186,7 +188,7 @@ def matches(pattern: str, text: str) -> bool:
     return any(part in text for part in pattern.split("|"))
 
 
-def append_unchecked(board: Board, scored: Scored, name: str) -> None:
+def append_unchecked(board: Board, scored: ScoredEvaluation, name: str) -> None:
     """What someone does who writes the files without this program, and knows the format."""
     packed = gzip.compress(jsonl_bytes(scored.scores), mtime=0)
     samples = hashlib.sha256(packed).hexdigest()
@@ -196,14 +198,17 @@ def append_unchecked(board: Board, scored: Scored, name: str) -> None:
     ledger.write_row(board.folder, row.model_copy(update={"digest": ledger.row_digest(row)}))
 
 
-def saved(folder: Path, made: Scored) -> Path:
+def saved(folder: Path, made: ScoredEvaluation) -> Path:
     evaluation.save(made, folder)
     return folder
 
 
 @each_forgery
 def test_the_gate_passes_no_forged_candidate(
-    tmp_path: Path, capsys: Capture, change: Callable[[Scored], Scored], said: str
+    tmp_path: Path,
+    capsys: Capture,
+    change: Callable[[ScoredEvaluation], ScoredEvaluation],
+    said: str,
 ) -> None:
     before = saved(tmp_path / "before", answered(69))
     forged = saved(tmp_path / "after", change(answered(69)))
@@ -215,7 +220,10 @@ def test_the_gate_passes_no_forged_candidate(
 
 @each_forgery
 def test_nor_does_it_where_both_sides_are_forged_alike(
-    tmp_path: Path, capsys: Capture, change: Callable[[Scored], Scored], said: str
+    tmp_path: Path,
+    capsys: Capture,
+    change: Callable[[ScoredEvaluation], ScoredEvaluation],
+    said: str,
 ) -> None:
     before = saved(tmp_path / "before", change(answered(69)))
     forged = saved(tmp_path / "after", change(answered(9)))
@@ -224,7 +232,10 @@ def test_nor_does_it_where_both_sides_are_forged_alike(
 
 @each_forgery
 def test_no_forgery_is_added_to_a_board(
-    tmp_path: Path, capsys: Capture, change: Callable[[Scored], Scored], said: str
+    tmp_path: Path,
+    capsys: Capture,
+    change: Callable[[ScoredEvaluation], ScoredEvaluation],
+    said: str,
 ) -> None:
     forged = saved(tmp_path / "forged", change(answered(69)))
     assert run(["board", "add", str(tmp_path / "board"), str(forged), "--name", "M"]) == 3
@@ -236,7 +247,10 @@ def test_no_forgery_is_added_to_a_board(
 
 @each_forgery
 def test_a_forged_row_with_a_right_chain_is_told_by_verify(
-    tmp_path: Path, capsys: Capture, change: Callable[[Scored], Scored], said: str
+    tmp_path: Path,
+    capsys: Capture,
+    change: Callable[[ScoredEvaluation], ScoredEvaluation],
+    said: str,
 ) -> None:
     board = Board(tmp_path / "board")
     board.add_evaluation(answered(69), "honest", "r")

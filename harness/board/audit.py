@@ -18,7 +18,8 @@ from harness.board.ledger import Line, loads
 from harness.board.rows import EvaluationEntry, InvalidateEntry, PromotionEntry, Row, SupersedeEntry
 from harness.core.errors import UserError
 from harness.core.files import parse
-from harness.core.schema import Decision, Evaluation, MetricResult, Promotion, Sample, Score, digest
+from harness.core.schema import Decision, Evaluation, MetricResult, Promotion, Score, digest
+from harness.core.scored import ScoredEvaluation
 from harness.gate import claims, gate, promote
 from harness.gate.clusters import restored
 from tasks.task import aggregate, students_interval
@@ -26,13 +27,6 @@ from tasks.task import aggregate, students_interval
 LoadScores = Callable[[EvaluationEntry], list[Score]]
 KEPT_EVALUATIONS = 32  # whose scores stay in memory: a loop decides on its latest
 KEPT_SCORES = 2_000_000
-
-
-@dataclass(frozen=True)
-class _Recorded:
-    evaluation: Evaluation
-    scores: list[Score]
-    samples: Sequence[Sample] = ()  # a board keeps none
 
 
 @dataclass
@@ -102,7 +96,7 @@ class Audit:
         return self._scores[entry.samples]
 
     def _decision_problems(self, decision: Decision) -> list[str]:
-        def side(identities: Mapping[str, str]) -> dict[str, _Recorded]:
+        def side(identities: Mapping[str, str]) -> dict[str, ScoredEvaluation]:
             missing = [task for task, name in identities.items() if name not in self.recorded]
             if missing:
                 raise UserError(
@@ -111,7 +105,7 @@ class Audit:
                 )
             entries = {task: self.recorded[identity] for task, identity in identities.items()}
             return {
-                task: _Recorded(entry.evaluation, self._load(entry))
+                task: ScoredEvaluation(entry.evaluation, self._load(entry))
                 for task, entry in entries.items()
             }
 

@@ -51,7 +51,7 @@ from harness.core.files import (
 )
 from harness.core.outputs import check_place, is_negligible
 from harness.core.schema import Decision, Promotion, Score, canonical_json, check_name, digest
-from harness.gate.evidence import Scored
+from harness.core.scored import ScoredEvaluation
 from harness.stats import reuse
 
 MAX_PACKED_BYTES = 256 * 1024**2  # of the scores of one evaluation
@@ -70,7 +70,7 @@ class Board:
 
     folder: Path
 
-    def add_evaluation(self, scored: Scored, name: str, run: str) -> str:
+    def add_evaluation(self, scored: ScoredEvaluation, name: str, run: str) -> str:
         """Record an evaluation of the model `name`; return the digest of its row.
 
         Raises:

@@ -19,10 +19,11 @@ from harness.core.errors import UserError
 from harness.core.folders import sole_user
 from harness.core.progress import say, track
 from harness.core.schema import Item, ModelRef, Sample, check_name, digest
+from harness.core.scored import ScoredEvaluation
 from harness.engines import Engine
 from harness.engines.resume import PARTS, ResumableEngine
 from harness.evals import evaluation
-from harness.evals.evaluation import Generation, Scored
+from harness.evals.evaluation import Generation
 from tasks.task import Judge, Task
 
 FEWSHOT_SEED = 1234  # lm-eval's own
@@ -44,7 +45,7 @@ def evaluate(
     out: Path | None = None,
     answered: Path | None = None,
     seed: int = 0,
-) -> dict[str, Scored]:
+) -> dict[str, ScoredEvaluation]:
     """Task -> evaluation of the engine's model; written to `out`/TASK if `out` is given.
 
     Without a `split` it is a task's test split, else its gate split. `indices` maps tasks to

@@ -11,7 +11,6 @@ import importlib.metadata
 import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +40,7 @@ from harness.core.schema import (
     Score,
     digest,
 )
+from harness.core.scored import ScoredEvaluation
 from harness.engines.resume import PARTS
 from harness.engines.text import cut
 from harness.gate import claims
@@ -59,16 +59,6 @@ BATCHES_FOLDER = ".batches"  # evaluations of some items each, while a gate watc
 PART_NAME = re.compile(r"[0-9a-f]{64}|[0-9]{1,6}")
 WITHOUT_ITEMS = ("0.1.0",)  # versions of this program
 PREFERRED_SPLITS = ("test", "gate")
-
-
-@dataclass(frozen=True)
-class Scored:
-    """An evaluation with what it was made from: items by index, the rest by index, then repeat."""
-
-    evaluation: Evaluation
-    samples: list[Sample]
-    scores: list[Score]
-    items: list[Item]
 
 
 class Generation(Record):
@@ -122,7 +112,7 @@ def build(
     prompt_digest: str,
     judge: Judge | None = None,
     seed: int = 0,
-) -> Scored:
+) -> ScoredEvaluation:
     """Score the samples of `items` in one batch, and compute the metrics.
 
     A response is scored up to the first stop string of its decoding, or of the task where the
@@ -176,7 +166,7 @@ def assemble(
     judge: JudgeRef | None = None,
     estimator: str | None = None,
     seed: int = 0,
-) -> Scored:
+) -> ScoredEvaluation:
     """Sum up samples that are scored already, given by index, then repeat."""
     evaluation = Evaluation(
         task=task.name,
@@ -197,7 +187,7 @@ def assemble(
         samples_digest=hashlib.sha256(jsonl_bytes(samples)).hexdigest(),
         scores_digest=hashlib.sha256(jsonl_bytes(scores)).hexdigest(),
     )
-    return Scored(evaluation, list(samples), list(scores), _by_index(items))
+    return ScoredEvaluation(evaluation, list(scores), list(samples), _by_index(items))
 
 
 def code_version() -> str:
@@ -342,7 +332,7 @@ def _waiting_kind(task: str) -> FolderKind:
     return FolderKind(f"answers to {task} that wait to be judged", GENERATION, written)
 
 
-def save(scored: Scored, folder: Path) -> None:
+def save(scored: ScoredEvaluation, folder: Path) -> None:
     """Write an evaluation folder, whole or not at all; one of the same task is replaced.
 
     Raises:
@@ -381,7 +371,7 @@ def find_generated(generation: Generation, folder: Path) -> list[Sample] | None:
     if path.exists():
         evaluation = parse(Evaluation, read_json(path), str(path))
         if Generation.of(evaluation) == generation:
-            return _load_one(folder).samples
+            return list(_load_one(folder).samples)
     waiting = _waiting(folder)
     path = waiting / GENERATION
     if path.exists() and _written_by(found := read_json(path)) == generation.code_version:
@@ -402,7 +392,7 @@ def _waiting(folder: Path) -> Path:
     return folder.parent / f".{folder.name}.generated"
 
 
-def load(folder: Path) -> dict[str, Scored]:
+def load(folder: Path) -> dict[str, ScoredEvaluation]:
     """Task -> evaluation, from one evaluation folder or a folder that holds one a task.
 
     Raises:
@@ -418,7 +408,7 @@ def load(folder: Path) -> dict[str, Scored]:
             f"There is no evaluation in {folder}: a folder with {EVALUATION} is expected, or one "
             "that holds such folders. `rlrf eval` and `rlrf score` write them with --out."
         )
-    found: dict[str, Scored] = {}
+    found: dict[str, ScoredEvaluation] = {}
     for one in folders:
         scored = _load_one(one)
         if scored.evaluation.task in found:
@@ -429,7 +419,7 @@ def load(folder: Path) -> dict[str, Scored]:
     return found
 
 
-def _load_one(folder: Path) -> Scored:
+def _load_one(folder: Path) -> ScoredEvaluation:
     path = folder / EVALUATION
     _require_readable(folder)
     evaluation = parse(Evaluation, read_json(path), str(path))
@@ -454,9 +444,9 @@ def _require_readable(folder: Path) -> None:
 
 def _with_items(
     folder: Path, evaluation: Evaluation, samples: list[Sample], scores: list[Score]
-) -> Scored:
+) -> ScoredEvaluation:
     if not (folder / ITEMS).exists() and evaluation.code_version in WITHOUT_ITEMS:
-        return Scored(evaluation, samples, scores, _items_of(evaluation, samples, folder))
+        return ScoredEvaluation(evaluation, scores, samples, _items_of(evaluation, samples, folder))
     items = read_records(folder / ITEMS, Item)
     try:
         unchanged = dataset_digest(items) == evaluation.dataset_digest
@@ -464,7 +454,7 @@ def _with_items(
         unchanged = False
     if not unchanged:
         raise _changed(folder / ITEMS, EVALUATION)
-    return Scored(evaluation, samples, scores, items)
+    return ScoredEvaluation(evaluation, scores, samples, items)
 
 
 def _items_of(evaluation: Evaluation, samples: Sequence[Sample], folder: Path) -> list[Item]:

@@ -6,7 +6,7 @@ A side is a folder of evaluations, the output folder of stock lm-eval, or a mode
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 
 import tasks
@@ -15,27 +15,16 @@ from harness.board.ranking import divide
 from harness.board.rows import EvaluationEntry
 from harness.core.errors import UserError
 from harness.core.progress import say
-from harness.core.schema import Evaluation, Item, Sample, Score
+from harness.core.scored import ScoredEvaluation
 from harness.evals import evaluation, lm_eval_results
-from harness.evals.lm_eval_results import Logged
 from harness.gate import claims
 
 LEDGER = "ledger.jsonl"
 
 
-@dataclass(frozen=True)
-class Side:
-    """One task of a side. A leaderboard keeps no answers and no items, only their scores."""
-
-    evaluation: Evaluation
-    scores: list[Score]
-    samples: list[Sample] = field(default_factory=list)
-    items: list[Item] = field(default_factory=list)
-
-
 def load(
     folder: Path, name: str | None = None, wanted: Collection[str] | None = None
-) -> dict[str, Side]:
+) -> dict[str, ScoredEvaluation]:
     """Task -> evaluation, from one side; `name` is that of a model, where it is a leaderboard.
 
     Of stock lm-eval's output, which may also be a results file, only the `wanted` tasks and groups
@@ -62,19 +51,11 @@ def load(
                 f"{folder} holds evaluations of rlrf ({ours[0]}) and results of lm-eval "
                 f"({stock[0]}). Name the folder of one of the two."
             )
-        return of(found)
-    return _examined(of(evaluation.load(folder)), folder)
+        return found
+    return _examined(evaluation.load(folder), folder)
 
 
-def of(found: Mapping[str, evaluation.Scored | Logged]) -> dict[str, Side]:
-    """Evaluations that are loaded, or just made, as a side."""
-    return {
-        task: Side(one.evaluation, one.scores, one.samples, one.items)
-        for task, one in found.items()
-    }
-
-
-def require_ours(side: Mapping[str, Side], folder: Path) -> None:
+def require_ours(side: Mapping[str, ScoredEvaluation], folder: Path) -> None:
     """Refuse a side that a candidate cannot be evaluated like.
 
     Raises:
@@ -92,7 +73,7 @@ def load_both(
     candidate: Path,
     name: str | None = None,
     wanted: Collection[str] | None = None,
-) -> tuple[dict[str, Side], dict[str, Side]]:
+) -> tuple[dict[str, ScoredEvaluation], dict[str, ScoredEvaluation]]:
     """Both sides, with lm-eval's metrics read alike; `name` is of the baseline, both as in `load`.
 
     Raises:
@@ -112,7 +93,7 @@ def load_both(
     return before, after
 
 
-def _from_board(folder: Path, name: str | None) -> dict[str, Side]:
+def _from_board(folder: Path, name: str | None) -> dict[str, ScoredEvaluation]:
     board = Board(folder)
     standing, _ = divide(board.rows())
     entries = [row.entry for row in standing if isinstance(row.entry, EvaluationEntry)]
@@ -133,12 +114,13 @@ def _from_board(folder: Path, name: str | None) -> dict[str, Side]:
                 f"{(entry.evaluation.model.digest or 'unknown')[:12]})"
             )
     found = {
-        task: Side(entry.evaluation, board.scores(entry)) for task, entry in sorted(latest.items())
+        task: ScoredEvaluation(entry.evaluation, board.scores(entry))
+        for task, entry in sorted(latest.items())
     }
     return _examined(found, folder)
 
 
-def _examined(found: dict[str, Side], folder: Path) -> dict[str, Side]:
+def _examined(found: dict[str, ScoredEvaluation], folder: Path) -> dict[str, ScoredEvaluation]:
     """The sides, once each was compared with the installed task and with its own numbers."""
     for task, side in found.items():
         installed = tasks.installed(task, side.evaluation.task_version)
@@ -154,13 +136,12 @@ def _examined(found: dict[str, Side], folder: Path) -> dict[str, Side]:
     return found
 
 
-def _stock(side: Side) -> bool:
+def _stock(side: ScoredEvaluation) -> bool:
     return side.evaluation.engine.startswith(lm_eval_results.ENGINE)
 
 
-def _alike(old: Side, new: Side) -> tuple[Side, Side]:
+def _alike(
+    old: ScoredEvaluation, new: ScoredEvaluation
+) -> tuple[ScoredEvaluation, ScoredEvaluation]:
     one, other = lm_eval_results.alike(old, new)
-    return (
-        Side(one, old.scores, old.samples, old.items),
-        Side(other, new.scores, new.samples, new.items),
-    )
+    return replace(old, evaluation=one), replace(new, evaluation=other)

@@ -18,7 +18,8 @@ from typing import Any
 from harness.core.errors import UserError
 from harness.core.files import jsonl_bytes
 from harness.core.schema import Item, Metric, Sample, Score, digest
-from harness.evals.lm_eval_runs import Logged, Run, listed, mapping, printable
+from harness.core.scored import ScoredEvaluation
+from harness.evals.lm_eval_runs import Run, listed, mapping, printable
 from tasks.task import aggregate
 
 MAX_DEPTH = 20  # of groups within groups
@@ -66,7 +67,7 @@ def _below(name: str, members: Mapping[str, Any]) -> list[str]:
     return sorted(tasks)
 
 
-def combine(group: Group, parts: Mapping[str, Logged]) -> Logged:
+def combine(group: Group, parts: Mapping[str, ScoredEvaluation]) -> ScoredEvaluation:
     """Return the group as an evaluation of the documents of all its tasks.
 
     Raises:
@@ -94,7 +95,7 @@ def combine(group: Group, parts: Mapping[str, Logged]) -> Logged:
         samples += [one.model_copy(update=renamed[one.item]) for one in logged.samples]
     evaluations = {task: logged.evaluation for task, logged in parts.items()}
     splits = {one.split for one in evaluations.values()}
-    return Logged(
+    return ScoredEvaluation(
         evaluation=first.model_copy(
             update={
                 "task": group.name,
@@ -116,7 +117,7 @@ def combine(group: Group, parts: Mapping[str, Logged]) -> Logged:
     )
 
 
-def _definitions(group: Group, parts: Mapping[str, Logged]) -> dict[str, Metric]:
+def _definitions(group: Group, parts: Mapping[str, ScoredEvaluation]) -> dict[str, Metric]:
     """The metrics of which the group's score is the mean over the documents of its tasks."""
     table = mapping(mapping(group.run.results.get("results")).get(group.key))
     known = {name: one.evaluation.definitions for name, one in parts.items()}
@@ -151,7 +152,7 @@ def _definitions(group: Group, parts: Mapping[str, Logged]) -> dict[str, Metric]
 
 
 def _is_mean_over_documents(
-    group: Group, key: str, score: float, parts: Mapping[str, Logged]
+    group: Group, key: str, score: float, parts: Mapping[str, ScoredEvaluation]
 ) -> bool:
     """Whether lm-eval's number for the group is that of its tasks, weighted by their documents."""
     tables = mapping(group.run.results.get("results"))

@@ -12,8 +12,8 @@ from typing import Any
 
 from harness.core.errors import UserError
 from harness.core.schema import Evaluation, Metric, Score, mean
+from harness.core.scored import ScoredEvaluation
 from harness.evals.lm_eval_runs import Run, mapping, part
-from harness.gate.evidence import Scored
 
 UNIT = (0.0, 1.0)
 # Metrics that mean the same wherever lm-eval's tasks use their name. One whose scale depends on
@@ -95,7 +95,7 @@ def base(name: str) -> str:
     return name.partition(",")[0]
 
 
-def alike(before: Scored, after: Scored) -> tuple[Evaluation, Evaluation]:
+def alike(before: ScoredEvaluation, after: ScoredEvaluation) -> tuple[Evaluation, Evaluation]:
     """Return both evaluations with the baseline's definition of each metric that both have.
 
     A metric is yes/no only if it is on both sides.
@@ -120,7 +120,7 @@ def alike(before: Scored, after: Scored) -> tuple[Evaluation, Evaluation]:
     )
 
 
-def _agreed(one: Metric, other: Metric, candidate: Scored) -> Metric:
+def _agreed(one: Metric, other: Metric, candidate: ScoredEvaluation) -> Metric:
     if one.higher_is_better != other.higher_is_better:
         raise UserError(
             f"The two lm-eval runs disagree whether a higher '{one.name}' is better: "

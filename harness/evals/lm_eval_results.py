@@ -21,11 +21,11 @@ from typing import Any
 from harness.core.errors import UserError
 from harness.core.files import file_digest, jsonl_bytes, read_jsonl
 from harness.core.schema import Evaluation, Item, ModelRef, Sample, Score, digest
+from harness.core.scored import ScoredEvaluation
 from harness.evals.lm_eval_groups import combine, find_groups
 from harness.evals.lm_eval_metrics import alike, definitions, undefined_for_some
 from harness.evals.lm_eval_runs import (
     MAX_DEPTH,
-    Logged,
     Run,
     choose,
     find,
@@ -39,7 +39,7 @@ from harness.evals.lm_eval_runs import (
 )
 from tasks.task import aggregate
 
-__all__ = ["ENGINE", "MAX_DEPTH", "Logged", "alike", "find", "load", "load_task"]
+__all__ = ["ENGINE", "MAX_DEPTH", "alike", "find", "load", "load_task"]
 
 # What documents call the question; one that calls it otherwise is shown whole.
 QUESTIONS = ("question", "prompt", "instruction", "query", "problem", "goal", "sentence")
@@ -51,7 +51,7 @@ _OF_EVERY_SAMPLE = {
 }  # fmt: skip
 
 
-def load(path: Path, wanted: Collection[str] | None = None) -> dict[str, Logged]:
+def load(path: Path, wanted: Collection[str] | None = None) -> dict[str, ScoredEvaluation]:
     """Return task -> evaluation from what lm-eval left at `path` (see `find`).
 
     With `wanted`, only these tasks and groups of tasks are read; without, every task.
@@ -79,7 +79,7 @@ def load(path: Path, wanted: Collection[str] | None = None) -> dict[str, Logged]
     return found
 
 
-def load_task(run: Run, task: str) -> Logged:
+def load_task(run: Run, task: str) -> ScoredEvaluation:
     """Read the samples of one task.
 
     Raises:
@@ -96,7 +96,7 @@ def load_task(run: Run, task: str) -> Logged:
     return logged
 
 
-def _load(run: Run, task: str) -> Logged:
+def _load(run: Run, task: str) -> ScoredEvaluation:
     path, results = run.samples(task), run.results
     if not path.exists():
         raise UserError(
@@ -138,7 +138,7 @@ def _load(run: Run, task: str) -> Logged:
     ]
     called = mapping(results.get("config"))
     defined = definitions(run, task, scores, numbers)
-    return Logged(
+    return ScoredEvaluation(
         evaluation=Evaluation(
             task=task,
             task_version=str(mapping(results.get("versions")).get(task)),

@@ -18,7 +18,6 @@ from typing import Any
 from harness.core.errors import UserError
 from harness.core.files import read_json
 from harness.core.progress import say
-from harness.core.schema import Evaluation, Item, Sample, Score
 from harness.core.text import one_line
 
 MAX_BYTES = 4 * 1024**3  # of one file; the samples of a task are held in memory
@@ -40,16 +39,6 @@ _CONFIGURED = (
     "doc_to_target", "doc_to_choice", "description", "generation_kwargs", "metric_list",
     "filter_list", "repeats",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Logged:
-    """One task of an lm-eval run: as a `harness.evals.evaluation.Scored`, whose fields it has."""
-
-    evaluation: Evaluation
-    samples: list[Sample]
-    scores: list[Score]
-    items: list[Item]
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,9 @@ from harness.core.schema import (
     check_name,
     digest,
 )
+from harness.core.scored import ScoredEvaluation
 from harness.evals import evaluation
-from harness.evals.evaluation import Scored, few
+from harness.evals.evaluation import few
 from tasks.factscore.facts import Fact
 from tasks.factscore.scoring import facts_score, unverified_score
 from tasks.task import Judge, Task
@@ -92,7 +93,7 @@ def score(
     model_id: str | None = None,
     judge_id: str = "recorded",
     out: Path | None = None,
-) -> Scored:
+) -> ScoredEvaluation:
     """Score responses that were saved: a file, or the folder of an evaluation.
 
     A file has {"id", "response"} a line, one for each item of the split. Without a `split` it is
@@ -148,7 +149,7 @@ def score(
     return scored
 
 
-_Answers = tuple[list[Item], list[Sample], dict[str, Any]]
+_Answers = tuple[Sequence[Item], Sequence[Sample], dict[str, Any]]
 
 
 def _saved(plugin: Task, folder: Path) -> _Answers:

@@ -17,8 +17,9 @@ from harness.board.rows import EvaluationEntry
 from harness.core.errors import UserError
 from harness.core.files import parse, read_json, require_plain
 from harness.core.schema import Evaluation, Score
+from harness.core.scored import ScoredEvaluation
 from harness.evals import evaluation
-from harness.evals.evaluation import EVALUATION, Scored
+from harness.evals.evaluation import EVALUATION
 from tasks.task import Task
 
 MAX_FOLDERS = 20_000  # that are searched
@@ -97,7 +98,7 @@ def _task_of(recorded: Evaluation) -> Task:
     return task
 
 
-def _score_again(task: Task, scored: Scored) -> list[Score]:
+def _score_again(task: Task, scored: ScoredEvaluation) -> list[Score]:
     items = {item.digest: item for item in scored.items}
     return task.score([(items[sample.item], sample) for sample in scored.samples])
 

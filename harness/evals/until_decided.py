@@ -15,12 +15,12 @@ from pathlib import Path
 from harness.core.errors import UserError
 from harness.core.folders import sole_user
 from harness.core.schema import Decision, Sample, Score
+from harness.core.scored import ScoredEvaluation
 from harness.engines import Engine
 from harness.evals import evaluation
 from harness.evals.evaluate import evaluate
-from harness.evals.evaluation import BATCHES_FOLDER, Scored
-from harness.gate import evidence, gate
-from harness.gate.entry import Side
+from harness.evals.evaluation import BATCHES_FOLDER
+from harness.gate import gate
 from harness.gate.plan import Plan, orders
 from tasks.task import Judge, Task
 
@@ -30,13 +30,13 @@ BATCHES = 20  # of the planned items, at most
 
 def evaluate_like(
     engine: Engine,
-    baseline: Mapping[str, Side],
+    baseline: Mapping[str, ScoredEvaluation],
     tasks: Sequence[Task],
     *,
     data: Path | None = None,
     judge: Judge | None = None,
     out: Path | None = None,
-) -> dict[str, Scored]:
+) -> dict[str, ScoredEvaluation]:
     """Task -> evaluation of the engine's model on the items that the baseline was asked.
 
     It answers as the baseline did: as often, at the same temperature and length limit. Written to
@@ -45,7 +45,7 @@ def evaluate_like(
     Raises:
         UserError: as `harness.evals.evaluate.evaluate`.
     """
-    found: dict[str, Scored] = {}
+    found: dict[str, ScoredEvaluation] = {}
     for task in tasks:
         before = baseline[task.name]
         indices = sorted({score.index for score in before.scores})
@@ -56,14 +56,14 @@ def evaluate_like(
 def watch(
     engine: Engine,
     plan: Plan,
-    baseline: Mapping[str, Side],
+    baseline: Mapping[str, ScoredEvaluation],
     tasks: Sequence[Task],
     *,
     data: Path | None = None,
     judge: Judge | None = None,
     out: Path | None = None,
     doubts: Mapping[tuple[str, str], str] | None = None,
-) -> tuple[Decision, dict[str, Scored]]:
+) -> tuple[Decision, dict[str, ScoredEvaluation]]:
     """Decide on the engine's model by a sequential plan, with as few items as it takes.
 
     Returns the decision and the candidate's evaluations, of the items that were used; these are
@@ -90,7 +90,7 @@ def watch(
 def _watch(
     engine: Engine,
     plan: Plan,
-    baseline: Mapping[str, Side],
+    baseline: Mapping[str, ScoredEvaluation],
     named: Mapping[str, Task],
     *,
     drawn: Mapping[str, Sequence[str]],
@@ -98,8 +98,8 @@ def _watch(
     judge: Judge | None,
     out: Path | None,
     doubts: Mapping[tuple[str, str], str] | None,
-) -> tuple[Decision, dict[str, Scored]]:
-    batches: dict[str, list[Scored]] = {task: [] for task in drawn}
+) -> tuple[Decision, dict[str, ScoredEvaluation]]:
+    batches: dict[str, list[ScoredEvaluation]] = {task: [] for task in drawn}
     used = dict.fromkeys(drawn, 0)
     open_ = set(drawn)
     while open_:
@@ -137,13 +137,13 @@ def _undecided(decision: Decision, task: str) -> bool:
 def _ask(
     engine: Engine,
     task: Task,
-    before: evidence.Scored,
+    before: ScoredEvaluation,
     indices: Sequence[int],
     *,
     data: Path | None,
     judge: Judge | None,
     out: Path | None,
-) -> dict[str, Scored]:
+) -> dict[str, ScoredEvaluation]:
     decoding = before.evaluation.decoding
     return evaluate(
         engine,
@@ -160,7 +160,7 @@ def _ask(
     )
 
 
-def _joined(task: Task, parts: Sequence[Scored]) -> Scored:
+def _joined(task: Task, parts: Sequence[ScoredEvaluation]) -> ScoredEvaluation:
     """One evaluation of the items of all `parts`, which were made in the same way."""
     made = parts[0].evaluation
     items = [item for part in parts for item in part.items]

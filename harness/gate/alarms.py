@@ -11,12 +11,13 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.core.schema import Alarm, Check, Sample, mean
+from harness.core.scored import ScoredEvaluation
 
 FEWEST = 20  # answers that both sides need before their style is compared
 LENGTH_RATIO = 1.5  # of mean words, either way
@@ -37,14 +38,9 @@ SHORT = 8  # words; fewer stand in a row by chance
 CHUNK = 1000  # training texts at a time
 
 
-class Answers(Protocol):
-    """A side of a comparison on one task."""
-
-    @property
-    def samples(self) -> Sequence[Sample]: ...
-
-
-def examine(baseline: Mapping[str, Answers], candidate: Mapping[str, Answers]) -> list[Alarm]:
+def examine(
+    baseline: Mapping[str, ScoredEvaluation], candidate: Mapping[str, ScoredEvaluation]
+) -> list[Alarm]:
     """What changed in the answers to the tasks that both sides hold, on the items both answered.
 
     length: the mean number of words rose or fell by half; truncation: more answers ran into the

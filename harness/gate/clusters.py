@@ -12,10 +12,11 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from harness.core.errors import UserError
-from harness.core.schema import Evaluation, Item, Policy, Score
+from harness.core.schema import Item, Policy
+from harness.core.scored import ScoredEvaluation
 from harness.core.text import one_line
 
 DOCUMENT = "doc."
@@ -24,16 +25,6 @@ MAX_NAME_CHARS = 200  # of a key or a value in a message
 
 Assigned = Mapping[str, Mapping[str, Mapping[str, int]]]
 """Task -> cluster key -> digest of an item -> number of its cluster."""
-
-
-class Side(Protocol):
-    """An evaluation of one task with its scores; `items` are read where the side keeps them."""
-
-    @property
-    def evaluation(self) -> Evaluation: ...
-
-    @property
-    def scores(self) -> Sequence[Score]: ...
 
 
 @dataclass(frozen=True)
@@ -75,8 +66,8 @@ def _index(text: str, source: str, number: int) -> int:
 
 def assign(
     policy: Policy,
-    baseline: Mapping[str, Side],
-    candidate: Mapping[str, Side],
+    baseline: Mapping[str, ScoredEvaluation],
+    candidate: Mapping[str, ScoredEvaluation],
     columns: Columns | None = None,
 ) -> dict[str, dict[str, dict[str, int]]]:
     """Number the cluster of every item, for each task and cluster key that the policy names.
@@ -122,7 +113,9 @@ def require_clusters(policy: Policy, items: Mapping[str, Sequence[Item]]) -> Non
             _require_all(rule.task, key, len(values), missing, EMPTY)
 
 
-def _from_columns(task: str, key: str, sides: Sequence[Side], columns: Columns) -> dict[str, str]:
+def _from_columns(
+    task: str, key: str, sides: Sequence[ScoredEvaluation], columns: Columns
+) -> dict[str, str]:
     values = columns.of(task, key)
     names: dict[str, str] = {}
     missing = []
@@ -136,8 +129,8 @@ def _from_columns(task: str, key: str, sides: Sequence[Side], columns: Columns) 
     return names
 
 
-def _from_items(task: str, key: str, sides: Sequence[Side]) -> dict[str, str]:
-    kept = [side for side in sides if items_of(side)]
+def _from_items(task: str, key: str, sides: Sequence[ScoredEvaluation]) -> dict[str, str]:
+    kept = [side for side in sides if side.items]
     if not kept:
         raise UserError(
             f"The policy clusters {task} by {shown(key)}, but neither side keeps its items (a "
@@ -146,7 +139,7 @@ def _from_items(task: str, key: str, sides: Sequence[Side]) -> dict[str, str]:
         )
     names: dict[str, str] = {}
     for side in kept:
-        values = _values(task, key, {item.index: item for item in items_of(side)})
+        values = _values(task, key, {item.index: item for item in side.items})
         mine: dict[str, str] = {}
         for score in side.scores:
             name = values.get(score.index)
@@ -183,12 +176,6 @@ def _require_all(task: str, key: str, known: int, missing: Sequence[int], why: s
             f"{shown(key)}, so that their cluster is not known (item {missing[0]}: {why}). Give "
             "each item one, or cluster by something that every item has."
         )
-
-
-def items_of(side: Side) -> Sequence[Item]:
-    """Return the items of a side, or none where it keeps only their scores."""
-    items: Sequence[Item] = getattr(side, "items", ())
-    return items
 
 
 def _values(task: str, key: str, items: Mapping[int, Item]) -> dict[int, str]:
@@ -266,7 +253,9 @@ def shown(text: object) -> str:
     return f"'{one_line(str(text))[:MAX_NAME_CHARS]}'"
 
 
-def stored(assigned: Assigned, *sides: Mapping[str, Side]) -> dict[str, dict[str, list[int]]]:
+def stored(
+    assigned: Assigned, *sides: Mapping[str, ScoredEvaluation]
+) -> dict[str, dict[str, list[int]]]:
     """Write `assigned` as lists over the items of both sides in order of digest.
 
     An item without a cluster (one that only a later side has) is -1.
@@ -280,7 +269,7 @@ def stored(assigned: Assigned, *sides: Mapping[str, Side]) -> dict[str, dict[str
 
 def restored(
     lists: Mapping[str, Mapping[str, Sequence[int]]],
-    *sides: Mapping[str, Side],
+    *sides: Mapping[str, ScoredEvaluation],
 ) -> dict[str, dict[str, dict[str, int]]]:
     """Read what `stored` wrote, for the same items on the same sides.
 
@@ -301,5 +290,5 @@ def restored(
     return assigned
 
 
-def _digests(task: str, *sides: Mapping[str, Side]) -> list[str]:
+def _digests(task: str, *sides: Mapping[str, ScoredEvaluation]) -> list[str]:
     return sorted({s.item for side in sides if task in side for s in side[task].scores})

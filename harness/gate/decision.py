@@ -44,8 +44,9 @@ from harness.core.schema import (
     Verdict,
     digest,
 )
+from harness.core.scored import ScoredEvaluation
 from harness.gate.clusters import Assigned, assign, stored
-from harness.gate.evidence import Evidence, Scored, difference_notes, gather
+from harness.gate.evidence import Evidence, difference_notes, gather
 from harness.gate.notes import notes
 from harness.gate.rule_test import RuleTest, read
 from harness.stats import Estimate
@@ -60,8 +61,8 @@ Label = Literal["improved", "tolerated-regression", "unchanged", "regressed", "u
 
 def decide(
     policy: Policy,
-    baseline: Mapping[str, Scored],
-    candidate: Mapping[str, Scored],
+    baseline: Mapping[str, ScoredEvaluation],
+    candidate: Mapping[str, ScoredEvaluation],
     *,
     order: Mapping[str, Sequence[str]] | None = None,
     estimand: Estimand = "items",

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 from harness.core.errors import UserError
 from harness.core.schema import TESTS_VERSION, Alarm, Check, Decision, Policy
-from harness.gate.alarms import Answers, examine, reward_hacking
+from harness.core.scored import ScoredEvaluation
+from harness.gate.alarms import examine, reward_hacking
 from harness.gate.clusters import Assigned
 from harness.gate.decision import decide, raise_alarms
-from harness.gate.evidence import Scored
 from harness.gate.plan import Plan, decide_by
 
 
-class Side(Scored, Answers, Protocol):
-    """One task of a side: an evaluation with its scores and, where they were kept, its answers."""
-
-
 def gate(
-    baseline: Mapping[str, Side],
-    candidate: Mapping[str, Side],
+    baseline: Mapping[str, ScoredEvaluation],
+    candidate: Mapping[str, ScoredEvaluation],
     policy: Policy,
     *,
     plan: Plan | None = None,

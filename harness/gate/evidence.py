@@ -6,13 +6,13 @@ import itertools
 import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from harness.core.decoding import normalize_decoding
 from harness.core.errors import UserError
-from harness.core.schema import Evaluation, JudgeRef, Metric, Policy, Rule, Score
+from harness.core.schema import Evaluation, JudgeRef, Metric, Policy, Rule
+from harness.core.scored import ScoredEvaluation
 from harness.core.text import cut, did_you_mean, one_line
 from harness.gate import claims
 from harness.gate.clusters import Assigned, assign
@@ -32,16 +32,6 @@ ROUNDING = 1e-9
 MAX_SHOWN = 200  # characters of a setting in a message
 MAX_DIFFERENCES = 10  # settings in a message
 _TASK = operator.attrgetter("task")
-
-
-class Scored(Protocol):
-    """An evaluation with the scores it was made from."""
-
-    @property
-    def evaluation(self) -> Evaluation: ...
-
-    @property
-    def scores(self) -> Sequence[Score]: ...
 
 
 @dataclass(frozen=True)
@@ -66,8 +56,8 @@ class Evidence:
 
 def gather(
     policy: Policy,
-    baseline: Mapping[str, Scored],
-    candidate: Mapping[str, Scored],
+    baseline: Mapping[str, ScoredEvaluation],
+    candidate: Mapping[str, ScoredEvaluation],
     clusters: Assigned | None = None,
     *,
     examined: bool = False,
@@ -99,7 +89,7 @@ def gather(
     return [found[key] for key in named]
 
 
-def _side(task: str, side: Mapping[str, Scored], name: str) -> Scored:
+def _side(task: str, side: Mapping[str, ScoredEvaluation], name: str) -> ScoredEvaluation:
     if task not in side:
         raise UserError(
             f"The {name} has no evaluation of {task}, which the policy asks for; it has "
@@ -114,8 +104,8 @@ def _side(task: str, side: Mapping[str, Scored], name: str) -> Scored:
 
 def _on_task(
     policy: Policy,
-    before: Scored,
-    after: Scored,
+    before: ScoredEvaluation,
+    after: ScoredEvaluation,
     clusters: Mapping[str, Mapping[str, int]],
     *,
     examined: bool,
@@ -186,7 +176,7 @@ def _clusters_of(
     return group if len(set(group)) < len(items) else None
 
 
-def _require_consistent(scored: Scored, table: ScoreColumns, side: str) -> None:
+def _require_consistent(scored: ScoredEvaluation, table: ScoreColumns, side: str) -> None:
     if problems := claims.contradictions(scored.evaluation, scored.scores, table):
         raise UserError(
             f"The {side}'s evaluation of {scored.evaluation.task} contradicts itself: "
@@ -195,7 +185,9 @@ def _require_consistent(scored: Scored, table: ScoreColumns, side: str) -> None:
 
 
 def difference_notes(
-    policy: Policy, baseline: Mapping[str, Scored], candidate: Mapping[str, Scored]
+    policy: Policy,
+    baseline: Mapping[str, ScoredEvaluation],
+    candidate: Mapping[str, ScoredEvaluation],
 ) -> list[str]:
     """Say what differs between the sides of a decision without being a reason to refuse it."""
     said = []

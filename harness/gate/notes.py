@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.core.schema import Item, Policy
-from harness.gate.clusters import DOCUMENT, Side, items_of, keys, places, plain, shown
+from harness.core.scored import ScoredEvaluation
+from harness.gate.clusters import DOCUMENT, keys, places, plain, shown
 from harness.gate.evidence import Evidence
 from harness.stats.intraclass import intraclass
 from harness.stats.paired import FEW_CLUSTERS
@@ -26,8 +27,8 @@ LEAST_SHARED_ITEMS = 20  # fewer show nothing about what they share
 def notes(
     policy: Policy,
     gathered: Sequence[Evidence],
-    baseline: Mapping[str, Side],
-    candidate: Mapping[str, Side] | None = None,
+    baseline: Mapping[str, ScoredEvaluation],
+    candidate: Mapping[str, ScoredEvaluation] | None = None,
 ) -> list[str]:
     """List what a reader should know of the items: clusters that were not named, or are none."""
     said = []
@@ -45,7 +46,10 @@ def notes(
 
 
 def suggest(
-    task: str, gathered: Iterable[Evidence], baseline: Side, candidate: Side | None = None
+    task: str,
+    gathered: Iterable[Evidence],
+    baseline: ScoredEvaluation,
+    candidate: ScoredEvaluation | None = None,
 ) -> str:
     """Say which cluster the items of `task` evidently have; empty where none shows.
 
@@ -53,11 +57,11 @@ def suggest(
     together: in the gains, or, from ten values on, in what the baseline scored. The level of that
     test is shared by all fields that are tried.
     """
-    kept = [side for side in (baseline, candidate) if side is not None and items_of(side)]
+    kept = [side for side in (baseline, candidate) if side is not None and side.items]
     if not kept:
         return ""
     side = kept[0]
-    items = {item.index: item for item in items_of(side)}
+    items = {item.index: item for item in side.items}
     groups = {key: group for key in _all_keys(items) if (group := _repeating(key, items))}
     numbered = {
         key: {score.item: group[score.index] for score in side.scores if score.index in group}

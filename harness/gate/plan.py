@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -20,7 +19,6 @@ from harness.core.schema import (
     SCHEMA_VERSION,
     Decision,
     Estimand,
-    Evaluation,
     Name,
     Policy,
     Record,
@@ -29,9 +27,10 @@ from harness.core.schema import (
     Tier,
     digest,
 )
+from harness.core.scored import ScoredEvaluation
 from harness.gate.clusters import Assigned, assign, restored, stored
 from harness.gate.decision import decide, refuse_what_cannot_be_watched, require_range
-from harness.gate.evidence import Scored, gather
+from harness.gate.evidence import gather
 from harness.gate.notes import INDEPENDENT
 from harness.gate.planned_rule import SEQUENTIAL, PlannedRule, plan_rule, require_power
 from harness.gate.sizing import require_icc, require_sd
@@ -105,11 +104,11 @@ def _said(rule: tuple[str, str, Tier, float] | None) -> str:
 
 def make(
     policy: Policy,
-    baseline: Mapping[str, Scored],
+    baseline: Mapping[str, ScoredEvaluation],
     *,
     sequential: bool = False,
     estimand: Estimand = "population",
-    second: Mapping[str, Scored] | None = None,
+    second: Mapping[str, ScoredEvaluation] | None = None,
     discordance: float | None = None,
     sd: float | None = None,
     icc: float | None = None,
@@ -184,7 +183,7 @@ def order(seed: int, task: str, scores: Sequence[Score]) -> list[str]:
     return sorted(items, key=lambda i: hashlib.sha256(f"{seed} {task} {i}".encode()).hexdigest())
 
 
-def orders(plan: Plan, baseline: Mapping[str, Scored]) -> dict[str, list[str]]:
+def orders(plan: Plan, baseline: Mapping[str, ScoredEvaluation]) -> dict[str, list[str]]:
     """Task -> item digests in the planned order.
 
     Raises:
@@ -207,8 +206,8 @@ def orders(plan: Plan, baseline: Mapping[str, Scored]) -> dict[str, list[str]]:
 
 def decide_by(
     plan: Plan,
-    baseline: Mapping[str, Scored],
-    candidate: Mapping[str, Scored],
+    baseline: Mapping[str, ScoredEvaluation],
+    candidate: Mapping[str, ScoredEvaluation],
     *,
     doubts: Mapping[tuple[str, str], str] | None = None,
 ) -> Decision:
@@ -248,15 +247,7 @@ def decide_by(
     )
 
 
-@dataclass(frozen=True)
-class _Part:
-    """The first planned items of a side."""
-
-    evaluation: Evaluation
-    scores: list[Score]
-
-
-def _first(side: Scored, items: Sequence[str], count: int) -> Scored:
+def _first(side: ScoredEvaluation, items: Sequence[str], count: int) -> ScoredEvaluation:
     """Read the side as if it had been asked the first `count` of the planned `items` alone."""
     if count >= len(items):
         return side
@@ -264,4 +255,4 @@ def _first(side: Scored, items: Sequence[str], count: int) -> Scored:
     scores = [score for score in side.scores if score.item in kept]
     asked = sorted({(score.index, score.item) for score in scores})
     changed = {"items": len(asked), "dataset_digest": digest([item for _, item in asked])}
-    return _Part(side.evaluation.model_copy(update=changed), scores)
+    return ScoredEvaluation(side.evaluation.model_copy(update=changed), scores)

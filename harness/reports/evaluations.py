@@ -19,10 +19,10 @@ from harness.core.schema import (
     Score,
     canonical_json,
 )
+from harness.core.scored import ScoredEvaluation
 from harness.gate import gate
 from harness.gate.claims import redefined
 from harness.gate.plan import Plan
-from harness.judges.checks.saved import Saved
 from harness.render import html
 from harness.render.html import numbers
 from harness.render.html.report import (
@@ -36,7 +36,7 @@ from harness.render.html.report import (
 )
 from tasks.task import Task, item_values, slices
 
-Evaluations = Mapping[str, Saved]
+Evaluations = Mapping[str, ScoredEvaluation]
 """Evaluation per task, as `evaluation.load` or `inputs.load` of `harness.evals` reads it."""
 
 MAX_TAGS = 40  # of one kind; a table of more is not read
@@ -191,7 +191,9 @@ def _reasons(scores: Sequence[Score]) -> dict[str, dict[str, int]]:
     return {metric: dict(counter.most_common()) for metric, counter in sorted(counted.items())}
 
 
-def _slices(scored: Sequence[Saved], primary: str) -> dict[str, dict[str, list[MetricResult]]]:
+def _slices(
+    scored: Sequence[ScoredEvaluation], primary: str
+) -> dict[str, dict[str, list[MetricResult]]]:
     """The primary metric by each kind of tag, over the most frequent tags of that kind."""
     found = {}
     items = scored[0].items
@@ -229,7 +231,7 @@ def _slices(scored: Sequence[Saved], primary: str) -> dict[str, dict[str, list[M
     return found
 
 
-def _answers(scored: Saved, items: Sequence[Item]) -> dict[str, Answer]:
+def _answers(scored: ScoredEvaluation, items: Sequence[Item]) -> dict[str, Answer]:
     """Item digest -> what is shown of the answers to it."""
     task = _installed(scored.evaluation)
     asked = {item.digest: item for item in items}

@@ -16,7 +16,7 @@ from rlrf.cli.common import EXIT, FILE, FOLDER, PATH, as_json, margins, print_js
 if TYPE_CHECKING:
     from harness.core.outputs import OutputFile
     from harness.core.schema import Decision, Estimand, Policy
-    from harness.evals.inputs import Side
+    from harness.core.scored import ScoredEvaluation
     from harness.gate.clusters import Columns
     from harness.gate.plan import Plan
 
@@ -410,7 +410,7 @@ def read_rules(
     return None, load_policy(policy) if policy else None
 
 
-def policy_for(baseline: Mapping[str, Side], margin_texts: Sequence[str]) -> Policy:
+def policy_for(baseline: Mapping[str, ScoredEvaluation], margin_texts: Sequence[str]) -> Policy:
     """The default policy for the tasks of the baseline, with the margins that are named.
 
     Raises:

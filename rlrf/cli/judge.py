@@ -15,7 +15,7 @@ from rlrf.cli.common import EXIT, FILE, FOLDER, as_json, print_json
 
 if TYPE_CHECKING:
     from harness.core.schema import MetricResult
-    from harness.evals.evaluation import Scored
+    from harness.core.scored import ScoredEvaluation
     from harness.judges.config import Judging
     from tasks.task import Judge
 
@@ -368,7 +368,7 @@ def drift(
     return EXIT[DRIFT_EXIT[found.verdict]]
 
 
-def _one(folder: Path) -> Scored:
+def _one(folder: Path) -> ScoredEvaluation:
     from harness.evals import evaluation
 
     found = evaluation.load(folder)

@@ -47,6 +47,7 @@ from harness.core.schema import (
     Sample,
     digest,
 )
+from harness.core.scored import ScoredEvaluation
 from harness.core.text import NOT_IN_NAMES, visible
 from harness.engines import Completion, Sampling
 from harness.engines import model_folder as models
@@ -60,7 +61,6 @@ from harness.judges.budget import Tokens
 from harness.judges.cache import Cache
 from harness.judges.checks import pairwise
 from harness.judges.checks.calibrate import read_labels
-from harness.judges.checks.saved import Saved
 from harness.judges.config import load_judging
 from harness.judges.critique import critique
 from harness.render import csv, latex, markdown
@@ -797,7 +797,7 @@ def judge_labels(data: bytes) -> None:
 
 
 @functools.cache
-def planned() -> Saved:
+def planned() -> ScoredEvaluation:
     """An evaluation that a plan is made for, and a run ends with."""
     task = tasks.load("mini_gsm8k")
     items = task.items("sealed")[:12]
@@ -808,7 +808,7 @@ def planned() -> Saved:
     return built(items, samples)
 
 
-def built(items: Sequence[Item], samples: Sequence[Sample]) -> Saved:
+def built(items: Sequence[Item], samples: Sequence[Sample]) -> ScoredEvaluation:
     """Of mini_gsm8k."""
     return evaluation.build(
         tasks.load("mini_gsm8k"),
@@ -847,7 +847,7 @@ def silence() -> Iterator[None]:
 
 
 @functools.cache
-def labelled() -> Saved:
+def labelled() -> ScoredEvaluation:
     item = mini("mini_gsm8k")
     sample = Sample(task=item.task, item=item.digest, index=0, prompt="", response="#### 1")
     return built([item], [sample])

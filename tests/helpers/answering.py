@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import tasks
 from harness.core.schema import ModelRef, Policy, Rule, Sample
+from harness.core.scored import ScoredEvaluation
 from harness.evals import evaluation
-from harness.evals.evaluation import Scored
 
 N = 60
 POLICY = Policy(rules=[Rule(task="mini_gsm8k", metric="accuracy", margin=0.05)])
@@ -15,7 +15,7 @@ POLICY = Policy(rules=[Rule(task="mini_gsm8k", metric="accuracy", margin=0.05)])
 
 def answered(
     right: Callable[[int], bool], model: str, *, repeats: int = 1, cut: int = 0, **changes: str
-) -> Scored:
+) -> ScoredEvaluation:
     """A model that is right on some items of mini_gsm8k; the first `cut` answers are cut off."""
     task = tasks.load("mini_gsm8k")
     items = task.items("gate")[:N]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from harness.core.files import jsonl_bytes
 from harness.core.schema import Evaluation, Metric, ModelRef, Score, digest
+from harness.core.scored import ScoredEvaluation
 from tasks.task import aggregate
 
 METRICS = (
@@ -23,12 +23,6 @@ Values = Mapping[str, float | str | None]
 """Metric -> value; a string is the reason why it has none, None says that it does not apply."""
 
 
-@dataclass(frozen=True)
-class Made:
-    evaluation: Evaluation
-    scores: list[Score]
-
-
 def make(
     rows: Sequence[Values],
     *,
@@ -38,7 +32,7 @@ def make(
     repeats: int = 1,
     edition: str = "",
     **fields: Any,
-) -> Made:
+) -> ScoredEvaluation:
     """An evaluation of `task` with its scores, right in every digest.
 
     Item i is answered as rows[i * repeats : (i + 1) * repeats] say; `keep` drops the others.
@@ -76,4 +70,4 @@ def make(
         "samples_digest": digest([model, task]),
         "scores_digest": hashlib.sha256(jsonl_bytes(scores)).hexdigest(),
     }
-    return Made(Evaluation(**(known | fields)), scores)
+    return ScoredEvaluation(Evaluation(**(known | fields)), scores)

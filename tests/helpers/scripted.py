@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 
 import tasks
 from harness.core.schema import Call, Item, ModelRef, Reply, Sample
+from harness.core.scored import ScoredEvaluation
 from harness.evals import evaluation
-from harness.evals.evaluation import Scored
 from rlrf.quickstart import corpus
 from tasks.just_eval.aspects import aspects_of
 from tasks.task import Judge, Task
@@ -56,7 +56,7 @@ def evaluated(
     *,
     model: str = "m",
     repeats: int = 1,
-) -> Scored:
+) -> ScoredEvaluation:
     """Item i answers as responses[i * repeats : (i + 1) * repeats] say."""
     samples = [
         Sample(
@@ -82,7 +82,7 @@ def evaluated(
     )
 
 
-def mini(kind: str = "complete", count: int = 80, seed: int = 0) -> Scored:
+def mini(kind: str = "complete", count: int = 80, seed: int = 0) -> ScoredEvaluation:
     """The embedded world's instructions, answered with care or without, verified exactly."""
     task = tasks.load("mini_just_eval")
     items = task.items("sealed")[:count]

@@ -14,8 +14,8 @@ from helpers import toy
 from harness.core.errors import UserError
 from harness.core.files import write_json
 from harness.core.schema import ModelRef, Policy, Rule, Sample
+from harness.core.scored import ScoredEvaluation
 from harness.evals import evaluation
-from harness.evals.evaluation import Scored
 from harness.gate import decide, promote
 from rlrf.config import Config
 from rlrf.loop import train
@@ -30,7 +30,7 @@ POLICY = Policy(rules=[Rule(task="toy", metric="right", margin=0.2)])
 RIGHT = {"M0": (8, 5), "M1": (20, 13), "M2": (4, 2), "M4": (28, 18)}
 
 
-def scored(split: str, right: int, model: str) -> dict[str, Scored]:
+def scored(split: str, right: int, model: str) -> dict[str, ScoredEvaluation]:
     items = toy.items(split)
     samples = [
         Sample(

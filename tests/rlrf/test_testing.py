@@ -10,15 +10,15 @@ import pytest
 import tasks
 from harness.core.errors import UserError
 from harness.core.schema import ModelRef, Policy, Rule, Sample
+from harness.core.scored import ScoredEvaluation
 from harness.evals import evaluation
-from harness.evals.evaluation import Scored
 from rlrf.testing import assert_no_regression
 
 TASK = tasks.load("mini_gsm8k")
 ITEMS = TASK.items("gate", None)[:300]
 
 
-def answered(wrong: int) -> dict[str, Scored]:
+def answered(wrong: int) -> dict[str, ScoredEvaluation]:
     """The gate split of the embedded world, with `wrong` wrong answers."""
     samples = [
         Sample(
@@ -33,7 +33,7 @@ def answered(wrong: int) -> dict[str, Scored]:
     return {TASK.name: built(samples)}
 
 
-def built(samples: Sequence[Sample]) -> Scored:
+def built(samples: Sequence[Sample]) -> ScoredEvaluation:
     return evaluation.build(
         TASK,
         ITEMS,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import permutations
 from typing import Literal
 
@@ -18,7 +17,6 @@ from pydantic import Field
 from harness.core.errors import UserError
 from harness.core.schema import (
     Decision,
-    Evaluation,
     Policy,
     Record,
     Rule,
@@ -27,13 +25,13 @@ from harness.core.schema import (
     Verdict,
     digest,
 )
+from harness.core.scored import ScoredEvaluation
 from harness.gate.clusters import Assigned, assign
 from harness.gate.decision import decide
-from harness.gate.evidence import Scored
 from harness.gate.lab.at_margin import KINDS, AtMargin, Candidates, candidates, divide, verdicts
 from harness.stats.paired import Numbers
 
-Run = Mapping[str, Scored]
+Run = Mapping[str, ScoredEvaluation]
 """Task -> an evaluation of the model."""
 
 By = Literal["answers", "runs"]
@@ -71,14 +69,6 @@ class Certificate(Record):
     policy_digest: str
     evaluations: list[str] = Field(description="identities, in the order given")
     rules: list[RuleRates] = Field(default=[], description="the same gates, rule by rule")
-
-
-@dataclass(frozen=True)
-class _Side:
-    """A run made of other runs' answers: what `decide` reads of an evaluation."""
-
-    evaluation: Evaluation
-    scores: Sequence[Score]
 
 
 def certify(
@@ -251,7 +241,7 @@ class _Pool:
         self,
         policy: Policy,
         task: str,
-        runs: Sequence[Scored],
+        runs: Sequence[ScoredEvaluation],
         clusters: Mapping[str, Mapping[str, int]],
     ) -> None:
         self.evaluation = runs[0].evaluation
@@ -298,7 +288,7 @@ class _Pool:
             row[: len(given)] = [score.values.get(metric, np.nan) for score in given]
         return found
 
-    def draw(self, rng: np.random.Generator) -> tuple[_Side, _Side]:
+    def draw(self, rng: np.random.Generator) -> tuple[ScoredEvaluation, ScoredEvaluation]:
         sides: tuple[list[Score], list[Score]] = ([], [])
         most = self.most
         keys = rng.random((int(self.units.max()) + 1, most))[self.units]
@@ -307,7 +297,9 @@ class _Pool:
             take = min(self.per_side, len(given) // 2)
             sides[0].extend([given[i] for i in order[:take]])
             sides[1].extend([given[i] for i in order[take : 2 * take]])
-        return _Side(self.evaluation, sides[0]), _Side(self.evaluation, sides[1])
+        return ScoredEvaluation(self.evaluation, sides[0]), ScoredEvaluation(
+            self.evaluation, sides[1]
+        )
 
 
 def _differ(given: Sequence[Score], metrics: Sequence[str]) -> bool:

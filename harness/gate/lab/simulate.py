@@ -22,7 +22,8 @@ from pydantic import Field, model_validator
 
 from harness.core.errors import UserError
 from harness.core.schema import MAX_THRESHOLD, MetricResult, Policy, Record, Rule
-from harness.gate.evidence import Scored, gather
+from harness.core.scored import ScoredEvaluation
+from harness.gate.evidence import gather
 from harness.stats.noninferiority import mcnemar, tango_statistic
 
 THRESHOLDS = (0.0, 1.0, 1.645, 2.0, 3.0)  # standard errors of gain that a promotion takes
@@ -297,7 +298,9 @@ def _summary(values: Numbers) -> MetricResult:
     )
 
 
-def like(baseline: Scored, candidate: Scored, settings: Settings, metric: str = "") -> Settings:
+def like(
+    baseline: ScoredEvaluation, candidate: ScoredEvaluation, settings: Settings, metric: str = ""
+) -> Settings:
     """`settings` with items, discordance and accuracy as two evaluations of one task have them.
 
     `metric` is yes/no; by default it is the task's primary one.

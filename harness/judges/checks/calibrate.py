@@ -17,8 +17,9 @@ from pydantic import Field
 from harness.core.errors import UserError
 from harness.core.files import parse, read_jsonl
 from harness.core.schema import JudgeRef, Metric, MetricResult, Record
+from harness.core.scored import ScoredEvaluation
 from harness.core.text import did_you_mean
-from harness.judges.checks.saved import Saved, answers, draw, metrics
+from harness.judges.checks.saved import answers, draw, metrics
 from harness.stats.ppi import MIN_LABELLED, YES_NO, YES_NO_CHANGE, Numbers, corrected_mean
 from tasks.task import item_values, summarize
 
@@ -71,7 +72,7 @@ class Calibrations(Record):
 
 
 def sheet(
-    saved: Saved, count: int | None, *, seed: int = 0, names: Sequence[str] = ()
+    saved: ScoredEvaluation, count: int | None, *, seed: int = 0, names: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
     """What people fill in: answers drawn by `seed`, and a null for each metric to label.
 
@@ -95,7 +96,7 @@ def sheet(
     return list(rows.values())
 
 
-def read_labels(path: Path, saved: Saved) -> Labels:
+def read_labels(path: Path, saved: ScoredEvaluation) -> Labels:
     """Human labels of the items of `saved`: {"id": index, metric: value, ...} a line, as JSONL.
 
     A metric that is null was not labelled, or does not apply; the texts of a `sheet` are passed
@@ -140,7 +141,7 @@ def _metric(name: str, known: Mapping[str, Metric], where: str) -> Metric:
     return known[name]
 
 
-def mean(saved: Saved, labels: Labels) -> Calibrations:
+def mean(saved: ScoredEvaluation, labels: Labels) -> Calibrations:
     """The mean of every labelled metric: by the judge, by people, and corrected.
 
     The labelled items have to be a random part of all. Repeats of an item are averaged, on the
@@ -157,7 +158,10 @@ def mean(saved: Saved, labels: Labels) -> Calibrations:
 
 
 def change(
-    baseline: Saved, baseline_labels: Labels, candidate: Saved, candidate_labels: Labels
+    baseline: ScoredEvaluation,
+    baseline_labels: Labels,
+    candidate: ScoredEvaluation,
+    candidate_labels: Labels,
 ) -> Calibrations:
     """The gain of `candidate` over `baseline`, item by item, where people labelled both.
 
@@ -195,10 +199,10 @@ def _difference(before: Mapping[str, float], after: Mapping[str, float]) -> dict
 
 
 def _calibrations(
-    saved: Saved,
+    saved: ScoredEvaluation,
     of: Literal["mean", "change"],
     sides: Mapping[str, tuple[Mapping[str, float], Mapping[str, float]]],
-    baseline: Saved | None = None,
+    baseline: ScoredEvaluation | None = None,
 ) -> Calibrations:
     """`sides`: metric -> what people and what the judge say, by item."""
     both = {name: len(human.keys() & judge.keys()) for name, (human, judge) in sides.items()}

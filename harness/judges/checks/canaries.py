@@ -14,7 +14,8 @@ from pydantic import Field
 
 from harness.core.errors import UserError
 from harness.core.schema import Item, JudgeRef, Metric, Record, Sample, Score, Verdict
-from harness.judges.checks.saved import Saved, answers, draw, exact_share, reference
+from harness.core.scored import ScoredEvaluation
+from harness.judges.checks.saved import answers, draw, exact_share, reference
 from tasks.task import Judge, Task
 
 ITEMS = 50
@@ -91,7 +92,7 @@ class Canaries(Record):
 
 def check(
     task: Task,
-    saved: Saved,
+    saved: ScoredEvaluation,
     judge: Judge | None,
     *,
     items: int | None = ITEMS,

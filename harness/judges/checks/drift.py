@@ -14,8 +14,8 @@ from pydantic import Field
 
 from harness.core.errors import UserError
 from harness.core.schema import JudgeRef, Metric, MetricResult, Record, Score
+from harness.core.scored import ScoredEvaluation
 from harness.judges.checks.saved import (
-    Saved,
     answers,
     draw,
     exact_share,
@@ -64,7 +64,13 @@ class Drift(Record):
     metrics: list[MetricDrift]
 
 
-def between(before: Saved, after: Saved, *, margin: float = MARGIN, alpha: float = 0.05) -> Drift:
+def between(
+    before: ScoredEvaluation,
+    after: ScoredEvaluation,
+    *,
+    margin: float = MARGIN,
+    alpha: float = 0.05,
+) -> Drift:
     """How the scores of two evaluations of the same answers differ.
 
     A metric is `stable` where the whole 1 - 2 alpha interval of its mean change lies within
@@ -89,7 +95,7 @@ def between(before: Saved, after: Saved, *, margin: float = MARGIN, alpha: float
 
 def again(
     task: Task,
-    before: Saved,
+    before: ScoredEvaluation,
     judge: Judge,
     *,
     anchors: int | None = ANCHORS,
@@ -116,7 +122,7 @@ def again(
 
 
 def _drift(
-    before: Saved,
+    before: ScoredEvaluation,
     then: Sequence[Score],
     now: Sequence[Score],
     *,

@@ -24,7 +24,8 @@ from harness.core.schema import (
     digest,
     mean,
 )
-from harness.judges.checks.saved import Saved, answers, draw
+from harness.core.scored import ScoredEvaluation
+from harness.judges.checks.saved import answers, draw
 from harness.replies.judgements import UnparsableReplyError, judgements
 from harness.stats.paired import compare as gain
 from tasks.task import Judge, summarize
@@ -116,8 +117,8 @@ PROMPT_DIGEST = digest([prompt("", "", ""), SCHEMA])
 
 
 def compare(
-    baseline: Saved,
-    candidate: Saved,
+    baseline: ScoredEvaluation,
+    candidate: ScoredEvaluation,
     judge: Judge,
     *,
     items: int | None = None,
@@ -202,7 +203,7 @@ def read(reply: Reply, texts: Sequence[str]) -> tuple[Verdict | None, str]:
 
 
 def _matched(
-    baseline: Saved, candidate: Saved, items: int | None, seed: int
+    baseline: ScoredEvaluation, candidate: ScoredEvaluation, items: int | None, seed: int
 ) -> tuple[list[tuple[Item, Sample, Sample]], int]:
     """(item, baseline's answer, candidate's) by index and repeat, and how many answers are alone.
 

@@ -14,7 +14,8 @@ from pydantic import Field
 
 from harness.core.errors import UserError
 from harness.core.schema import JudgeRef, MetricResult, Record
-from harness.judges.checks.saved import Saved, metrics, require_same_answers
+from harness.core.scored import ScoredEvaluation
+from harness.judges.checks.saved import metrics, require_same_answers
 from harness.stats.agreement import LEVELS, Level, agreement
 
 DRAWS = 1000
@@ -58,7 +59,9 @@ class Panel(Record):
     metrics: list[MetricAgreement]
 
 
-def agree(evaluations: Mapping[str, Saved], *, seed: int = 0, draws: int = DRAWS) -> Panel:
+def agree(
+    evaluations: Mapping[str, ScoredEvaluation], *, seed: int = 0, draws: int = DRAWS
+) -> Panel:
     """How far judges agree, metric by metric, from their evaluations of the same answers.
 
     `evaluations` is name -> evaluation. A metric is left out where fewer than two judges have

@@ -4,25 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Protocol
 
 from harness.core.errors import UserError
-from harness.core.schema import Item, JudgeRef, Metric, MetricResult, Sample
-from harness.gate import evidence
+from harness.core.schema import Item, JudgeRef, Metric, MetricResult
+from harness.core.scored import ScoredEvaluation
 from tasks.task import Answered, Judge, Task
 
 
-class Saved(evidence.Scored, Protocol):
-    """An evaluation folder, as it was read; `harness.evals.evaluation.Scored` is one."""
-
-    @property
-    def items(self) -> Sequence[Item]: ...
-
-    @property
-    def samples(self) -> Sequence[Sample]: ...
-
-
-def metrics(saved: Saved) -> list[Metric]:
+def metrics(saved: ScoredEvaluation) -> list[Metric]:
     """Every metric with a value per item, the headline first."""
     return sorted(saved.evaluation.definitions.values(), key=lambda metric: not metric.primary)
 
@@ -35,7 +24,7 @@ def draw(items: Sequence[Item], count: int | None, seed: int) -> list[Item]:
     return [items[place] for place in chosen]
 
 
-def answers(saved: Saved, items: Sequence[Item]) -> list[Answered]:
+def answers(saved: ScoredEvaluation, items: Sequence[Item]) -> list[Answered]:
     """What was answered to `items`, by index, then repeat."""
     wanted = {item.digest: item for item in items}
     ordered = sorted(saved.samples, key=lambda sample: (sample.index, sample.repeat))
@@ -47,7 +36,7 @@ def reference(judge: Judge, task: Task) -> JudgeRef:
     return JudgeRef(id=judge.id, digest=judge.digest, prompt_digest=task.judge_prompt)
 
 
-def require_same_answers(one: Saved, other: Saved) -> None:
+def require_same_answers(one: ScoredEvaluation, other: ScoredEvaluation) -> None:
     """Two scorings can be compared where they are of the same answers to the same task.
 
     Raises:

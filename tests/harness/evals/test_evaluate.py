@@ -17,6 +17,7 @@ from helpers.random_llama import make_tokenizer
 import tasks
 from harness.core.errors import UserError
 from harness.core.schema import Call, Item, JudgeRef, ModelRef, Reply, Sample, Score
+from harness.core.scored import ScoredEvaluation
 from harness.evals import evaluation
 from harness.evals.evaluate import evaluate
 from tasks.task import Judge, Task
@@ -77,7 +78,7 @@ def test_named_items_of_a_named_split(engine: Any) -> None:
 
 
 def test_data_and_examples(engine: Any, gsm8k_folder: Path) -> None:
-    def ask(**options: Any) -> evaluation.Scored:
+    def ask(**options: Any) -> ScoredEvaluation:
         return evaluate(engine, ["gsm8k"], data=gsm8k_folder, max_tokens=20, **options)["gsm8k"]
 
     plain = ask()
@@ -176,7 +177,7 @@ def stock(folder: Path, options: Sequence[str]) -> tuple[dict[str, Any], dict[st
     return json.loads(results.read_text())["results"], samples
 
 
-def assert_same(scored: evaluation.Scored, results: Any, samples: list[Any]) -> None:
+def assert_same(scored: ScoredEvaluation, results: Any, samples: list[Any]) -> None:
     by_index = {sample["doc"]["index"]: sample for sample in samples}
     for ours in scored.samples:
         theirs = by_index[ours.index]
@@ -273,7 +274,7 @@ def test_answers_are_kept_when_the_judge_fails_and_for_the_next_judge(
 ) -> None:
     busy, out = Busy(engine), tmp_path / "out"
 
-    def ask(judge: Judge, **options: Any) -> evaluation.Scored:
+    def ask(judge: Judge, **options: Any) -> ScoredEvaluation:
         options = {"data": instructions, "max_tokens": 20, "out": out} | options
         return evaluate(busy, ["just_eval"], judge=judge, **options)["just_eval"]
 

@@ -27,6 +27,7 @@ from helpers.lm_eval_stock import (
 
 from harness.core.errors import UserError
 from harness.core.schema import Decision, Policy, Rule
+from harness.core.scored import ScoredEvaluation
 from harness.evals import inputs, lm_eval_results, lm_eval_runs
 from harness.gate import gate, plan
 from harness.gate.policy import default_policy, parse_margins
@@ -81,7 +82,7 @@ def decided(before: Path, after: Path, policy: Policy | None = None) -> Decision
     return gate(old, new, policy or default(old))
 
 
-def default(side: dict[str, inputs.Side], *margins: str) -> Policy:
+def default(side: dict[str, ScoredEvaluation], *margins: str) -> Policy:
     definitions = {task: one.evaluation.definitions.values() for task, one in side.items()}
     return default_policy(definitions, parse_margins(margins))
 

@@ -16,9 +16,9 @@ import pytest
 import tasks
 from harness.core.errors import UserError
 from harness.core.schema import ModelRef, Policy, Rule
+from harness.core.scored import ScoredEvaluation
 from harness.evals import evaluation
 from harness.evals.evaluate import evaluate
-from harness.evals.evaluation import Scored
 from harness.evals.until_decided import evaluate_like, watch
 from harness.gate import gate, plan
 from harness.gate.plan import Plan
@@ -29,13 +29,13 @@ POLICY = Policy(rules=[Rule(task=TASK, metric="accuracy", margin=0.1)])
 
 
 @pytest.fixture(scope="module")
-def own(engine: Any) -> dict[str, Scored]:
+def own(engine: Any) -> dict[str, ScoredEvaluation]:
     """What the tiny model itself answers: nothing right."""
     return evaluate(engine, [TASK], split="gate", limit=ITEMS, max_tokens=None)
 
 
 @pytest.fixture(scope="module")
-def better(own: dict[str, Scored]) -> dict[str, Scored]:
+def better(own: dict[str, ScoredEvaluation]) -> dict[str, ScoredEvaluation]:
     """The same evaluation of a model that has every second item right."""
     made = own[TASK]
     answers = {item.digest: item.reference["answer"] for item in made.items}
@@ -58,7 +58,7 @@ def better(own: dict[str, Scored]) -> dict[str, Scored]:
     }
 
 
-def planned(baseline: dict[str, Scored], discordance: float = 0.2) -> Plan:
+def planned(baseline: dict[str, ScoredEvaluation], discordance: float = 0.2) -> Plan:
     return plan.make(POLICY, baseline, discordance=discordance, sequential=True)
 
 
@@ -67,7 +67,7 @@ def plugins() -> list[Any]:
 
 
 def test_a_worse_candidate_is_stopped_early(
-    engine: Any, better: dict[str, Scored], tmp_path: Path
+    engine: Any, better: dict[str, ScoredEvaluation], tmp_path: Path
 ) -> None:
     made = planned(better)
     decision, candidate = watch(engine, made, better, plugins(), out=tmp_path)
@@ -87,7 +87,9 @@ def test_a_worse_candidate_is_stopped_early(
     assert saved.evaluation.items == len(asked)
 
 
-def test_an_equal_candidate_passes_before_the_end(engine: Any, own: dict[str, Scored]) -> None:
+def test_an_equal_candidate_passes_before_the_end(
+    engine: Any, own: dict[str, ScoredEvaluation]
+) -> None:
     # The tiny model has nothing right, so that nothing can be lost: the policy has to allow that.
     rules = [POLICY.rules[0].model_copy(update={"allow_floor": True})]
     policy = POLICY.model_copy(update={"rules": rules})
@@ -100,7 +102,7 @@ def test_an_equal_candidate_passes_before_the_end(engine: Any, own: dict[str, Sc
 
 
 def test_the_verdict_is_that_of_the_same_items_at_rest(
-    engine: Any, better: dict[str, Scored], own: dict[str, Scored]
+    engine: Any, better: dict[str, ScoredEvaluation], own: dict[str, ScoredEvaluation]
 ) -> None:
     made = planned(better)
     driven, _ = watch(engine, made, better, plugins())
@@ -109,7 +111,10 @@ def test_the_verdict_is_that_of_the_same_items_at_rest(
 
 
 def test_what_was_answered_is_not_asked_again(
-    engine: Any, better: dict[str, Scored], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Any,
+    better: dict[str, ScoredEvaluation],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Cut(Exception):
         pass
@@ -137,7 +142,7 @@ def test_what_was_answered_is_not_asked_again(
 
 
 def test_without_a_sequential_plan_all_items_are_asked(
-    engine: Any, own: dict[str, Scored], tmp_path: Path
+    engine: Any, own: dict[str, ScoredEvaluation], tmp_path: Path
 ) -> None:
     found = evaluate_like(engine, own, plugins(), out=tmp_path)
     assert found[TASK].evaluation.identity == own[TASK].evaluation.identity
@@ -148,7 +153,10 @@ def test_without_a_sequential_plan_all_items_are_asked(
 
 
 def test_another_baseline_is_refused_before_anything_is_asked(
-    engine: Any, own: dict[str, Scored], better: dict[str, Scored], tmp_path: Path
+    engine: Any,
+    own: dict[str, ScoredEvaluation],
+    better: dict[str, ScoredEvaluation],
+    tmp_path: Path,
 ) -> None:
     with pytest.raises(UserError, match="another baseline"):
         watch(engine, planned(own), better, plugins(), out=tmp_path)

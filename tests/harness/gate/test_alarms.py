@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 
 import pytest
 from helpers.quiz import make
 
 from harness.core.schema import Alarm, FinishReason, Policy, Rule, Sample
+from harness.core.scored import ScoredEvaluation
 from harness.gate import decide, raise_alarms
 from harness.gate.alarms import examine, overlap, reward_hacking
 
 WORDS = [f"word{i}" for i in range(400)]
-
-
-@dataclass
-class Side:
-    samples: list[Sample]
 
 
 def answers(
@@ -27,11 +23,12 @@ def answers(
     n: int = 60,
     finish: FinishReason | None = "stop",
     cut: int = 0,
-) -> dict[str, Side]:
+) -> dict[str, ScoredEvaluation]:
     rng = random.Random(0)
     return {
-        "quiz": Side(
-            [
+        "quiz": replace(
+            make([{"accuracy": 1}]),
+            samples=[
                 Sample(
                     task="quiz",
                     item=f"item{i}",
@@ -41,7 +38,7 @@ def answers(
                     finish_reason="length" if i < cut else finish,
                 )
                 for i in range(n)
-            ]
+            ],
         )
     }
 
@@ -50,7 +47,7 @@ def prose(rng: random.Random, words: int = 20) -> str:
     return " ".join(rng.choices(WORDS, k=words))
 
 
-def kinds(before: dict[str, Side], after: dict[str, Side]) -> list[str]:
+def kinds(before: dict[str, ScoredEvaluation], after: dict[str, ScoredEvaluation]) -> list[str]:
     return [alarm.kind for alarm in examine(before, after)]
 
 

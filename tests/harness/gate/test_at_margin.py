@@ -7,7 +7,7 @@ import pytest
 from helpers.quiz import METRICS, make
 
 from harness.core.schema import Item, Metric, Policy, Rule
-from harness.evals.inputs import Side
+from harness.core.scored import ScoredEvaluation
 from harness.gate.lab.at_margin import KINDS, Candidates, Kind, candidates, divide, verdicts
 from harness.gate.lab.certify import certify
 
@@ -118,7 +118,7 @@ def test_yes_no_candidates_at_the_margin_pass_about_as_often_as_the_level_says()
         assert 3 <= found <= 27  # 15, within three standard errors
 
 
-def runs(clustered: bool) -> list[dict[str, Side]]:
+def runs(clustered: bool) -> list[dict[str, ScoredEvaluation]]:
     """Two runs of a model whose passages rise and fall together from run to run."""
     found = []
     passage = [f"p{i // 10}" for i in range(300)]
@@ -130,7 +130,7 @@ def runs(clustered: bool) -> list[dict[str, Side]]:
             Item(task="quiz", split="gate", index=i, prompt=f"{i}", tags={"passage": [name]})
             for i, name in enumerate(passage)
         ]
-        found.append({"quiz": Side(scored.evaluation, scored.scores, [], items)})
+        found.append({"quiz": ScoredEvaluation(scored.evaluation, scored.scores, [], items)})
     return found
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers.quiz import Made, make
+from helpers.quiz import make
 from scipy.stats import binomtest
 
 from harness.core.errors import UserError
 from harness.core.schema import Policy, Rule
+from harness.core.scored import ScoredEvaluation
 from harness.gate.lab.certify import certify, upper_bound
 
 
@@ -16,7 +17,7 @@ def policy(margin: float = 0.05, metric: str = "accuracy") -> Policy:
     return Policy(rules=[Rule(task="quiz", metric=metric, margin=margin)])
 
 
-def run(seed: int, n: int = 200, repeats: int = 1, shift: float = 0.0) -> dict[str, Made]:
+def run(seed: int, n: int = 200, repeats: int = 1, shift: float = 0.0) -> dict[str]:
     """One model's answers: items of their own difficulty, right by chance."""
     chance = np.clip(np.random.default_rng(99).uniform(size=n) + shift, 0, 1)
     right = np.random.default_rng(seed).uniform(size=(n, repeats)) < chance[:, None]
@@ -94,6 +95,6 @@ def test_missing_answers_do_not_crash_it() -> None:
     rng = np.random.default_rng(0)
     lost = {score.item for score in whole.scores if rng.uniform() < 0.03}
     kept = [score for score in whole.scores if score.item not in lost]
-    partial = {"quiz": Made(whole.evaluation, kept)}
+    partial = {"quiz": ScoredEvaluation(whole.evaluation, kept)}
     found = certify(policy(), [partial, run(1, repeats=3)], gates=20)
     assert found.failed == 0

@@ -14,8 +14,8 @@ from harness.board import Board
 from harness.core.errors import UserError
 from harness.core.files import parse, write_json
 from harness.core.schema import Check, Decision, Item, Policy, Rule
+from harness.core.scored import ScoredEvaluation
 from harness.evals.cluster_file import read_columns
-from harness.evals.inputs import Side
 from harness.gate import decide, gate
 from harness.gate.clusters import assign, restored, stored
 from harness.gate.plan import Plan, decide_by
@@ -39,7 +39,7 @@ def side(
     document: Sequence[Any] = (),
     model: str = "m",
     metric: str = "accuracy",
-) -> dict[str, Side]:
+) -> dict[str, ScoredEvaluation]:
     """An evaluation whose items carry the tag, the field or the document's field `passage`."""
     made = make([{metric: float(x)} for x in right], model=model)
 
@@ -58,7 +58,7 @@ def side(
         )
         for i in range(len(right))
     ]
-    return {"quiz": Side(made.evaluation, made.scores, [], items)}
+    return {"quiz": ScoredEvaluation(made.evaluation, made.scores, [], items)}
 
 
 def answers(seed: int, icc: float = 0.5, discordance: float = 0.2, drop: float = 0.0) -> Any:
@@ -186,7 +186,7 @@ def test_a_side_without_items_takes_the_clusters_of_the_other() -> None:
     """A leaderboard keeps scores alone."""
     old, new = answers(0)
     before, after = side(old, tags=TAGS), side(new, tags=TAGS)
-    bare = {"quiz": Side(before["quiz"].evaluation, before["quiz"].scores)}
+    bare = {"quiz": ScoredEvaluation(before["quiz"].evaluation, before["quiz"].scores)}
     found = decide(policy("passage"), bare, after)
     assert found.checks == decide(policy("passage"), before, after).checks
     with pytest.raises(UserError, match="neither side keeps its items"):
@@ -196,7 +196,9 @@ def test_a_side_without_items_takes_the_clusters_of_the_other() -> None:
 def test_lost_items_do_not_hinder_clusters() -> None:
     old, new = answers(0)
     before, after = side(old, tags=TAGS), side(new, tags=TAGS)
-    short = Side(after["quiz"].evaluation, after["quiz"].scores[:-1], [], after["quiz"].items)
+    short = ScoredEvaluation(
+        after["quiz"].evaluation, after["quiz"].scores[:-1], [], after["quiz"].items
+    )
     check = only(decide(policy("passage"), before, {"quiz": short}))
     assert (check.n, check.clusters) == (199, 20)
 
@@ -233,7 +235,7 @@ def test_a_column_of_a_file_names_clusters(tmp_path: Path) -> None:
         )
         + '\n{"item": "another", "task": "other", "passage": 3}\n'
     )
-    bare = {"quiz": Side(before["quiz"].evaluation, before["quiz"].scores)}
+    bare = {"quiz": ScoredEvaluation(before["quiz"].evaluation, before["quiz"].scores)}
     for path in (by_index, by_digest):
         columns = read_columns(path)
         assert columns.keys == ("passage",)
@@ -343,7 +345,7 @@ def test_what_is_right_is_not_suggested_as_a_cluster() -> None:
 # ---- records ---------------------------------------------------------------------------------
 
 
-def board(tmp_path: Path, decision: Decision, *sides: Mapping[str, Side]) -> Board:
+def board(tmp_path: Path, decision: Decision, *sides: Mapping[str, ScoredEvaluation]) -> Board:
     made = Board(tmp_path / "board")
     for name, one in zip(("M0", "M1"), sides, strict=True):
         made.add_evaluation(one["quiz"], name, "r")  # type: ignore[arg-type]
@@ -426,8 +428,10 @@ def test_a_plan_keeps_the_clusters_it_was_made_with() -> None:
     old, new = answers(0)
     before, after = side(old, tags=TAGS), side(new, tags=TAGS)
     made = plan(policy("passage", 0.3), before, discordance=0.2, icc=0.3)
-    bare = {"quiz": Side(before["quiz"].evaluation, before["quiz"].scores)}
-    followed = decide_by(made, bare, {"quiz": Side(after["quiz"].evaluation, after["quiz"].scores)})
+    bare = {"quiz": ScoredEvaluation(before["quiz"].evaluation, before["quiz"].scores)}
+    followed = decide_by(
+        made, bare, {"quiz": ScoredEvaluation(after["quiz"].evaluation, after["quiz"].scores)}
+    )
     assert followed.checks == decide(policy("passage", 0.3), before, after).checks
     assert followed.clusters == made.clusters
 

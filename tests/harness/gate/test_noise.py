@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers.quiz import Made, make
+from helpers.quiz import make
 
 from harness.core.errors import UserError
 from harness.core.schema import Decision, Noise, Policy, Rule, digest
@@ -16,7 +16,7 @@ from harness.stats.repeatability import measure
 POLICY = Policy(rules=[Rule(task="quiz", metric="accuracy", margin=0.05)])
 
 
-def run(seed: int, shift: float = 0.0, n: int = 400) -> dict[str, Made]:
+def run(seed: int, shift: float = 0.0, n: int = 400) -> dict[str]:
     """One model's answers: items of their own difficulty, and a day that moves them all."""
     chance = np.clip(np.random.default_rng(99).uniform(size=n) + shift, 0, 1)
     right = np.random.default_rng(seed).uniform(size=n) < chance

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.quiz import Made, make
+from helpers.quiz import make
 
 from harness.core.errors import UserError
 from harness.core.files import parse, read_json, write_json
 from harness.core.schema import Policy, Rule, digest
+from harness.core.scored import ScoredEvaluation
 from harness.gate import decide
 from harness.gate.plan import Plan, PlannedRule, decide_by, order, orders
 from harness.gate.plan import make as plan
@@ -22,7 +23,7 @@ def rules(margin: float = 0.05, metric: str = "accuracy", tier: str = "critical"
     return Policy(rules=[Rule(task="quiz", metric=metric, tier=tier, margin=margin)])  # type: ignore[arg-type]
 
 
-def accuracy(n: int, share: float = 0.5) -> Made:
+def accuracy(n: int, share: float = 0.5) -> ScoredEvaluation:
     return make([{"accuracy": float(i < share * n)} for i in range(n)])
 
 
@@ -243,7 +244,9 @@ def test_a_discordance_is_a_share(share: float) -> None:
 # ---- what a sequential plan is about ----------------------------------------------------------
 
 
-def at_the_margin(seed: int, n: int, margin: float, discordance: float = 0.2) -> tuple[Made, Made]:
+def at_the_margin(
+    seed: int, n: int, margin: float, discordance: float = 0.2
+) -> tuple[ScoredEvaluation, ScoredEvaluation]:
     """A sample of `n` questions of which a candidate loses `margin` more than it gains."""
     rng = np.random.default_rng(seed)
     chances = [(discordance - margin) / 2, (discordance + margin) / 2]

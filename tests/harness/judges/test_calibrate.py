@@ -16,7 +16,7 @@ from scipy.stats import pearsonr
 import tasks
 from harness.core.errors import UserError
 from harness.core.schema import Call
-from harness.evals.evaluation import Scored
+from harness.core.scored import ScoredEvaluation
 from harness.judges.checks.calibrate import Labels, change, mean, read_labels, sheet
 
 TASK = tasks.load("just_eval")
@@ -28,7 +28,7 @@ def people(seed: int, middle: float) -> list[int]:
     return [max(1, min(5, round(rng.gauss(middle, 1)))) for _ in range(N)]
 
 
-def judged(truth: list[int], seed: int, kind: float = 1.0) -> Scored:
+def judged(truth: list[int], seed: int, kind: float = 1.0) -> ScoredEvaluation:
     """A judge that is `kind` grades too kind, and noisy."""
     rng = random.Random(seed)
     said = [max(1, min(5, round(value + kind + rng.gauss(0, 0.5)))) for value in truth]
@@ -40,7 +40,7 @@ def judged(truth: list[int], seed: int, kind: float = 1.0) -> Scored:
     return evaluated(TASK, items, [f"Answer {seed}."] * len(truth), ScriptedJudge(say))
 
 
-def labels(saved: Scored, truth: list[int], labelled: Iterable[int]) -> Labels:
+def labels(saved: ScoredEvaluation, truth: list[int], labelled: Iterable[int]) -> Labels:
     return {"depth": {saved.items[i].digest: float(truth[i]) for i in labelled}}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from helpers.scripted import ScriptedJudge, evaluated, grades, instructions, mini
@@ -13,7 +14,7 @@ from scipy.stats import beta, t
 import tasks
 from harness.core.errors import UserError
 from harness.core.schema import Call, Reply
-from harness.evals.evaluation import Scored
+from harness.core.scored import ScoredEvaluation
 from harness.judges.checks.drift import again, between
 
 TASK = tasks.load("just_eval")
@@ -24,7 +25,9 @@ def town(call: Call) -> int:
     return int(call.prompt.split("town number ")[1].split("?")[0])
 
 
-def judged(grade: Callable[[int], float | None], count: int = N, repeats: int = 1) -> Scored:
+def judged(
+    grade: Callable[[int], float | None], count: int = N, repeats: int = 1
+) -> ScoredEvaluation:
     """Answers of which a judge grades that about town i as `grade(i)`; None: it fails."""
 
     def say(call: Call) -> str | Reply:
@@ -121,7 +124,7 @@ def test_a_yes_no_metric_is_tested_as_the_gate_does() -> None:
     right = [item.reference["answer"] for item in items]
     saved = evaluated(task, items, right)
     flipped = [s.model_copy(update={"values": {"accuracy": 0.0}}) for s in saved.scores[:30]]
-    after = Scored(saved.evaluation, saved.samples, [*flipped, *saved.scores[30:]], saved.items)
+    after = replace(saved, scores=[*flipped, *saved.scores[30:]])
     one = next(m for m in between(saved, after).metrics if m.metric == "accuracy")
     assert (one.verdict, one.change) == ("drifted", pytest.approx(-0.3))
 

@@ -11,13 +11,13 @@ from helpers.scripted import ScriptedJudge, better, evaluated, instructions, pai
 import tasks
 from harness.core.errors import UserError
 from harness.core.schema import Call, Reply
-from harness.evals.evaluation import Scored
+from harness.core.scored import ScoredEvaluation
 from harness.judges.checks.pairwise import PROMPT_DIGEST, compare, prompt
 
 N = 60
 
 
-def answers(words: list[int], model: str = "m", repeats: int = 1) -> Scored:
+def answers(words: list[int], model: str = "m", repeats: int = 1) -> ScoredEvaluation:
     """Answers whose worth is their number of words."""
     items = instructions(len(words) // repeats)
     return evaluated(

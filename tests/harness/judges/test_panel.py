@@ -12,7 +12,7 @@ from helpers.scripted import ScriptedJudge, evaluated, grades, instructions
 import tasks
 from harness.core.errors import UserError
 from harness.core.schema import Call, Reply
-from harness.evals.evaluation import Scored
+from harness.core.scored import ScoredEvaluation
 from harness.judges.checks.panel import agree
 from harness.stats.agreement import alpha
 
@@ -20,7 +20,9 @@ TASK = tasks.load("just_eval")
 N = 60
 
 
-def judged(given: list[float | None], repeats: int = 1, text: str = "It has a bridge.") -> Scored:
+def judged(
+    given: list[float | None], repeats: int = 1, text: str = "It has a bridge."
+) -> ScoredEvaluation:
     """Answers of which a judge gives the i-th `given[i]`; None: it fails."""
     told = iter(given)
 

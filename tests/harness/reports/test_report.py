@@ -14,8 +14,8 @@ from helpers.pages import data, parse
 import tasks
 from harness.board import Board
 from harness.core.errors import UserError
+from harness.core.scored import ScoredEvaluation
 from harness.evals import evaluation
-from harness.evals.evaluation import Scored
 from harness.evals.inputs import load as sides_of
 from harness.reports import evaluations
 
@@ -94,7 +94,7 @@ def test_a_kind_of_tag_with_very_many_tags_shows_the_most_frequent() -> None:
         item.model_copy(update={"tags": {"topic": ["all", f"topic {item.index}"]}})
         for item in scored.items
     ]
-    one = {"mini_gsm8k": Scored(scored.evaluation, scored.samples, scored.scores, items)}
+    one = {"mini_gsm8k": ScoredEvaluation(scored.evaluation, scored.scores, scored.samples, items)}
     (measured,) = evaluations.measure([one, one])
     ((key, tags),) = measured.slices.items()
     assert key == f"topic, the 40 most frequent of {N + 1}"
@@ -109,7 +109,7 @@ def test_unscored_answers_are_counted_with_their_reasons() -> None:
         else score
         for score in scored.scores
     ]
-    one = {"mini_gsm8k": Scored(scored.evaluation, scored.samples, lost, scored.items)}
+    one = {"mini_gsm8k": ScoredEvaluation(scored.evaluation, lost, scored.samples, scored.items)}
     (measured,) = evaluations.measure([one])
     assert measured.reasons == [{"accuracy": {"the judge timed out": 5}}]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ import pytest
 import tasks
 from harness.board import Board
 from harness.core.schema import JudgeRef, ModelRef, Sample
+from harness.core.scored import ScoredEvaluation
 from harness.evals import evaluation
-from harness.evals.evaluation import Scored
 from harness.reports.evaluations import TITLES
 from rlrf.cli import run
 from rlrf.quickstart import M0
@@ -24,7 +25,7 @@ ITEMS = TASK.items("gate", None)[:400]
 POLICY = "rules:\n  - {task: mini_gsm8k, metric: accuracy, tier: critical, margin: 0.1}\n"
 
 
-def answered(wrong: int, items: int = 400, words: int = 0) -> Scored:
+def answered(wrong: int, items: int = 400, words: int = 0) -> ScoredEvaluation:
     """The first items of the gate split, `wrong` of them answered wrong, and `words` of chatter."""
     samples = [
         Sample(
@@ -48,7 +49,7 @@ def answered(wrong: int, items: int = 400, words: int = 0) -> Scored:
     )
 
 
-def saved(path: Path, made: Scored) -> Path:
+def saved(path: Path, made: ScoredEvaluation) -> Path:
     evaluation.save(made, path)
     return path
 
@@ -227,7 +228,7 @@ def test_a_page_follows_the_plan_that_the_gate_follows(
     )
 
 
-def rescored(made: Scored) -> Scored:
+def rescored(made: ScoredEvaluation) -> ScoredEvaluation:
     """The same answers, of which a judge finds every third worth nothing."""
     scores = [
         score.model_copy(update={"values": score.values | {"accuracy": 0.0}})
@@ -235,7 +236,7 @@ def rescored(made: Scored) -> Scored:
         else score
         for score in made.scores
     ]
-    return Scored(made.evaluation, made.samples, scores, made.items)
+    return replace(made, scores=scores)
 
 
 def test_github_is_told_in_its_own_words(
@@ -285,19 +286,19 @@ def test_exactly_one_candidate_is_named(m0: Path, capsys: Capture) -> None:
     assert "Name either" in refused(capsys, "gate", m0, m0, "--model", M0)
 
 
-def other_items(made: Scored) -> Scored:
+def other_items(made: ScoredEvaluation) -> ScoredEvaluation:
     return answered(40, items=399)
 
 
-def other_judge(made: Scored) -> Scored:
+def other_judge(made: ScoredEvaluation) -> ScoredEvaluation:
     judge = JudgeRef(id="another", digest="d", prompt_digest="p")
     changed = made.evaluation.model_copy(update={"judge": judge})
-    return Scored(changed, made.samples, made.scores, made.items)
+    return replace(made, evaluation=changed)
 
 
-def other_prompt(made: Scored) -> Scored:
+def other_prompt(made: ScoredEvaluation) -> ScoredEvaluation:
     changed = made.evaluation.model_copy(update={"prompt_digest": "q"})
-    return Scored(changed, made.samples, made.scores, made.items)
+    return replace(made, evaluation=changed)
 
 
 @pytest.mark.parametrize(
@@ -309,7 +310,11 @@ def other_prompt(made: Scored) -> Scored:
     ],
 )
 def test_evidence_that_does_not_match(
-    tmp_path: Path, m0: Path, capsys: Capture, change: Callable[[Scored], Scored], said: str
+    tmp_path: Path,
+    m0: Path,
+    capsys: Capture,
+    change: Callable[[ScoredEvaluation], ScoredEvaluation],
+    said: str,
 ) -> None:
     candidate = saved(tmp_path / "m1", change(answered(40)))
     told = refused(capsys, "gate", m0, candidate)
