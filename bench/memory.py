@@ -24,8 +24,8 @@ from harness.core.progress import say
 from harness.engines.hf import HFEngine
 from harness.evals.evaluate import evaluate
 from rlrf.config import Explore
-from rlrf.explore import explore
 from rlrf.quickstart import seed_policy
+from rlrf.sampling import explore
 
 COUNTS = (64, 512, 4000)  # as many as two tasks have to train on
 AT_A_TIME = 64  # answers: batches are full with the fewest prompts

@@ -66,13 +66,13 @@ def run(out: Path, name: str) -> None:
 
     torch.set_num_threads(1)
     honest = method.make_pairs
-    turn = {"number": 0}
+    made = {"number": 0}
 
     def poisoned_pairs(*args: Any) -> tuple[list[Pair], ExamplesReport]:
         """A fake, to provoke the fault: in one iteration the worse response is the chosen one."""
-        turn["number"] += 1
+        made["number"] += 1
         pairs, report = honest(*args)
-        if turn["number"] != POISONED:
+        if made["number"] != POISONED:
             return pairs, report
         swapped = [
             pair.model_copy(update={"chosen": pair.rejected, "rejected": pair.chosen})
@@ -115,8 +115,10 @@ def main() -> None:
 def in_place(result: RunResult) -> list[str]:
     """The incumbent after each iteration, from M0 on."""
     names = ["M0"]
-    for turn in result.iterations:
-        names.append(turn.candidate if turn.takes_over else names[-1])
+    for iteration in result.iterations:
+        names.append(
+            iteration.candidate if iteration.outcome in ("promoted", "not enforced") else names[-1]
+        )
     return names
 
 
@@ -124,11 +126,11 @@ def iterations(result: RunResult) -> str:
     """What the gate said of each candidate, and what the incumbent is worth after it."""
     rows = [["iteration", "candidate, at the gate", "outcome", "incumbent", *HEADLINE]]
     sealed = {model.name: model for model in result.sealed}
-    for turn, name in zip(result.iterations, in_place(result)[1:], strict=True):
-        verdict = turn.gate.vs_incumbent.verdict if turn.gate else "-"
-        number = f"{turn.number}" + (", poisoned" if turn.number == POISONED else "")
+    for iteration, name in zip(result.iterations, in_place(result)[1:], strict=True):
+        verdict = iteration.gate.vs_incumbent.verdict if iteration.gate else "-"
+        number = f"{iteration.number}" + (", poisoned" if iteration.number == POISONED else "")
         means = [f"{sealed[name].metrics[metric].mean:.3f}" for metric in HEADLINE]
-        rows.append([number, f"{turn.candidate}: {verdict}", turn.outcome, name, *means])
+        rows.append([number, f"{iteration.candidate}: {verdict}", iteration.outcome, name, *means])
     return table(rows)
 
 

@@ -1,13 +1,13 @@
-"""What a run works with: opened, checked and locked before anything is trained."""
+"""Open, check and lock what a run works with before anything is trained."""
 
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from harness.board import Board
 from harness.core.errors import UserError
@@ -24,7 +24,6 @@ from rlrf.artefacts import open_artefacts
 from rlrf.checkpoint import Checkpoint, Engines
 from rlrf.code_digests import Code, source, tasks_code
 from rlrf.config import Config
-from rlrf.explore import pick
 from rlrf.feedback import Critic, by_judge, by_model, by_score
 from rlrf.models import feedback as feedback_model
 from rlrf.models.feedback.model import FeedbackModel
@@ -38,11 +37,10 @@ from tasks.task import Judge, Task
 
 @dataclass(frozen=True)
 class Services:
-    """What every stage of an iteration works with; `run` keeps what it makes."""
+    """The benchmarks, engines, judge and models of a run; what it makes is `rlrf.run.Run`."""
 
     config: Config
     tasks: dict[str, Task]
-    run: Run
     engines: Engines
     judge: Judge | None
     critics: Mapping[str, Critic]
@@ -51,17 +49,17 @@ class Services:
     rewriter: RewriterSource | None
 
     def seed(self, *place: str | int) -> int:
-        """A seed of its own for each place in the run."""
+        """Return a seed of its own for each place in the run."""
         return int(digest([self.config.seed, *place])[:7], 16)
 
-    def pick(self, split: str, size: int | None, turn: int) -> dict[str, list[Item]]:
-        """The items of this turn, task by task: disjoint from other turns while they last."""
+    def pick_items(self, split: str, size: int | None, rotation: int) -> dict[str, list[Item]]:
+        """Pick items of every task, by default as many as `prompts`; see `pick_items`."""
         return {
-            task.name: pick(
+            task.name: pick_items(
                 self.tasks[task.name],
                 split,
                 size or task.prompts,
-                turn=turn,
+                rotation=rotation,
                 seed=self.config.seed,
                 data=Path(task.data) if task.data else None,
             )
@@ -70,23 +68,23 @@ class Services:
 
     @cached_property
     def tasks_code(self) -> Code:
-        """Digests of the code of the tasks."""
+        """Digests of the tasks' code."""
         return tasks_code(self.tasks)
 
     @cached_property
     def feedback_code(self) -> Code:
-        """Digests of the code and the words that feedback is given by."""
-        asked = {task.feedback for task in self.config.tasks}
+        """Digests of the code and the prompts that produce feedback."""
+        kinds = {task.feedback for task in self.config.tasks}
         modules = [feedback]
-        if "critique" in asked or "model" in asked:
+        if "critique" in kinds or "model" in kinds:
             modules.append(critique)
-        if "model" in asked:
+        if "model" in kinds:
             modules.append(feedback_model)
         return {**self.tasks_code, **source("the code of feedback", *modules)}
 
     @cached_property
     def held_out(self) -> list[Item]:
-        """All that may be asked at the gate or under seal."""
+        """All items of the gate and sealed splits."""
         return [
             item
             for task in self.config.tasks
@@ -96,62 +94,108 @@ class Services:
 
 
 @dataclass(frozen=True)
-class RunContext(Services):
-    """What a run works with: measured by `policy`, against the `anchor`, recorded on `board`."""
+class RunContext:
+    """An open run: its services and folder, the gate policy, the frozen model M0, the board."""
 
-    policy: Policy
-    anchor: Checkpoint
+    services: Services
+    run: Run
+    gate_policy: Policy
+    m0: Checkpoint
     board: Board
-    name: str
+    run_id: str
+
+    @property
+    def config(self) -> Config:
+        return self.services.config
+
+    def iteration(self, number: int, policy_model: Checkpoint) -> IterationContext:
+        """Return the context of iteration `number` (from 1), which starts from `policy_model`."""
+        return IterationContext(self.services, self.run, policy_model, number)
 
 
 @dataclass(frozen=True)
 class IterationContext:
-    """One iteration, from the policy that it starts from."""
+    """One iteration of a run, and the policy model that it starts from."""
 
-    lab: Services
-    policy: Checkpoint
+    services: Services
+    run: Run
+    policy_model: Checkpoint
     number: int
-    limit: int | None = None  # prompts a task, for a dry run
+    limit: int | None = None  # prompts per task, for a dry run
 
     @property
-    def place(self) -> str:
-        """Its folder in the run."""
+    def config(self) -> Config:
+        return self.services.config
+
+    @property
+    def name(self) -> str:
+        """Name of its folder in the run."""
         return f"iter_{self.number}"
 
     @property
-    def candidate(self) -> str:
-        """The name of what it trains."""
+    def candidate_name(self) -> str:
         return f"M{self.number}"
 
     @property
     def logs(self) -> Path:
-        """Where what `train.report_to` names writes: not in a stage, as it holds clocks."""
-        return self.lab.run.folder / "logs" / self.place
+        """Where `train.report_to` writes: outside the stages, because logs hold clock times."""
+        return self.run.folder / "logs" / self.name
 
     @property
     def references(self) -> Path:
-        """What references gave to pairs: not in a stage, as it outlives one that is cut off."""
-        return self.lab.run.folder / "references"
+        """Where reference log-probabilities are kept: they outlive an interrupted stage."""
+        return self.run.folder / "references"
 
-    def seed(self, place: str) -> int:
-        return self.lab.seed(self.number, place)
+    def seed(self, purpose: str) -> int:
+        return self.services.seed(self.number, purpose)
 
     @cached_property
-    def asked(self) -> dict[str, list[Item]]:
-        """The train items of this turn, task by task."""
-        picked = self.lab.pick("train", None, self.number - 1)
+    def items_by_task(self) -> dict[str, list[Item]]:
+        """The train items of this iteration."""
+        picked = self.services.pick_items("train", None, self.number - 1)
         return {task: items[: self.limit] for task, items in picked.items()}
 
     @cached_property
     def items(self) -> dict[str, Item]:
-        """The same by digest."""
-        return {item.digest: item for found in self.asked.values() for item in found}
+        """The train items of this iteration by digest."""
+        return {item.digest: item for items in self.items_by_task.values() for item in items}
+
+
+def rotate(count: int, size: int, rotation: int, seed: int, name: str) -> list[int]:
+    """Pick `size` of the positions below `count`: others for each `rotation` (from 0), in order.
+
+    One permutation per (`seed`, `name`) is cut into parts of `size`, so rotations are disjoint
+    until all positions were used; then it starts again from the front.
+    """
+    shuffled = sorted(range(count), key=lambda position: digest([seed, name, position]))
+    size = min(size, count)
+    return sorted(shuffled[(rotation * size + i) % count] for i in range(size))
+
+
+def pick_items(
+    task: Task, split: str, size: int, *, rotation: int, seed: int, data: Path | None = None
+) -> list[Item]:
+    """Pick `size` items of a split of `task`, by `rotate`.
+
+    Raises:
+        UserError: the task has no such split, or the split is empty.
+    """
+    if split not in task.splits:
+        raise UserError(
+            f"{task.name} has no {split} split (it has {', '.join(task.splits)}), "
+            "so it cannot be trained on; choose another task."
+        )
+    items = task.items(split, data)
+    if not items:
+        raise UserError(f"The {split} split of {task.name} is empty.")
+    return [items[i] for i in rotate(len(items), size, rotation, seed, f"{task.name}/{split}")]
 
 
 @contextlib.contextmanager
 def open_context(config: Config, out: Path, fresh: bool) -> Iterator[RunContext]:
-    """What the run in `out` works with: all that can be refused is refused here.
+    """Open, check and lock the run of `config` in the folder `out`.
+
+    Everything that can be refused is refused here, before anything is generated or trained.
 
     Raises:
         UserError: the configuration, a model or the folder cannot be used.
@@ -160,73 +204,64 @@ def open_context(config: Config, out: Path, fresh: bool) -> Iterator[RunContext]
     if holds_run(out) and fresh:
         refuse_strangers_in_run(out)
     board.check_place()
-    with open_tools(config) as tools:
-        policy = choose_gate_policy(config, tools.tasks)
+    with open_services(config) as services:
+        gate_policy = choose_gate_policy(config, services.tasks)
         check_reporters(config.train)
         check_launch(config.train, config.engine)
-        anchor = Checkpoint("M0", model_folder.find(config.model, config.revision))
-        judge, feedback_model, rewarder = tools.judge, tools.feedback_model, tools.rewarder
-        common = {
-            "config": config.identity,
-            "model": anchor.digest,
-            "tasks": {n: [t.version, t.judge_prompt, t.estimator] for n, t in tools.tasks.items()},
-            "judge": [judge.id, judge.digest] if judge else None,
-            "feedback_model": feedback_model.digest if feedback_model else None,
-            "reward": rewarder.digest if rewarder else None,
-            "code": evaluation.code_version(),
-        }
-        if tools.rewriter is not None:
-            common["rewriter"] = tools.rewriter.digest
-        kept = open_artefacts(config.artefacts) if config.artefacts else None
-        with open_run(out, common, fresh=fresh, artefacts=kept) as run:
-            yield RunContext(
-                **{field.name: getattr(tools, field.name) for field in fields(Services)}
-                | {"run": run},
-                policy=policy,
-                anchor=anchor,
-                board=board,
-                name=digest(common)[:12],
-            )
+        m0 = Checkpoint("M0", model_folder.find(config.model, config.revision))
+        common = _identity(services, m0)
+        artefacts = open_artefacts(config.artefacts) if config.artefacts else None
+        with open_run(out, common, fresh=fresh, artefacts=artefacts) as run:
+            yield RunContext(services, run, gate_policy, m0, board, digest(common)[:12])
+
+
+def _identity(services: Services, m0: Checkpoint) -> dict[str, Any]:
+    """Describe what every stage of the run depends on; stored as `run.json`."""
+    judge, model, rewarder = services.judge, services.feedback_model, services.rewarder
+    identity = {
+        "config": services.config.identity,
+        "model": m0.digest,
+        "tasks": {n: [t.version, t.judge_prompt, t.estimator] for n, t in services.tasks.items()},
+        "judge": [judge.id, judge.digest] if judge else None,
+        "feedback_model": model.digest if model else None,
+        "reward": rewarder.digest if rewarder else None,
+        "code": evaluation.code_version(),
+    }
+    if services.rewriter is not None:
+        identity["rewriter"] = services.rewriter.digest
+    return identity
 
 
 @contextlib.contextmanager
-def open_tools(config: Config, *, feedback: bool = True) -> Iterator[Services]:
-    """What stages outside a run work with: what they make is kept until the block ends.
+def open_services(config: Config, *, feedback: bool = True) -> Iterator[Services]:
+    """Open the services that `config` names, and close them at the end of the block.
 
-    Without `feedback` neither the judge nor feedback and reward models nor the rewriter are opened.
+    Without `feedback` the judge, feedback and reward models and the rewriter stay closed.
 
     Raises:
         UserError: the configuration cannot be used.
     """
     judging = load_judging(Path(config.judge) if config.judge else None)
-    plugins = {task.name: judging.task(task.name) for task in config.tasks}
+    tasks = {task.name: judging.task(task.name) for task in config.tasks}
     with contextlib.ExitStack() as opened:
         rank = config.adapter.r if config.adapter else 0
         engines = Engines(config.engine, rank, config.executor)
         opened.callback(engines.close)
-        judge = None
+        judge = model = rewarder = rewriter = None
         if feedback:
             judge = opened.enter_context(judging.open(open_engine=engines.open_judge))
-        rewarded = config.reward if feedback else None
-        model = open_feedback_model(config, engines) if feedback else None
-        yield Services(
-            config=config,
-            tasks=plugins,
-            run=Run(Path(opened.enter_context(tempfile.TemporaryDirectory())), {}),
-            engines=engines,
-            judge=judge,
-            critics=critics(config, plugins, judge, model),
-            feedback_model=model,
-            rewarder=open_rewarder(rewarded, config.engine) if rewarded else None,
-            rewriter=open_rewriter(config, plugins, judge) if feedback else None,
-        )
+            model = open_feedback_model(config, engines)
+            rewarder = open_rewarder(config.reward, config.engine) if config.reward else None
+            rewriter = open_rewriter(config, tasks, judge)
+        critics = _open_critics(config, tasks, judge, model)
+        yield Services(config, tasks, engines, judge, critics, model, rewarder, rewriter)
 
 
 def open_feedback_model(config: Config, engines: Engines) -> FeedbackModel | None:
-    """The feedback model that a task of the run asks for, loaded by `engines` when it is needed.
+    """Open the feedback model if a task needs it; `engines` loads it at first use.
 
     Raises:
-        UserError: there is no such model, or it is no feedback model.
+        UserError: the model does not exist, or is not a feedback model.
     """
     wanted = any(task.feedback == "model" for task in config.tasks)
     if config.feedback_model is None or not wanted:
@@ -235,45 +270,45 @@ def open_feedback_model(config: Config, engines: Engines) -> FeedbackModel | Non
     return FeedbackModel(checkpoint.model, lambda: engines.load(checkpoint))
 
 
-def critics(
-    config: Config, plugins: Mapping[str, Task], judge: Judge | None, model: FeedbackModel | None
+def _open_critics(
+    config: Config, tasks: Mapping[str, Task], judge: Judge | None, model: FeedbackModel | None
 ) -> dict[str, Critic]:
-    """Who says what is wrong with answers, where that is not the task itself."""
-    found: dict[str, Critic] = {}
+    """Return task -> critic, for tasks whose feedback is not their own."""
+    critics: dict[str, Critic] = {}
     for task in config.tasks:
         if task.feedback == "critique" and judge is not None:
-            found[task.name] = by_judge(judge, plugins[task.name])
+            critics[task.name] = by_judge(judge, tasks[task.name])
         elif task.feedback == "model" and model is not None:
-            found[task.name] = by_model(model, plugins[task.name])
+            critics[task.name] = by_model(model, tasks[task.name])
         elif task.feedback == "score":
-            found[task.name] = by_score(plugins[task.name])
-    return found
+            critics[task.name] = by_score(tasks[task.name])
+    return critics
 
 
-def choose_gate_policy(config: Config, plugins: Mapping[str, Task]) -> Policy:
-    """Return the policy of the run's gate: its own or the default, with its promotion threshold.
+def choose_gate_policy(config: Config, tasks: Mapping[str, Task]) -> Policy:
+    """Return the gate policy of the run, its own or the default, with its promotion rule.
 
     Raises:
-        UserError: a rule names a metric that is not measured, or a cluster that items do not have.
+        UserError: a rule names a metric that no task measures, or a cluster that items lack.
     """
     policy = config.gate.policy
     if policy is None:
-        policy = default_policy({name: task.metrics for name, task in plugins.items()})
+        policy = default_policy({name: task.metrics for name, task in tasks.items()})
     if config.gate.promotion is not None:
         policy = policy.model_copy(update={"promotion": config.gate.promotion})
-    check_rules(policy, plugins)
+    _check_rules(policy, tasks)
     clustered = {rule.task for rule in policy.rules if policy.cluster_of(rule)}
     data = {task.name: Path(task.data) if task.data else None for task in config.tasks}
     require_clusters(
-        policy, {name: plugins[name].items("gate", data[name]) for name in sorted(clustered)}
+        policy, {name: tasks[name].items("gate", data[name]) for name in sorted(clustered)}
     )
     return policy
 
 
-def check_rules(policy: Policy, plugins: Mapping[str, Task]) -> None:
-    """A rule on a metric that is not there is found before the first hour, not after it."""
+def _check_rules(policy: Policy, tasks: Mapping[str, Task]) -> None:
+    """Refuse rules on unknown metrics now rather than after an hour of training."""
     for rule in policy.rules:
-        known = [metric.name for metric in plugins[rule.task].metrics]
+        known = [metric.name for metric in tasks[rule.task].metrics]
         if rule.metric not in known:
             hint = did_you_mean(rule.metric, known) or f" It has {', '.join(known)}."
             raise UserError(

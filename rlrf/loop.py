@@ -1,7 +1,7 @@
-"""The loop: learn from what was explored, measure, gate, promote or roll back; and again.
+"""The training loop: improve the incumbent, gate the candidate, promote it or roll back, repeat.
 
-How an iteration learns is its method's (`rlrf.methods`); a candidate that the gate does not pass is
-rolled back: the next iteration explores again from the incumbent, with other prompts.
+The method (`rlrf.methods`) decides how an iteration learns. After a rollback the next iteration
+explores again from the incumbent, with other prompts.
 """
 
 from __future__ import annotations
@@ -10,169 +10,140 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harness import gate
-from harness.core.files import write_json, write_jsonl, write_text
-from harness.core.progress import say
 from harness.core.schema import Decision, Item, digest
 from harness.core.scored import ScoredEvaluation
 from harness.evals import evaluation
 from harness.evals.evaluate import evaluate
-from harness.render import markdown
-from rlrf import methods, metrics, stages
+from rlrf import methods, recording, stages
 from rlrf.checkpoint import Checkpoint
 from rlrf.config import Config
-from rlrf.context import IterationContext, RunContext, open_context
-from rlrf.result import RESULT, GateVerdict, Iteration, RunResult, Sealed
+from rlrf.context import RunContext, open_context
+from rlrf.result import GateVerdict, RunResult, Sealed
 from rlrf.run import Records, is_whole
 from rlrf.training_examples import means_by_task
 
 
 def train(config: Config, out: Path, *, fresh: bool = False) -> RunResult:
-    """Improve `config.model` for `config.iterations` turns; `out` is the run's folder.
+    """Improve `config.model` for `config.iterations` iterations; `out` is the run's folder.
 
-    A run that exists is resumed, `fresh` deletes it first. The sealed split is opened once, at
+    An existing run is resumed, or deleted first if `fresh`. The sealed split is opened once, at
     the end, for M0 and every candidate.
 
     Raises:
         UserError: the configuration, the model or the folder cannot be used.
     """
-    with open_context(config, out, fresh) as lab:
-        incumbent = lab.anchor
-        iterations, rows, made = [], [], [lab.anchor]
-        for turn in range(1, config.iterations + 1):
-            attempt = methods.improve(config.method, IterationContext(lab, incumbent, turn))
-            candidate, verdict = attempt.candidate, None
-            if candidate is not None:
-                verdict = meet_gate(lab, turn, candidate, incumbent)
-                made.append(candidate)
-            iterations.append(
-                Iteration(
-                    number=turn,
-                    explored_by=incumbent.name,
-                    candidate=f"M{turn}",
-                    lessons=attempt.report,
-                    stopped=attempt.stopped,
-                    seconds=lab.run.seconds(f"iter_{turn}"),
-                    gate=verdict,
-                    enforced=config.gate.enforce,
-                )
-            )
-            rows.append(metrics.of_iteration(out, iterations[-1]))
-            write_jsonl(out / metrics.METRICS, rows)
-            if candidate is not None and iterations[-1].takes_over:
+    with open_context(config, out, fresh) as context:
+        incumbent, models, iterations = context.m0, [context.m0], []
+        for k in range(1, config.iterations + 1):
+            attempt, verdict = methods.improve(config.method, context.iteration(k, incumbent)), None
+            if (candidate := attempt.candidate) is not None:
+                verdict = meet_gate(context, k, candidate, incumbent)
+                models.append(candidate)
+            iterations.append(recording.iteration(context, k, incumbent, attempt, verdict))
+            if candidate and verdict and (verdict.promotion.promoted or not config.gate.enforce):
                 incumbent = candidate
-        result = RunResult(
-            run=lab.name,
-            folder=str(out),
-            board=str(lab.board.folder),
-            incumbent=incumbent.name,
-            weights=str(incumbent.model),
-            adapter=str(incumbent.adapter) if incumbent.adapter else None,
-            shown=[f"{r.task} {r.metric}" for r in lab.policy.rules if r.tier == "critical"],
-            iterations=iterations,
-            sealed=open_sealed(lab, made),
-        )
-        write_json(out / RESULT, result)
-    return result
+        sealed = open_sealed(context, models)
+        return recording.result(context, incumbent, iterations, sealed)
 
 
 def meet_gate(
-    lab: RunContext, turn: int, candidate: Checkpoint, incumbent: Checkpoint
+    context: RunContext, k: int, candidate: Checkpoint, incumbent: Checkpoint
 ) -> GateVerdict:
-    """Measure candidate, incumbent and anchor on one fresh slice of the gate split, and decide."""
-    at = f"iter_{turn}"
-    asked = lab.pick("gate", lab.config.gate.slice, turn - 1)
-    contestants = {model.name: model for model in (lab.anchor, incumbent, candidate)}
-    scored = {
-        name: measure(lab, f"{at}/evaluate_{name}", model, "gate", asked)
-        for name, model in contestants.items()
+    """Evaluate candidate, incumbent and M0 on the gate items of iteration `k`, and decide."""
+    items = context.services.pick_items("gate", context.config.gate.slice, k - 1)
+    evaluations = {
+        model.name: measure(context, f"iter_{k}/evaluate_{model.name}", model, "gate", items)
+        for model in dict.fromkeys((context.m0, incumbent, candidate))
     }
-    rewards = {name: mean_rewards(lab, f"{at}/reward_{name}", of) for name, of in scored.items()}
+    rewards = {
+        name: mean_rewards(context, f"iter_{k}/reward_{name}", scored)
+        for name, scored in evaluations.items()
+    }
 
     def against(baseline: Checkpoint) -> Decision:
         return gate.gate(
-            scored[baseline.name],
-            scored[candidate.name],
-            lab.policy,
+            evaluations[baseline.name],
+            evaluations[candidate.name],
+            context.gate_policy,
             rewards=(rewards[baseline.name], rewards[candidate.name]),
         )
 
-    vs_incumbent, vs_anchor = against(incumbent), against(lab.anchor)
+    vs_incumbent, vs_anchor = against(incumbent), against(context.m0)
     promotion = gate.promote(vs_incumbent, vs_anchor)
     verdict = GateVerdict(vs_incumbent=vs_incumbent, vs_anchor=vs_anchor, promotion=promotion)
-    write_json(lab.run.folder / at / "gate.json", verdict)
-    write_text(lab.run.folder / at / "gate.md", markdown.decision(vs_incumbent))
-    lab.board.add_decision(vs_incumbent, lab.name, "incumbent")
-    lab.board.add_decision(vs_anchor, lab.name, "anchor")
-    lab.board.add_promotion(promotion, candidate.name, incumbent.name, lab.name)
-    outcome = "is promoted" if promotion.promoted else f"is rolled back, {incumbent.name} stays"
-    if not promotion.promoted and not lab.config.gate.enforce:
-        outcome = "takes over although it did not pass, as gate.enforce is off"
-    say(f"iteration {turn}: {candidate.name} {outcome} ({'; '.join(promotion.reasons)})")
+    recording.verdict(context, k, verdict, candidate=candidate.name, incumbent=incumbent.name)
     return verdict
 
 
-def mean_rewards(
-    lab: RunContext, place: str, scored: Mapping[str, ScoredEvaluation]
-) -> dict[str, float]:
-    """Task -> mean reward of the answers by the run's reward model, if it has one.
-
-    Not where rewards are by demonstrations, which gate items have none of.
-    """
-    if lab.rewarder is None or lab.rewarder.demonstrations is not None:
-        return {}
-    answers = [sample for one in scored.values() for sample in one.samples]
-    items = {item.digest: item for one in scored.values() for item in one.items}
-    made_of = digest([one.evaluation.samples_digest for one in scored.values()])
-    found = stages.model_rewards(lab, place, Records(answers, made_of), items).records
-    return means_by_task((s.task, one.reward) for s, one in zip(answers, found, strict=True))
-
-
 def measure(
-    lab: RunContext, place: str, model: Checkpoint, split: str, asked: Mapping[str, list[Item]]
+    context: RunContext,
+    stage: str,
+    model: Checkpoint,
+    split: str,
+    items_by_task: Mapping[str, list[Item]],
 ) -> dict[str, ScoredEvaluation]:
-    """Evaluate `model` on the items `asked` of each task, and put it on the board."""
-    config = lab.config
-    before = lab.run.folder / place
+    """Evaluate `model` on the items of each task, and record the evaluations on the board."""
+    services, config = context.services, context.config
+    earlier = context.run.folder / stage
 
-    def run_evaluation(folder: Path) -> None:
+    def evaluate_all(folder: Path) -> None:
         for data in dict.fromkeys(task.data for task in config.tasks):
-            # Tasks that are asked together share their batches.
-            tasks = [lab.tasks[task.name] for task in config.tasks if task.data == data]
-            found = evaluate(
-                lab.run.keeping(lab.engines.load(model)),
+            # Tasks that read the same data share their batches.
+            tasks = [services.tasks[task.name] for task in config.tasks if task.data == data]
+            scored = evaluate(
+                context.run.keeping(services.engines.load(model)),
                 tasks,
                 split=split,
-                indices={task.name: [item.index for item in asked[task.name]] for task in tasks},
+                indices={t.name: [item.index for item in items_by_task[t.name]] for t in tasks},
                 data=Path(data) if data else None,
-                judge=lab.judge,
-                answered=before if is_whole(before) else None,
+                judge=services.judge,
+                answered=earlier if is_whole(earlier) else None,
                 seed=config.seed,
             )
-            for name, one in found.items():
+            for name, one in scored.items():
                 evaluation.save(one, folder / name)
 
-    digests = [item.digest for items in asked.values() for item in items]
-    stage = lab.run.stage(place, [model, split, digests], run_evaluation, lab.tasks_code)
-    scored = evaluation.load(stage.folder)
-    for one in scored.values():
-        lab.board.add_evaluation(one, model.name, lab.name)
-    return scored
+    digests = [item.digest for items in items_by_task.values() for item in items]
+    reads = [model, split, digests]
+    made = context.run.stage(stage, reads, evaluate_all, services.tasks_code)
+    evaluations = evaluation.load(made.folder)
+    for one in evaluations.values():
+        context.board.add_evaluation(one, model.name, context.run_id)
+    return evaluations
 
 
-def open_sealed(lab: RunContext, models: list[Checkpoint]) -> list[Sealed]:
-    """Measure every model on the sealed split, against the first of them."""
-    asked = lab.pick("sealed", lab.config.gate.sealed, 0)
-    scored = [measure(lab, f"sealed/{m.name}", m, "sealed", asked) for m in models]
-    found = []
-    for model, evaluations in zip(models, scored, strict=True):
+def mean_rewards(
+    context: RunContext, stage: str, evaluations: Mapping[str, ScoredEvaluation]
+) -> dict[str, float]:
+    """Return task -> mean reward of the evaluated responses by the run's reward model, if any.
+
+    Rewards by demonstrations are left out, because gate items have no demonstrations.
+    """
+    rewarder = context.services.rewarder
+    if rewarder is None or rewarder.demonstrations is not None:
+        return {}
+    samples = [sample for one in evaluations.values() for sample in one.samples]
+    items = {item.digest: item for one in evaluations.values() for item in one.items}
+    made_of = digest([one.evaluation.samples_digest for one in evaluations.values()])
+    reads = Records(samples, made_of)
+    rewards = stages.score_by_model(context.services, context.run, stage, reads, items).records
+    return means_by_task((s.task, one.reward) for s, one in zip(samples, rewards, strict=True))
+
+
+def open_sealed(context: RunContext, models: list[Checkpoint]) -> list[Sealed]:
+    """Evaluate every model on the sealed split, and compare the candidates with M0."""
+    items = context.services.pick_items("sealed", context.config.gate.sealed, 0)
+    measured = [measure(context, f"sealed/{m.name}", m, "sealed", items) for m in models]
+    sealed = []
+    for model, evaluations in zip(models, measured, strict=True):
         decision = None
-        if model is not models[0]:
-            decision = gate.gate(scored[0], evaluations, lab.policy)
-            lab.board.add_decision(decision, lab.name, "sealed")
+        if model is not context.m0:
+            decision = gate.gate(measured[0], evaluations, context.gate_policy)
+            context.board.add_decision(decision, context.run_id, "sealed")
         means = {
             f"{task} {name}": value
             for task, one in evaluations.items()
             for name, value in one.evaluation.metrics.items()
         }
-        found.append(Sealed(name=model.name, metrics=means, vs_anchor=decision))
-    return found
+        sealed.append(Sealed(name=model.name, metrics=means, vs_anchor=decision))
+    return sealed

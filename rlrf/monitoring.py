@@ -159,4 +159,4 @@ def _spend(judges: dict[str, Spend]) -> Iterator[Metric]:
 def _outcomes(run: Path | None) -> Counter[str]:
     from rlrf.status import status
 
-    return Counter(turn.outcome for turn in status(run).iterations) if run else Counter()
+    return Counter(iteration.outcome for iteration in status(run).iterations) if run else Counter()

@@ -1,4 +1,4 @@
-"""Self-reflection: the policy rewrites its own answers, given the feedback on them."""
+"""Self-reflection: let the policy model rewrite its responses, given the feedback on them."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Refinement(Record):
 
 
 def request(feedback: Feedback) -> str:
-    """The user's turn that asks for a rewrite; the seed policy was taught these words."""
+    """Return the user message that asks for a rewrite; the seed policy was trained on it."""
     return f"{feedback.text()}\nRewrite the answer."
 
 
 def conversation(item: Item, draft: str, feedback: Feedback) -> list[Message]:
-    """The prompt, the draft, and the feedback with the request to rewrite."""
+    """Return the messages: prompt, draft, and the feedback with the request to rewrite."""
     return [
         Message(role="user", content=item.prompt),
         Message(role="assistant", content=draft),
@@ -38,10 +38,10 @@ def conversation(item: Item, draft: str, feedback: Feedback) -> list[Message]:
 def choose_drafts(
     judged: Sequence[Judged], tasks: Mapping[str, Task], m: int, seed: int
 ) -> list[Judged]:
-    """The `m` most promising responses of each item that are not good yet, each text once.
+    """Choose up to `m` responses per item to rewrite, each text once.
 
-    Promising = high reward; not good yet = the feedback has something to say. Equal rewards are
-    ordered by a seeded digest.
+    Candidates have feedback that names a fault; those with the highest reward come first, and a
+    seeded digest orders equal rewards.
     """
     by_item: dict[str, dict[str, tuple[Reward, Judged]]] = defaultdict(dict)
     for one in judged:
@@ -66,14 +66,14 @@ def reflect(
     first_repeat: int,
     seed: int,
 ) -> list[Refinement]:
-    """One rewrite of each draft; the repeats of an item's rewrites count from `first_repeat`."""
+    """Sample one rewrite per draft; the repeats of an item's rewrites count from `first_repeat`."""
     chosen = [one for name in tasks for one in drafts if one.sample.task == name]
     prompts = [
         engine.render(conversation(items[d.sample.item], d.sample.response, d.feedback))
         for d in chosen
     ]
     to_ask = [(d.sample.task, prompt) for d, prompt in zip(chosen, prompts, strict=True)]
-    made = completions(engine, to_ask, tasks, decoding=config, n=1, seed=seed, what="reflect")
+    made = completions(engine, to_ask, tasks, decoding=config, n=1, seed=seed, stage="reflect")
     repeats: dict[str, int] = defaultdict(lambda: first_repeat)
     refinements = []
     for draft, prompt, (completion,) in zip(chosen, prompts, made, strict=True):

@@ -1,4 +1,4 @@
-"""A run as a page: what became of each candidate, and why."""
+"""Render a run as an HTML page: the outcome of each candidate, and why."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ SAID = {"pass": "passes", "fail": "fails", "inconclusive": "is inconclusive"}
 
 
 def report(run: Path, judge: Sequence[JudgeFinding] = ()) -> str:
-    """The page of the finished run in the folder `run`; HTML, the same bytes for the same run.
+    """Render the finished run in the folder `run` as HTML, the same bytes for the same run.
 
-    `judge` is what was found out about the judge (`harness.reports.judge_report.read`).
+    Args:
+        judge: findings about the judge, from `harness.reports.judge_report.read`.
 
     Raises:
-        UserError: it is no finished run, or a file of it is malformed.
+        UserError: the folder holds no finished run, or a file of the run is malformed.
     """
     path = run / "result.json"
     if not path.is_file():
@@ -40,7 +41,7 @@ def report(run: Path, judge: Sequence[JudgeFinding] = ()) -> str:
     measured = measure(sealed)
     definitions = {one.task: one.evaluations[0].definitions for one in measured}
     names = [model.name for model in result.sealed]
-    outcomes = {turn.candidate: turn.outcome for turn in result.iterations}
+    outcomes = {iteration.candidate: iteration.outcome for iteration in result.iterations}
     headline = _headline(result, definitions)
     at = _compared(result, names)
     decided = result.sealed[at].vs_anchor
@@ -70,20 +71,20 @@ def report(run: Path, judge: Sequence[JudgeFinding] = ()) -> str:
 def _title(result: RunResult) -> str:
     if result.incumbent == result.sealed[0].name:
         return f"{result.incumbent} stays the incumbent: no candidate passed the gate"
-    outcomes = {turn.candidate: turn.outcome for turn in result.iterations}
+    outcomes = {iteration.candidate: iteration.outcome for iteration in result.iterations}
     if outcomes.get(result.incumbent) != "promoted":
         return f"{result.incumbent} is the incumbent without having passed the gate"
     return f"{result.incumbent} passed the gate and is the incumbent"
 
 
 def _compared(result: RunResult, names: Sequence[str]) -> int:
-    """The model to set beside M0: the incumbent, or where M0 stays, the last candidate."""
+    """Return the model to compare with M0: the incumbent, or the last candidate if M0 stays."""
     at = names.index(result.incumbent) if result.incumbent in names else 0
     return at or len(names) - 1
 
 
 def _sentence(result: RunResult, at: int) -> str:
-    promoted = sum(turn.outcome == "promoted" for turn in result.iterations)
+    promoted = sum(iteration.outcome == "promoted" for iteration in result.iterations)
     model, decision = result.sealed[at], result.sealed[at].vs_anchor
     said = f"{promoted} of {len(result.iterations)} candidates were promoted."
     if decision is None:
@@ -112,9 +113,9 @@ def _headline(
 
 
 def _curve(result: RunResult, measured: Sequence[Measured], task: str, metric: str) -> Curve:
-    """The sealed split's means over the iterations, and what the gate saw on its slices."""
+    """Plot means on the sealed split by iteration, and what the gate measured on its items."""
     (one,) = [one for one in measured if one.task == task]
-    outcomes = {turn.candidate: turn.outcome for turn in result.iterations}
+    outcomes = {iteration.candidate: iteration.outcome for iteration in result.iterations}
     points = [
         Point(model.name, found, outcomes.get(model.name, "start"))
         for model, found in zip(result.sealed, one.results(metric), strict=True)
@@ -126,10 +127,15 @@ def _curve(result: RunResult, measured: Sequence[Measured], task: str, metric: s
         metric=one.definition(metric),
         points=points,
         steps=[
-            Step(turn.explored_by, turn.candidate, check.baseline_mean, check.candidate_mean)
-            for turn in result.iterations
-            if turn.gate and {turn.explored_by, turn.candidate} <= names
-            for check in turn.gate.vs_incumbent.checks
+            Step(
+                iteration.explored_by,
+                iteration.candidate,
+                check.baseline_mean,
+                check.candidate_mean,
+            )
+            for iteration in result.iterations
+            if iteration.gate and {iteration.explored_by, iteration.candidate} <= names
+            for check in iteration.gate.vs_incumbent.checks
             if (check.task, check.metric) == (task, metric) and check.n
         ],
     )
@@ -139,20 +145,20 @@ def _gates(result: RunResult) -> list[Gate]:
     anchor = result.sealed[0].name
     return [
         Gate(
-            title=f"Iteration {turn.number}: {turn.candidate}, made from {turn.explored_by}",
-            outcome=turn.outcome,
-            reasons=turn.reasons,
-            decisions=_decisions(turn, turn.gate, anchor) if turn.gate else [],
+            title=f"Iteration {one.number}: {one.candidate}, made from {one.explored_by}",
+            outcome=one.outcome,
+            reasons=one.reasons,
+            decisions=_decisions(one, one.gate, anchor) if one.gate else [],
         )
-        for turn in result.iterations
+        for one in result.iterations
     ]
 
 
-def _decisions(turn: Iteration, gate: GateVerdict, anchor: str) -> list[tuple[str, Decision]]:
+def _decisions(iteration: Iteration, gate: GateVerdict, anchor: str) -> list[tuple[str, Decision]]:
     if gate.vs_incumbent == gate.vs_anchor:
         return [(f"{anchor}, incumbent and anchor", gate.vs_incumbent)]
     return [
-        (f"the incumbent {turn.explored_by}", gate.vs_incumbent),
+        (f"the incumbent {iteration.explored_by}", gate.vs_incumbent),
         (f"the anchor {anchor}", gate.vs_anchor),
     ]
 
@@ -204,16 +210,16 @@ def _optimism(
 def _training(run: Path, result: RunResult) -> Table:
     rows = []
     kind = result.iterations[0].lessons.kind
-    for turn in result.iterations:
-        learned = turn.lessons
-        seconds = stage_seconds(run / f"iter_{turn.number}")
+    for iteration in result.iterations:
+        learned = iteration.lessons
+        seconds = stage_seconds(run / f"iter_{iteration.number}")
         skipped = ", ".join(f"{count} {why}" for why, count in sorted(learned.skipped.items()))
         similar = learned.median_similarity
         chosen = f" ({learned.chosen_refined:,} with a refinement chosen)"
         refined = chosen if learned.refinements else ""
         rows.append(
             [
-                turn.candidate,
+                iteration.candidate,
                 f"{learned.prompts:,}",
                 f"{learned.lessons:,}{refined}",
                 f"{learned.refinements_better:,} / {learned.refinements_worse:,} "
@@ -221,7 +227,7 @@ def _training(run: Path, result: RunResult) -> Table:
                 numbers.NOTHING if similar is None else f"{similar:.2f}",
                 skipped or numbers.NOTHING,
                 *[f"{seconds[stage]:,.0f}" for stage in STAGES],
-                f"{turn.seconds:,.0f}",
+                f"{iteration.seconds:,.0f}",
             ]
         )
     heads = [
@@ -238,7 +244,7 @@ def _training(run: Path, result: RunResult) -> Table:
 
 
 def stage_seconds(iteration: Path) -> dict[str, float]:
-    """Stage -> what it took; the feedback on refinements counts as feedback."""
+    """Return stage -> seconds; feedback on refinements counts as feedback."""
     taken = dict.fromkeys(STAGES, 0.0)
     for path in sorted(iteration.glob(f"*/{MANIFEST}")):
         name = path.parent.name

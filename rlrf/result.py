@@ -1,4 +1,4 @@
-"""What a run came to: one line a model, and what of the gate's gains the sealed split confirms."""
+"""Results of a run: its records, and the tables that `rlrf train` ends with."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from harness.core.schema import Decision, Evaluation, MetricResult, Promotion, R
 from rlrf.training_examples import ExamplesReport
 
 RESULT = "result.json"
+METRICS = "metrics.jsonl"
 FILE_NAME = r"^[^/\\\x00]*[^/\\\x00.][^/\\\x00]*$"  # in a folder, and not beside or above it
 
 
 class GateVerdict(Record):
-    """A candidate at the gate, on one fresh slice."""
+    """Verdict on a candidate, by the gate items of one iteration."""
 
     vs_incumbent: Decision
     vs_anchor: Decision
@@ -22,21 +23,18 @@ class GateVerdict(Record):
 
 
 class Iteration(Record):
-    """One turn of the loop."""
+    """Outcome of one iteration of the loop."""
 
     number: int
     explored_by: str = Field(description="the incumbent that it started from")
     candidate: str
     lessons: ExamplesReport
     seconds: float
-    stopped: str = Field(default="", description="why there is no candidate, but for no lessons")
+    stopped: str = Field(
+        default="", description="why there is no candidate, if not for lack of training examples"
+    )
     gate: GateVerdict | None = Field(description="None where there is no candidate")
     enforced: bool = Field(default=True, description="whether the gate's verdict was binding")
-
-    @property
-    def takes_over(self) -> bool:
-        """Whether the candidate is the incumbent of the next turn."""
-        return self.gate is not None and (self.gate.promotion.promoted or not self.enforced)
 
     @property
     def outcome(self) -> str:
@@ -48,38 +46,73 @@ class Iteration(Record):
 
     @property
     def reasons(self) -> list[str]:
-        """Why it came out so."""
+        """Why the iteration ended with its outcome."""
         if self.gate is not None:
             return self.gate.promotion.reasons
         helps = f". What helps: {self.lessons.advice}" if self.lessons.advice else ""
         return [self.stopped or f"{self.lessons.sentence()}{helps}"]
 
 
+class IterationMetrics(Record):
+    """Metrics of an iteration, a row of `metrics.jsonl`; a candidate's are empty without one."""
+
+    iteration: int
+    candidate: str
+    outcome: str
+    lessons: int
+    chosen_refined: int = Field(
+        description="training examples whose better response is a refinement"
+    )
+    rejected_refined: int
+    refinements_improved: float | None = Field(
+        description="share of the refinements with a higher reward than their draft"
+    )
+    training: dict[str, tuple[float, float]] = Field(
+        description="training metric -> its first and last value"
+    )
+    explored_reward: dict[str, float] = Field(
+        description="task -> mean reward that the training examples are made by"
+    )
+    explored_model_reward: dict[str, float] = Field(
+        description="task -> mean reward by the reward model"
+    )
+    explored_tokens: dict[str, float] = Field(description="task -> mean response length in tokens")
+    gate: dict[str, float] = Field(description="'task metric' -> mean of the candidate")
+    gate_model_reward: dict[str, float] = Field(
+        description="task -> mean reward of the candidate by the reward model"
+    )
+    gate_tokens: dict[str, float] = Field(
+        description="task -> mean response length of the candidate in tokens"
+    )
+
+
 class Sealed(Record):
-    """A model on the sealed split, opened once, at the end."""
+    """Metrics of a model on the sealed split, which is opened once, at the end of a run."""
 
     name: str = Field(pattern=FILE_NAME, description="also of the folder of its evaluations")
     metrics: dict[str, MetricResult] = Field(description="'task metric' -> mean and interval")
-    vs_anchor: Decision | None = Field(description="None for the anchor itself")
+    vs_anchor: Decision | None = Field(description="None for M0 itself")
 
 
 class RunResult(Record):
-    """What `rlrf.loop.train` returns, and `RUN/result.json` holds."""
+    """Result of a run, as `rlrf.train` returns it and `RUN/result.json` stores it."""
 
     run: str
-    folder: str = Field(description="where the run lies")
+    folder: str = Field(description="folder of the run")
     board: str = Field(description="its leaderboard")
     incumbent: str = Field(description="the model that the gate left in place")
-    weights: str = Field(description="its folder")
+    weights: str = Field(description="folder of the incumbent's weights")
     adapter: str | None = None
-    shown: list[str] = Field(description="'task metric' of the gate's critical rules: the headline")
+    shown: list[str] = Field(
+        description="'task metric' of the critical rules of the gate, shown in tables"
+    )
     iterations: list[Iteration] = Field(min_length=1)
     sealed: list[Sealed] = Field(min_length=1)
 
     def optimism(self, name: str) -> dict[str, float]:
-        """'task metric' -> gain of `name` over M0 at the gate, minus that on the sealed split.
+        """Return 'task metric' -> gain of `name` over M0 at the gate minus on the sealed split.
 
-        Gains at the gate are chosen for; what of them is not real shows here.
+        The gate selects for gains, so some of them are luck; the difference estimates how much.
         """
         at_gate = next((i.gate for i in self.iterations if i.candidate == name), None)
         sealed = next((s.vs_anchor for s in self.sealed if s.name == name), None)
@@ -94,7 +127,7 @@ class RunResult(Record):
 
 
 def markdown(result: RunResult) -> str:
-    """What a run ends with: the models on the sealed split, the iterations, where to look next."""
+    """Render the result as Markdown: models on the sealed split, iterations, where to look next."""
     n = max((found.n for found in result.sealed[0].metrics.values()), default=0)
     return "\n\n".join(
         [
@@ -110,7 +143,7 @@ def markdown(result: RunResult) -> str:
 
 
 def _models(result: RunResult) -> list[list[str]]:
-    outcomes = {turn.candidate: turn.outcome for turn in result.iterations}
+    outcomes = {iteration.candidate: iteration.outcome for iteration in result.iterations}
     rows = [["model", *result.shown, "sealed, against M0", "outcome"]]
     for model in result.sealed:
         rows.append(
@@ -127,18 +160,18 @@ def _models(result: RunResult) -> list[list[str]]:
 def _iterations(result: RunResult) -> list[list[str]]:
     head = ["", "from", result.iterations[0].lessons.kind, "refined", "incumbent", "anchor"]
     rows = [[*head, "Ladder", "outcome", "seconds"]]
-    for turn in result.iterations:
+    for iteration in result.iterations:
         rows.append(
             [
-                turn.candidate,
-                turn.explored_by,
-                str(turn.lessons.lessons),
-                str(turn.lessons.chosen_refined),
-                turn.gate.vs_incumbent.verdict if turn.gate else "-",
-                turn.gate.vs_anchor.verdict if turn.gate else "-",
-                f"{turn.gate.promotion.ladder_z:.1f}" if turn.gate else "-",
-                turn.outcome,
-                f"{turn.seconds:.0f}",
+                iteration.candidate,
+                iteration.explored_by,
+                str(iteration.lessons.lessons),
+                str(iteration.lessons.chosen_refined),
+                iteration.gate.vs_incumbent.verdict if iteration.gate else "-",
+                iteration.gate.vs_anchor.verdict if iteration.gate else "-",
+                f"{iteration.gate.promotion.ladder_z:.1f}" if iteration.gate else "-",
+                iteration.outcome,
+                f"{iteration.seconds:.0f}",
             ]
         )
     return rows
@@ -170,10 +203,10 @@ def _gains(result: RunResult) -> list[str]:
 
 def _not_promoted(result: RunResult) -> list[str]:
     reasons = [
-        f"- {turn.candidate} was not promoted: {reason}"
-        for turn in result.iterations
-        if turn.outcome != "promoted"
-        for reason in turn.reasons
+        f"- {iteration.candidate} was not promoted: {reason}"
+        for iteration in result.iterations
+        if iteration.outcome != "promoted"
+        for reason in iteration.reasons
     ]
     return ["\n".join(reasons)] if reasons else []
 

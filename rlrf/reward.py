@@ -7,10 +7,18 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.core.schema import Feedback, Metric, Sample, Score
+from harness.core.schema import Feedback, Metric, Record, Sample, Score
 from rlrf.feedback import Judged
 from rlrf.models.reward.self_labels import sigmoid
 from tasks.task import Task, quality
+
+
+class ModelReward(Record):
+    """The number that a reward model gives to one response."""
+
+    item: str
+    repeat: int
+    reward: float
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""How a policy is asked: tasks that are sampled alike share an engine's batches."""
+"""Sample responses from the policy model; tasks with equal settings share batches."""
 
 from __future__ import annotations
 
@@ -6,39 +6,62 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from harness.core.progress import say, track
-from harness.core.schema import Item, Sample
+from harness.core.schema import Item, Message, Sample
 from harness.engines import Completion, Engine, Sampling
-from rlrf.config import Decoding
+from rlrf.config import Decoding, Explore
 from tasks.task import Task
+
+
+def explore(
+    engine: Engine,
+    items_by_task: Mapping[str, Sequence[Item]],
+    tasks: Mapping[str, Task],
+    config: Explore,
+    seed: int,
+) -> list[Sample]:
+    """Sample `config.n` responses to each item, ordered by task, item and repeat."""
+    items = [item for of_task in items_by_task.values() for item in of_task]
+    prompts = [engine.render([Message(role="user", content=item.prompt)]) for item in items]
+    named = [(item.task, prompt) for item, prompt in zip(items, prompts, strict=True)]
+    completed = completions(
+        engine, named, tasks, decoding=config, n=config.n, seed=seed, stage="explore"
+    )
+    return drop_unanswered(
+        [
+            sample_of(item, prompt, completion, repeat)
+            for item, prompt, responses in zip(items, prompts, completed, strict=True)
+            for repeat, completion in enumerate(responses)
+        ]
+    )
 
 
 def completions(
     engine: Engine,
-    asked: Sequence[tuple[str, str]],
+    prompts: Sequence[tuple[str, str]],
     tasks: Mapping[str, Task],
     *,
     decoding: Decoding,
     n: int,
     seed: int,
-    what: str,
+    stage: str,
 ) -> list[list[Completion]]:
-    """`n` completions of each (task, prompt) of `asked`, in order; `what` is shown as progress."""
-    if not asked:
+    """Generate `n` completions of each (task, prompt), in order; progress is shown as `stage`."""
+    if not prompts:
         return []
-    alike: dict[Sampling, list[int]] = defaultdict(list)
-    for place, (task, _) in enumerate(asked):
-        alike[sampling_for(tasks[task], decoding, n, seed)].append(place)
-    made: dict[int, list[Completion]] = {}
-    names = ", ".join(dict.fromkeys(task for task, _ in asked))
-    with track(f"{what} {names}", len(asked) * n, "responses") as advance:
-        for sampling, places in alike.items():
-            found = engine.generate([asked[place][1] for place in places], sampling, advance)
-            made.update(zip(places, found, strict=True))
-    return [made[place] for place in range(len(asked))]
+    groups: dict[Sampling, list[int]] = defaultdict(list)
+    for position, (task, _) in enumerate(prompts):
+        groups[sampling_for(tasks[task], decoding, n, seed)].append(position)
+    completed: dict[int, list[Completion]] = {}
+    names = ", ".join(dict.fromkeys(task for task, _ in prompts))
+    with track(f"{stage} {names}", len(prompts) * n, "responses") as advance:
+        for sampling, positions in groups.items():
+            generated = engine.generate([prompts[i][1] for i in positions], sampling, advance)
+            completed.update(zip(positions, generated, strict=True))
+    return [completed[i] for i in range(len(prompts))]
 
 
 def sampling_for(task: Task, decoding: Decoding, n: int, seed: int) -> Sampling:
-    """As the configuration asks, with the task's own length limit and stop strings."""
+    """Combine the configuration with the task's stop strings and default length limit."""
     return Sampling(
         temperature=decoding.temperature,
         top_p=decoding.top_p,
@@ -50,7 +73,7 @@ def sampling_for(task: Task, decoding: Decoding, n: int, seed: int) -> Sampling:
 
 
 def sample_of(item: Item, prompt: str, completion: Completion, repeat: int) -> Sample:
-    """A completion as a record."""
+    """Turn a completion into a record."""
     return Sample(
         task=item.task,
         item=item.digest,
@@ -66,7 +89,7 @@ def sample_of(item: Item, prompt: str, completion: Completion, repeat: int) -> S
 
 
 def drop_unanswered(samples: Sequence[Sample]) -> list[Sample]:
-    """The samples that have a response; how many have none, and why, is said."""
+    """Drop samples without a response, and log how many there are and why."""
     reasons = [sample.unanswered for sample in samples if sample.unanswered]
     if reasons:
         say(f"{len(reasons)} of {len(samples)} responses are missing and left out ({reasons[0]})")

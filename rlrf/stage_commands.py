@@ -1,13 +1,15 @@
-"""The stages of an iteration one at a time, from file to file, so that a person can look between.
+"""Run the stages of an iteration one at a time, from file to file, to inspect what they do.
 
-Of one turn they make what a run keeps in `RUN/iter_K`, byte for byte: the same code, the same
-slice of prompts, the same seeds.
+For the same iteration they write what a run keeps in `RUN/iter_K`, byte for byte: same code, same
+prompts, same seeds.
 """
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +24,15 @@ from harness.engines.text import without_surrogates
 from rlrf import stages
 from rlrf.checkpoint import Checkpoint
 from rlrf.config import Config
-from rlrf.context import IterationContext, open_tools
+from rlrf.context import IterationContext, open_services
 from rlrf.feedback import Judged
-from rlrf.leaks import leaks
 from rlrf.methods import rlrf
 from rlrf.objectives.base import checkpoint
 from rlrf.objectives.dpo import dpo
 from rlrf.pairs import Pair
 from rlrf.reflect import Refinement
-from rlrf.run import Records
-from rlrf.training_examples import ExamplesReport
+from rlrf.run import Records, Run
+from rlrf.training_examples import ExamplesReport, find_leak
 
 SAMPLES = json_lines_of("a file of samples", Sample)
 JUDGED = json_lines_of("a file of judged responses", Judged)
@@ -46,100 +47,120 @@ KINDS: Mapping[str, type[Record]] = {
 
 
 def explore(
-    config: Config, out: Path, *, model: str | None = None, turn: int = 1, limit: int | None = None
+    config: Config,
+    out: Path,
+    *,
+    model: str | None = None,
+    iteration: int = 1,
+    limit: int | None = None,
 ) -> list[Sample]:
-    """Write what `model`, or else the configuration's, answers to the prompts of the turn."""
+    """Sample responses of `model`, by default the configuration's, and write them to `out`."""
     written = check_file(out, SAMPLES)
-    with open_tools(config, feedback=False) as tools:
-        found = stages.explored(IterationContext(tools, start(config, model), turn, limit)).records
-    written.write(jsonl_bytes(found))
-    return found
+    with _open(config, policy_model(config, model), iteration, limit=limit) as context:
+        samples = stages.explore(context).records
+    written.write(jsonl_bytes(samples))
+    return samples
 
 
-def feedback(config: Config, responses: Path, out: Path, *, turn: int = 1) -> list[Judged]:
-    """Write score and feedback of the samples or refinements in a file.
+def feedback(config: Config, responses: Path, out: Path, *, iteration: int = 1) -> list[Judged]:
+    """Score the samples or refinements in a file, with feedback, and write them to `out`.
 
-    Of samples, the `explore.keep` best of each prompt alone, where the configuration says so.
+    With `explore.keep`, only the best samples per prompt get feedback, as in a run.
     """
     written = check_file(out, JUDGED, [responses])
     read = _read(responses, "samples", "refinements")
-    with open_tools(config) as tools:
-        here = IterationContext(tools, _unread(config), turn)
+    with _open(config, _not_loaded(config), iteration, feedback=True) as context:
         if all(isinstance(one, Refinement) for one in read.records):
-            _check_asked(responses, here, [one.sample for one in read.records])
-            found = stages.rejudged(here, read).records
+            _check_prompts(responses, context, [one.sample for one in read.records])
+            judged = stages.give_feedback_on_refinements(context, read).records
         else:
-            _check_asked(responses, here, read.records)
-            found = stages.judged(here, stages.promising(here, read)).records
-    written.write(jsonl_bytes(found))
-    return found
+            _check_prompts(responses, context, read.records)
+            judged = stages.give_feedback(context, stages.select(context, read)).records
+    written.write(jsonl_bytes(judged))
+    return judged
 
 
 def reflect(
-    config: Config, judged: Path, out: Path, *, model: str | None = None, turn: int = 1
+    config: Config, judged: Path, out: Path, *, model: str | None = None, iteration: int = 1
 ) -> list[Refinement]:
-    """Write how `model`, or else the configuration's, rewrites what was judged in a file."""
+    """Let `model`, by default the configuration's, rewrite judged responses, and write `out`."""
     written = check_file(out, REFINEMENTS, [judged])
     read = _read(judged, "judged responses")
-    with open_tools(config, feedback=False) as tools:
-        here = IterationContext(tools, start(config, model), turn)
-        _check_asked(judged, here, [one.sample for one in read.records])
-        found = stages.refined(here, read).records
-    written.write(jsonl_bytes(found))
-    return found
+    with _open(config, policy_model(config, model), iteration) as context:
+        _check_prompts(judged, context, [one.sample for one in read.records])
+        refinements = stages.refine(context, read).records
+    written.write(jsonl_bytes(refinements))
+    return refinements
 
 
-def pairs(config: Config, judged: Sequence[Path], out: Path, *, turn: int = 1) -> ExamplesReport:
-    """Write the preference pairs of the judged responses in some files, refinements last."""
+def pairs(
+    config: Config, judged: Sequence[Path], out: Path, *, iteration: int = 1
+) -> ExamplesReport:
+    """Pair the judged responses in some files, refinements last, and write the pairs to `out`."""
     written = check_file(out, PAIRS, judged)
     responses: list[Judged] = []
-    with open_tools(config, feedback=False) as tools:
-        here = IterationContext(tools, _unread(config), turn)
+    with _open(config, _not_loaded(config), iteration) as context:
         for path in judged:
             read = _read(path, "judged responses").records
-            _check_asked(path, here, [one.sample for one in read])
+            _check_prompts(path, context, [one.sample for one in read])
             responses += read
         explored = {one.sample.item for one in responses if one.draft is None}
-        if alone := {one.sample.item for one in responses} - explored:
+        if unexplored := {one.sample.item for one in responses} - explored:
             raise UserError(
-                f"Of {len(alone)} prompts there are refinements alone. Name the file of the judged "
-                "responses that they rewrite too."
+                f"For {len(unexplored)} prompts there are only refinements. Also name the file of "
+                "the judged responses that they rewrite."
             )
-        found, report = rlrf.pair(here, responses)
-    written.write(jsonl_bytes(found))
+        made, report = rlrf.pair(context, responses)
+    written.write(jsonl_bytes(made))
     return report
 
 
 def train_step(
-    config: Config, pairs: Path, out: Path, *, model: str | None = None, turn: int = 1
+    config: Config, pairs: Path, out: Path, *, model: str | None = None, iteration: int = 1
 ) -> Checkpoint:
-    """Train `model`, or else the configuration's, by DPO on the pairs in a file.
+    """Train `model`, by default the configuration's, by DPO on the pairs in a file.
 
     Raises:
-        UserError: the folder holds things already, there are no pairs, they repeat what is to be
-            held out, or training fails.
+        UserError: `out` is not empty, there are no pairs, they repeat held-out items, or training
+            fails.
     """
     NEW_FOLDER.check(out)
-    found = _read(pairs, "pairs").records
-    if not found:
+    examples = _read(pairs, "pairs").records
+    if not examples:
         raise UserError(f"{pairs} holds no pairs to train on.")
-    odd = sum(any(without_surrogates(text) != text for text in pair.texts) for pair in found)
+    odd = sum(any(without_surrogates(text) != text for text in pair.texts) for pair in examples)
     if odd:
-        say(f"{odd} of {len(found)} pairs hold half of a surrogate pair: '?' is read in its place")
-    with open_tools(config, feedback=False) as tools:
-        here = IterationContext(tools, start(config, model), turn)
-        texts = {text for pair in found for text in (pair.prompt, *pair.texts)}
-        if repeated := leaks(texts, tools.held_out, config.gate.overlap):
-            raise UserError(f"{pairs}: {repeated}. Take those pairs out.")
+        say(f"{odd} of {len(examples)} pairs hold half of a surrogate pair, which is read as '?'")
+    with _open(config, policy_model(config, model), iteration) as context:
+        texts = {text for pair in examples for text in (pair.prompt, *pair.texts)}
+        if leak := find_leak(texts, context.services.held_out, config.gate.overlap):
+            raise UserError(f"{pairs}: {leak}. Take those pairs out.")
         with new_folder(out) as new:
-            stages.fit(here, found, dpo, new)
-            if here.logs.is_dir():
-                shutil.copytree(here.logs, new / "logs")
-    return checkpoint(out, here.candidate, here.policy)
+            stages.fit(context, examples, dpo, new)
+            if context.logs.is_dir():
+                shutil.copytree(context.logs, new / "logs")
+    return checkpoint(out, context.candidate_name, context.policy_model)
 
 
-def start(config: Config, model: str | None) -> Checkpoint:
-    """The policy of a stage: `model`, which may be an adapter on the configuration's, or that."""
+@contextlib.contextmanager
+def _open(
+    config: Config,
+    model: Checkpoint,
+    iteration: int,
+    *,
+    feedback: bool = False,
+    limit: int | None = None,
+) -> Iterator[IterationContext]:
+    """Open an iteration in a temporary run folder, which is deleted at the end of the block."""
+    with (
+        open_services(config, feedback=feedback) as services,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        yield IterationContext(services, Run(Path(folder), {}), model, iteration, limit)
+
+
+def policy_model(config: Config, model: str | None) -> Checkpoint:
+    """Return the policy model: `model`, which may be an adapter, or the configuration's."""
     if model is not None:
         folder = find(model)
         if (folder / CONFIG).exists() or not (folder / ADAPTER_CONFIG).exists():
@@ -148,17 +169,17 @@ def start(config: Config, model: str | None) -> Checkpoint:
     return Checkpoint("M0", find(config.model, config.revision))
 
 
-def _unread(config: Config) -> Checkpoint:
-    """A policy for the stages that ask none: nothing is looked for, downloaded or loaded."""
+def _not_loaded(config: Config) -> Checkpoint:
+    """Return a placeholder for stages that load no policy model: it is not even looked for."""
     return Checkpoint("M0", Path(config.model))
 
 
 def _read(path: Path, *wanted: str) -> Records[Any]:
-    """The records in a file, which are of one of the kinds `wanted`."""
+    """Read the records of a file, which must be of one of the kinds `wanted`."""
     rows = read_jsonl(path)
     held = next((name for name in KINDS if rows and _is(KINDS[name], rows[0][1])), wanted[0])
     if held not in wanted:
-        raise UserError(f"{path} holds {held}; {' or '.join(wanted)} are expected.")
+        raise UserError(f"{path} holds {held}; expected {' or '.join(wanted)}.")
     records = [parse(KINDS[held], row, f"{path}, line {number}") for number, row in rows]
     return Records(records, file_digest(path))
 
@@ -169,11 +190,12 @@ def _is(kind: type[Record], row: Mapping[str, Any]) -> bool:
     return needed <= row.keys() <= fields.keys()
 
 
-def _check_asked(path: Path, turn: IterationContext, samples: Sequence[Sample]) -> None:
-    """See that the samples answer what the turn asks."""
-    asked = {(item.task, name) for name, item in turn.items.items()}
-    if strangers := {(sample.task, sample.item) for sample in samples} - asked:
+def _check_prompts(path: Path, context: IterationContext, samples: Sequence[Sample]) -> None:
+    """Refuse samples that do not answer the prompts of the iteration."""
+    asked = {(item.task, name) for name, item in context.items.items()}
+    if others := {(sample.task, sample.item) for sample in samples} - asked:
         raise UserError(
-            f"{path} answers {len(strangers)} prompts that turn {turn.number} of the configuration "
-            "does not ask. Name its turn with --turn, and the configuration that it was made by."
+            f"{path} answers {len(others)} prompts that iteration {context.number} of the "
+            "configuration does not ask. Name the iteration with --turn, and the configuration "
+            "that the file was made with."
         )

@@ -1,4 +1,4 @@
-"""The stages of an iteration as a run keeps them: each on disk, and skipped when it is there."""
+"""The stages of an iteration: each is kept on disk, and skipped when it is there already."""
 
 from __future__ import annotations
 
@@ -13,25 +13,21 @@ from typing import Any, Protocol, TypeVar
 
 from harness.core.files import read_json, write_json, write_jsonl
 from harness.core.progress import say
-from harness.core.schema import AspectFeedback, Feedback, Item, Record, Sample
-from rlrf import explore as explore_
-from rlrf import objectives, sampling
-from rlrf import reflect as reflect_
+from harness.core.schema import AspectFeedback, Feedback, Item, Sample
+from rlrf import feedback, objectives, reflect, sampling
 from rlrf.checkpoint import Checkpoint
 from rlrf.code_digests import Code, generation_settings, source
 from rlrf.config import Adapter, Device, Training
 from rlrf.context import IterationContext, Services
-from rlrf.explore import explore
-from rlrf.feedback import Judged, give_feedback
-from rlrf.leaks import leaks
-from rlrf.models import reward as reward_model
+from rlrf.feedback import Judged
+from rlrf.models import reward as reward_models
 from rlrf.objectives.base import DivergedError, checkpoint
 from rlrf.objectives.checkpoints import Saves
 from rlrf.objectives.launch import launch
-from rlrf.reflect import Refinement, choose_drafts, reflect
-from rlrf.reward import Rewarded, by_feedback, by_model
-from rlrf.run import Records
-from rlrf.training_examples import ExamplesReport, L
+from rlrf.reflect import Refinement, choose_drafts
+from rlrf.reward import ModelReward, Rewarded, by_feedback, by_model
+from rlrf.run import Records, Run
+from rlrf.training_examples import ExamplesReport, ExampleT, TrainingExample, find_leak
 
 DIVERGED = "diverged.json"
 
@@ -43,7 +39,7 @@ class Objective(Protocol[T_contra]):
 
     def __call__(
         self,
-        lessons: Sequence[T_contra],
+        examples: Sequence[T_contra],
         start: Checkpoint,
         config: Training,
         /,
@@ -57,205 +53,229 @@ class Objective(Protocol[T_contra]):
     ) -> None: ...
 
 
-class ModelReward(Record):
-    """What a reward model gives to a response."""
-
-    item: str
-    repeat: int
-    reward: float
-
-
 @dataclass(frozen=True)
 class Attempt:
-    """What an iteration came to: a candidate, or the reason why there is none."""
+    """Result of a method in one iteration: a candidate, or the reason why there is none."""
 
     candidate: Checkpoint | None
     report: ExamplesReport
     stopped: str = ""
 
 
-def explored(turn: IterationContext) -> Records[Sample]:
-    """The policy's responses to the turn's prompts."""
-    lab, config = turn.lab, turn.lab.config.explore
-    return lab.run.records(
-        f"{turn.place}/explore",
+def explore(iteration: IterationContext) -> Records[Sample]:
+    """Sample the policy model's responses to the prompts of the iteration."""
+    services, config = iteration.services, iteration.config.explore
+    return iteration.run.records(
+        f"{iteration.name}/explore",
         Sample,
-        [turn.policy, config, list(turn.items)],
-        lambda: explore(
-            lab.run.keeping(lab.engines.load(turn.policy)),
-            turn.asked,
-            lab.tasks,
+        [iteration.policy_model, config, list(iteration.items)],
+        lambda: sampling.explore(
+            iteration.run.keeping(services.engines.load(iteration.policy_model)),
+            iteration.items_by_task,
+            services.tasks,
             config,
-            turn.seed("explore"),
+            iteration.seed("explore"),
         ),
-        generation_settings(lab.tasks) | source("the code of exploration", explore_, sampling),
+        generation_settings(services.tasks) | source("the code of exploration", sampling),
     )
 
 
-def rewarded(turn: IterationContext, samples: Records[Sample]) -> Records[ModelReward]:
-    """What the reward model gives to each of `samples`, in order."""
-    return model_rewards(turn.lab, f"{turn.place}/reward", samples, turn.items)
+def select(iteration: IterationContext, samples: Records[Sample]) -> Records[Sample]:
+    """Keep the `explore.keep` responses per prompt that the reward model prefers.
 
-
-def model_rewards(
-    lab: Services, place: str, samples: Records[Sample], items: Mapping[str, Item]
-) -> Records[ModelReward]:
-    """What the reward model gives to each of `samples`, kept at `place` in the run."""
-    rewarder = lab.rewarder
-    assert rewarder is not None  # noqa: S101 (the configuration was checked)
-
-    def make() -> list[ModelReward]:
-        lab.engines.release()
-        found = rewarder.score(samples.records, items)
-        return [
-            ModelReward(item=sample.item, repeat=sample.repeat, reward=float(reward))
-            for sample, reward in zip(samples.records, found, strict=True)
-        ]
-
-    code = source("the code of reward models", reward_model)
-    return lab.run.records(place, ModelReward, [samples], make, code)
-
-
-def promising(turn: IterationContext, samples: Records[Sample]) -> Records[Sample]:
-    """Of each prompt the `explore.keep` responses that the reward model finds best: a cheap filter
-    before costly feedback."""
-    keep = turn.lab.config.explore.keep
+    A cheap filter before costly feedback; without `explore.keep` all responses stay.
+    """
+    keep = iteration.config.explore.keep
     if keep is None:
         return samples
-    found = rewarded(turn, samples)
+    rewards = _rewards(iteration, samples)
     ranked: dict[str, list[tuple[float, int]]] = {}
-    for place, one in enumerate(found.records):
-        ranked.setdefault(one.item, []).append((-one.reward, place))
-    best = sorted(place for of_item in ranked.values() for _, place in sorted(of_item)[:keep])
-    return Records([samples.records[place] for place in best], f"{found.digest} best {keep}")
-
-
-def judged(turn: IterationContext, samples: Records[Sample]) -> Records[Judged]:
-    """Score and feedback of explored responses."""
-    return _judged(turn, "feedback", samples, samples.records)
-
-
-def rejudged(turn: IterationContext, refined: Records[Refinement]) -> Records[Judged]:
-    """Score and feedback of refinements, by the same feedback."""
-    samples = [one.sample for one in refined.records]
-    return _judged(
-        turn, "reflect_feedback", refined, samples, [one.draft for one in refined.records]
+    for position, reward in enumerate(rewards.records):
+        ranked.setdefault(reward.item, []).append((-reward.reward, position))
+    best = sorted(position for of_item in ranked.values() for _, position in sorted(of_item)[:keep])
+    return Records(
+        [samples.records[position] for position in best], f"{rewards.digest} best {keep}"
     )
 
 
-def _judged(
-    turn: IterationContext,
-    place: str,
-    read: Records[Any],
-    samples: Sequence[Sample],
-    drafts: Sequence[int | None] | None = None,
+def give_feedback(iteration: IterationContext, samples: Records[Sample]) -> Records[Judged]:
+    """Score explored responses and say what is wrong with each."""
+    drafts = [None] * len(samples.records)
+    return _give_feedback(iteration, "feedback", samples, samples.records, drafts)
+
+
+def give_feedback_on_refinements(
+    iteration: IterationContext, refinements: Records[Refinement]
 ) -> Records[Judged]:
-    lab = turn.lab
-    return lab.run.records(
-        f"{turn.place}/{place}",
+    """Score refinements and say what is wrong with each, as for explored responses."""
+    samples = [refinement.sample for refinement in refinements.records]
+    drafts = [refinement.draft for refinement in refinements.records]
+    return _give_feedback(iteration, "reflect_feedback", refinements, samples, drafts)
+
+
+def _give_feedback(
+    iteration: IterationContext,
+    stage: str,
+    reads: Records[Any],
+    samples: Sequence[Sample],
+    drafts: Sequence[int | None],
+) -> Records[Judged]:
+    services = iteration.services
+    return iteration.run.records(
+        f"{iteration.name}/{stage}",
         Judged,
-        [read],
-        lambda: give_feedback(
-            samples, turn.items, lab.tasks, judge=lab.judge, critics=lab.critics, drafts=drafts
+        [reads],
+        lambda: feedback.give_feedback(
+            samples,
+            iteration.items,
+            services.tasks,
+            judge=services.judge,
+            critics=services.critics,
+            drafts=drafts,
         ),
-        lab.feedback_code,
+        services.feedback_code,
     )
 
 
-def refined(turn: IterationContext, found: Records[Judged]) -> Records[Refinement]:
-    """The policy's rewrites of its most promising responses, given the feedback on them."""
-    lab, config = turn.lab, turn.lab.config
-    drafts = choose_drafts(found.records, lab.tasks, config.reflect.m, turn.seed("drafts"))
-    return lab.run.records(
-        f"{turn.place}/reflect",
+def refine(iteration: IterationContext, judged: Records[Judged]) -> Records[Refinement]:
+    """Let the policy model rewrite its most promising responses, given the feedback on them."""
+    services, config = iteration.services, iteration.config
+    drafts = choose_drafts(
+        judged.records, services.tasks, config.reflect.m, iteration.seed("drafts")
+    )
+    return iteration.run.records(
+        f"{iteration.name}/reflect",
         Refinement,
-        [turn.policy, config.reflect, found],
-        lambda: reflect(
-            lab.run.keeping(lab.engines.load(turn.policy)),
+        [iteration.policy_model, config.reflect, judged],
+        lambda: reflect.reflect(
+            iteration.run.keeping(services.engines.load(iteration.policy_model)),
             drafts,
-            turn.items,
-            lab.tasks,
+            iteration.items,
+            services.tasks,
             config.reflect,
             first_repeat=config.explore.n,
-            seed=turn.seed("reflect"),
+            seed=iteration.seed("reflect"),
         ),
-        generation_settings(lab.tasks)
-        | source("the words of reflection", reflect_, sampling, Feedback, AspectFeedback),
+        generation_settings(services.tasks)
+        | source("the words of reflection", reflect, sampling, Feedback, AspectFeedback),
     )
 
 
-def ranked(turn: IterationContext, samples: Records[Sample]) -> list[Rewarded]:
-    """The explored responses with their rewards, for the methods that ask for no more than that.
+def reward(iteration: IterationContext, samples: Records[Sample]) -> list[Rewarded]:
+    """Reward explored responses, for methods that need neither feedback nor refinements.
 
-    By the reward model where the run has one, else by the benchmark's score.
+    The reward is the reward model's if the run has one, else the benchmark's score.
     """
-    if turn.lab.rewarder is None:
-        return by_feedback(judged(turn, samples).records, turn.lab.tasks)
-    return by_model(samples.records, [one.reward for one in rewarded(turn, samples).records])
+    services = iteration.services
+    if services.rewarder is None:
+        return by_feedback(give_feedback(iteration, samples).records, services.tasks)
+    rewards = _rewards(iteration, samples).records
+    return by_model(samples.records, [one.reward for one in rewards])
 
 
-def learn(
-    turn: IterationContext,
-    lessons: Sequence[L],
+def train(
+    iteration: IterationContext,
+    examples: Sequence[ExampleT],
     report: ExamplesReport,
-    objective: Objective[L],
+    objective: Objective[ExampleT],
     reads: Sequence[Any] = (),
 ) -> Attempt:
-    """Keep the lessons, see that they hold nothing that is to be held out, and train on them.
+    """Store the training examples, check them for held-out items, and train on them.
 
-    `reads` is what the training depends on beside lessons, policy and `train`.
+    Args:
+        reads: what training depends on besides examples, policy model and `train`.
     """
-    lab, place, kind = turn.lab, turn.place, report.kind
+    services, run, kind = iteration.services, iteration.run, report.kind
 
-    def keep(folder: Path) -> None:
-        write_jsonl(folder / f"{kind}.jsonl", lessons)
+    def store(folder: Path) -> None:
+        write_jsonl(folder / f"{kind}.jsonl", examples)
         write_json(folder / "report.json", report)
 
-    # Not how many responses were cut off: runs of before that was counted are resumed.
+    # The number of responses that were cut off is left out: older runs did not count them.
     counted = report.model_copy(update={"cut": 0})
-    kept = lab.run.stage(f"{place}/{kind}", [counted, [_texts(one) for one in lessons]], keep)
-    say(f"iteration {turn.number}: {report.sentence()}")
-    prompts = {turn.items[lesson.item].prompt for lesson in lessons}
-    texts = {text for lesson in lessons for text in lesson.texts}
-    stopped = leaks(prompts | texts, lab.held_out, lab.config.gate.overlap)
-    if stopped:
-        say(f"iteration {turn.number} is blocked: {stopped}")
-    if not lessons:
-        advice = report.remedy(lab.config.explore, lab.config.pairs)
-        report = report.model_copy(update={"advice": advice})
-        say(f"iteration {turn.number} has nothing to train on; {advice}")
-    if not lessons or stopped:
-        return Attempt(None, report, stopped)
+    texts = [[example.item, *example.texts] for example in examples]
+    stored = run.stage(f"{iteration.name}/{kind}", [counted, texts], store)
+    say(f"iteration {iteration.number}: {report.sentence()}")
+    if not examples:
+        advice = report.remedy(iteration.config.explore, iteration.config.pairs)
+        say(f"iteration {iteration.number} has nothing to train on; {advice}")
+        return Attempt(None, report.model_copy(update={"advice": advice}))
+    if leak := _find_leak(iteration, examples):
+        say(f"iteration {iteration.number} is blocked: {leak}")
+        return Attempt(None, report, leak)
 
-    def train(folder: Path) -> None:
-        lab.engines.release()
+    reads = [
+        iteration.policy_model,
+        stored,
+        iteration.config.train,
+        iteration.config.adapter,
+        *reads,
+    ]
+    code = source("the code of training", objectives, *_module_of(objective))
+    saves = saves_of(iteration, "train", reads, code)
+
+    def fit_or_record_divergence(folder: Path) -> None:
+        services.engines.release()
         try:
-            fit(turn, lessons, objective, folder, saves)
+            fit(iteration, examples, objective, folder, saves)
         except DivergedError as error:
-            # What was there of a model is gone; the steps before stay as evidence.
+            # The model is lost; the metrics of the steps before are evidence, and stay.
             write_jsonl(folder / "metrics.jsonl", error.rows)
             write_json(folder / DIVERGED, {"reason": str(error)})
-        gc.collect()  # a trainer is in cycles, and holds the model
+        gc.collect()  # a trainer holds the model in reference cycles
 
-    reads = [turn.policy, kept, lab.config.train, lab.config.adapter, *reads]
-    code = source("the code of training", objectives, *_module_of(objective))
-    saves = saves_of(lab, f"{place}/train", reads, code)
-    trained = lab.run.stage(f"{place}/train", reads, train, code)
+    trained = run.stage(f"{iteration.name}/train", reads, fit_or_record_divergence, code)
     if (trained.folder / DIVERGED).is_file():
         reason = str(read_json(trained.folder / DIVERGED)["reason"])
-        say(f"iteration {turn.number} is rolled back, {turn.policy.name} stays: {reason}")
+        kept = iteration.policy_model.name
+        say(f"iteration {iteration.number} is rolled back, {kept} stays: {reason}")
         return Attempt(None, report, reason)
-    return Attempt(checkpoint(trained.folder, turn.candidate, turn.policy), report)
+    candidate = checkpoint(trained.folder, iteration.candidate_name, iteration.policy_model)
+    return Attempt(candidate, report)
 
 
-def saves_of(lab: Services, name: str, reads: Sequence[Any], code: Code) -> Saves | None:
-    """Where the training that makes the stage `name` saves its state, if it does."""
-    minutes = lab.config.train.checkpoint_minutes
-    return None if minutes is None else Saves(lab.run.in_progress(name, reads, code), minutes)
+def _find_leak(iteration: IterationContext, examples: Sequence[TrainingExample]) -> str:
+    prompts = {iteration.items[example.item].prompt for example in examples}
+    texts = {text for example in examples for text in example.texts}
+    return find_leak(prompts | texts, iteration.services.held_out, iteration.config.gate.overlap)
+
+
+def _rewards(iteration: IterationContext, samples: Records[Sample]) -> Records[ModelReward]:
+    stage = f"{iteration.name}/reward"
+    return score_by_model(iteration.services, iteration.run, stage, samples, iteration.items)
+
+
+def score_by_model(
+    services: Services, run: Run, stage: str, samples: Records[Sample], items: Mapping[str, Item]
+) -> Records[ModelReward]:
+    """Score samples by the run's reward model, in order, and keep the rewards as `stage`."""
+    rewarder = services.rewarder
+    assert rewarder is not None  # noqa: S101 (the configuration was checked)
+
+    def score() -> list[ModelReward]:
+        services.engines.release()
+        rewards = rewarder.score(samples.records, items)
+        return [
+            ModelReward(item=sample.item, repeat=sample.repeat, reward=float(reward))
+            for sample, reward in zip(samples.records, rewards, strict=True)
+        ]
+
+    code = source("the code of reward models", reward_models)
+    return run.records(stage, ModelReward, [samples], score, code)
+
+
+def saves_of(
+    iteration: IterationContext, stage: str, reads: Sequence[Any], code: Code
+) -> Saves | None:
+    """Return where the training that makes `stage` saves its state; None if it does not."""
+    minutes = iteration.config.train.checkpoint_minutes
+    if minutes is None:
+        return None
+    return Saves(iteration.run.in_progress(f"{iteration.name}/{stage}", reads, code), minutes)
 
 
 def _module_of(objective: Any) -> list[ModuleType]:
-    """The module of an objective of a method, where it is not in `rlrf.objectives` itself."""
+    """Return the objective's module if it lies outside `rlrf.objectives`."""
     function = objective.func if isinstance(objective, partial) else objective
     name = str(getattr(function, "__module__", ""))
     is_elsewhere = name.startswith("rlrf.") and not name.startswith(f"{objectives.__name__}.")
@@ -263,34 +283,30 @@ def _module_of(objective: Any) -> list[ModuleType]:
 
 
 def fit(
-    turn: IterationContext,
-    lessons: Sequence[L],
-    objective: Objective[L],
+    iteration: IterationContext,
+    examples: Sequence[ExampleT],
+    objective: Objective[ExampleT],
     out: Path,
     saves: Saves | None = None,
 ) -> None:
-    """Train the turn's policy, which is the reference too, on `lessons`, as the run is configured.
+    """Train the policy model, which is also the reference, on `examples`.
 
-    In one process a training that was killed goes on from `saves`.
+    Training in one process resumes from `saves` after it was killed.
 
     Raises:
         DivergedError: the loss is not a number.
-        UserError: no lesson fits.
+        UserError: no example fits.
     """
-    config = turn.lab.config
+    config = iteration.config
     one_process = config.train.launch is None
-    train = partial(objective, saves=saves) if one_process else partial(launch, objective)
-    train(
-        lessons,
-        turn.policy,
+    run_objective = partial(objective, saves=saves) if one_process else partial(launch, objective)
+    run_objective(
+        examples,
+        iteration.policy_model,
         config.train,
         adapter=config.adapter,
         device=config.engine,
-        seed=turn.seed("train"),
+        seed=iteration.seed("train"),
         out=out,
-        logs=turn.logs,
+        logs=iteration.logs,
     )
-
-
-def _texts(lesson: Any) -> list[str]:
-    return [lesson.item, *lesson.texts]

@@ -16,8 +16,7 @@ from harness.core.progress import read_bill
 from harness.core.schema import Record
 from harness.core.text import visible
 from harness.judges.budget import Spend
-from rlrf.metrics import METRICS, IterationMetrics
-from rlrf.result import RESULT
+from rlrf.result import METRICS, RESULT, IterationMetrics
 from rlrf.run import IDENTITY, MANIFEST, PROGRESS, Manifest
 from rlrf.versions import told_of
 
@@ -96,8 +95,8 @@ def markdown(found: Status) -> str:
     lines = [f"{found.folder}: {said[found.state]}."]
     if found.progress is not None and found.state != "finished":
         lines.append(_under_way(found.progress, found.state == "running"))
-    for turn in found.iterations:
-        lines.append(f"{turn.candidate}: {turn.outcome}")
+    for iteration in found.iterations:
+        lines.append(f"{iteration.candidate}: {iteration.outcome}")
     for judge, spend in found.spend.items():
         lines.append(f"judge {judge}: {spend.sentence()}")
     if found.stages:

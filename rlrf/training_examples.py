@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Literal, Protocol, TypeVar
 
 from pydantic import Field
 
-from harness.core.schema import Record, digest, mean
+from harness.core.schema import Item, Record, digest, mean
+from harness.gate.alarms import overlap
 from rlrf.config import Explore, Pairing
 from rlrf.reward import Reward, Rewarded
 
@@ -31,6 +32,7 @@ REMEDIES: Mapping[Skipped, str] = {  # of the causes that have the same one in e
     "too similar": "raise pairs.max_similarity",
     "no rewrite": "see in the replies of the model that rewrites why there is none",
 }
+MAX_NAMED_ITEMS = 3
 LONGER = "raise explore.max_tokens, so that responses are not cut off"
 
 
@@ -58,8 +60,8 @@ def remedy(cause: Skipped, report: ExamplesReport, explore: Explore, pairs: Pair
     return f"{lower}; or {LONGER}" if report.cut else lower
 
 
-class Lesson(Protocol):
-    """One thing to learn from: it is about an item and holds texts of the policy or a teacher."""
+class TrainingExample(Protocol):
+    """A training example: texts of the policy model or a teacher about one item."""
 
     @property
     def task(self) -> str: ...
@@ -69,7 +71,7 @@ class Lesson(Protocol):
     def texts(self) -> tuple[str, ...]: ...
 
 
-L = TypeVar("L", bound=Lesson)
+ExampleT = TypeVar("ExampleT", bound=TrainingExample)
 
 
 class ExamplesReport(Record):
@@ -140,17 +142,17 @@ class ExamplesReport(Record):
 
 def collect(
     responses: Sequence[Rewarded],
-    of_prompt: Callable[[list[Rewarded]], list[L] | Skipped],
+    of_prompt: Callable[[list[Rewarded]], list[ExampleT] | Skipped],
     *,
     kind: Kind,
     most: int | None,
     seed: int,
-) -> tuple[list[L], ExamplesReport]:
+) -> tuple[list[ExampleT], ExamplesReport]:
     """The lessons that `of_prompt` finds in the responses to each prompt, or why there are none.
 
     Of more than `most`, `seed` decides which stay.
     """
-    lessons: list[L] = []
+    lessons: list[ExampleT] = []
     skipped: Counter[Skipped] = Counter()
     by_item: dict[str, list[Rewarded]] = defaultdict(list)
     for one in responses:
@@ -250,3 +252,17 @@ def _repeats(responses: Iterable[Rewarded]) -> int:
     return sum(
         texts.get(one.draft) == one.sample.response for one in responses if one.draft is not None
     )
+
+
+def find_leak(texts: Collection[str], held_out: Sequence[Item], words: int) -> str:
+    """Name the held-out items that training texts repeat; "" if there are none.
+
+    A text repeats an item if runs of `words` words that both share cover half of the item.
+    """
+    overlaps = overlap(sorted(texts), [item.prompt for item in held_out], n=words)
+    if not overlaps:
+        return ""
+    items = [held_out[one.item] for one in overlaps]
+    named = ", ".join(f"{item.task} {item.split} {item.index}" for item in items[:MAX_NAMED_ITEMS])
+    more = ", ..." if len(items) > MAX_NAMED_ITEMS else ""
+    return f"training texts repeat {len(items)} of the held-out items: {named}{more}"

@@ -47,9 +47,12 @@ CURRENT = {
     "harness.testing": "rlrf.testing",
     "harness.watch": "harness.evals.until_decided",
     "rlrf.alone": "rlrf.stage_commands",
+    "rlrf.explore": "rlrf.sampling",
     "rlrf.feedback_model": "rlrf.models.feedback",
     "rlrf.lab": "rlrf.context",
+    "rlrf.leaks": "rlrf.training_examples",
     "rlrf.lessons": "rlrf.training_examples",
+    "rlrf.metrics": "rlrf.recording",
     "rlrf.reward_model": "rlrf.models.reward",
     "rlrf.training": "rlrf.objectives",
     "tasks.plugin": "tasks.task",
@@ -64,6 +67,8 @@ CURRENT = {
     "PutRight": "Rewrite",
     "UnreadableError": "UnparsableReplyError",
     "_Seat": "_Slot",
+    "open_tools": "open_services",
+    "takes_over": "Iteration.outcome",
 }
 ALLOWED: dict[str, set[str]] = {}  # name -> files in which it is a stored field or another word
 

@@ -77,8 +77,8 @@ def lines(out: Path, start: str, found: Mapping[str, Runs]) -> list[Line]:
     made = [begin]
     best = found.get(BEST, {})
     for row, results in found.items():
-        turns = max(len(run.iterations) for run in results.values())
-        for number in range(1, turns + 1):
+        iterations = max(len(run.iterations) for run in results.values())
+        for number in range(1, iterations + 1):
             one = line(start, row, results, number)
             if row != BEST and best.keys() >= results.keys():
                 pairs = {
@@ -95,14 +95,16 @@ def line(start: str, row: str, results: Runs, number: int) -> Line:
     """The candidate of an iteration."""
     name, runs = f"M{number}", list(results.values())
     shown = [of(run, name) for run in runs]
-    turns = [turn for run in runs for turn in run.iterations if turn.number == number]
+    iterations = [
+        iteration for run in runs for iteration in run.iterations if iteration.number == number
+    ]
     gaps = [run.optimism(name) for run in runs]
     return Line(
         start=start,
         row=row,
         model=name,
         seeds=len(runs),
-        promoted=sum(turn.takes_over for turn in turns),
+        promoted=sum(iteration.outcome in ("promoted", "not enforced") for iteration in iterations),
         sealed_pass=sum(
             one.vs_anchor is not None and one.vs_anchor.verdict == "pass" for one in shown
         ),
@@ -112,9 +114,9 @@ def line(start: str, row: str, results: Runs, number: int) -> Line:
             for task, metric in HEADLINE.items()
             if (known := [gap[f"{task} {metric}"] for gap in gaps if gap])
         },
-        sampled=sum(turn.lessons.sampled for turn in turns) / len(runs),
-        trained=sum(turn.lessons.trained for turn in turns) / len(runs),
-        seconds=sum(turn.seconds for turn in turns) / len(runs),
+        sampled=sum(iteration.lessons.sampled for iteration in iterations) / len(runs),
+        trained=sum(iteration.lessons.trained for iteration in iterations) / len(runs),
+        seconds=sum(iteration.seconds for iteration in iterations) / len(runs),
     )
 
 
@@ -123,7 +125,9 @@ def of(run: RunResult, name: str) -> Sealed:
     by_name = {model.name: model for model in run.sealed}
     if name in by_name:
         return by_name[name]
-    return by_name[next(turn.explored_by for turn in run.iterations if turn.candidate == name)]
+    return by_name[
+        next(iteration.explored_by for iteration in run.iterations if iteration.candidate == name)
+    ]
 
 
 def over_runs(found: Sequence[Sealed]) -> dict[str, MetricResult]:

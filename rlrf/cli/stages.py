@@ -15,6 +15,7 @@ OUT = click.option("--out", type=FILE, required=True, help="JSON lines.")
 MODEL = click.option("--model", help="Another policy than CONFIG's: folder, adapter or hub id.")
 TURN = click.option(
     "--turn",
+    "iteration",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
@@ -44,7 +45,7 @@ def _stage(*options: Callable[[Command], Command]) -> Callable[[Command], Comman
     OUT,
 )
 def explore(
-    *, config: Path, out: Path, model: str | None, limit: int | None, turn: int, json_: bool
+    *, config: Path, out: Path, model: str | None, limit: int | None, iteration: int, json_: bool
 ) -> None:
     """Let the policy of CONFIG (YAML) answer its train prompts, by sampling.
 
@@ -55,7 +56,7 @@ def explore(
     from rlrf import stage_commands
     from rlrf.config import load
 
-    found = stage_commands.explore(load(config), out, model=model, turn=turn, limit=limit)
+    found = stage_commands.explore(load(config), out, model=model, iteration=iteration, limit=limit)
     prompts = len({sample.item for sample in found})
     cut = sum(sample.finish_reason == "length" for sample in found)
     if json_:
@@ -66,7 +67,7 @@ def explore(
 
 @click.command()
 @_stage(OUT, click.argument("responses", type=FILE))
-def feedback(config: Path, responses: Path, out: Path, turn: int, json_: bool) -> None:
+def feedback(config: Path, responses: Path, out: Path, iteration: int, json_: bool) -> None:
     """Score RESPONSES and say what is wrong with each; RESPONSES are samples or refinements.
 
     \b
@@ -76,7 +77,7 @@ def feedback(config: Path, responses: Path, out: Path, turn: int, json_: bool) -
     from rlrf import stage_commands
     from rlrf.config import load
 
-    found = stage_commands.feedback(load(config), responses, out, turn=turn)
+    found = stage_commands.feedback(load(config), responses, out, iteration=iteration)
     unscored = sum(bool(one.score.unscored) for one in found)
     silent = sum(not one.feedback.aspects for one in found)
     if json_:
@@ -91,7 +92,7 @@ def feedback(config: Path, responses: Path, out: Path, turn: int, json_: bool) -
 @click.command()
 @_stage(MODEL, OUT, click.argument("judged", type=FILE))
 def reflect(
-    *, config: Path, judged: Path, out: Path, model: str | None, turn: int, json_: bool
+    *, config: Path, judged: Path, out: Path, model: str | None, iteration: int, json_: bool
 ) -> None:
     """Let the policy rewrite the most promising of JUDGED, given the feedback on them.
 
@@ -101,7 +102,7 @@ def reflect(
     from rlrf import stage_commands
     from rlrf.config import load
 
-    found = stage_commands.reflect(load(config), judged, out, model=model, turn=turn)
+    found = stage_commands.reflect(load(config), judged, out, model=model, iteration=iteration)
     if json_:
         print_json({"out": str(out), "refinements": len(found)})
     else:
@@ -110,7 +111,7 @@ def reflect(
 
 @click.command()
 @_stage(OUT, click.argument("judged", type=FILE, nargs=-1, required=True))
-def pairs(config: Path, judged: tuple[Path, ...], out: Path, turn: int, json_: bool) -> None:
+def pairs(config: Path, judged: tuple[Path, ...], out: Path, iteration: int, json_: bool) -> None:
     """Make preference pairs of JUDGED: of responses, then if there are any of refinements.
 
     \b
@@ -119,7 +120,7 @@ def pairs(config: Path, judged: tuple[Path, ...], out: Path, turn: int, json_: b
     from rlrf import stage_commands
     from rlrf.config import load
 
-    report = stage_commands.pairs(load(config), judged, out, turn=turn)
+    report = stage_commands.pairs(load(config), judged, out, iteration=iteration)
     if json_:
         print_json({"out": str(out), **report.model_dump(mode="json")})
     else:
@@ -133,7 +134,7 @@ def pairs(config: Path, judged: tuple[Path, ...], out: Path, turn: int, json_: b
     click.argument("pairs", type=FILE),
 )
 def train_step(
-    *, config: Path, pairs: Path, out: Path, model: str | None, turn: int, json_: bool
+    *, config: Path, pairs: Path, out: Path, model: str | None, iteration: int, json_: bool
 ) -> None:
     """Train the policy on PAIRS by direct preference optimisation.
 
@@ -142,9 +143,9 @@ def train_step(
     """
     from rlrf import stage_commands
     from rlrf.config import load
-    from rlrf.metrics import first_and_last
+    from rlrf.recording import first_and_last
 
-    made = stage_commands.train_step(load(config), pairs, out, model=model, turn=turn)
+    made = stage_commands.train_step(load(config), pairs, out, model=model, iteration=iteration)
     where, ends = str(made.adapter or made.model), first_and_last(out)
     if json_:
         print_json({"out": where, "digest": made.digest, "metrics": ends})

@@ -1,7 +1,7 @@
-"""How an iteration learns: one file a method, each from the same prompts to the same gate.
+"""Methods: how an iteration learns, one file per method; all meet the same gate.
 
 `rlrf` is reinforcement learning from reflective feedback; `rlmec` learns from token rewards and
-edits; `rejection_sampling`, `reward_only` and `rrhf` are what they are compared with.
+edits; `rejection_sampling`, `reward_only` and `rrhf` are baselines for comparison.
 """
 
 from __future__ import annotations
@@ -20,6 +20,6 @@ METHODS = {
 }
 
 
-def improve(method: Method, turn: IterationContext) -> Attempt:
-    """A candidate from the turn's policy by `method`, or the reason why there is none."""
-    return METHODS[method](turn)
+def improve(method: Method, iteration: IterationContext) -> Attempt:
+    """Make a candidate from the policy model by `method`, or say why there is none."""
+    return METHODS[method](iteration)

@@ -1,7 +1,8 @@
-"""Rejection sampling: supervised fine-tuning on the best of the policy's own responses.
+"""Rejection sampling: supervised fine-tuning on the policy model's best responses.
 
-Best by the reward model where the run has one (H. Dong et al., arXiv 2304.06767), else by the
-benchmark's score, which for mathematics keeps what is right (Z. Yuan et al., arXiv 2308.01825).
+The reward model decides what is best if the run has one (H. Dong et al., arXiv 2304.06767), else
+the benchmark's score, which for mathematics keeps correct answers (Z. Yuan et al., arXiv
+2308.01825).
 """
 
 from __future__ import annotations
@@ -18,20 +19,21 @@ from rlrf.stages import Attempt
 from rlrf.training_examples import ExamplesReport, Skipped, collect, comparable
 
 
-def improve(turn: IterationContext) -> Attempt:
-    """Explore, keep the best responses, and learn them."""
-    explored = stages.explored(turn)
-    responses = stages.ranked(turn, explored)
-    examples, report = best_responses(responses, turn.lab.config.pairs, turn.seed("pairs"))
-    return stages.learn(turn, examples, report, sft)
+def improve(iteration: IterationContext) -> Attempt:
+    """Explore, keep the best responses, and train on them."""
+    explored = stages.explore(iteration)
+    responses = stages.reward(iteration, explored)
+    examples, report = best_responses(responses, iteration.config.pairs, iteration.seed("pairs"))
+    return stages.train(iteration, examples, report, sft)
 
 
 def best_responses(
     responses: Sequence[Rewarded], config: Pairing, seed: int
 ) -> tuple[list[Example], ExamplesReport]:
-    """The `config.per_prompt` best responses to each prompt, of at least `config.min_chosen`.
+    """Keep the `config.per_prompt` best responses per prompt that reach `config.min_chosen`.
 
-    Not of prompts whose responses are all equally good, nor what the length limit cut off.
+    Prompts whose responses are all equally good are skipped; responses that the length limit cut
+    off are left out.
     """
 
     def of_prompt(found: list[Rewarded]) -> list[Example] | Skipped:

@@ -1,8 +1,8 @@
-"""What RLRF is held against: pairs by a reward model alone, no feedback, no reflection.
+"""Preference pairs ranked by a reward model alone: the baseline for RLRF.
 
-With several `reward.models` an ensemble decides, with `reward.demonstrations` the nearness to
-those, with `train.loss: {hinge: 1, sft: .1}` it is SLiC-HF; a reward model that
-`rlrf reward-model self-evolve` has made is SER's.
+Several `reward.models` form an ensemble; `reward.demonstrations` rewards closeness to
+demonstrations; `train.loss: {hinge: 1, sft: .1}` makes it SLiC-HF; with a reward model from
+`rlrf reward-model self-evolve` it is SER.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from rlrf.pairs import make_pairs
 from rlrf.stages import Attempt
 
 
-def improve(turn: IterationContext) -> Attempt:
-    """Explore, let the reward model order the responses, pair, and optimise preferences."""
-    explored = stages.explored(turn)
-    responses = stages.ranked(turn, explored)
-    pairs, report = make_pairs(responses, turn.lab.config.pairs, turn.seed("pairs"))
-    return stages.learn(turn, pairs, report, partial(dpo, references=turn.references))
+def improve(iteration: IterationContext) -> Attempt:
+    """Explore, reward the responses, pair, and optimise preferences."""
+    explored = stages.explore(iteration)
+    responses = stages.reward(iteration, explored)
+    pairs, report = make_pairs(responses, iteration.config.pairs, iteration.seed("pairs"))
+    return stages.train(iteration, pairs, report, partial(dpo, references=iteration.references))

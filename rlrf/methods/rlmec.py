@@ -1,7 +1,7 @@
 """RLMEC: reinforcement learning with minimum editing constraint (arXiv 2401.06081).
 
-A rewriter, taught to put wrong responses right with few edits, rewrites every response of the
-policy; how likely it finds the policy's own tokens is what they are worth.
+A rewriter learns to correct wrong responses with few edits, then rewrites every response of the
+policy model. The reward of a token is how likely the rewriter finds it.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from rlrf.stages import Attempt
 from rlrf.training_examples import ExamplesReport, Skipped, collect, distinct
 
 
-def improve(turn: IterationContext) -> Attempt:
-    """Explore, learn to rewrite, rewrite, reward each token, and learn from tokens and edits."""
-    explored = stages.explored(turn)
-    judged = stages.judged(turn, explored)
-    corrections = steps.corrected(turn, judged)
-    rewriter = steps.rewriter(turn, judged, corrections)
-    rewritten = steps.rewritten(turn, rewriter, explored)
-    rejudged = stages.rejudged(turn, rewritten)
-    steps.measured(turn, rewriter, judged, corrections, rejudged)
-    rewards = steps.rewarded(turn, rewriter, judged)
-    responses = by_feedback(judged.records + rejudged.records, turn.lab.tasks)
-    tokenizer = base.load_tokenizer(turn.policy)
+def improve(iteration: IterationContext) -> Attempt:
+    """Explore, train the rewriter, rewrite, reward each token, and train on tokens and edits."""
+    explored = stages.explore(iteration)
+    judged = stages.give_feedback(iteration, explored)
+    corrections = steps.correct(iteration, judged)
+    rewriter = steps.train_rewriter(iteration, judged, corrections)
+    rewritten = steps.rewrite(iteration, rewriter, explored)
+    rejudged = stages.give_feedback_on_refinements(iteration, rewritten)
+    steps.measure_agreement(iteration, rewriter, judged, corrections, rejudged)
+    rewards = steps.reward_tokens(iteration, rewriter, judged)
+    responses = by_feedback(judged.records + rejudged.records, iteration.services.tasks)
+    tokenizer = base.load_tokenizer(iteration.policy_model)
     rewrites, report = make_rewrites(
-        responses, rewards.records, tokenizer, turn.lab.config, turn.seed("rewrites")
+        responses, rewards.records, tokenizer, iteration.config, iteration.seed("rewrites")
     )
-    settings = turn.lab.config.rlmec
+    settings = iteration.config.rlmec
     constants = [settings.clip, settings.imitation, settings.edited, settings.kept]
     objective = partial(rlmec, settings=settings)
-    return stages.learn(turn, rewrites, report, objective, reads=[rewards, *constants])
+    return stages.train(iteration, rewrites, report, objective, reads=[rewards, *constants])
 
 
 def make_rewrites(
@@ -53,10 +53,10 @@ def make_rewrites(
     config: Config,
     seed: int,
 ) -> tuple[list[RewriteExample], ExamplesReport]:
-    """The different responses whose rewrite reaches the gold answer, with their token rewards.
+    """Make an example of each distinct response whose rewrite reaches the gold answer.
 
-    `responses` are the explored ones and their rewrites. Not what has no reward, nor what the
-    length limit cut off of a rewrite; of a wrong response the rewrite is another text.
+    `responses` are the explored ones and their rewrites. Responses without token rewards, rewrites
+    that the length limit cut off and rewrites that repeat a wrong response are left out.
     """
     worth = {(one.item, one.repeat): one for one in rewards}
     unused: Counter[str] = Counter()
@@ -76,17 +76,17 @@ def make_rewrites(
                 made.append(_rewrite(one, given, better, tokenizer))
         return made or "no rewrite"
 
-    lessons, report = collect(
+    examples, report = collect(
         responses, of_prompt, kind="rewrites", most=config.pairs.max_total, seed=seed
     )
-    repaired = sum(not one.right for one in lessons)
-    return lessons, report.model_copy(update={"chosen_refined": repaired, "unused": dict(unused)})
+    repaired = sum(not example.right for example in examples)
+    return examples, report.model_copy(update={"chosen_refined": repaired, "unused": dict(unused)})
 
 
 def _fault(
     response: Rewarded, given: TokenRewards | None, better: Rewarded | None, gold: float
 ) -> str:
-    """Why nothing can be learned from a response, if that is so."""
+    """Say why nothing can be learned from a response; "" if something can."""
     if better is None:
         return "not rewritten"
     if given is None:

@@ -15,20 +15,22 @@ from rlrf.stages import Attempt
 from rlrf.training_examples import ExamplesReport
 
 
-def improve(turn: IterationContext) -> Attempt:
-    """Explore, give feedback on what is promising, reflect, pair, and optimise preferences."""
-    explored = stages.explored(turn)
-    promising = stages.promising(turn, explored)
-    judged = stages.judged(turn, promising)
-    refined = stages.refined(turn, judged)
-    rejudged = stages.rejudged(turn, refined)
-    pairs, report = pair(turn, judged.records + rejudged.records)
-    sampled = len(explored.records) + len(refined.records)  # with those that were not promising
+def improve(iteration: IterationContext) -> Attempt:
+    """Explore, select, give feedback, refine, pair, and optimise preferences."""
+    explored = stages.explore(iteration)
+    selected = stages.select(iteration, explored)
+    judged = stages.give_feedback(iteration, selected)
+    refined = stages.refine(iteration, judged)
+    rejudged = stages.give_feedback_on_refinements(iteration, refined)
+    pairs, report = pair(iteration, judged.records + rejudged.records)
+    sampled = len(explored.records) + len(refined.records)  # including those not selected
     report = report.model_copy(update={"sampled": sampled})
-    return stages.learn(turn, pairs, report, partial(dpo, references=turn.references))
+    return stages.train(iteration, pairs, report, partial(dpo, references=iteration.references))
 
 
-def pair(turn: IterationContext, judged: Sequence[Judged]) -> tuple[list[Pair], ExamplesReport]:
-    """Preference pairs of judged responses and refinements."""
-    responses = by_feedback(judged, turn.lab.tasks)
-    return make_pairs(responses, turn.lab.config.pairs, turn.seed("pairs"))
+def pair(
+    iteration: IterationContext, judged: Sequence[Judged]
+) -> tuple[list[Pair], ExamplesReport]:
+    """Pair judged responses and refinements by preference."""
+    responses = by_feedback(judged, iteration.services.tasks)
+    return make_pairs(responses, iteration.config.pairs, iteration.seed("pairs"))

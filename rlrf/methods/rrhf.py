@@ -14,22 +14,22 @@ from rlrf.stages import Attempt
 from rlrf.training_examples import ExamplesReport, Skipped, collect, comparable
 
 
-def improve(turn: IterationContext) -> Attempt:
-    """Explore, rank the responses to each prompt, and learn the order and the best."""
-    explored = stages.explored(turn)
-    responses = stages.ranked(turn, explored)
-    rankings, report = make_rankings(responses, turn.lab.config.pairs, turn.seed("pairs"))
-    return stages.learn(turn, rankings, report, rrhf)
+def improve(iteration: IterationContext) -> Attempt:
+    """Explore, rank the responses to each prompt, and learn the order and the best response."""
+    explored = stages.explore(iteration)
+    responses = stages.reward(iteration, explored)
+    rankings, report = make_rankings(responses, iteration.config.pairs, iteration.seed("pairs"))
+    return stages.train(iteration, rankings, report, rrhf)
 
 
 def make_rankings(
     responses: Sequence[Rewarded], config: Pairing, seed: int
 ) -> tuple[list[Ranking], ExamplesReport]:
-    """The distinct responses to each prompt, best first.
+    """Rank the distinct responses to each prompt, best first.
 
-    Of many, the `config.per_prompt` best and as many of the worst: what as many pairs would hold.
-    Not of prompts whose best and worst are nearer than `config.threshold`, or whose best is cut
-    off or below `config.min_chosen`.
+    Of many responses only the `config.per_prompt` best and as many of the worst are kept, as many
+    as `config.per_prompt` pairs would hold. Prompts are skipped if best and worst differ by less
+    than `config.threshold`, or if the best is cut off or below `config.min_chosen`.
     """
 
     def of_prompt(found: list[Rewarded]) -> list[Ranking] | Skipped:

@@ -12,8 +12,7 @@ from harness.judges.config import Judging
 from harness.stats.power import chance, items_needed
 from rlrf.checkpoint import Engines
 from rlrf.config import Config
-from rlrf.context import choose_gate_policy, open_feedback_model
-from rlrf.explore import pick
+from rlrf.context import choose_gate_policy, open_feedback_model, pick_items
 from rlrf.models.reward.source import open_rewarder
 from rlrf.preflight.findings import Findings, Said
 from rlrf.preflight.start import Model
@@ -64,7 +63,7 @@ def _items(config: Config, task: Task) -> Said:
     }
     found, advice = [], []
     for split, (size, turns) in asked.items():
-        pick(task, split, size, turn=0, seed=config.seed, data=_data(config, task))
+        pick_items(task, split, size, rotation=0, seed=config.seed, data=_data(config, task))
         there = len(task.items(split, _data(config, task)))
         found.append(
             f"{split} {there:,}, {size:,} x {turns} asked"
@@ -132,11 +131,11 @@ def _gate(config: Config, plugins: Mapping[str, Task]) -> Said:
         if rule.tier != "critical" or metric.kind != "binary":
             continue
         n = len(
-            pick(
+            pick_items(
                 plugins[rule.task],
                 "gate",
                 config.gate.slice,
-                turn=0,
+                rotation=0,
                 seed=config.seed,
                 data=_data(config, plugins[rule.task]),
             )

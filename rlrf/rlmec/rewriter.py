@@ -115,7 +115,7 @@ def rewrite(
     prompts = _prompts(engine, samples, items, REWRITE)
     to_ask = [(draft.task, prompt) for draft, prompt in zip(samples, prompts, strict=True)]
     greedy = Decoding(temperature=0, max_tokens=max_tokens)
-    made = completions(engine, to_ask, tasks, decoding=greedy, n=1, seed=0, what="rewrite")
+    made = completions(engine, to_ask, tasks, decoding=greedy, n=1, seed=0, stage="rewrite")
     return [
         Refinement(
             draft=draft.repeat,

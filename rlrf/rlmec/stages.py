@@ -1,4 +1,4 @@
-"""The steps of RLMEC as a run keeps them, beside those of every method (`rlrf.stages`)."""
+"""The stages that only RLMEC has; those of every method are in `rlrf.stages`."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from rlrf.feedback import Judged
 from rlrf.objectives.base import DivergedError, checkpoint
 from rlrf.objectives.sft import sft
 from rlrf.reflect import Refinement
+from rlrf.rlmec import rewriter
 from rlrf.rlmec.rewards import TokenRewards, token_rewards
-from rlrf.rlmec.rewriter import REQUESTS, agree, agreement, examples, held_out, locate, rewrite
+from rlrf.rlmec.rewriter import REQUESTS, agree, agreement, examples, held_out, locate
 from rlrf.rlmec.source import NAME, RewriterSource
 from rlrf.rlmec.teacher import Correction, teach
 from rlrf.rlmec.teacher_prompt import TEACHER_DIGEST
@@ -26,34 +27,36 @@ from rlrf.run import Records
 from rlrf.stages import saves_of
 
 
-def corrected(turn: IterationContext, judged: Records[Judged]) -> Records[Correction]:
-    """What a teacher makes of the wrong responses; none where no rewriter learns in this turn."""
-    lab, config = turn.lab, turn.lab.config.rlmec
-    return lab.run.records(
-        f"{turn.place}/corrections",
+def correct(iteration: IterationContext, judged: Records[Judged]) -> Records[Correction]:
+    """Let a teacher correct the wrong responses, if a rewriter is trained in this iteration."""
+    services, config = iteration.services, iteration.config.rlmec
+    return iteration.run.records(
+        f"{iteration.name}/corrections",
         Correction,
-        [judged, _learns(turn), config.teacher, config.gold, TEACHER_DIGEST],
+        [judged, _learns(iteration), config.teacher, config.gold, TEACHER_DIGEST],
         lambda: (
-            teach(judged.records, turn.items, lab.tasks, config, lab.judge) if _learns(turn) else []
+            teach(judged.records, iteration.items, services.tasks, config, services.judge)
+            if _learns(iteration)
+            else []
         ),
-        {**lab.tasks_code, **_code()},
+        {**services.tasks_code, **_code()},
     )
 
 
-def rewriter(
-    turn: IterationContext, judged: Records[Judged], corrections: Records[Correction]
+def train_rewriter(
+    iteration: IterationContext, judged: Records[Judged], corrections: Records[Correction]
 ) -> Checkpoint | None:
-    """The rewriter of this turn: the one that was named, an earlier turn's, or one that learns now.
+    """Return the configured rewriter, an earlier iteration's, or one trained now.
 
-    None where there is nothing to learn from.
+    None if there is nothing to train on.
 
     Raises:
         UserError: its training diverged, or no example fits.
     """
-    if not _learns(turn):
-        return _source(turn).trained or _earlier(turn)
-    lab, config, base = turn.lab, turn.lab.config, _source(turn).base
-    kept = measured_on(turn)
+    if not _learns(iteration):
+        return _source(iteration).trained or _earlier(iteration)
+    services, config, base = iteration.services, iteration.config, _source(iteration).base
+    kept = measured_on(iteration)
     shown = [one for one in judged.records if one.sample.item not in kept]
     taught = [one for one in corrections.records if one.item not in kept]
 
@@ -61,14 +64,17 @@ def rewriter(
         made = examples(
             shown,
             taught,
-            turn.items,
-            lab.tasks,
+            iteration.items,
+            services.tasks,
             gold=config.rlmec.gold,
-            render=lab.engines.load(base).render,
+            render=services.engines.load(base).render,
         )
         write_jsonl(folder / "examples.jsonl", made)
-        lab.engines.release()
-        say(f"the rewriter learns from {len(made)} examples of {len(turn.items) - len(kept)} items")
+        services.engines.release()
+        say(
+            f"the rewriter is trained on {len(made)} examples of "
+            f"{len(iteration.items) - len(kept)} items"
+        )
         if not made:
             return
         try:
@@ -78,7 +84,7 @@ def rewriter(
                 config.rlmec.train,
                 adapter=config.adapter,
                 device=config.engine,
-                seed=turn.seed("rewriter"),
+                seed=iteration.seed("rewriter"),
                 out=folder,
                 saves=saves,
             )
@@ -88,46 +94,46 @@ def rewriter(
     asked = [config.rlmec.train, config.adapter, REQUESTS, config.rlmec.gold]
     reads = [base, judged, corrections, sorted(kept), *asked]
     code = _code() | source("the code of training", objectives)
-    saves = saves_of(lab, f"{turn.place}/rewriter", reads, code)
-    stage = lab.run.stage(f"{turn.place}/rewriter", reads, train, code)
+    saves = saves_of(iteration, "rewriter", reads, code)
+    stage = iteration.run.stage(f"{iteration.name}/rewriter", reads, train, code)
     return _rewriter_in(stage.folder, base)
 
 
-def rewritten(
-    turn: IterationContext, model: Checkpoint | None, samples: Records[Sample]
+def rewrite(
+    iteration: IterationContext, model: Checkpoint | None, samples: Records[Sample]
 ) -> Records[Refinement]:
-    """The rewriter's rewrite of every response; nothing without a rewriter."""
-    lab, config = turn.lab, turn.lab.config
-    return lab.run.records(
-        f"{turn.place}/rewritten",
+    """Let the rewriter rewrite every response; without a rewriter there are no rewrites."""
+    services, config = iteration.services, iteration.config
+    return iteration.run.records(
+        f"{iteration.name}/rewritten",
         Refinement,
         [model, samples, config.explore.max_tokens, REQUESTS],
         lambda: (
-            rewrite(
-                lab.run.keeping(lab.engines.load(model)),
+            rewriter.rewrite(
+                iteration.run.keeping(services.engines.load(model)),
                 samples.records,
-                turn.items,
-                lab.tasks,
+                iteration.items,
+                services.tasks,
                 max_tokens=config.explore.max_tokens,
                 first_repeat=config.explore.n,
             )
             if model
             else []
         ),
-        _code() | generation_settings(lab.tasks),
+        _code() | generation_settings(services.tasks),
     )
 
 
-def measured(
-    turn: IterationContext,
+def measure_agreement(
+    iteration: IterationContext,
     model: Checkpoint | None,
     judged: Records[Judged],
     corrections: Records[Correction],
     rewritten: Records[Judged],
 ) -> None:
-    """Keep how the rewriter does on the responses that it did not learn from: `agreement.json`."""
-    lab, config = turn.lab, turn.lab.config
-    kept = measured_on(turn)
+    """Measure the rewriter on responses it was not trained on; stored in `agreement.json`."""
+    services, config = iteration.services, iteration.config
+    kept = measured_on(iteration)
 
     def measure(folder: Path) -> None:
         both = [
@@ -135,14 +141,14 @@ def measured(
             for one, other in zip(judged.records, rewritten.records, strict=True)
             if one.sample.item in kept
         ]
-        engine = lab.engines.load(model) if model else None
+        engine = services.engines.load(model) if model else None
         samples = [one.sample for one, _ in both]
         scores = agreement(
             [one for one, _ in both],
             [other for _, other in both],
-            locate(engine, samples, turn.items) if engine else [],
+            locate(engine, samples, iteration.items) if engine else [],
             corrections.records,
-            tasks=lab.tasks,
+            tasks=services.tasks,
             gold=config.rlmec.gold,
         )
         write_jsonl(folder / "scores.jsonl", scores)
@@ -150,21 +156,27 @@ def measured(
 
     if model:
         reads = [model, judged, corrections, rewritten, sorted(kept), config.rlmec.gold, REQUESTS]
-        lab.run.stage(f"{turn.place}/agreement", reads, measure, _code())
+        iteration.run.stage(f"{iteration.name}/agreement", reads, measure, _code())
 
 
-def rewarded(
-    turn: IterationContext, model: Checkpoint | None, judged: Records[Judged]
+def reward_tokens(
+    iteration: IterationContext, model: Checkpoint | None, judged: Records[Judged]
 ) -> Records[TokenRewards]:
-    """What each token of each response is worth; nothing without a rewriter."""
-    lab, config = turn.lab, turn.lab.config.rlmec
+    """Reward each token of each response; without a rewriter there are no rewards."""
+    services, config = iteration.services, iteration.config.rlmec
     bounds = [config.gold, config.middle, config.most, config.least]
-    return lab.run.records(
-        f"{turn.place}/token_rewards",
+    return iteration.run.records(
+        f"{iteration.name}/token_rewards",
         TokenRewards,
         [model, judged, *bounds, REQUESTS],
         lambda: (
-            token_rewards(lab.engines.load_hf(model), judged.records, turn.items, lab.tasks, config)
+            token_rewards(
+                services.engines.load_hf(model),
+                judged.records,
+                iteration.items,
+                services.tasks,
+                config,
+            )
             if model
             else []
         ),
@@ -176,30 +188,34 @@ def _code() -> dict[str, str]:
     return source("the code of RLMEC", package)
 
 
-def measured_on(turn: IterationContext) -> set[str]:
-    """The items that the turn's rewriter did not learn from: all of them if it learned before."""
-    if not _learns(turn):
-        return set(turn.items)
-    return held_out(turn.asked, turn.lab.config.rlmec.held_out, turn.seed("held out"))
+def measured_on(iteration: IterationContext) -> set[str]:
+    """Return the items that the rewriter was not trained on: all, if it was trained earlier."""
+    if not _learns(iteration):
+        return set(iteration.items)
+    return held_out(
+        iteration.items_by_task,
+        iteration.services.config.rlmec.held_out,
+        iteration.seed("held out"),
+    )
 
 
-def _source(turn: IterationContext) -> RewriterSource:
-    source = turn.lab.rewriter
+def _source(iteration: IterationContext) -> RewriterSource:
+    source = iteration.services.rewriter
     assert source is not None  # noqa: S101 (the method was checked)
     return source
 
 
-def _learns(turn: IterationContext) -> bool:
-    """Whether a rewriter is trained in this turn."""
-    if _source(turn).trained is not None:
+def _learns(iteration: IterationContext) -> bool:
+    """Return whether a rewriter is trained in this iteration."""
+    if _source(iteration).trained is not None:
         return False
-    return turn.lab.config.rlmec.refresh or _earlier(turn) is None
+    return iteration.services.config.rlmec.refresh or _earlier(iteration) is None
 
 
-def _earlier(turn: IterationContext) -> Checkpoint | None:
-    """The rewriter that the last turn before this one trained, if any did."""
-    base = _source(turn).base
-    folders = (turn.lab.run.folder / f"iter_{k}" / "rewriter" for k in range(1, turn.number))
+def _earlier(iteration: IterationContext) -> Checkpoint | None:
+    """Return the rewriter that an earlier iteration trained last, if any."""
+    base = _source(iteration).base
+    folders = (iteration.run.folder / f"iter_{k}" / "rewriter" for k in range(1, iteration.number))
     found = [model for folder in folders if (model := _rewriter_in(folder, base))]
     return found[-1] if found else None
 

@@ -28,14 +28,13 @@ from harness.gate import decide, plan, promote
 from harness.judges.cache import Cache
 from rlrf.config import Config, TaskConfig
 from rlrf.feedback import Judged, give_feedback
-from rlrf.metrics import IterationMetrics
 from rlrf.models.feedback.asking import Asks
 from rlrf.models.feedback.config import FeedbackTraining
 from rlrf.models.feedback.model import Manifest as FeedbackManifest
 from rlrf.objectives.reference import Known
 from rlrf.objectives.rlmec import RewriteExample
 from rlrf.pairs import make_pairs
-from rlrf.result import GateVerdict, Iteration, RunResult, Sealed
+from rlrf.result import GateVerdict, Iteration, IterationMetrics, RunResult, Sealed
 from rlrf.reward import by_feedback
 from rlrf.rlmec.rewriter import Agreement
 
@@ -423,17 +422,19 @@ def _of_runs() -> dict[str, list[bytes]]:
         settings = Config(model="m", tasks=[TaskConfig(name="mini_gsm8k")])
     responses = by_feedback(rows, {"mini_gsm8k": tasks.load("mini_gsm8k")})
     pairs, lessons = make_pairs(responses, settings.pairs, 0)
-    turn = Iteration(
+    iteration = Iteration(
         number=1, explored_by="M0", candidate="M1", lessons=lessons, seconds=1.5, gate=gate
     )
     result = RunResult(
         run="r",
         folder="f",
         board="b",
-        incumbent=turn.candidate if turn.takes_over else "M0",
+        incumbent=iteration.candidate
+        if iteration.outcome in ("promoted", "not enforced")
+        else "M0",
         weights="w",
         shown=["mini_gsm8k accuracy"],
-        iterations=[turn],
+        iterations=[iteration],
         sealed=[
             Sealed(
                 name=name,

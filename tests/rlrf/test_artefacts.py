@@ -264,7 +264,7 @@ def test_a_run_that_lost_its_machine_goes_on_elsewhere_and_ends_with_the_same_by
     elsewhere = shutil.copytree(tiny_model, tmp_path / "elsewhere")
     with monkeypatch.context() as patch:
         patch.setattr("rlrf.stages.fit", lambda *_: pytest.fail("trained twice"))
-        patch.setattr("rlrf.stages.explore", lambda *_: pytest.fail("explored twice"))
+        patch.setattr("rlrf.sampling.explore", lambda *_: pytest.fail("explored twice"))
         loop.train(config(elsewhere, artefacts=url), tmp_path / "second")
     monkeypatch.setattr(Engines, "load", lambda *_: pytest.fail("generated twice"))
     loop.train(config(tiny_model, artefacts=url), tmp_path / "third")

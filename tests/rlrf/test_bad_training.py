@@ -109,12 +109,15 @@ def test_a_training_that_diverges_is_rolled_back_and_the_run_goes_on(
 ):
     asked = config(tiny_model, iterations=2, train=EXPLODES)
     result = train(asked, tmp_path / "run")
-    assert [turn.outcome for turn in result.iterations] == ["stopped", "stopped"]
-    assert [turn.explored_by for turn in result.iterations] == ["M0", "M0"]
+    assert [iteration.outcome for iteration in result.iterations] == ["stopped", "stopped"]
+    assert [iteration.explored_by for iteration in result.iterations] == ["M0", "M0"]
     assert result.incumbent == "M0"
-    for turn in result.iterations:
-        assert "training diverged at step" in turn.stopped and "lower learning_rate" in turn.stopped
-        folder = tmp_path / "run" / f"iter_{turn.number}" / "train"
+    for iteration in result.iterations:
+        assert (
+            "training diverged at step" in iteration.stopped
+            and "lower learning_rate" in iteration.stopped
+        )
+        folder = tmp_path / "run" / f"iter_{iteration.number}" / "train"
         assert sorted(p.name for p in folder.iterdir()) == [
             "diverged.json", "manifest.json", "metrics.jsonl"
         ]  # fmt: skip
@@ -174,8 +177,8 @@ def test_equal_rewards_ask_for_more_or_warmer_responses(
     monkeypatch.setattr(tasks, "_all", lambda: {"toy_letters": task})
     few = {"tasks": [{"name": "toy_letters", "prompts": 4}], "gate": {"slice": 5, "sealed": 5}}
     result = train(config(tiny_model, **few), tmp_path / "run")
-    (turn,) = result.iterations
-    assert "equal rewards 4: raise explore.n or explore.temperature" in turn.reasons[0]
+    (iteration,) = result.iterations
+    assert "equal rewards 4: raise explore.n or explore.temperature" in iteration.reasons[0]
 
 
 # Lengths -----------------------------------------------------------------------------------------
@@ -275,12 +278,12 @@ def test_reward_that_rises_while_the_benchmark_falls_raises_an_alarm(
         reward={"models": [str(letters_reward)]},
     )
     result = train(asked, tmp_path / "run")
-    (turn,) = result.iterations
-    (check,) = turn.gate.vs_incumbent.checks
+    (iteration,) = result.iterations
+    (check,) = iteration.gate.vs_incumbent.checks
     assert check.delta < -check.stderr
-    (alarm,) = [alarm for alarm in turn.gate.vs_incumbent.alarms if alarm.kind == "reward"]
+    (alarm,) = [alarm for alarm in iteration.gate.vs_incumbent.alarms if alarm.kind == "reward"]
     assert "letters fell" in alarm.message
-    assert turn.gate.vs_anchor == turn.gate.vs_incumbent
+    assert iteration.gate.vs_anchor == iteration.gate.vs_incumbent
     (row,) = rows(tmp_path / "run" / "metrics.jsonl")
     assert row["gate_model_reward"]["toy_letters"] == pytest.approx(
         1 - row["gate"]["toy_letters letters"]
@@ -295,20 +298,20 @@ def test_reward_that_rises_while_the_benchmark_falls_raises_an_alarm(
 def test_each_iteration_leaves_a_row_of_numbers(tiny_model, tmp_path, toy_letters):
     result = train(config(tiny_model), tmp_path / "run")
     (row,) = rows(tmp_path / "run" / "metrics.jsonl")
-    (turn,) = result.iterations
+    (iteration,) = result.iterations
     steps = rows(tmp_path / "run" / "iter_1" / "train" / "metrics.jsonl")
     for name in ("logp_chosen", "logp_rejected", "loss"):
         assert row["training"][name] == [steps[0][name], steps[-1][name]]
     assert row["refinements_improved"] == pytest.approx(
-        turn.lessons.refinements_better / turn.lessons.refinements
+        iteration.lessons.refinements_better / iteration.lessons.refinements
     )
-    gate = turn.gate.vs_incumbent.checks[0]
+    gate = iteration.gate.vs_incumbent.checks[0]
     assert row["gate"]["toy_letters letters"] == pytest.approx(gate.candidate_mean)
     samples = rows(tmp_path / "run" / "iter_1" / "evaluate_M1" / "toy_letters" / "samples.jsonl")
     assert row["gate_tokens"]["toy_letters"] == pytest.approx(
         sum(sample["completion_tokens"] for sample in samples) / len(samples)
     )
-    assert row["explored_tokens"] == turn.lessons.mean_tokens
+    assert row["explored_tokens"] == iteration.lessons.mean_tokens
     assert row["explored_model_reward"] == row["gate_model_reward"] == {}
 
 

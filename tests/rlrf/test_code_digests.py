@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import ModuleType
 
 import pytest
 from helpers import toy
@@ -120,7 +121,9 @@ def test_changed_words_of_reflection_make_the_rewrites_again(trained, monkeypatc
     trained()
     code = source("the words of reflection", reflect)
     assert code == source("the words of reflection", reflect)
-    monkeypatch.setattr("rlrf.stages.reflect_", toy)
+    changed = ModuleType(reflect.__name__)
+    vars(changed).update(vars(reflect) | {"__file__": toy.__file__})
+    monkeypatch.setattr("rlrf.stages.reflect", changed)
     lines = trained()
     assert "the words of reflection changed since it was made" in said_of(lines, "reflect")
     assert said_of(lines, "feedback") == "iter_1/feedback: done before"

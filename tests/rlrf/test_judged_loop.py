@@ -123,8 +123,8 @@ def test_just_eval_learns_from_the_users_instructions_and_is_gated_on_its_own(tm
             reflect={"m": 1, "max_tokens": 24},
         )
         result = train(settings, tmp_path / "run")
-    (turn,) = result.iterations
-    assert turn.gate is not None and turn.lessons.lessons > 0
+    (iteration,) = result.iterations
+    assert iteration.gate is not None and iteration.lessons.lessons > 0
     explored = read_records(tmp_path / "run" / "iter_1" / "explore" / "records.jsonl", Sample)
     assert len({sample.item for sample in explored}) == 6
     assert all("Tell me of" in sample.prompt for sample in explored)

@@ -54,10 +54,10 @@ def finished(tiny_model, tmp_path_factory):
 
 def test_a_run_improves_gates_and_records(finished):
     result, out = finished
-    (turn,) = result.iterations
-    assert turn.lessons.lessons > 0
-    assert turn.gate.vs_incumbent == turn.gate.vs_anchor
-    assert turn.outcome == "promoted"
+    (iteration,) = result.iterations
+    assert iteration.lessons.lessons > 0
+    assert iteration.gate.vs_incumbent == iteration.gate.vs_anchor
+    assert iteration.outcome == "promoted"
     assert result.incumbent == "M1"
     before, after = (model.metrics["toy_letters letters"].mean for model in result.sealed)
     assert after > before
@@ -98,7 +98,7 @@ def test_a_finished_run_loads_no_model_again(finished, tiny_model, monkeypatch, 
 
 
 @pytest.mark.parametrize(
-    "stage", ["rlrf.stages.give_feedback", "rlrf.methods.rlrf.dpo", "rlrf.loop.evaluate"]
+    "stage", ["rlrf.feedback.give_feedback", "rlrf.methods.rlrf.dpo", "rlrf.loop.evaluate"]
 )
 def test_a_run_killed_in_any_stage_ends_with_the_same_artefacts(
     finished, tiny_model, tmp_path, toy_letters, stage
@@ -121,8 +121,8 @@ def test_a_rejected_candidate_is_rolled_back_and_other_prompts_are_explored(
 ):
     harmless = {"learning_rate": 1e-12, "batch_size": 8, "max_length": 200}
     result = train(config(tiny_model, iterations=2, train=harmless), tmp_path / "run")
-    assert [turn.outcome for turn in result.iterations] == ["rolled back"] * 2
-    assert [turn.explored_by for turn in result.iterations] == ["M0", "M0"]
+    assert [iteration.outcome for iteration in result.iterations] == ["rolled back"] * 2
+    assert [iteration.explored_by for iteration in result.iterations] == ["M0", "M0"]
     assert result.incumbent == "M0"
     explored = [
         (tmp_path / "run" / f"iter_{k}" / "explore" / "records.jsonl").read_text().splitlines()
@@ -134,9 +134,9 @@ def test_a_rejected_candidate_is_rolled_back_and_other_prompts_are_explored(
 
 def test_an_iteration_without_pairs_is_skipped_with_its_causes(tiny_model, tmp_path, toy_letters):
     result = train(config(tiny_model, pairs={"threshold": 1.0}), tmp_path / "run")
-    (turn,) = result.iterations
-    assert turn.outcome == "no pairs"
-    assert sum(turn.lessons.skipped.values()) == 16
+    (iteration,) = result.iterations
+    assert iteration.outcome == "no pairs"
+    assert sum(iteration.lessons.skipped.values()) == 16
     assert [model.name for model in result.sealed] == ["M0"]
     assert "no pairs" in markdown(result)
 
@@ -155,10 +155,12 @@ def test_pairs_that_repeat_a_sealed_item_block_the_iteration(
     monkeypatch.setattr(tasks, "_all", lambda: {"toy_letters": task})
     everything = [{"name": "toy_letters", "prompts": 40}]
     result = train(config(tiny_model, tasks=everything), tmp_path / "run")
-    (turn,) = result.iterations
-    assert turn.outcome == "stopped" and result.incumbent == "M0"
-    assert turn.stopped == "training texts repeat 1 of the held-out items: toy_letters sealed 99"
-    assert turn.stopped in capsys.readouterr().err
+    (iteration,) = result.iterations
+    assert iteration.outcome == "stopped" and result.incumbent == "M0"
+    assert (
+        iteration.stopped == "training texts repeat 1 of the held-out items: toy_letters sealed 99"
+    )
+    assert iteration.stopped in capsys.readouterr().err
     assert not (tmp_path / "run" / "iter_1" / "train").exists()
 
 

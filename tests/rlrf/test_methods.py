@@ -154,8 +154,8 @@ def test_reward_only_pairs_by_the_reward_model_without_feedback(reward_only):
         said = {s.response: known[s.item, s.repeat] for s in answers[pair.item]}
         assert said[pair.chosen] > said[pair.rejected]
         assert pair.chosen_origin == pair.rejected_origin == "explored"
-    turn = result.iterations[0]
-    assert (turn.lessons.sampled, turn.lessons.refinements) == (8 * N, 0)
+    iteration = result.iterations[0]
+    assert (iteration.lessons.sampled, iteration.lessons.refinements) == (8 * N, 0)
     assert Board(run / "board").verify() == []
     assert "reward s" in report(run)
 
@@ -306,9 +306,9 @@ def test_where_the_gate_is_not_enforced_a_rejected_candidate_takes_over_and_it_i
         config(tiny_model, method="rejection_sampling", iterations=2, train=harmless, gate=gate),
         run,
     )
-    assert [turn.explored_by for turn in result.iterations] == ["M0", "M1"]
-    assert [turn.outcome for turn in result.iterations] == ["not enforced"] * 2
-    assert not any(turn.gate.promotion.promoted for turn in result.iterations)
+    assert [iteration.explored_by for iteration in result.iterations] == ["M0", "M1"]
+    assert [iteration.outcome for iteration in result.iterations] == ["not enforced"] * 2
+    assert not any(iteration.gate.promotion.promoted for iteration in result.iterations)
     assert result.incumbent == "M2"
     assert "M1 takes over although it did not pass" in capsys.readouterr().err
     # The record holds what the gate said, and it follows from the scores.

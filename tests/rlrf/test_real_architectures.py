@@ -51,8 +51,8 @@ def config(model: Path, **changes) -> Config:
     return Config.model_validate(settings | changes)
 
 
-def steps(run: Path, turn: int) -> list[dict[str, float]]:
-    lines = (run / f"iter_{turn}" / "train" / "metrics.jsonl").read_text().splitlines()
+def steps(run: Path, iteration: int) -> list[dict[str, float]]:
+    lines = (run / f"iter_{iteration}" / "train" / "metrics.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
 
 
@@ -120,11 +120,11 @@ def test_a_response_ends_in_training_as_the_chat_template_ends_it(family):
 @pytest.mark.parametrize("adapter", [None, {"r": 4}], ids=["weights", "lora"])
 def test_the_loop_trains_from_the_policy_that_generates(family, tmp_path, toy_letters, adapter):
     _, folder = family
-    turns = 1 if adapter is None else 2
-    result = train(config(folder, adapter=adapter, iterations=turns), tmp_path / "run")
+    iterations = 1 if adapter is None else 2
+    result = train(config(folder, adapter=adapter, iterations=iterations), tmp_path / "run")
     policy = Checkpoint("M0", folder)
-    for turn in range(1, turns + 1):
-        at = tmp_path / "run" / f"iter_{turn}"
+    for iteration in range(1, iterations + 1):
+        at = tmp_path / "run" / f"iter_{iteration}"
         engine = HFEngine(policy.model, adapter=policy.adapter, device="cpu")
         for sample in read_records(at / "explore" / "records.jsonl", Sample):
             assert sample.prompt_tokens == len(engine.encode(sample.prompt))
@@ -132,19 +132,19 @@ def test_the_loop_trains_from_the_policy_that_generates(family, tmp_path, toy_le
         for sample in read_records(asked, Sample):
             assert sample.prompt_tokens == len(engine.encode(sample.prompt))
         pairs = read_records(at / "pairs" / "pairs.jsonl", Pair)
-        first = steps(tmp_path / "run", turn)[0]
+        first = steps(tmp_path / "run", iteration)[0]
         # Its reference is itself: rewards are beta times what a log-probability has risen.
         assert first["reward_chosen"] == pytest.approx(0, abs=1e-4)
         assert first["reward_rejected"] == pytest.approx(0, abs=1e-4)
         for side in ("chosen", "rejected"):
             expected = likelihood(engine, pairs, side)
             assert first[f"logp_{side}"] == pytest.approx(expected, rel=1e-5, abs=1e-3)
-        policy = base.checkpoint(at / "train", f"M{turn}", policy)
+        policy = base.checkpoint(at / "train", f"M{iteration}", policy)
         after = HFEngine(policy.model, adapter=policy.adapter, device="cpu")
         assert after._ends.tolist() == engine._ends.tolist()
         assert after.model_digest != engine.model_digest
         assert likelihood(after, pairs, "chosen") - likelihood(
             after, pairs, "rejected"
         ) > likelihood(engine, pairs, "chosen") - likelihood(engine, pairs, "rejected")
-    assert result.incumbent == f"M{turns}"
+    assert result.incumbent == f"M{iterations}"
     assert toy.LETTERS.name in {one.task for one in result.sealed[-1].vs_anchor.checks}

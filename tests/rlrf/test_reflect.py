@@ -4,9 +4,10 @@ from helpers import toy
 
 from harness.engines import Completion
 from rlrf.config import Explore, Reflect
-from rlrf.explore import explore, pick, rotate
+from rlrf.context import pick_items, rotate
 from rlrf.feedback import give_feedback
 from rlrf.reflect import choose_drafts, conversation, reflect, request
+from rlrf.sampling import explore
 
 TASKS = {"toy": toy.TASK}
 ITEMS = {item.digest: item for item in toy.items("train")}
@@ -32,17 +33,17 @@ class Echo:
 
 
 def test_rotation_is_disjoint_until_all_were_used_and_then_starts_again():
-    turns = [rotate(10, 4, turn, 0, "toy/gate") for turn in range(3)]
-    assert sorted(turns[0] + turns[1] + turns[2])[:10] != list(range(10))
-    assert not set(turns[0]) & set(turns[1])
-    assert set(turns[0] + turns[1] + turns[2]) == set(range(10))
-    assert all(len(set(turn)) == 4 for turn in turns)
-    assert rotate(10, 4, 0, 1, "toy/gate") != turns[0]
+    rotations = [rotate(10, 4, rotation, 0, "toy/gate") for rotation in range(3)]
+    assert sorted(rotations[0] + rotations[1] + rotations[2])[:10] != list(range(10))
+    assert not set(rotations[0]) & set(rotations[1])
+    assert set(rotations[0] + rotations[1] + rotations[2]) == set(range(10))
+    assert all(len(set(positions)) == 4 for positions in rotations)
+    assert rotate(10, 4, 0, 1, "toy/gate") != rotations[0]
     assert rotate(3, 9, 5, 0, "x") == [0, 1, 2]
 
 
-def test_items_of_two_turns_are_different():
-    first, second = (pick(toy.TASK, "train", 15, turn=t, seed=0) for t in (0, 1))
+def test_items_of_two_iterations_are_different():
+    first, second = (pick_items(toy.TASK, "train", 15, rotation=k, seed=0) for k in (0, 1))
     assert not {i.digest for i in first} & {i.digest for i in second}
 
 

@@ -95,7 +95,7 @@ def iteration(number: int, incumbent: str, candidate: str) -> Iteration:
     )
 
 
-def write(run: Path, turns: list[Iteration], incumbent: str, names: list[str]) -> None:
+def write(run: Path, iterations: list[Iteration], incumbent: str, names: list[str]) -> None:
     sealed, anchor = [], scored("sealed", RIGHT["M0"][1], "M0")
     for name in names:
         found = scored("sealed", RIGHT[name][1], name)
@@ -114,7 +114,7 @@ def write(run: Path, turns: list[Iteration], incumbent: str, names: list[str]) -
         incumbent=incumbent,
         weights="w",
         shown=["toy right"],
-        iterations=turns,
+        iterations=iterations,
         sealed=sealed,
     )
     write_json(run / "result.json", result)
@@ -126,14 +126,19 @@ def write(run: Path, turns: list[Iteration], incumbent: str, names: list[str]) -
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    turns = [
+    iterations = [
         iteration(1, "M0", "M1"),
         iteration(2, "M1", "M2"),
         iteration(3, "M1", "M3"),
         iteration(4, "M1", "M4"),
     ]
-    assert [turn.outcome for turn in turns] == ["promoted", "rolled back", "no pairs", "promoted"]
-    write(folder, turns, "M4", ["M0", "M1", "M2", "M4"])
+    assert [iteration.outcome for iteration in iterations] == [
+        "promoted",
+        "rolled back",
+        "no pairs",
+        "promoted",
+    ]
+    write(folder, iterations, "M4", ["M0", "M1", "M2", "M4"])
     return folder
 
 

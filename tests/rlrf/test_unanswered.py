@@ -11,7 +11,7 @@ import tasks as benchmarks
 from harness.core.schema import Message
 from harness.engines import Completion, Sampling
 from rlrf.config import Explore
-from rlrf.explore import explore
+from rlrf.sampling import explore
 
 
 class Refusing:

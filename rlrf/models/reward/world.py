@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from harness.core.schema import Item, Sample, digest
 from harness.engines import Engine
 from rlrf.config import Explore
-from rlrf.explore import explore, pick
+from rlrf.context import pick_items
 from rlrf.models.reward.preferences import Preference
+from rlrf.sampling import explore
 from tasks.mini import TASKS, biography, instructions
 from tasks.task import Task
 
@@ -33,7 +34,10 @@ def sample_preferences(
     At most one a prompt and domain; prompts whose answers are all equally good give none.
     """
     tasks = {task.name: task for task in TASKS}
-    asked = {name: pick(task, split, prompts, turn=0, seed=seed) for name, task in tasks.items()}
+    asked = {
+        name: pick_items(task, split, prompts, rotation=0, seed=seed)
+        for name, task in tasks.items()
+    }
     samples = explore(engine, asked, tasks, Explore(n=n), seed)
     items = {item.digest: item for found in asked.values() for item in found}
     return preferences_of(samples, items, tasks, seed)

@@ -57,21 +57,21 @@ def test_the_stages_make_what_a_run_makes(config, tmp_path, capsys, adapter):
     config.write_text(json.dumps(settings))
     train(load(config), tmp_path / "run")
     first = tmp_path / "run" / "iter_1" / "train" / ("model" if adapter is None else "adapter")
-    for turn, model in ((1, []), (2, ["--model", first])):
-        made, kept = tmp_path / f"turn_{turn}", tmp_path / "run" / f"iter_{turn}"
+    for iteration, model in ((1, []), (2, ["--model", first])):
+        made, kept = tmp_path / f"iteration_{iteration}", tmp_path / "run" / f"iter_{iteration}"
         made.mkdir()
         samples, judged, refined, rejudged, pairs = (
             made / f"{name}.jsonl" for name in ("samples", "judged", "refined", "rejudged", "pairs")
         )
-        of_turn = ["--turn", turn]
-        rlrf("explore", config, *of_turn, *model, "--out", samples)
-        rlrf("feedback", config, samples, *of_turn, "--out", judged)
-        rlrf("reflect", config, judged, *of_turn, *model, "--out", refined)
-        rlrf("feedback", config, refined, *of_turn, "--out", rejudged)
+        of_iteration = ["--turn", iteration]
+        rlrf("explore", config, *of_iteration, *model, "--out", samples)
+        rlrf("feedback", config, samples, *of_iteration, "--out", judged)
+        rlrf("reflect", config, judged, *of_iteration, *model, "--out", refined)
+        rlrf("feedback", config, refined, *of_iteration, "--out", rejudged)
         capsys.readouterr()
-        rlrf("pairs", config, judged, rejudged, *of_turn, "--out", pairs, "--json")
+        rlrf("pairs", config, judged, rejudged, *of_iteration, "--out", pairs, "--json")
         report = json.loads(capsys.readouterr().out)
-        rlrf("train-step", config, pairs, *of_turn, *model, "--out", made / "step")
+        rlrf("train-step", config, pairs, *of_iteration, *model, "--out", made / "step")
         assert "logp_chosen" in capsys.readouterr().out
         for path, stage in (
             (samples, "explore"), (judged, "feedback"), (refined, "reflect"),
@@ -84,11 +84,13 @@ def test_the_stages_make_what_a_run_makes(config, tmp_path, capsys, adapter):
         }  # fmt: skip
         assert report["lessons"] > 0
         assert files(made / "step") == files(kept / "train")
-    turns = [(tmp_path / f"turn_{turn}" / "samples.jsonl").read_bytes() for turn in (1, 2)]
-    assert turns[0] != turns[1]
+    explored = [
+        (tmp_path / f"iteration_{iteration}" / "samples.jsonl").read_bytes() for iteration in (1, 2)
+    ]
+    assert explored[0] != explored[1]
 
 
-def test_a_dry_run_explores_the_first_prompts_of_the_turn(config, tmp_path, capsys):
+def test_a_dry_run_explores_the_first_prompts_of_the_iteration(config, tmp_path, capsys):
     few, judged = tmp_path / "few.jsonl", tmp_path / "judged.jsonl"
     rlrf("explore", config, "--limit", 2, "--out", few, "--json")
     told = json.loads(capsys.readouterr().out)
@@ -100,19 +102,19 @@ def test_a_dry_run_explores_the_first_prompts_of_the_turn(config, tmp_path, caps
     assert len(judged.read_text().splitlines()) == 8
 
 
-def test_files_of_another_kind_or_turn_are_refused(config, tmp_path, capsys):
+def test_files_of_another_kind_or_iteration_are_refused(config, tmp_path, capsys):
     samples, judged, out = (tmp_path / f"{name}.jsonl" for name in ("samples", "judged", "out"))
     rlrf("explore", config, "--limit", 2, "--out", samples)
     rlrf("feedback", config, samples, "--out", judged)
     said = refused(capsys, "feedback", config, judged, "--out", out)
-    assert "judged.jsonl holds judged responses; samples or refinements are expected." in said
+    assert "judged.jsonl holds judged responses; expected samples or refinements." in said
     said = refused(capsys, "reflect", config, samples, "--out", out)
-    assert "holds samples; judged responses are expected." in said
+    assert "holds samples; expected judged responses." in said
     said = refused(capsys, "train-step", config, samples, "--out", tmp_path / "step")
-    assert "holds samples; pairs are expected." in said
+    assert "holds samples; expected pairs." in said
     rows = [json.loads(line) for line in judged.read_text().splitlines()]
     for field, value, what in (
-        ("draft", 0, "refinements alone"),
+        ("draft", 0, "there are only refinements"),
         ("sample", rows[0]["sample"] | {"task": "other"}, "does not ask"),
     ):
         odd = tmp_path / "odd.jsonl"
@@ -122,7 +124,7 @@ def test_files_of_another_kind_or_turn_are_refused(config, tmp_path, capsys):
     assert "samples.jsonl holds samples" in said
     for stage, file in (("feedback", samples), ("reflect", judged), ("pairs", judged)):
         said = refused(capsys, stage, config, file, "--turn", 2, "--out", out)
-        assert "answers 2 prompts that turn 2 of the configuration does not ask" in said
+        assert "answers 2 prompts that iteration 2 of the configuration does not ask" in said
     odd = tmp_path / "odd.jsonl"
     odd.write_text('{"sample": 1}\n')
     said = refused(capsys, "reflect", config, odd, "--out", out)
@@ -159,9 +161,9 @@ def test_a_dry_run_is_small_apart_and_decides_nothing(config, tmp_path, capsys, 
     rlrf("train", config, "--limit", 3, "--json")
     out, err = capsys.readouterr()
     assert "at most 3 prompts and items a task: its verdicts decide nothing" in err
-    (turn,) = json.loads(out)["iterations"]
-    assert turn["lessons"]["prompts"] == 3
-    assert turn["gate"]["vs_incumbent"]["checks"][0]["n"] == 3
+    (iteration,) = json.loads(out)["iterations"]
+    assert iteration["lessons"]["prompts"] == 3
+    assert iteration["gate"]["vs_incumbent"]["checks"][0]["n"] == 3
     assert (tmp_path / "runs" / "run-limit" / "result.json").exists()
     assert not (tmp_path / "everyones").exists() and not (tmp_path / "runs" / "run").exists()
     assert "--fresh" in refused(capsys, "train", config, "--out", "runs/run-limit")

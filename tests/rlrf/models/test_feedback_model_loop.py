@@ -60,8 +60,8 @@ def test_a_feedback_model_that_talks_nonsense_ends_the_run_with_the_cause(
     models, tmp_path, toy_letters, capsys
 ):
     result = train(config(models, "nonsense"), tmp_path / "run")
-    (turn,) = result.iterations
-    assert turn.lessons.skipped == {"unscored": 8} and turn.outcome == "no pairs"
+    (iteration,) = result.iterations
+    assert iteration.lessons.skipped == {"unscored": 8} and iteration.outcome == "no pairs"
     assert result.incumbent == "M0" and "unscored 8" in markdown(result)
     said = capsys.readouterr().err
     assert "of 24 responses have no critique (no line of the reply judges an aspect)" in said

@@ -132,7 +132,9 @@ def test_a_candidate_of_two_processes_goes_through_the_gate(
     said = capsys.readouterr().err.splitlines()
     two = train(config(tiny_model, train=settings | TWO, **FEW), tmp_path / "two")
     told = capsys.readouterr().err.splitlines()
-    assert [turn.outcome for turn in one.iterations] == [turn.outcome for turn in two.iterations]
+    assert [iteration.outcome for iteration in one.iterations] == [
+        iteration.outcome for iteration in two.iterations
+    ]
     assert one.iterations[0].gate.vs_incumbent.checks == two.iterations[0].gate.vs_incumbent.checks
     assert (
         contents(tmp_path / "one" / "iter_1").keys() == contents(tmp_path / "two" / "iter_1").keys()
@@ -151,13 +153,16 @@ def test_a_candidate_of_two_processes_goes_through_the_gate(
 @pytest.mark.slow
 def test_a_loss_that_is_no_number_rolls_back_and_keeps_the_steps(tiny_model, tmp_path, toy_letters):
     result = train(config(tiny_model, train=EXPLODES | TWO, **FEW), tmp_path / "two")
-    (turn,) = result.iterations
-    assert turn.outcome == "stopped" and result.incumbent == "M0"
-    assert "training diverged at step" in turn.stopped and "lower learning_rate" in turn.stopped
+    (iteration,) = result.iterations
+    assert iteration.outcome == "stopped" and result.incumbent == "M0"
+    assert (
+        "training diverged at step" in iteration.stopped
+        and "lower learning_rate" in iteration.stopped
+    )
     folder = tmp_path / "two" / "iter_1" / "train"
     assert {"diverged.json", "metrics.jsonl"} < {path.name for path in folder.iterdir()}
     alone = train(config(tiny_model, train=EXPLODES, **FEW), tmp_path / "one")
-    assert alone.iterations[0].stopped.split(":")[0] == turn.stopped.split(":")[0]
+    assert alone.iterations[0].stopped.split(":")[0] == iteration.stopped.split(":")[0]
     steps = [
         [json.loads(line)["step"] for line in (path / "metrics.jsonl").read_text().splitlines()]
         for path in (folder, tmp_path / "one" / "iter_1" / "train")

@@ -35,13 +35,13 @@ def test_it_improves_mathematics_and_question_answering(tmp_path):
         }
     )  # fmt: skip
     result = train(config, tmp_path / "run")
-    (turn,) = result.iterations
-    assert set(turn.lessons.by_task) == {"mini_gsm8k", "mini_factscore"}
+    (iteration,) = result.iterations
+    assert set(iteration.lessons.by_task) == {"mini_gsm8k", "mini_factscore"}
     agreement = Agreement.model_validate(
         read_json(tmp_path / "run/iter_1/agreement/agreement.json")
     )
     assert agreement.by_task["mini_gsm8k"]["repaired"].n == 6  # a fifth of the items
-    assert turn.lessons.refinements_better > turn.lessons.refinements_worse
+    assert iteration.lessons.refinements_better > iteration.lessons.refinements_worse
     before, after = (
         {name: found.mean for name, found in model.metrics.items()} for model in result.sealed
     )

@@ -76,9 +76,9 @@ def finished(tiny_model, tmp_path_factory):
 
 def test_an_iteration_learns_from_tokens_and_edits(finished):
     result, out = finished
-    (turn,) = result.iterations
-    assert turn.outcome == "promoted"
-    assert turn.lessons.kind == "rewrites" and turn.lessons.lessons > 5
+    (iteration,) = result.iterations
+    assert iteration.outcome == "promoted"
+    assert iteration.lessons.kind == "rewrites" and iteration.lessons.lessons > 5
     before, after = (model.metrics["toy_letters letters"].mean for model in result.sealed)
     assert after > before + 0.1
     assert "rewrites" in markdown(result)
@@ -231,21 +231,21 @@ def test_an_adapter_may_be_the_rewriter(tiny_model, tmp_path):
 def test_rewrites_that_are_all_wrong_teach_nothing_and_the_causes_are_told(tiny_model, tmp_path):
     settings = config(tiny_model, rlmec={"rewriter": str(tiny_model), "gold": 1.0})
     result = train(settings, tmp_path / "run")
-    (turn,) = result.iterations
-    assert turn.outcome == "no rewrites" and result.incumbent == "M0"
-    assert turn.lessons.skipped == {"no rewrite": 12}
-    assert sum(turn.lessons.unused.values()) > 12
-    assert set(turn.lessons.unused) <= {"the rewrite is wrong", "the rewrite is cut off"}
-    assert "responses without one: the rewrite is" in turn.lessons.sentence()
+    (iteration,) = result.iterations
+    assert iteration.outcome == "no rewrites" and result.incumbent == "M0"
+    assert iteration.lessons.skipped == {"no rewrite": 12}
+    assert sum(iteration.lessons.unused.values()) > 12
+    assert set(iteration.lessons.unused) <= {"the rewrite is wrong", "the rewrite is cut off"}
+    assert "responses without one: the rewrite is" in iteration.lessons.sentence()
 
 
 def test_a_task_that_nobody_teaches_leaves_no_rewriter(tiny_model, tmp_path, monkeypatch, capsys):
     mute = dataclasses.replace(toy.LETTERS, rewrite=lambda item, sample, score: None)
     monkeypatch.setattr(tasks, "_all", lambda: {"toy_letters": mute})
     result = train(config(tiny_model, rlmec={"gold": 1.0}), tmp_path / "run")
-    (turn,) = result.iterations
-    assert turn.outcome == "no rewrites"
-    assert set(turn.lessons.unused) == {"not rewritten"}
+    (iteration,) = result.iterations
+    assert iteration.outcome == "no rewrites"
+    assert set(iteration.lessons.unused) == {"not rewritten"}
     assert "are not corrected: the benchmark has no rewrite" in capsys.readouterr().err
 
 
