@@ -28,7 +28,7 @@ from typing import Any
 from ratio import shown
 
 from harness.core.files import write_json, write_text
-from harness.core.progress import say
+from harness.core.log import say
 from rlrf.result import table
 
 HERE = Path(__file__).parent

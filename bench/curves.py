@@ -28,7 +28,7 @@ from pictures import chart
 from policies import SIZES, as_loaded, prompts, random_policy
 
 from harness.core.files import write_json
-from harness.core.progress import say
+from harness.core.log import say
 from harness.engines import Sampling
 from harness.engines.hf import HFEngine
 from harness.render.style import BLUE, RED

@@ -48,7 +48,7 @@ from trl import DPOConfig, DPOTrainer
 
 import tasks as benchmarks
 from harness.core.files import read_records, write_json, write_jsonl
-from harness.core.progress import say
+from harness.core.log import say
 from harness.core.schema import Sample, digest
 from harness.evals import evaluation
 from rlrf.config import Config

@@ -20,7 +20,7 @@ from typing import Any
 from ratio import most_memory, publish
 
 import tasks
-from harness.core.progress import say
+from harness.core.log import say
 from harness.engines.hf import HFEngine
 from harness.evals.evaluate import evaluate
 from rlrf.config import Explore

@@ -25,7 +25,7 @@ from policies import RANDOM, SHIPPED, asked, prompts, random_policy
 from torch.profiler import ProfilerActivity, profile
 
 from harness.core.files import write_json
-from harness.core.progress import say
+from harness.core.log import say
 from harness.engines import Sampling
 from harness.engines.hf import HFEngine
 from rlrf.quickstart import seed_policy

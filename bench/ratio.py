@@ -14,7 +14,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from harness.core.files import write_json
-from harness.core.progress import say
+from harness.core.log import say
 
 T = TypeVar("T")
 S = TypeVar("S")

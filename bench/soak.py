@@ -33,7 +33,8 @@ from typing import Any, NamedTuple
 
 from harness.core.files import write_json
 from harness.core.folders import LOCK
-from harness.core.progress import BILL, say
+from harness.core.log import say
+from harness.core.run_status import SPEND
 from rlrf import cli
 from rlrf.quickstart import seed_policy
 from rlrf.run import PROGRESS
@@ -126,7 +127,7 @@ GROUPS = ("board", "reward-model")  # commands of two words
 CHANGES = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "os.chmod"}
 TIMED = ("manifest.json", "result.json")  # their `seconds` are clocks
 # The order of a cache is that of the replies, and a bill counts what was repeated.
-UNCOMPARED = (LOCK, BILL, "judge.sqlite")
+UNCOMPARED = (LOCK, SPEND, "judge.sqlite")
 WORK = "work"  # a line for each piece of work that was begun, whoever did it
 
 

@@ -148,7 +148,7 @@ def compare(
     compared; the others are timed as `options` say."""
     from ratio import interval, shown
 
-    from harness.core.progress import say
+    from harness.core.log import say
 
     texts = [side.ask(asked[0], **greedy)["texts"] for side in sides]
     equal = sum(a == b for a, b in zip(*texts, strict=True))
@@ -175,7 +175,7 @@ def rows(count: int, rounds: int) -> Iterator[dict[str, Any]]:
     from policies import RANDOM, SHIPPED, asked, prompts, random_policy
     from transformers import AutoTokenizer
 
-    from harness.core.progress import say
+    from harness.core.log import say
     from rlrf.quickstart import seed_policy
 
     tokenizer = AutoTokenizer.from_pretrained(seed_policy())
@@ -230,7 +230,7 @@ def main() -> None:
     if options.serve:
         serve(*options.serve)
         return
-    from harness.core.progress import say
+    from harness.core.log import say
 
     if not VLLM.exists():
         say("vLLM's CPU build is not here, so that nothing is compared; `make vllm` makes it.")

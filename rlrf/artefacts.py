@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 from harness.core.errors import UserError, explain_full_disk
 from harness.core.files import make_folder, parse, read_json
 from harness.core.folders import new_folder
-from harness.core.progress import say
+from harness.core.log import say
 from harness.core.schema import digest
 from rlrf.run import MANIFEST, NO_CODE, Manifest, is_whole, may_replace_stage
 

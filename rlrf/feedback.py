@@ -11,7 +11,8 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from harness.core.progress import say, track
+from harness.core.log import say
+from harness.core.progress import track
 from harness.core.schema import AspectFeedback, Feedback, Item, Record, Sample, Score
 from tasks.task import Answered, Judge, Task, quality
 

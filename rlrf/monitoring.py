@@ -1,7 +1,7 @@
 """Metrics for Prometheus, served over HTTP while a command works: RLRF_METRICS=127.0.0.1:9464.
 
-Everything is read when it is scraped, from what `harness.core.progress` has seen in this process
-and from the folder of the run that is open. Counters start at 0 with the process. The server has
+Everything is read when it is scraped, from `harness.core.run_status` in this process and from the
+folder of the open run. Counters start at 0 with the process. The server has
 neither password nor encryption, so an address without a host is this machine's own.
 """
 
@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from wsgiref.simple_server import WSGIServer
 
 from harness.core.errors import UserError
-from harness.core.progress import Work, say, seen, when_work_begins
+from harness.core.log import say
+from harness.core.run_status import Work, before_first_work, snapshot
 from harness.judges.budget import Spend
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def serve_when_work_begins(place: str) -> None:
                 "error",
             )
 
-    when_work_begins(begin)
+    before_first_work(begin)
 
 
 def serve(host: str, port: int) -> tuple[WSGIServer, threading.Thread]:
@@ -98,7 +99,7 @@ class _Collector:
     def collect(self) -> Iterator[Metric]:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-        now = seen()
+        now = snapshot()
         stage = GaugeMetricFamily(
             "rlrf_stage", "1 for the stage that is under way", labels=["stage"]
         )
@@ -127,7 +128,7 @@ class _Collector:
                 if (value := of(work)) is not None:
                     gauge.add_metric([work.name, work.unit], value)
             yield gauge
-        yield from _spend({judge: Spend.of(amounts) for judge, amounts in now.used.items()})
+        yield from _spend({judge: Spend.of(amounts) for judge, amounts in now.spend.items()})
         iterations = GaugeMetricFamily(
             "rlrf_iterations", "of the open run, by what became of them", labels=["outcome"]
         )

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.core.files import read_jsonl, read_records, write_json, write_jsonl, write_text
-from harness.core.progress import say
+from harness.core.log import say
 from harness.core.schema import Sample
 from harness.evals import evaluation
 from harness.render import markdown

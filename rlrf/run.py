@@ -33,8 +33,9 @@ from harness.core.files import (
     write_jsonl,
 )
 from harness.core.folders import LOCK, existing_folder, is_incidental, new_folder, sole_user
+from harness.core.log import say
 from harness.core.outputs import check_place, is_negligible, refuse_strangers
-from harness.core.progress import BILL, published, say, within
+from harness.core.run_status import SPEND, publish_to, within_stage
 from harness.core.schema import Record, digest
 from harness.engines import Engine
 from harness.engines.resume import PARTS, ResumableEngine
@@ -49,7 +50,7 @@ RECORDS = "records.jsonl"
 NO_CODE: Mapping[str, str] = MappingProxyType({})
 GATE_FILES = {"gate.json", "gate.md"}  # of an iteration, beside its stages
 RUN_FILES = {
-    *(IDENTITY, PROGRESS, f"{PROGRESS}{TEMPORARY}", BILL, f"{BILL}{TEMPORARY}"),
+    *(IDENTITY, PROGRESS, f"{PROGRESS}{TEMPORARY}", SPEND, f"{SPEND}{TEMPORARY}"),
     *("metrics.jsonl", "result.json", "result.md", "report.html"),
 }
 RUN_FOLDERS = {  # those that hold no stages -> what is written in them
@@ -136,7 +137,7 @@ class Run:
         self, name: str, inputs: str, make: Callable[[Path], None], code: Mapping[str, str]
     ) -> None:
         started = time.monotonic()
-        with within(name), new_folder(self.folder / name, may_replace_stage) as new:
+        with within_stage(name), new_folder(self.folder / name, may_replace_stage) as new:
             try:
                 with explain_full_disk(self.folder):
                     make(new)
@@ -202,7 +203,7 @@ def open_run(
         refuse_strangers_in_run(folder)
     with sole_user(folder):
         _prepare(folder, common, fresh)
-        with published(folder / PROGRESS):
+        with publish_to(folder / PROGRESS):
             yield Run(folder, common, artefacts)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from harness.core.progress import say, track
+from harness.core.log import say
+from harness.core.progress import track
 from harness.core.schema import Item, Message, Sample
 from harness.engines import Completion, Engine, Sampling
 from rlrf.config import Decoding, Explore

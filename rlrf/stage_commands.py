@@ -16,8 +16,8 @@ from typing import Any
 from harness.core.errors import UserError
 from harness.core.files import file_digest, jsonl_bytes, parse, read_jsonl
 from harness.core.folders import new_folder
+from harness.core.log import say
 from harness.core.outputs import NEW_FOLDER, check_file, json_lines_of
-from harness.core.progress import say
 from harness.core.schema import Record, Sample
 from harness.engines.model_folder import ADAPTER_CONFIG, CONFIG, find
 from harness.engines.text import without_surrogates

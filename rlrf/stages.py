@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any, Protocol, TypeVar
 
 from harness.core.files import read_json, write_json, write_jsonl
-from harness.core.progress import say
+from harness.core.log import say
 from harness.core.schema import AspectFeedback, Feedback, Item, Sample
 from rlrf import feedback, objectives, reflect, sampling
 from rlrf.checkpoint import Checkpoint

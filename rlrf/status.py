@@ -12,7 +12,7 @@ from pydantic import Field
 from harness.core.errors import UserError
 from harness.core.files import parse, read_json, read_records
 from harness.core.folders import is_in_use
-from harness.core.progress import read_bill
+from harness.core.run_status import read_spend
 from harness.core.schema import Record
 from harness.core.text import visible
 from harness.judges.budget import Spend
@@ -24,7 +24,7 @@ State = Literal["never started", "running", "stopped", "finished"]
 
 
 class Progress(Record):
-    """What `harness.core.progress` publishes; without `doing` nothing is counted at the moment."""
+    """The status file of `harness.core.run_status`; `doing` is empty between works."""
 
     pid: int
     host: str
@@ -80,7 +80,7 @@ def _status(folder: Path) -> Status:
         progress=_progress(folder / PROGRESS),
         stages=dict(_stages(folder)) if started else {},
         iterations=read_records(rows, IterationMetrics) if started and rows.is_file() else [],
-        spend={who: Spend.of(amounts) for who, amounts in read_bill(folder).items()},
+        spend={who: Spend.of(amounts) for who, amounts in read_spend(folder).items()},
     )
 
 

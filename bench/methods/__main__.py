@@ -28,7 +28,7 @@ from prepare import prepare
 
 from harness.core.errors import UserError
 from harness.core.files import write_json, write_text
-from harness.core.progress import say
+from harness.core.log import say
 
 MARKS = "<!-- table -->", "<!-- /table -->"
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.core.files import read_json
-from harness.core.progress import say
+from harness.core.log import say
 from harness.engines import model_folder
 
 if TYPE_CHECKING:

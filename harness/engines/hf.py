@@ -16,7 +16,8 @@ import torch
 from transformers.cache_utils import DynamicCache
 
 from harness.core.errors import OutOfMemoryError, UserError, explain_out_of_memory, is_out_of_memory
-from harness.core.progress import Advance, say
+from harness.core.log import say
+from harness.core.progress import Advance
 from harness.core.schema import digest
 from harness.engines import Completion, Sampling, loading
 from harness.engines.attention import Shared, attending, can_share

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.core.errors import UserError
-from harness.core.progress import say
+from harness.core.log import say
 from harness.core.schema import FinishReason, Message
 from harness.engines import Sampling
 from harness.engines.template import render

@@ -17,7 +17,8 @@ from typing import Any
 import tasks as benchmarks
 from harness.core.errors import UserError
 from harness.core.folders import sole_user
-from harness.core.progress import say, track
+from harness.core.log import say
+from harness.core.progress import track
 from harness.core.schema import Item, ModelRef, Sample, check_name, digest
 from harness.core.scored import ScoredEvaluation
 from harness.engines import Engine

@@ -14,7 +14,7 @@ from harness.board import Board
 from harness.board.ranking import divide
 from harness.board.rows import EvaluationEntry
 from harness.core.errors import UserError
-from harness.core.progress import say
+from harness.core.log import say
 from harness.core.scored import ScoredEvaluation
 from harness.evals import evaluation, lm_eval_results
 from harness.gate import claims

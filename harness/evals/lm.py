@@ -12,7 +12,7 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from harness.core.errors import UserError
-from harness.core.progress import say
+from harness.core.log import say
 from harness.core.schema import Message, canonical_json
 from harness.engines import Completion, Engine, Sampling
 

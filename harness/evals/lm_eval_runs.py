@@ -17,7 +17,7 @@ from typing import Any
 
 from harness.core.errors import UserError
 from harness.core.files import read_json
-from harness.core.progress import say
+from harness.core.log import say
 from harness.core.text import one_line
 
 MAX_BYTES = 4 * 1024**3  # of one file; the samples of a task are held in memory

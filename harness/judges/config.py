@@ -22,7 +22,7 @@ import tasks
 import tasks.factscore
 import tasks.just_eval
 from harness.core import yaml
-from harness.core.progress import say
+from harness.core.log import say
 from harness.core.schema import Record
 from harness.judges.backend import Backend
 from harness.judges.budget import Meter

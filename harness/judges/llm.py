@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from harness.core.progress import say, track, used
+from harness.core.log import say
+from harness.core.progress import track
+from harness.core.run_status import count_spend
 from harness.core.schema import Call, Reply, digest
 from harness.judges.backend import Backend
 from harness.judges.budget import Meter, Spend
@@ -84,7 +86,7 @@ class LLMJudge:
         return asked
 
     def _tell(self) -> None:
-        """Count what has been used up since the last time, for who watches the run."""
+        """Report what was used up since the last report to whoever watches the run."""
         now = self.spend.amounts()
-        used(self.id, {name: now[name] - self._told.get(name, 0) for name in now})
+        count_spend(self.id, {name: now[name] - self._told.get(name, 0) for name in now})
         self._told = now

@@ -12,7 +12,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.core.progress import say
+from harness.core.log import say
 from harness.core.schema import mean
 from harness.judges.config import load_judging
 from tasks.hooks import JUDGE, Answer, Pending

@@ -16,8 +16,7 @@ from collections.abc import Sequence
 import click
 
 from harness.core.errors import UserError, is_out_of_memory
-from harness.core.log import structured
-from harness.core.progress import say
+from harness.core.log import say, structured
 from rlrf.cli import (
     board,
     doctor,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.core.progress import show, write_out
+from harness.core.log import show, write_out
 from rlrf.cli.common import ERROR, FILE, FOLDER, PATH, as_json, print_json
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def board_add(
     rlrf board add leaderboards/mine evaluations/m1 --name M1
     """
     from harness.board import Board
-    from harness.core.progress import say
+    from harness.core.log import say
     from harness.evals import evaluation
     from harness.render.markdown import notes
 

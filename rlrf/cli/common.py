@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from harness.core.progress import write_out
+from harness.core.log import write_out
 from harness.core.text import json_text
 
 ERROR, OUT_OF_TIME, HUNG_UP, INTERRUPTED, TERMINATED = 3, 75, 129, 130, 143

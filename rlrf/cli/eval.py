@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from harness.core.errors import UserError
-from harness.core.progress import say, show
+from harness.core.log import say, show
 from harness.engines import KINDS
 from rlrf.cli.common import FILE, FOLDER, PATH, as_json, print_json
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.core.progress import show
+from harness.core.log import show
 from rlrf.cli.common import FILE, FOLDER, PATH, as_json, print_json
 
 if TYPE_CHECKING:

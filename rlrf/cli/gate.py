@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.core.errors import UserError
-from harness.core.progress import annotate, say, show
+from harness.core.log import annotate, say, show
 from rlrf.cli.common import EXIT, FILE, FOLDER, PATH, as_json, margins, print_json
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.core.errors import UserError
-from harness.core.progress import say, show
+from harness.core.log import say, show
 from rlrf.cli.common import EXIT, FILE, FOLDER, as_json, print_json
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from harness.core.progress import show
+from harness.core.log import show
 from rlrf.cli.common import FILE, as_json, print_json
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from harness.core.progress import show
+from harness.core.log import show
 from rlrf.cli.common import FILE, FOLDER, PATH, as_json, margins, print_json
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.core.progress import say, show
+from harness.core.log import say, show
 from rlrf.cli.common import FILE, FOLDER, as_json, print_json
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from harness.core import progress
+from harness.core import log
 from rlrf.cli.common import FILE, PATH, as_json, print_json
 
 
@@ -58,13 +58,13 @@ def show(
         rows = [one.model_dump(mode="json") for one in shown]
         print_json({"rewrites": rows, "count": len(found), "agreement": measured})
     elif html_ is not None:
-        progress.show(html_)
+        log.show(html_)
     else:
         from rich.console import Console
 
         console = Console(highlight=False)
         for one in shown:
             console.print(view.text(one), soft_wrap=True)  # which spells out what is hidden
-        progress.show(f"{len(shown)} of {len(found)} rewrites")
+        log.show(f"{len(shown)} of {len(found)} rewrites")
         if agreement is not None:
-            progress.show(f"the rewriter on what it did not learn from: {agreement.sentence()}")
+            log.show(f"the rewriter on what it did not learn from: {agreement.sentence()}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from harness.core.progress import show
+from harness.core.log import show
 from rlrf.cli.common import EXIT, FILE, FOLDER, as_json, print_json
 
 
@@ -189,8 +189,8 @@ def noise(*, runs: tuple[Path, ...], policy: Path | None, out: Path | None, json
     rlrf gate --policy policy.json evaluations/m0_1 evaluations/m1
     """
     from harness.core.files import json_text
+    from harness.core.log import say
     from harness.core.outputs import check_optional_file, json_of
-    from harness.core.progress import say
     from harness.core.schema import Policy
     from harness.evals import evaluation
     from harness.gate.lab import noise as measuring

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.core.progress import say, show
+from harness.core.log import say, show
 from rlrf.cli.common import print_json
 
 if TYPE_CHECKING:

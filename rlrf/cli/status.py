@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from harness.core.progress import show
+from harness.core.log import show
 from rlrf.cli.common import FOLDER, as_json, print_json
 
 WATCH_EVERY_SECONDS = 2.0

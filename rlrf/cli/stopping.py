@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import click
 
-from harness.core.progress import say
+from harness.core.log import say
 from rlrf.cli.common import HUNG_UP, INTERRUPTED, OUT_OF_TIME, TERMINATED
 
 MADE_OF = re.compile(r"(?:(\d{1,4})d)?(?:(\d{1,4})h)?(?:(\d{1,4})m)?(?:(\d{1,4})s)?")

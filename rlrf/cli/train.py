@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.core.progress import say, show
+from harness.core.log import say, show
 from rlrf.cli.common import FILE, FOLDER, as_json, print_json
 from rlrf.cli.stopping import Duration, deadline
 

@@ -19,7 +19,8 @@ from typing import Any
 
 from harness.core.errors import UserError, explain_out_of_memory
 from harness.core.files import read_json, write_json, write_jsonl
-from harness.core.progress import Advance, say
+from harness.core.log import say
+from harness.core.progress import Advance
 from harness.core.schema import Message, Record
 from harness.engines import model_folder
 from harness.engines.text import without_surrogates

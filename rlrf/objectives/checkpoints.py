@@ -20,7 +20,7 @@ from typing import Any
 from harness.core.errors import UserError
 from harness.core.files import make_folder
 from harness.core.folders import new_folder
-from harness.core.progress import say
+from harness.core.log import say
 from harness.core.schema import digest
 from rlrf.run import is_whole, may_replace_stage, seal
 

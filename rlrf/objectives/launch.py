@@ -23,7 +23,8 @@ from pydantic import Field
 
 from harness.core.errors import OutOfMemoryError, UserError
 from harness.core.files import parse, read_json, write_json, write_jsonl
-from harness.core.progress import say, track
+from harness.core.log import say
+from harness.core.progress import track
 from harness.core.schema import Record
 from rlrf.checkpoint import Checkpoint
 from rlrf.config import Adapter, Device, Launch, Rlmec, Training
@@ -281,7 +282,7 @@ def _follow(process: subprocess.Popen[str], file: Path) -> int:
 
 
 def _progress(file: Path) -> dict[str, Any] | None:
-    """What `harness.core.progress.published` wrote there, if it is about work."""
+    """What `harness.core.run_status.publish_to` wrote there, if it is about work."""
     try:
         found = json.loads(file.read_bytes())
     except (OSError, ValueError):

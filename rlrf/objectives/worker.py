@@ -16,7 +16,7 @@ from pathlib import Path
 
 from harness.core.errors import UserError
 from harness.core.files import parse, read_json, read_records
-from harness.core.progress import published
+from harness.core.run_status import publish_to
 from harness.core.schema import Record
 from rlrf.objectives import data_parallel
 from rlrf.objectives.base import Example
@@ -43,7 +43,7 @@ def main(folder: Path) -> None:
         job = parse(Job, read_json(folder / JOB), str(folder / JOB))
         join(job)
         if data_parallel.is_main():
-            with published(folder / PROGRESS):
+            with publish_to(folder / PROGRESS):
                 train(job, folder)
         else:
             with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):

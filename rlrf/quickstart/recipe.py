@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from harness.core.progress import say
+from harness.core.log import say
 from harness.engines.model_folder import model_digest
 from rlrf.quickstart.corpus import Document, documents
 

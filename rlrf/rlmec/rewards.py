@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from harness.core.progress import say, track
+from harness.core.log import say
+from harness.core.progress import track
 from harness.core.schema import Item, Record
 from rlrf.config import Rlmec
 from rlrf.feedback import Judged

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from pydantic import Field
 
-from harness.core.progress import say
+from harness.core.log import say
 from harness.core.schema import Item, Message, Metric, MetricResult, Record, Sample, Score, digest
 from harness.engines import Engine, Sampling
 from rlrf.config import Decoding

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from harness.core.errors import UserError
 from harness.core.files import write_json, write_jsonl
-from harness.core.progress import say
+from harness.core.log import say
 from harness.core.schema import Sample
 from rlrf import objectives
 from rlrf import rlmec as package

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import Field
 
-from harness.core.progress import say
+from harness.core.log import say
 from harness.core.schema import Item, Record
 from harness.replies.judgements import UnparsableReplyError
 from rlrf.config import Rlmec

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.core.files import file_digest, read_jsonl, write_json
-from harness.core.progress import write_out
+from harness.core.log import write_out
 from tasks.factscore.lexical import LexicalModel
 from tasks.factscore.lexical_features import NAMES, features
 from tasks.factscore.parts import Claim

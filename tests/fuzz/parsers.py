@@ -30,7 +30,7 @@ from harness.board.rows import EvaluationEntry, Row
 from harness.core import files as store
 from harness.core.errors import UserError
 from harness.core.files import jsonl_bytes
-from harness.core.progress import BILL
+from harness.core.run_status import SPEND
 from harness.core.schema import (
     MAX_NAME,
     Alarm,
@@ -692,7 +692,7 @@ def run_folder(data: bytes) -> None:
     (stage / MANIFEST).write_bytes(manifest)
     (folder / ".progress.json").write_bytes(progress)
     (folder / "metrics.jsonl").write_bytes(metrics)
-    (folder / BILL).write_bytes(bill)
+    (folder / SPEND).write_bytes(bill)
     with contextlib.suppress(UserError):
         found = run_status.status(folder)
         shown = run_status.markdown(found)

@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from harness.core.log import structured
-from harness.core.progress import annotate, say
+from harness.core.log import annotate, say, structured
 from rlrf.cli import run
 from rlrf.quiet import quiet
 

@@ -14,7 +14,7 @@ import pytest
 from helpers.faulty import FaultyServer
 from test_judged_loop import critic, judged_config
 
-from harness.core import progress
+from harness.core import run_status
 from harness.core.errors import UserError
 from harness.core.progress import track
 from harness.judges.budget import Spend
@@ -28,7 +28,7 @@ pytest.importorskip("prometheus_client")
 @pytest.fixture(autouse=True)
 def nothing_seen(monkeypatch):
     """As in a process of its own."""
-    monkeypatch.setattr(progress, "_shown", progress._Shown())
+    monkeypatch.setattr(run_status, "_state", run_status._State())
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_iterations_and_their_outcomes_are_counted(tmp_path, url):
     rows = [row | {"iteration": k, "outcome": said} for k, said in enumerate(outcomes)]
     (tmp_path / "run.json").write_text("{}")
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
-    with progress.published(tmp_path / ".progress.json"):
+    with run_status.publish_to(tmp_path / ".progress.json"):
         found = scrape(url)
     assert found["rlrf_iterations", 'outcome="promoted"'] == 2
     assert found["rlrf_iterations", 'outcome="rolled back"'] == 1
@@ -104,14 +104,14 @@ def test_iterations_and_their_outcomes_are_counted(tmp_path, url):
 
 def test_spend_is_counted_on_by_the_next_process_and_a_damaged_bill_begins_anew(tmp_path):
     for expected in (3, 6):
-        with progress.published(tmp_path / ".progress.json"):
-            progress.used("j", Spend(calls=2, failures={"no": 1}).amounts())
-            progress.used("j", {"calls": 1})
+        with run_status.publish_to(tmp_path / ".progress.json"):
+            run_status.count_spend("j", Spend(calls=2, failures={"no": 1}).amounts())
+            run_status.count_spend("j", {"calls": 1})
         assert status(tmp_path).spend["j"].calls == expected
     assert status(tmp_path).spend["j"].failures == {"no": 2}
     beyond = f'{{"j": {{"calls": {10**400}}}}}'
     for damaged in ('{"j": {"calls": NaN}}', '{"j": 3}', "[", '{"j": {"calls": -1}}', beyond):
-        (tmp_path / progress.BILL).write_text(damaged)
+        (tmp_path / run_status.SPEND).write_text(damaged)
         assert status(tmp_path).spend == {}
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from harness.core import progress
-from harness.core.progress import say, track
+from harness.core import run_status
+from harness.core.log import say
+from harness.core.progress import track
 from rlrf.cli import cli
 from rlrf.run import PROGRESS, open_run
 from rlrf.status import markdown, status
@@ -32,7 +33,7 @@ def test_what_a_run_says_of_itself_steers_no_terminal(tmp_path: Path) -> None:
 
 
 def test_a_run_at_each_of_its_moments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "PUBLISH_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(run_status, "PUBLISH_EVERY_SECONDS", 0.0)
     folder = tmp_path / "run"
     seen = []
 

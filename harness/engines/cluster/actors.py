@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import UserError, first_line
-from harness.core.progress import say
+from harness.core.log import say
 from harness.engines import Completion, Sampling
 from harness.engines.cluster.calls import (
     ActorLostError,

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from harness.core.errors import UserError
 from harness.core.files import parse, read_json
-from harness.core.progress import say
+from harness.core.log import say
 from harness.core.schema import SCHEMA_VERSION, Feedback, Record, SchemaVersion, digest
 from harness.engines import Engine, Sampling
 from harness.engines.model_folder import check_files, model_digest

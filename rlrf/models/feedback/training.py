@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from harness.core.errors import UserError
 from harness.core.files import file_digest, write_json
 from harness.core.folders import new_folder
+from harness.core.log import say
 from harness.core.outputs import model_kind
-from harness.core.progress import say
 from harness.engines.model_folder import model_digest
 from rlrf.checkpoint import Checkpoint
 from rlrf.config import Device

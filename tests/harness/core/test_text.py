@@ -13,7 +13,7 @@ from markdown_it import MarkdownIt
 from pydantic import ValidationError
 
 from harness.core import text
-from harness.core.progress import annotate, say, show
+from harness.core.log import annotate, say, show
 from harness.core.schema import Evaluation, JudgeRef, Metric, ModelRef, Rule
 
 HIDDEN = {

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from harness.core import progress
+from harness.core import progress, run_status
 from harness.core.progress import Advance, already, track
+from harness.core.run_status import snapshot
 from harness.engines import Sampling
 
 LIMIT = 1024
@@ -38,7 +39,8 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     found = Clock()
-    monkeypatch.setattr(progress, "time", found)
+    for module in (progress, run_status):
+        monkeypatch.setattr(module, "time", found)
     return found
 
 
@@ -61,7 +63,7 @@ def generate(
     said: list[tuple[float, float | None]] = []
     began = clock.now
     with track("explore quiz", len(lengths), "responses") as advance:
-        work = progress.seen().work[-1]
+        work = snapshot().work[-1]
         advance.generating(limit, 1)
         for first in range(0, len(lengths), size):
             rows = list(lengths[first : first + size])
@@ -135,7 +137,7 @@ def test_the_first_response_of_a_long_stage_says_nothing_of_the_rest(clock: Cloc
 
 def test_units_one_after_the_other_are_reckoned_from_the_latest_of_them(clock: Clock) -> None:
     with track("train from M0", 100, "steps") as advance:
-        work = progress.seen().work[-1]
+        work = snapshot().work[-1]
         assert work.left is None
         for _ in range(10):
             clock.now += 5.0  # the first steps are slow
@@ -148,7 +150,7 @@ def test_units_one_after_the_other_are_reckoned_from_the_latest_of_them(clock: C
 
 def test_what_was_done_before_says_nothing_of_the_pace(clock: Clock) -> None:
     with track("train from M0", 100, "steps") as advance:
-        work = progress.seen().work[-1]
+        work = snapshot().work[-1]
         already(advance, 60)
         assert work.left is None
         for _ in range(4):
@@ -162,7 +164,7 @@ def test_what_was_done_before_says_nothing_of_the_pace(clock: Clock) -> None:
 
 def test_of_calls_under_way_together_the_first_say_nothing(clock: Clock) -> None:
     with track("judging", 1000, "calls") as advance:
-        work = progress.seen().work[-1]
+        work = snapshot().work[-1]
         advance.at_once(16)
         for _ in range(16):
             clock.now += 2.0  # they come one by one, late
@@ -176,7 +178,7 @@ def test_of_calls_under_way_together_the_first_say_nothing(clock: Clock) -> None
 
 def test_phases_that_cost_differently_are_weighed(clock: Clock) -> None:
     with track("train from M0", 30, "steps", [(10, 1.0), (20, 3.0)]) as advance:
-        work = progress.seen().work[-1]
+        work = snapshot().work[-1]
         for _ in range(5):
             clock.now += 2.0
             advance(1)
@@ -187,7 +189,7 @@ def test_the_estimate_of_the_process_that_does_the_work_is_taken(clock: Clock) -
     with track("train from M0", 30, "steps") as advance:
         advance(15)
         advance.left(77.0)
-        work = progress.seen().work[-1]
+        work = snapshot().work[-1]
         assert work.left == 77.0
         clock.now += 7.0
         assert work.left == 70.0
@@ -198,14 +200,14 @@ def test_the_estimate_of_the_process_that_does_the_work_is_taken(clock: Clock) -
 def test_a_real_generation_tells_its_steps_before_a_response_is_finished(
     engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(progress, "PUBLISH_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(run_status, "PUBLISH_EVERY_SECONDS", 0.0)
     monkeypatch.setattr(progress, "LOG_EVERY_SECONDS", 0.0)
     monkeypatch.setenv("RLRF_LOG", "json")
     seen: list[tuple[int, float | None]] = []
     tell = Advance._tell
 
     def look(advance: Advance) -> None:
-        work = progress.seen().work[-1]
+        work = snapshot().work[-1]
         seen.append((work.done, work.left))
         tell(advance)
 
