@@ -14,6 +14,7 @@ from harness.core.schema import Decision, Item, digest
 from harness.core.scored import ScoredEvaluation
 from harness.evals import evaluation
 from harness.evals.evaluate import evaluate
+from harness.gate.clusters import assign
 from rlrf import methods, recording, stages
 from rlrf.checkpoint import Checkpoint
 from rlrf.config import Config
@@ -21,6 +22,7 @@ from rlrf.context import RunContext, open_context
 from rlrf.result import GateVerdict, RunResult, Sealed
 from rlrf.run import Records, is_whole
 from rlrf.training_examples import means_by_task
+from tasks.task import aggregate_by_policy
 
 
 def train(config: Config, out: Path, *, fresh: bool = False) -> RunResult:
@@ -134,6 +136,7 @@ def open_sealed(context: RunContext, models: list[Checkpoint]) -> list[Sealed]:
     """Evaluate every model on the sealed split, and compare the candidates with M0."""
     items = context.services.pick_items("sealed", context.config.gate.sealed, 0)
     measured = [measure(context, f"sealed/{m.name}", m, "sealed", items) for m in models]
+    clusters = assign(context.gate_policy, measured[0], measured[0])
     sealed = []
     for model, evaluations in zip(models, measured, strict=True):
         decision = None
@@ -143,7 +146,9 @@ def open_sealed(context: RunContext, models: list[Checkpoint]) -> list[Sealed]:
         means = {
             f"{task} {name}": value
             for task, one in evaluations.items()
-            for name, value in one.evaluation.metrics.items()
+            for name, value in aggregate_by_policy(
+                one.evaluation, one.scores, context.gate_policy, clusters.get(task, {})
+            ).items()
         }
         sealed.append(Sealed(name=model.name, metrics=means, vs_anchor=decision))
     return sealed

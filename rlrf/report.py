@@ -38,7 +38,8 @@ def report(run: Path, judge: Sequence[JudgeFinding] = ()) -> str:
         )
     result = parse(RunResult, read_json(path), str(path))
     sealed = [evaluation.load(run / "sealed" / model.name) for model in result.sealed]
-    measured = measure(sealed)
+    decided = next((model.vs_anchor for model in result.sealed if model.vs_anchor), None)
+    measured = measure(sealed, decided)
     definitions = {one.task: one.evaluations[0].definitions for one in measured}
     names = [model.name for model in result.sealed]
     outcomes = {iteration.candidate: iteration.outcome for iteration in result.iterations}

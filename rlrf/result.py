@@ -242,13 +242,16 @@ def evaluations(found: Sequence[Evaluation]) -> str:
     return table(rows)
 
 
+ALL_ITEMS = "all items"  # of a table that divides them by nothing
+
+
 def sliced(found: Mapping[str, Mapping[str, MetricResult]], names: Sequence[str]) -> str:
     """A table of slices: tag -> metric -> result, of the metrics in `names` that a slice has."""
     rows = [["slice", "metric", "mean [95 % interval]", "n", "unscored"]]
     for tag, results in found.items():
         for name in names:
             if (result := results.get(name)) is not None:
-                rows.append([tag, name, _number(result), str(result.n), str(result.unscored)])
+                rows.append([tag, name, _number(result), _items(result), str(result.unscored)])
     return table(rows)
 
 
@@ -271,6 +274,12 @@ def percent(found: MetricResult | None, sign: str = "") -> str:
     if found.low is None or found.high is None:
         return middle
     return f"{middle} [{100 * found.low:{sign}.1f}, {100 * found.high:{sign}.1f}]"
+
+
+def _items(result: MetricResult) -> str:
+    if result.clusters is None:
+        return str(result.n)
+    return f"{result.n} in {result.clusters} cluster{'s' if result.clusters != 1 else ''}"
 
 
 def _number(result: MetricResult) -> str:

@@ -224,8 +224,13 @@ class MetricResult(Record):
     stderr: float | None = None
     low: float | None = None
     high: float | None = None
-    n: int = Field(description="clusters (items) with a value")
+    n: int = Field(description="items with a value")
     unscored: int = 0
+    clusters: int | None = Field(
+        default=None,
+        exclude_if=lambda clusters: clusters is None,
+        description="that the interval allows for; None: it takes items as independent",
+    )
 
 
 class ModelRef(Record):

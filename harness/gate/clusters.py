@@ -107,10 +107,24 @@ def require_clusters(policy: Policy, items: Mapping[str, Sequence[Item]]) -> Non
     """
     for rule in policy.rules:
         if key := policy.cluster_of(rule):
-            known = {item.index: item for item in items[rule.task]}
-            values = _values(rule.task, key, known)
-            missing = sorted(known.keys() - values.keys())
-            _require_all(rule.task, key, len(values), missing, EMPTY)
+            number_items(rule.task, key, items[rule.task])
+
+
+def number_items(task: str, key: str, items: Sequence[Item]) -> dict[str, int]:
+    """Number the cluster of every item by its digest; `key` is a tag or field of the items.
+
+    Raises:
+        UserError: as `assign`.
+    """
+    known = {item.index: item for item in items}
+    values = _values(task, key, known)
+    missing = sorted(known.keys() - values.keys())
+    _require_all(task, key, len(values), missing, EMPTY)
+    names: dict[str, str] = {}
+    for index, item in known.items():
+        _join(names, task, key, item.digest, values[index])
+    place: dict[str, int] = {}
+    return {item: place.setdefault(names[item], len(place)) for item in sorted(names)}
 
 
 def _from_columns(
@@ -189,8 +203,8 @@ def _values(task: str, key: str, items: Mapping[int, Item]) -> dict[int, str]:
     listed = one_line(", ".join(known[:20]))
     hint = f"Did you mean {shown(near[0])}?" if near else f"They have {listed or 'none'}."
     raise UserError(
-        f"The policy clusters {task} by {shown(key)}, which is not a tag or field of its items. "
-        + hint
+        f"The items of {task} cannot be clustered by {shown(key)}, which is not a tag or field of "
+        f"theirs. {hint}"
     )
 
 

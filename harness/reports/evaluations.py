@@ -22,6 +22,7 @@ from harness.core.schema import (
 from harness.core.scored import ScoredEvaluation
 from harness.gate import gate
 from harness.gate.claims import redefined
+from harness.gate.clusters import restored
 from harness.gate.plan import Plan
 from harness.render import html
 from harness.render.html import numbers
@@ -34,7 +35,7 @@ from harness.render.html.report import (
     Question,
     Report,
 )
-from tasks.task import Task, item_values, slices
+from tasks.task import Task, aggregate_by_policy, item_values, slices
 
 Evaluations = Mapping[str, ScoredEvaluation]
 """Evaluation per task, as `evaluation.load` or `inputs.load` of `harness.evals` reads it."""
@@ -77,7 +78,7 @@ def compare(
     if decision.verdict == "inconclusive" and decisive <= {"pass"}:
         sentence = HELD_UP
     critical = [check for check in decision.checks if check.tier == "critical"]
-    measured = measure([baseline, candidate])
+    measured = measure([baseline, candidate], decision)
     definitions = {one.task: one.evaluations[0].definitions for one in measured}
     return html.report(
         Report(
@@ -129,13 +130,17 @@ def gains(
     return said
 
 
-def measure(models: Sequence[Evaluations]) -> list[Measured]:
+def measure(models: Sequence[Evaluations], decision: Decision | None = None) -> list[Measured]:
     """The numbers of every task that all of `models` were evaluated on.
+
+    Where the policy of `decision`, a decision on some of them, clusters items, intervals allow for
+    its clusters.
 
     Raises:
         UserError: the evaluations of a task cannot be compared.
     """
     found = []
+    clusters = restored(decision.clusters, *models) if decision else {}
     for task in _shared(models):
         scored = [model[task] for model in models]
         if len({one.evaluation.comparable_key for one in scored}) > 1:
@@ -143,15 +148,39 @@ def measure(models: Sequence[Evaluations]) -> list[Measured]:
                 f"The evaluations of {task} cannot stand on one page: their dataset, prompt, judge "
                 "or estimator differ. Evaluate all models in the same way."
             )
+        numbers = clusters.get(task, {})
         measured = Measured(
-            evaluations=[one.evaluation for one in scored],
+            evaluations=[_clustered(one, decision, numbers) for one in scored],
             slices={},
             reasons=[_reasons(one.scores) for one in scored],
             ended=[sum(s.finish_reason == "length" for s in one.samples) for one in scored],
             answers=[len(one.scores) for one in scored],
         )
-        found.append(dataclasses.replace(measured, slices=_slices(scored, measured.primary)))
+        group = _clusters_of(task, measured.primary, decision, numbers)
+        subgroups = _slices(scored, measured.primary, group)
+        found.append(dataclasses.replace(measured, slices=subgroups))
     return found
+
+
+def _clustered(
+    scored: Saved, decision: Decision | None, clusters: Mapping[str, Mapping[str, int]]
+) -> Evaluation:
+    """The evaluation with intervals that allow for the clusters of the decision's policy."""
+    if decision is None or not clusters:
+        return scored.evaluation
+    results = aggregate_by_policy(scored.evaluation, scored.scores, decision.policy, clusters)
+    return scored.evaluation.model_copy(update={"metrics": results})
+
+
+def _clusters_of(
+    task: str, metric: str, decision: Decision | None, clusters: Mapping[str, Mapping[str, int]]
+) -> Mapping[str, int] | None:
+    if decision is not None:
+        for rule in decision.policy.rules:
+            key = decision.policy.cluster_of(rule)
+            if key and (rule.task, rule.metric) == (task, metric):
+                return clusters.get(key)
+    return None
 
 
 def questions(models: Sequence[Evaluations]) -> list[Question]:
@@ -192,7 +221,7 @@ def _reasons(scores: Sequence[Score]) -> dict[str, dict[str, int]]:
 
 
 def _slices(
-    scored: Sequence[ScoredEvaluation], primary: str
+    scored: Sequence[ScoredEvaluation], primary: str, clusters: Mapping[str, int] | None
 ) -> dict[str, dict[str, list[MetricResult]]]:
     """The primary metric by each kind of tag, over the most frequent tags of that kind."""
     found = {}
@@ -215,7 +244,7 @@ def _slices(
             if key in item.tags
         ]
         by_model = [
-            slices(fewer, scores, key, one.evaluation.definitions)
+            slices(fewer, scores, key, one.evaluation.definitions, clusters)
             for one, scores in zip(scored, lean, strict=True)
         ]
         shown = {

@@ -16,6 +16,7 @@ from rlrf.cli.common import FILE, FOLDER, PATH, as_json, print_json
 if TYPE_CHECKING:
     from harness.core.schema import Record
     from harness.engines import Engine
+    from harness.evals.evaluation import Scored
     from rlrf.checkpoint import Engines
 
 R = TypeVar("R", bound="Record")
@@ -230,20 +231,26 @@ def score(
 
 @click.command("slices")
 @click.argument("evaluation", type=FOLDER)
-@click.option("--by", help="The kind of tag.  [default: list the kinds]")
+@click.option("--by", help="The kind of tag.  [default: list the kinds; with --cluster: all items]")
+@click.option("--cluster", help="Tag or field that items share, such as passage.")
 @click.option("--metrics", help="By comma, or 'all'.  [default: the primary one]")
 @as_json
-def slices(evaluation: Path, by: str | None, metrics: str | None, json_: bool) -> None:
+def slices(
+    evaluation: Path, by: str | None, cluster: str | None, metrics: str | None, json_: bool
+) -> None:
     """Show the metrics of one EVALUATION by topic, rarity, or whatever its items are tagged with.
 
-    Every tag of an item counts.
+    Every tag of an item counts. If items share a passage, entity or template, name it with
+    --cluster: intervals then allow for it.
 
     \b
     rlrf slices evaluations/mine/just_eval
     rlrf slices evaluations/mine/just_eval --by topic --metrics overall,depth
+    rlrf slices evaluations/mine/factscore --cluster entity
     """
     from harness.evals import evaluation as evaluations
-    from rlrf.result import sliced
+    from rlrf.result import ALL_ITEMS, sliced
+    from tasks.task import aggregate
     from tasks.task import slices as by_tag
 
     found = evaluations.load(evaluation)
@@ -251,10 +258,10 @@ def slices(evaluation: Path, by: str | None, metrics: str | None, json_: bool) -
         raise UserError(f"{evaluation} holds evaluations of {', '.join(found)}: name one of them.")
     (scored,) = found.values()
     kinds = sorted({kind for item in scored.items for kind in item.tags})
-    if by is None:
+    if by is None and cluster is None:
         print_json(kinds) if json_ else show("\n".join(kinds) or "The items carry no tags.")
         return
-    if by not in kinds:
+    if by is not None and by not in kinds:
         raise UserError(f"The items carry no tag '{by}'; they have {', '.join(kinds) or 'none'}.")
     known = scored.evaluation.definitions
     if metrics == "all":
@@ -265,7 +272,11 @@ def slices(evaluation: Path, by: str | None, metrics: str | None, json_: bool) -
         names = [name for name, metric in known.items() if metric.primary]
     if strangers := [name for name in names if name not in known]:
         raise UserError(f"There is no metric '{strangers[0]}'; there are {', '.join(known)}.")
-    results = by_tag(scored.items, scored.scores, by, known)
+    clusters = _clusters(scored, cluster) if cluster else None
+    if by is None:
+        results = {ALL_ITEMS: aggregate(scored.scores, known, clusters)}
+    else:
+        results = by_tag(scored.items, scored.scores, by, known, clusters)
     if json_:
         print_json(
             {
@@ -275,6 +286,22 @@ def slices(evaluation: Path, by: str | None, metrics: str | None, json_: bool) -
         )
     else:
         show(sliced(results, names))
+
+
+def _clusters(scored: Scored, key: str) -> dict[str, int]:
+    """Number the cluster of each item, and say where clusters tell nothing."""
+    from harness.gate.clusters import number_items
+
+    numbers = number_items(scored.evaluation.task, key, scored.items)
+    count = len({*numbers.values()})
+    if count == 1:
+        say(
+            f"All items have one value of '{key}': one cluster shows no spread, so there is no "
+            "interval. Name something that divides the items."
+        )
+    elif count == len(numbers):
+        say(f"Each item is alone in its '{key}', so clusters change nothing.")
+    return numbers
 
 
 @click.command("tasks")

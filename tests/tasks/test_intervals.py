@@ -80,3 +80,72 @@ def test_the_interval_holds_the_mean_as_often_as_it_says(case: str, n: int) -> N
         assert limits[0] <= found.low < found.high <= limits[1]
         held += found.low <= mean <= found.high
     assert held / 1000 >= 0.93 - 0.014
+
+
+# ---- clusters ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [20, 60])
+@pytest.mark.parametrize("case", ["a ceiling with rare collapse", "near 0", "uniform"])
+def test_a_clustered_interval_holds_the_mean_as_often_as_it_says(case: str, count: int) -> None:
+    """Clusters of ten, intra-cluster correlation .5; 600 samples: twice the standard error is .02.
+
+    An interval that takes the items as independent holds the mean in less than .85 of them.
+    """
+    limits, mean, draw = CASES[case]
+    rng = np.random.default_rng(count)
+    group = np.repeat(np.arange(count), 10)
+    held = alone = 0
+    for _ in range(600):
+        of_cluster = rng.random(10 * count) < math.sqrt(0.5)
+        values = np.where(of_cluster, draw(rng, count)[group], draw(rng, 10 * count)).tolist()
+        for clusters in (group.tolist(), None):
+            found = summarize(values, limits=limits, clusters=clusters)
+            assert found.low is not None and found.high is not None
+            assert limits[0] <= found.low < found.high <= limits[1]
+            if clusters:
+                held += found.low <= mean <= found.high
+            else:
+                alone += found.low <= mean <= found.high
+    assert held / 600 >= 0.93 - 0.02
+    assert alone / 600 < 0.85
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_yes_no_answers_in_clusters_have_an_interval_as_sure_as_it_says(share: float) -> None:
+    rng = np.random.default_rng(2)
+    group = np.repeat(np.arange(25), rng.integers(2, 15, 25))
+    held = 0
+    for _ in range(600):
+        of_cluster = rng.random(len(group)) < math.sqrt(0.5)
+        right = np.where(
+            of_cluster, (rng.random(25) < share)[group], rng.random(len(group)) < share
+        )
+        found = summarize(right.astype(float).tolist(), limits=(0, 1), clusters=group.tolist())
+        assert found.low is not None and found.high is not None
+        held += found.low <= share <= found.high
+    assert held / 600 >= 0.93 - 0.02
+
+
+@pytest.mark.parametrize("values", [[1.0, 0.0, 1.0, 1.0] * 30, [4.0, 5.0, 1.0, 5.0] * 30])
+def test_items_that_are_each_a_cluster_have_the_interval_of_independent_items(
+    values: list[float],
+) -> None:
+    limits = (0.0, 1.0) if max(values) == 1 else (1.0, 5.0)
+    plain = summarize(values, limits=limits)
+    alone = summarize(values, limits=limits, clusters=[*range(120)])
+    assert alone == plain.model_copy(update={"clusters": 120})
+    assert "clusters" not in plain.model_dump(mode="json")  # stored results keep their bytes
+
+
+def test_clusters_whose_items_are_equal_count_as_one_item_each() -> None:
+    means = np.random.default_rng(4).normal(3, 0.5, 50).clip(1, 5)
+    found = summarize(np.repeat(means, 8).tolist(), clusters=np.repeat(np.arange(50), 8).tolist())
+    assert found.stderr == pytest.approx(means.std(ddof=1) / math.sqrt(50), rel=0.01)
+    assert (found.n, found.clusters) == (400, 50)
+
+
+def test_one_cluster_shows_no_spread() -> None:
+    found = summarize([1.0, 0.0, 1.0], limits=(0, 1), clusters=["a"] * 3)
+    assert (found.mean, found.n, found.clusters) == (pytest.approx(2 / 3), 3, 1)
+    assert found.stderr is None and found.low is None and found.high is None

@@ -36,6 +36,8 @@ def result(found: MetricResult, metric: Metric | None = None) -> str:
     if found.mean is None:
         return f"no value, {found.unscored:,} unscored"
     parts = [number(found.mean, metric), interval(found.low, found.high, metric), f"n={found.n:,}"]
+    if found.clusters:
+        parts.append(f"in {found.clusters:,} cluster{'s' if found.clusters != 1 else ''}")
     return " ".join(part for part in parts if part)
 
 

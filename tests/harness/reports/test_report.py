@@ -17,6 +17,7 @@ from harness.core.errors import UserError
 from harness.core.scored import ScoredEvaluation
 from harness.evals import evaluation
 from harness.evals.inputs import load as sides_of
+from harness.gate import decide
 from harness.reports import evaluations
 
 
@@ -53,8 +54,6 @@ def test_every_item_has_its_prompt_both_answers_their_values_and_the_feedback(pa
 
 
 def test_the_verdict_and_its_numbers_are_the_gates(page: str, folders: tuple[Path, Path]) -> None:
-    from harness.gate import decide
-
     decision = decide(POLICY, *(evaluation.load(folder) for folder in folders))
     shown = parse(page).shown
     assert decision.verdict == "pass"
@@ -70,6 +69,28 @@ def test_slices_and_reliability_are_shown(page: str) -> None:
     for step in steps:
         assert re.search(rf"<th scope=\"row\">{step}</th>", page)
     assert re.search(r"mini_gsm8k candidate none 60 3 0", shown)
+
+
+def test_intervals_of_a_page_allow_for_the_clusters_of_its_policy() -> None:
+    old, new = (
+        {"mini_gsm8k": answered(lambda i, every=every: i % every > 0, name)}
+        for name, every in (("old", 2), ("new", 3))
+    )
+    by_steps = POLICY.model_copy(update={"cluster": "steps"})
+    decision = decide(by_steps, old, new)
+    (clustered,), (plain,) = (
+        evaluations.measure([old, new], decision),
+        evaluations.measure([old, new]),
+    )
+    steps = {item.tags["steps"][0] for item in old["mini_gsm8k"].items}
+    for found, alone in zip(clustered.results("accuracy"), plain.results("accuracy"), strict=True):
+        assert found is not None and alone is not None
+        assert (found.mean, found.n, found.clusters) == (alone.mean, N, len(steps))
+        assert found.stderr is not None and alone.stderr is not None
+        assert found.stderr >= alone.stderr
+    assert clustered.slices["steps"].keys() == plain.slices["steps"].keys()
+    assert {one.clusters for found in clustered.slices["steps"].values() for one in found} == {1}
+    assert f"n=60 in {len(steps)} clusters" in parse(evaluations.compare(by_steps, old, new)).shown
 
 
 def test_equal_evaluations_give_equal_bytes(page: str, folders: tuple[Path, Path]) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -151,6 +152,34 @@ def test_slices_of_an_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "no metric 'acc'" in refused(
         capsys, "slices", evaluation, "--by", "steps", "--metrics", "acc"
     )
+
+
+def test_slices_allow_for_clusters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluation = str(scored(tmp_path, 300))
+
+    def shown(*options: str) -> dict[str, Any]:
+        capsys.readouterr()
+        assert run(["slices", evaluation, "--json", *options]) == 0
+        results: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return results
+
+    whole = shown("--cluster", "steps")
+    assert [*whole] == ["all items"]
+    found = whole["all items"]["accuracy"]
+    assert (found["mean"], found["n"], found["clusters"]) == (
+        0.7,
+        1000,
+        len(shown("--by", "steps")),
+    )
+    assert found["high"] - found["low"] > 2 * 1.96 * (0.7 * 0.3 / 1000) ** 0.5
+    for by_metric in shown("--by", "steps", "--cluster", "steps").values():
+        assert (by_metric["accuracy"]["clusters"], by_metric["accuracy"]["low"]) == (1, None)
+    for by_metric in shown("--by", "steps").values():
+        assert "clusters" not in by_metric["accuracy"]
+    assert run(["slices", evaluation, "--cluster", "steps"]) == 0
+    assert f"1000 in {found['clusters']} clusters" in capsys.readouterr().out
+    said = refused(capsys, "slices", evaluation, "--cluster", "step")
+    assert "cannot be clustered by 'step'" in said and "Did you mean 'steps'?" in said
 
 
 def test_data_may_be_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
