@@ -106,8 +106,8 @@ def again(
     """Let `judge` score the answers to `anchors` items of `before` again; read as `between`.
 
     The items are drawn by `seed`; None is all. A judge that remembers its replies proves nothing.
-    Where no score changes at all, a metric is stable from 52 items on at the usual margin and
-    level; a fifth of Just-Eval is graded for safety alone, hence `ANCHORS`.
+    Where no score changes at all, a metric is stable from 59 items on at the usual margin and
+    level (52 if it is yes/no); a fifth of Just-Eval is graded for safety alone, hence `ANCHORS`.
 
     Raises:
         UserError: as `between`; or `task` is not what was evaluated.
@@ -225,4 +225,5 @@ def _change(
     if metric.kind == "binary" and np.isin(both, (0.0, 1.0)).all():
         gained, lost = int((after > before).sum()), int((after < before).sum())
         return tango(gained, lost, len(before), margin=margin, alpha=alpha)
-    return compare(before, after, margin=margin, alpha=alpha, span=metric.span, allow_skew=False)
+    limits = (metric.low, metric.high)
+    return compare(before, after, margin=margin, alpha=alpha, span=metric.span, limits=limits)

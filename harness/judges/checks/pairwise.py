@@ -259,7 +259,9 @@ def _around(
     values = _by_item(valued)
     if not values:
         return MetricResult(mean=None, n=0), None
-    found = gain([null] * len(values), values, margin=0.0, alpha=0.025, span=span, allow_skew=False)
+    limits = (null - span / 2, null + span / 2)
+    nulls = [null] * len(values)
+    found = gain(nulls, values, margin=0.0, alpha=0.025, span=span, limits=limits)
     return MetricResult(
         mean=null + found.delta,
         stderr=found.stderr,

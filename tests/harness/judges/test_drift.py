@@ -79,6 +79,21 @@ def test_a_change_at_the_margin_is_unclear() -> None:
     assert (found.verdict, overall(found).verdict) == ("unclear", "unclear")
 
 
+def test_one_collapse_of_a_hundred_grades_is_not_stable() -> None:
+    """Student's interval ends at -.11: one more such grade would be a surprise to it."""
+    found = between(judged(lambda i: 5.0), judged(lambda i: 1.0 if i == 7 else 5.0))
+    one = overall(found)
+    assert one.change == pytest.approx(-0.04)
+    assert one.low < -one.margin
+    assert (found.verdict, one.verdict) == ("unclear", "unclear")
+
+
+@pytest.mark.parametrize(("items", "verdict"), [(58, "unclear"), (59, "stable")])
+def test_without_any_change_so_many_grades_are_needed(items: int, verdict: str) -> None:
+    same = judged(lambda i: 5.0, items)
+    assert overall(between(same, same)).verdict == verdict
+
+
 def test_too_few_anchors_are_unclear() -> None:
     assert between(judged(usual, 12), judged(usual, 12)).verdict == "unclear"
 
