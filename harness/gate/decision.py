@@ -48,7 +48,7 @@ from harness.core.scored import ScoredEvaluation
 from harness.gate.clusters import Assigned, assign, stored
 from harness.gate.evidence import Evidence, difference_notes, gather
 from harness.gate.notes import notes
-from harness.gate.rule_test import RuleTest, read
+from harness.gate.rule_test import RuleTest, counts_flips, read
 from harness.stats import Estimate
 from harness.stats.anytime import bounds, p_of_no_change
 from harness.stats.holm import holm
@@ -159,13 +159,16 @@ def refuse_what_cannot_be_watched(policy: Policy) -> None:
     for rule in policy.rules:
         if key := policy.cluster_of(rule):
             raise UserError(
-                f"The rule on {rule.task} {rule.metric} clusters items by '{key}', and a "
-                "sequential test takes them for independent. Plan a fixed test."
+                f"The rule on {rule.task} {rule.metric} clusters items by '{key}', but a "
+                "sequential test takes items as independent and would pass too much. Plan a fixed "
+                "gate (without --sequential), or take the cluster out of the policy if the items "
+                "are independent."
             )
         if rule.noise is not None:
             raise UserError(
-                f"The rule on {rule.task} {rule.metric} reckons with the noise of runs, which a "
-                "sequential test cannot: plan a fixed one, or take the noise out."
+                f"The rule on {rule.task} {rule.metric} allows for the noise of runs, which a "
+                "sequential test cannot do. Plan a fixed gate (without --sequential), or take the "
+                "noise out of the policy."
             )
 
 
@@ -314,7 +317,7 @@ def _watch(evidence: Evidence, alpha: float, order: Sequence[str], estimand: Est
         p_zero=p_of_no_change(gains, span=span, population=population),
     )
     flips = None
-    if metric.kind == "binary" and np.isin(gains, [-1, 0, 1]).all():
+    if counts_flips(metric, gains):
         flips = int((gains > 0).sum()), int((gains < 0).sum())
     verdict: Verdict = found.verdict or "inconclusive"
     reason = {

@@ -16,11 +16,13 @@ from harness.core.errors import UserError
 from harness.core.schema import Estimand, Metric, Policy, Record, Rule, Score, Tier
 from harness.gate.decision import require_range
 from harness.gate.evidence import Evidence
-from harness.gate.sizing import Unchanged, reached_at, simulate_bounds
+from harness.gate.rule_test import counts_flips
+from harness.gate.sizing import Unchanged, reached_at, require_sd, simulate_bounds
 from harness.stats.clusters import Groups
+from harness.stats.exact_power import tango_detectable, tango_items_needed, tango_power
 from harness.stats.intraclass import intraclass
 from harness.stats.noninferiority import unseen_change
-from harness.stats.paired import FEW_CLUSTERS, Numbers
+from harness.stats.paired import Numbers
 from harness.stats.power import chance, items_needed, minimum_detectable, paired_sd
 from harness.stats.sequential import watch
 
@@ -34,6 +36,7 @@ BISECTIONS = 9  # of the margin that a sequential test detects: to 1/512 of the 
 LONGER = 8  # times as many items as a fixed test are tried for a sequential one
 
 Source = Literal["stated", "second run", "repeats", "baseline's own spread"]
+PowerFrom = Literal["exact", "simulated gates"]
 
 
 class PlannedRule(Record):
@@ -55,7 +58,7 @@ class PlannedRule(Record):
     expected_items: int | None = Field(
         default=None, description="sequential: median of items used if nothing has changed"
     )
-    power_from: Literal["simulated gates"] | None = Field(
+    power_from: PowerFrom | None = Field(
         default=None,
         exclude_if=lambda power_from: power_from is None,
         description="None: the normal approximation",
@@ -107,7 +110,7 @@ class _Shown:
     power: float
     minimum_detectable: float
     items_needed: int
-    simulated: bool = False
+    power_from: PowerFrom | None = None
     expected_items: int | None = None
 
 
@@ -125,11 +128,12 @@ def plan_rule(
     """Plan one rule on the baseline's `evidence`, and on that of a second run (`again`).
 
     Without an `estimand` the test is a fixed one. The power of yes/no pairs without clusters is
-    the normal approximation's, as is that of a rule with the noise of runs; any other is that of
+    exact, that of a rule with the noise of runs the normal approximation's, and any other that of
     simulated gates.
 
     Raises:
-        UserError: the baseline has too few values, or shows no spread and no range bounds it.
+        UserError: the baseline has too few values, or shows no spread and no range bounds it; or
+            the stated standard deviation is impossible.
     """
     rule, metric, alpha = evidence.rule, evidence.metric, policy.alpha
     known = ~np.isnan(evidence.baseline)
@@ -142,6 +146,7 @@ def plan_rule(
     if discordance is not None and metric.kind == "binary":
         spread, source = math.sqrt(discordance), "stated"
     elif sd is not None and metric.kind == "continuous":
+        require_sd(sd, metric)
         spread, source = sd, "stated"
     elif seen is not None:
         spread, source = float(np.nanstd(seen, ddof=1)), "second run"
@@ -151,7 +156,7 @@ def plan_rule(
         spread, source = float(values.std(ddof=1)), "baseline's own spread"
     # Where no difference was seen, the largest spread that so many items may hide.
     spread = spread or _unseen_spread(metric, len(values), alpha)
-    pairs = metric.kind == "binary" and repeats == 1
+    pairs = counts_flips(metric, values)
     group = None
     effect, icc_from = 1.0, None
     if evidence.clusters is not None:
@@ -159,21 +164,28 @@ def plan_rule(
         icc, icc_from = _correlation(icc, values, group, again)
         sizes = np.unique(group, return_counts=True)[1]
         effect = 1 + (float(np.square(sizes).sum()) / len(group) - 1) * icc
-    differences = seen[~np.isnan(seen)] if seen is not None else np.zeros(0)
+    differences = np.zeros(0)
+    if source == "second run" and seen is not None:
+        differences = seen[~np.isnan(seen)]
+    elif source == "baseline's own spread":
+        # Half of the items take the value of another: gains of the spread of the values.
+        shuffled = np.random.default_rng(policy.seed).permutation(values)
+        differences = np.concatenate([shuffled - values, np.zeros(len(values))])
     unchanged = Unchanged(
         metric,
         spread,
         pairs,
-        seen=differences if source == "second run" and differences.any() else None,
+        seen=differences if differences.any() else None,
         icc=icc if group is not None and icc is not None else 0.0,
         groups=partial(_like, np.sort(group)) if group is not None else None,
+        level=float(values.mean()),
     )
     if estimand is not None:
         shown = _show_sequential(unchanged, rule, policy, len(values), estimand)
-    elif rule.noise is not None or (pairs and group is None):
-        shown = _show_approximately(rule, len(values), spread * math.sqrt(effect), alpha, pairs)
+    elif rule.noise is not None:
+        shown = _show_approximately(unchanged, rule, policy, len(values), effect)
     else:
-        shown = _show_simulated(unchanged, rule, policy, len(values), effect)
+        shown = _show_fixed(unchanged, rule, policy, len(values), effect)
     return PlannedRule(
         task=rule.task,
         metric=rule.metric,
@@ -189,7 +201,7 @@ def plan_rule(
         minimum_detectable=shown.minimum_detectable,
         items_needed=shown.items_needed,
         expected_items=shown.expected_items,
-        power_from="simulated gates" if shown.simulated else None,
+        power_from=shown.power_from,
         clusters=len(np.unique(group)) if group is not None else None,
         icc=icc if group is not None else None,
         icc_from=icc_from,
@@ -221,10 +233,34 @@ def _like(group: Groups, n: int) -> list[int]:
     return [int(number) for number in numbers]
 
 
-def _show_approximately(rule: Rule, n: int, spread: float, alpha: float, pairs: bool) -> _Shown:
-    test = "sign-flip permutation" if n < FEW_CLUSTERS else "clustered t"
+def _show_fixed(
+    unchanged: Unchanged, rule: Rule, policy: Policy, n: int, effect: float = 1.0
+) -> _Shown:
+    """Show what a fixed test can tell: by an exact formula, or else by simulated gates."""
+    if not unchanged.pairs or unchanged.groups is not None:
+        return _show_simulated(unchanged, rule, policy, n, effect)
+    discordance = min(unchanged.spread**2, 1.0)
     return _Shown(
-        test="Tango score test" if pairs else test,
+        test=_name_test(unchanged, rule, policy, n),
+        power=tango_power(n, discordance, rule.margin, policy.alpha),
+        minimum_detectable=tango_detectable(n, discordance, policy.alpha, POWER),
+        items_needed=tango_items_needed(discordance, rule.margin, policy.alpha, POWER),
+        power_from="exact",
+    )
+
+
+def _name_test(unchanged: Unchanged, rule: Rule, policy: Policy, n: int) -> str:
+    """Name the test that the gate uses on such gains, as the gate itself names it."""
+    return simulate_bounds(unchanged, rule, policy.alpha, n, gates=1, seed=policy.seed)[1]
+
+
+def _show_approximately(
+    unchanged: Unchanged, rule: Rule, policy: Policy, n: int, effect: float
+) -> _Shown:
+    """Show what the normal approximation says: of rules with the noise of runs."""
+    spread, alpha = unchanged.spread * math.sqrt(effect), policy.alpha
+    return _Shown(
+        test=_name_test(unchanged, rule, policy, n),
         power=chance(rule.margin, n, spread, alpha, rule.noise),
         minimum_detectable=minimum_detectable(n, spread, alpha, POWER, rule.noise),
         items_needed=items_needed(rule.margin, spread, alpha, POWER, rule.noise),
@@ -259,7 +295,7 @@ def _show_simulated(
         power=reached,
         minimum_detectable=max(0.0, -float(np.quantile(bounds, 1 - POWER))),
         items_needed=(reached_at(sizes, power, POWER) if sizes else None) or max([about, *sizes]),
-        simulated=True,
+        power_from="simulated gates",
     )
 
 
@@ -271,7 +307,7 @@ def _show_sequential(
     About the items alone a verdict is always reached, so that power is that of a fixed test: how
     well the planned items stand for others. About the population it is the share that passes.
     """
-    fixed = _show_approximately(rule, n, unchanged.spread, policy.alpha, unchanged.pairs)
+    fixed = _show_fixed(unchanged, rule, policy, n)
     span = require_range(unchanged.metric, rule)
     rng = np.random.default_rng(policy.seed)
     most = n if estimand == "items" else min(MOST, max(n, LONGER * fixed.items_needed))
@@ -291,13 +327,7 @@ def _show_sequential(
 
     used: list[float] = []
     at = passes_at(rule.margin, n)
-    shown = _Shown(
-        test=SEQUENTIAL,
-        power=fixed.power,
-        minimum_detectable=fixed.minimum_detectable,
-        items_needed=fixed.items_needed,
-        expected_items=int(used[0]),
-    )
+    shown = replace(fixed, test=SEQUENTIAL, expected_items=int(used[0]))
     if estimand == "items":
         return shown
     too_low, enough = 0.0, span
@@ -312,7 +342,7 @@ def _show_sequential(
         power=power,
         minimum_detectable=enough,
         items_needed=int(min(needed, most)),
-        simulated=True,
+        power_from="simulated gates",
     )
 
 

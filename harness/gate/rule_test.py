@@ -19,6 +19,11 @@ from harness.stats.power import items_needed, threshold
 from harness.stats.repeatability import widen
 
 
+def counts_flips(metric: Metric, *sides: Numbers) -> bool:
+    """Say whether yes/no answers of the `sides` are counted as pairs that flip, not averaged."""
+    return metric.kind == "binary" and all(bool(np.isin(side, [-1, 0, 1]).all()) for side in sides)
+
+
 @dataclass(frozen=True)
 class RuleTest:
     """The test on one rule."""
@@ -47,7 +52,7 @@ class RuleTest:
         group = groups(clusters, len(old))
         count = int(group.max(initial=-1)) + 1
         flips = None
-        if self.metric.kind == "binary" and np.isin([old, new], [-1, 0, 1]).all():
+        if counts_flips(self.metric, old, new):
             flips = int((new > old).sum()), int((new < old).sum())
 
         def at(level: float) -> Estimate:

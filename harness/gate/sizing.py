@@ -38,7 +38,8 @@ class Unchanged:
 
     `spread` is the standard deviation of one item's gain; `seen` are gains between two runs, from
     which gains are drawn with either sign. Items are in clusters of correlation `icc`:
-    `groups(n)` numbers the cluster of each of n items.
+    `groups(n)` numbers the cluster of each of n items. `level` is the baseline's mean, which says
+    how far an item can fall; None: the best end of the metric's range, where it can fall furthest.
     """
 
     metric: Metric
@@ -47,6 +48,7 @@ class Unchanged:
     seen: Numbers | None = None
     icc: float = 0.0
     groups: Callable[[int], Sequence[int]] | None = None
+    level: float | None = None
 
     def gains(self, n: int, rng: np.random.Generator) -> Numbers:
         """Draw the gains of `n` items; two items of a cluster correlate by `icc`.
@@ -104,12 +106,13 @@ def simulate_bounds(
 
 
 def _level(unchanged: Unchanged, gains: Numbers) -> Numbers:
-    """Where the baseline's values lie so that gains lead to possible ones."""
+    """Where the baseline's values lie: of yes/no pairs so that gains lead to possible ones."""
     if unchanged.pairs:
         return np.where(gains < 0, 1.0, 0.0)
-    low, high = unchanged.metric.low, unchanged.metric.high
-    ends = [end for end in (low, high) if end is not None]
-    return np.full(len(gains), math.fsum(ends) / len(ends) if ends else 0.0)
+    metric, level = unchanged.metric, unchanged.level
+    if level is None:
+        level = (metric.high if metric.higher_is_better else metric.low) or 0.0
+    return np.full(len(gains), level)
 
 
 class Size(Record):
@@ -170,8 +173,10 @@ def table(
             open_.append(f"{rule.task} {rule.metric}: {why}")
         else:
             low, high = (0.0, 1.0) if pairs else (None, None)
-            if metric is not None:
+            # With one end alone nothing says where the baseline lies, nor how far it can fall.
+            if metric is not None and metric.span is not None:
                 low, high = metric.low, metric.high
+                require_sd(None if pairs else sd, metric)
             asked.setdefault((pairs, low, high), []).append(rule)
     if not asked:
         raise UserError("There is nothing to count items for. " + "; ".join(open_) + ".")
@@ -217,14 +222,22 @@ def _require(
     require_icc(icc)
 
 
-def require_sd(sd: float | None) -> None:
-    """Refuse a standard deviation that is none.
+def require_sd(sd: float | None, metric: Metric | None = None) -> None:
+    """Refuse an impossible standard deviation of an item's gain, on `metric` if given.
 
     Raises:
-        UserError: it is not above 0, or not finite.
+        UserError: it is not above 0, not finite, or larger than the metric's range.
     """
-    if sd is not None and not 0 < sd < math.inf:
+    if sd is None:
+        return
+    if not 0 < sd < math.inf:
         raise UserError(f"The standard deviation of an item's gain is above 0, not {sd:g}.")
+    if metric is not None and metric.span is not None and sd > metric.span:
+        raise UserError(
+            f"The standard deviation of an item's gain is {sd:g}, but the metric runs from "
+            f"{metric.low:g} to {metric.high:g}: it is at most {metric.span:g}. Give --sd in the "
+            "metric's unit."
+        )
 
 
 def require_icc(icc: float | None) -> None:
@@ -288,6 +301,8 @@ def _tabulate(
         if clusters is not None:
             reach = -float(np.quantile(bounds[-1], 1 - POWERS[1]))
         method = f"simulated, {gates} gates per number of items, seed {policy.seed}"
+        if not unchanged.pairs:
+            method += "; " + _assumed_level(unchanged.metric)
     return SizeTable(
         kind="yes/no" if unchanged.pairs else "graded",
         spread=unchanged.spread,
@@ -308,6 +323,12 @@ def _tabulate(
             for m in margins
         ],
     )
+
+
+def _assumed_level(metric: Metric) -> str:
+    if metric.high is None:
+        return "the metric's range is not known"
+    return f"the baseline at {metric.high:g}, the best value, from where items can fall furthest"
 
 
 def _worth_trying(clusters: int | None, icc: float | None) -> list[int]:

@@ -163,7 +163,7 @@ def measure(models: Sequence[Evaluations], decision: Decision | None = None) -> 
 
 
 def _clustered(
-    scored: Saved, decision: Decision | None, clusters: Mapping[str, Mapping[str, int]]
+    scored: ScoredEvaluation, decision: Decision | None, clusters: Mapping[str, Mapping[str, int]]
 ) -> Evaluation:
     """The evaluation with intervals that allow for the clusters of the decision's policy."""
     if decision is None or not clusters:

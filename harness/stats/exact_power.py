@@ -57,6 +57,16 @@ def tango_items_needed(
     return enough
 
 
+def tango_detectable(n: int, discordance: float, alpha: float = 0.05, power: float = 0.8) -> float:
+    """Return the least margin that an unchanged candidate passes with `power`, to 10^-6."""
+    too_small, enough = 0.0, 1.0
+    while enough - too_small > 1e-6:
+        middle = (too_small + enough) / 2
+        reached = tango_power(n, discordance, middle, alpha) >= power
+        too_small, enough = (too_small, middle) if reached else (middle, enough)
+    return enough
+
+
 def _fewest_gains(
     flips: np.ndarray[tuple[int, ...], np.dtype[np.int64]], n: int, margin: float, z: float
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:

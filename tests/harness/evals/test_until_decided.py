@@ -58,7 +58,7 @@ def better(own: dict[str, ScoredEvaluation]) -> dict[str, ScoredEvaluation]:
     }
 
 
-def planned(baseline: dict[str, ScoredEvaluation], discordance: float = 0.2) -> Plan:
+def planned(baseline: dict[str, ScoredEvaluation], discordance: float = 0.15) -> Plan:
     return plan.make(POLICY, baseline, discordance=discordance, sequential=True)
 
 
@@ -93,7 +93,7 @@ def test_an_equal_candidate_passes_before_the_end(
     # The tiny model has nothing right, so that nothing can be lost: the policy has to allow that.
     rules = [POLICY.rules[0].model_copy(update={"allow_floor": True})]
     policy = POLICY.model_copy(update={"rules": rules})
-    made = plan.make(policy, own, discordance=0.2, sequential=True, estimand="items")
+    made = plan.make(policy, own, discordance=0.19, sequential=True, estimand="items")
     decision, candidate = watch(engine, made, own, plugins())
     (check,) = decision.checks
     assert decision.verdict == "pass"
@@ -147,7 +147,7 @@ def test_without_a_sequential_plan_all_items_are_asked(
     found = evaluate_like(engine, own, plugins(), out=tmp_path)
     assert found[TASK].evaluation.identity == own[TASK].evaluation.identity
     assert json.loads((tmp_path / TASK / "evaluation.json").read_text())["items"] == ITEMS
-    fixed = plan.make(POLICY, own, discordance=0.2)
+    fixed = plan.make(POLICY, own, discordance=0.19)
     with pytest.raises(UserError, match="not sequential"):
         watch(engine, fixed, own, plugins())
 

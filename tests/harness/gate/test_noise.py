@@ -120,9 +120,9 @@ def test_a_plan_counts_the_noise_and_refuses_a_margin_within_it() -> None:
 def test_a_sequential_test_cannot_take_it() -> None:
     before, after = run(0), run(1)
     drawn = {"quiz": order(0, "quiz", before["quiz"].scores)}
-    with pytest.raises(UserError, match="plan a fixed one"):
+    with pytest.raises(UserError, match=r"Plan a fixed gate \(without --sequential\)"):
         decide(noisy(0.01), before, after, order=drawn)
-    with pytest.raises(UserError, match="plan a fixed one"):
+    with pytest.raises(UserError, match=r"Plan a fixed gate \(without --sequential\)"):
         plan.make(noisy(0.004), run(0, n=4000), discordance=0.1, sequential=True)
 
 

@@ -12,11 +12,12 @@ from helpers.quiz import make
 
 from harness.core.errors import UserError
 from harness.core.files import parse, read_json, write_json
-from harness.core.schema import Policy, Rule, digest
+from harness.core.schema import Noise, Policy, Rule, digest
 from harness.core.scored import ScoredEvaluation
 from harness.gate import decide
 from harness.gate.plan import Plan, PlannedRule, decide_by, order, orders
 from harness.gate.plan import make as plan
+from harness.stats.exact_power import tango_items_needed, tango_power
 
 
 def rules(margin: float = 0.05, metric: str = "accuracy", tier: str = "critical") -> Policy:
@@ -37,14 +38,16 @@ def test_a_plan_says_what_its_items_can_show() -> None:
     rule = one(plan(rules(0.03), {"quiz": baseline}, discordance=0.15))
     assert (rule.test, rule.n, rule.spread_from) == ("Tango score test", 1319, "stated")
     assert rule.discordance == pytest.approx(0.15)
-    assert rule.power == pytest.approx(0.8787, abs=1e-4)
-    assert rule.minimum_detectable == pytest.approx(2.4865 * (0.15 / 1319) ** 0.5, rel=1e-4)
-    assert rule.items_needed == 1031
+    assert rule.power_from == "exact"
+    assert rule.power == pytest.approx(tango_power(1319, 0.15, 0.03))
+    assert rule.power == pytest.approx(0.8764, abs=1e-4)  # the normal approximation: .8787
+    assert rule.minimum_detectable == pytest.approx(2.4865 * (0.15 / 1319) ** 0.5, rel=0.02)
+    assert rule.items_needed == tango_items_needed(0.15, 0.03)
     assert rule.baseline_mean == pytest.approx(0.5, abs=0.01)
 
 
 def test_a_critical_rule_without_power_is_refused_with_the_items_it_takes() -> None:
-    with pytest.raises(UserError, match=r"chance of 0\.74.*takes 1,546 items, or a margin of 0\.0"):
+    with pytest.raises(UserError, match=r"chance of 0\.74.*takes 1,565 items, or a margin of 0\.0"):
         plan(rules(0.02), {"quiz": accuracy(1319)}, discordance=0.1)
     with pytest.raises(UserError, match="state the discordance"):
         plan(rules(0.02), {"quiz": accuracy(1319)})
@@ -364,3 +367,91 @@ def test_graded_power_is_that_of_the_gates_own_test() -> None:
 def test_a_standard_deviation_is_above_zero(sd: float) -> None:
     with pytest.raises(UserError, match="above 0"):
         plan(rules(), {"quiz": accuracy(100)}, sd=sd)
+
+
+# ---- the plan and the decision name one test --------------------------------------------------
+
+
+@pytest.mark.parametrize("noise", [None, Noise(sd=0.001, runs=10)])
+@pytest.mark.parametrize(
+    ("metric", "n", "repeats", "clusters", "test"),
+    [
+        ("accuracy", 400, 1, None, "Tango score test"),
+        ("accuracy", 8, 1, None, "Tango score test"),
+        ("accuracy", 400, 3, None, "t, allowing for skew"),
+        ("accuracy", 8, 3, None, "sign flips, allowing for skew"),
+        ("accuracy", 400, 1, 40, "clustered Tango score test"),
+        ("accuracy", 400, 1, 8, "sign flips, allowing for skew"),
+        ("accuracy", 400, 1, 400, "Tango score test"),
+        ("refused", 400, 1, None, "Tango score test"),
+        ("grade", 400, 1, None, "t, allowing for skew"),
+        ("grade", 9, 1, None, "sign flips, allowing for skew"),
+        ("grade", 400, 2, 40, "clustered t, allowing for skew"),
+        ("grade", 400, 1, 6, "sign flips, allowing for skew"),
+    ],
+)
+def test_a_plan_names_the_test_that_then_decides(
+    *, metric: str, n: int, repeats: int, clusters: int | None, test: str, noise: Noise | None
+) -> None:
+    rng = np.random.default_rng(n)
+    choices = [1, 3, 5] if metric == "grade" else [0, 1]
+    before, after = (
+        make([{metric: float(x)} for x in rng.choice(choices, n * repeats)], repeats=repeats)
+        for _ in "ab"
+    )
+    rule = Rule(
+        task="quiz", metric=metric, tier="advisory", margin=0.1, noise=noise,
+        cluster="passage" if clusters else None,
+    )  # fmt: skip
+    items = [score.item for score in before.scores[::repeats]]
+    numbers = {item: i % clusters for i, item in enumerate(items)} if clusters else {}
+    assigned = {"quiz": {"passage": numbers}} if clusters else {}
+    made = plan(Policy(rules=[rule]), {"quiz": before}, clusters=assigned)
+    (check,) = decide_by(made, {"quiz": before}, {"quiz": after}).checks
+    assert one(made).test == check.test
+    assert check.test == test + (", with the noise of runs" if noise else "")
+
+
+def test_one_item_whose_answers_are_averaged_is_enough_to_average_all() -> None:
+    """An item that was scored once among others of three: their means are not yes or no."""
+    rng = np.random.default_rng(1)
+    rows = [{"accuracy": float(x)} for x in rng.choice([0, 1], 300)]
+    lost = {"accuracy": "the judge timed out"}
+    before = make([*rows, {"accuracy": 1.0}, lost, lost], repeats=3)
+    rules_ = rules(0.2, tier="advisory")
+    made = plan(rules_, {"quiz": before})
+    (check,) = decide_by(made, {"quiz": before}, {"quiz": before}).checks
+    assert one(made).test == check.test == "t, allowing for skew"
+
+
+# ---- a metric's range -------------------------------------------------------------------------
+
+
+def test_a_baseline_at_the_ceiling_takes_more_items_than_one_in_the_middle() -> None:
+    """From 5 an item can fall by 4, from 2 by 1: of a collapse that no item shows, 4 times less."""
+    for grade, needed, enough in ((5.0, 119, 150), (2.0, 29, 60)):
+        baseline = {"quiz": make([{"grade": grade}] * enough)}
+        found = one(plan(rules(0.1, "grade", tier="advisory"), baseline, sd=0.05))
+        assert found.power > 0.95
+        few = {"quiz": make([{"grade": grade}] * (needed - 10))}
+        assert one(plan(rules(0.1, "grade", tier="advisory"), few, sd=0.05)).power < 0.5
+
+
+def test_planned_power_at_a_ceiling_is_what_then_passes() -> None:
+    rng = np.random.default_rng(4)
+    shares = [0.02, 0.03, 0.15, 0.8]
+    grades = rng.choice([1.0, 3.0, 4.0, 5.0], 300, p=shares)
+    baseline = {"quiz": make([{"grade": float(x)} for x in grades])}
+    made = plan(rules(0.2, "grade", tier="advisory"), baseline)
+    passed = 0
+    for _ in range(100):
+        again = np.where(rng.random(300) < 0.5, rng.permutation(grades), grades)
+        after = {"quiz": make([{"grade": float(x)} for x in again])}
+        passed += decide_by(made, baseline, after).checks[0].verdict == "pass"
+    assert passed / 100 == pytest.approx(one(made).power, abs=0.1)
+
+
+def test_a_standard_deviation_beyond_the_metrics_range_is_refused() -> None:
+    baseline = {"quiz": make([{"grade": 3.0}, {"grade": 4.0}] * 100)}
+    with pytest.raises(UserError, match="runs from 1 to 5: it is at most 4"):
+        plan(rules(0.2, "grade"), baseline, sd=60)

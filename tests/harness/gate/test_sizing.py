@@ -75,6 +75,29 @@ def test_the_simulated_bound_is_where_the_gate_passes() -> None:
     assert verdicts == (bounds > -0.1).tolist()
 
 
+def test_a_known_range_counts_the_items_that_exclude_a_collapse() -> None:
+    """Of grades that hardly vary, 119 show that falls from 5 to 1 cost less than .1."""
+    found = only(table(policy(("grade", 0.1)), KNOWN, sd=0.02))
+    needed = found.margins[1].items["0.8"]
+    assert needed is not None and 119 <= needed <= 160
+    assert found.margins[1].power[:3] == [0, 0, 0]  # 20, 40 and 80 items
+    assert "the baseline at 5, the best value" in found.method
+    lower = {("quiz", "grade"): GRADE.model_copy(update={"higher_is_better": False})}
+    assert only(table(policy(("grade", 0.1)), lower, sd=0.02)).margins == found.margins
+
+
+def test_a_standard_deviation_is_at_most_the_range() -> None:
+    with pytest.raises(UserError, match="runs from 1 to 5: it is at most 4"):
+        table(policy(("grade", 0.1)), KNOWN, sd=6)
+
+
+def test_without_both_ends_of_the_range_fewer_than_100_items_show_nothing() -> None:
+    half = {("quiz", "grade"): Metric(name="grade", kind="continuous", low=0, high=None)}
+    found = only(table(policy(("grade", 0.5)), half, sd=0.6))
+    assert found.margins[1].power[:3] == [0, 0, 0] and found.margins[1].power[-1] == 1
+    assert "range is not known" in found.method
+
+
 def test_clusters_cost_items_and_say_what_they_can_reach() -> None:
     rules = policy(("grade", 0.2))
     alone = only(table(rules, KNOWN, sd=0.6))
@@ -82,9 +105,10 @@ def test_clusters_cost_items_and_say_what_they_can_reach() -> None:
     assert (found.clusters, found.icc) == (20, 0.5)
     first, second = alone.margins[0].items["0.5"], found.margins[0].items["0.5"]
     assert first is not None and (second is None or second > first)
-    # Twenty clusters of one voice each: 2.6 sd sqrt(icc / 20), and somewhat more where careful.
+    # Twenty clusters of one voice each: 2.6 sd sqrt(icc / 20), and more where careful: up to what
+    # a fall from 5 to 1, too rare to show in 20 independent items, can cost.
     assert found.reach is not None
-    assert 2.3 * 0.6 * (0.5 / 20) ** 0.5 < found.reach < 4 * 0.6 * (0.5 / 20) ** 0.5
+    assert 2.3 * 0.6 * (0.5 / 20) ** 0.5 < found.reach < 4 * (1 - 0.05 ** (1 / 20))
     assert found.margins[0].items["0.8"] is None
     assert "20 clusters tell a margin of" in tables([found])
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from harness.stats.exact_power import tango_items_needed, tango_power
+from harness.stats.exact_power import tango_detectable, tango_items_needed, tango_power
 from harness.stats.noninferiority import tango_statistic
 from harness.stats.power import items_needed
 
@@ -55,3 +55,11 @@ def test_the_items_needed_reach_the_power(discordance: float, margin: float) -> 
 @pytest.mark.parametrize("discordance", [1.0, 1e-6])
 def test_the_ends_of_the_range_are_counted_too(discordance: float) -> None:
     assert 0 <= tango_power(50, discordance, 0.2) <= 1
+
+
+@pytest.mark.parametrize(("n", "discordance"), [(100, 0.1), (1319, 0.1), (400, 0.02)])
+def test_the_detectable_margin_is_passed_with_the_power(n: int, discordance: float) -> None:
+    margin = tango_detectable(n, discordance)
+    assert tango_power(n, discordance, margin) >= 0.8
+    assert tango_power(n, discordance, margin - 1e-5) < 0.8
+    assert tango_items_needed(discordance, margin) <= n
