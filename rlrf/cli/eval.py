@@ -15,8 +15,8 @@ from rlrf.cli.common import FILE, FOLDER, PATH, as_json, print_json
 
 if TYPE_CHECKING:
     from harness.core.schema import Record
+    from harness.core.scored import ScoredEvaluation
     from harness.engines import Engine
-    from harness.evals.evaluation import Scored
     from rlrf.checkpoint import Engines
 
 R = TypeVar("R", bound="Record")
@@ -288,7 +288,7 @@ def slices(
         show(sliced(results, names))
 
 
-def _clusters(scored: Scored, key: str) -> dict[str, int]:
+def _clusters(scored: ScoredEvaluation, key: str) -> dict[str, int]:
     """Number the cluster of each item, and say where clusters tell nothing."""
     from harness.gate.clusters import number_items
 
