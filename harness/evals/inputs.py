@@ -80,12 +80,29 @@ def load_both(
         UserError: as `load`; or only one of the two was made by stock lm-eval.
     """
     before, after = load(baseline, name, wanted), load(candidate, wanted=wanted)
+    return read_alike(before, after, str(baseline), str(candidate))
+
+
+def read_alike(
+    baseline: Mapping[str, ScoredEvaluation],
+    candidate: Mapping[str, ScoredEvaluation],
+    baseline_name: str,
+    candidate_name: str,
+) -> tuple[dict[str, ScoredEvaluation], dict[str, ScoredEvaluation]]:
+    """Read the metrics of two sides of stock lm-eval alike; others stay as they are.
+
+    Raises:
+        UserError: only one of the two was written by stock lm-eval.
+    """
+    before, after = dict(baseline), dict(candidate)
     for task in sorted(before.keys() & after.keys()):
         old, new = before[task], after[task]
         if _stock(old) and _stock(new):
             before[task], after[task] = _alike(old, new)
         elif _stock(old) or _stock(new):
-            one, other = (baseline, candidate) if _stock(old) else (candidate, baseline)
+            one, other = (
+                (baseline_name, candidate_name) if _stock(old) else (candidate_name, baseline_name)
+            )
             raise UserError(
                 f"{one} was written by stock lm-eval and {other} was not, so that their {task} "
                 "cannot be compared item by item. Evaluate both in the same way."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,6 @@ from rlrf.cli.common import EXIT, FILE, FOLDER, PATH, as_json, margins, print_js
 if TYPE_CHECKING:
     from harness.core.outputs import OutputFile
     from harness.core.schema import Decision, Estimand, Policy
-    from harness.core.scored import ScoredEvaluation
-    from harness.gate.clusters import Columns
     from harness.gate.plan import Plan
 
 SUMMARY = "GITHUB_STEP_SUMMARY"
@@ -168,6 +166,7 @@ def _write_plan(
     from harness.gate.clusters import assign
     from harness.gate.evidence import gather
     from harness.gate.notes import notes
+    from rlrf.gating import name_clusters
 
     policy, baseline, name, second = source
     kind = json_of("a plan of `rlrf plan`", planning.Plan)
@@ -177,7 +176,7 @@ def _write_plan(
         before, again = inputs.load_both(baseline, second, name, rules.tasks)
     else:
         before = inputs.load(baseline, name, rules.tasks)
-    rules, columns = _with_clusters(rules, *clustering)
+    rules, columns = name_clusters(rules, *clustering)
     assigned = assign(rules, before, again or before, columns)
     made = planning.make(
         rules,
@@ -235,27 +234,6 @@ def _show_plan(made: Plan) -> None:
             "The verdict will be about the planned items alone: a candidate that passes may well "
             "be worse by the margin on other questions of the kind."
         )
-
-
-def _with_clusters(
-    rules: Policy, key: str | None, file: Path | None
-) -> tuple[Policy, Columns | None]:
-    """Name clusters as --cluster and --clusters ask for; rules that name their own keep it."""
-    from harness.evals.cluster_file import read_columns
-    from harness.gate.policy import cluster_by
-
-    columns = read_columns(file) if file else None
-    named = {rules.cluster_of(rule) for rule in rules.rules}
-    if columns is not None and key is None and not named & set(columns.keys):
-        if len(columns.keys) > 1:
-            raise UserError(
-                f"{columns.source} has the columns {', '.join(columns.keys)}: say with --cluster "
-                "which of them names clusters."
-            )
-        (key,) = columns.keys
-    if key is not None:
-        rules = cluster_by(rules, key)
-    return rules, columns
 
 
 @click.command()
@@ -330,42 +308,37 @@ def gate(
     """
     from harness.core import outputs
     from harness.evals import evaluation, inputs
-    from harness.gate import gate as decide
-    from harness.gate import plan as planning
-    from harness.gate.clusters import assign
+    from harness.gate.policy import parse_margins
+    from rlrf import gating
 
     if (candidate is None) == (model is None):
         raise UserError("Name either the folder CANDIDATE, or a model to evaluate with --model.")
     if len(plans) > 1:
         raise UserError("A gate follows one plan, which was written before: name one.")
-    if plans and (cluster or clusters):
-        raise UserError("A plan says what clusters its items are in: leave them out, or plan anew.")
     reads = [baseline, candidate, policy, *plans, drift, clusters, judge_file, data]
     markdown = outputs.check_optional_file(markdown_file, outputs.DECISION, reads)
     junit = outputs.check_optional_file(junit_file, outputs.JUNIT, reads)
-    planned, written = read_rules(plans[0] if plans else None, policy, margin_texts)
-    wanted = written.tasks if written else None
-    doubts = read_doubts(drift)
+    rules = gating.read_rules(
+        policy,
+        plans[0] if plans else None,
+        parse_margins(margin_texts),
+        cluster=cluster,
+        cluster_file=clusters,
+        drift=drift,
+    )
     if candidate is not None:
-        before, after = inputs.load_both(baseline, candidate, name, wanted)
-        rules = written or policy_for(before, margin_texts)
-        rules, columns = _with_clusters(rules, cluster, clusters)
-        assigned = None if planned else assign(rules, before, after, columns)
-        decision = decide(before, after, rules, plan=planned, doubts=doubts, clusters=assigned)
+        source = gating.load_evaluation(baseline, name) if name else baseline
+        decision = rules.decide(*gating.load_sides(source, candidate, rules.tasks))
     else:
         from harness.engines.hf import HFEngine
         from harness.evals import until_decided
         from harness.judges.config import load_judging
 
-        before = inputs.load(baseline, name, wanted)
+        before = inputs.load(baseline, name, rules.tasks)
         inputs.require_ours(before, baseline)
-        rules = written or policy_for(before, margin_texts)
-        rules, columns = _with_clusters(rules, cluster, clusters)
-        assigned = None if planned else assign(rules, before, before, columns)
-        if planned:
-            planning.orders(planned, before)
+        rules.check(before)
         judging = load_judging(judge_file)
-        tasks = [judging.task(task) for task in sorted({rule.task for rule in rules.rules})]
+        tasks = [judging.task(task) for task in sorted(rules.policy_for(before)[0].tasks)]
         if out is not None:
             reads += [Path(str(model)), adapter]
             evaluation.check_out(out, [task.name for task in tasks], reads)
@@ -373,68 +346,24 @@ def gate(
             asked = HFEngine(
                 str(model), adapter=adapter, device=device, dtype=dtype, max_batch=max_batch
             )
-            if planned and planned.mode == "sequential":
+            if rules.plan and rules.plan.mode == "sequential":
                 decision, _ = until_decided.watch(
-                    asked, planned, before, tasks, data=data, judge=judge, out=out, doubts=doubts
+                    asked,
+                    rules.plan,
+                    before,
+                    tasks,
+                    data=data,
+                    judge=judge,
+                    out=out,
+                    doubts=rules.doubts,
                 )
             else:
                 found = until_decided.evaluate_like(
                     asked, before, tasks, data=data, judge=judge, out=out
                 )
-                decision = decide(
-                    before, found, rules, plan=planned, doubts=doubts, clusters=assigned
-                )
+                decision = rules.decide(before, found)
     _tell(decision, markdown, junit, github=github, json_=json_)
     return EXIT[decision.verdict]
-
-
-def read_rules(
-    plan: Path | None, policy: Path | None, margin_texts: Sequence[str]
-) -> tuple[Plan | None, Policy | None]:
-    """Read the plan and the policy that are named; of a plan, its policy.
-
-    Raises:
-        UserError: two of plan, policy and margins are named; or one cannot be read.
-    """
-    from harness.core.files import parse, read_json
-    from harness.gate.plan import Plan
-    from harness.gate.policy import load_policy
-
-    if plan and (policy or margin_texts):
-        raise UserError("A plan has its policy in it: give either --plan or --policy, or --margin.")
-    if policy and margin_texts:
-        raise UserError("A policy has its margins in it: give either --policy or --margin.")
-    if plan:
-        planned = parse(Plan, read_json(plan), str(plan))
-        return planned, planned.policy
-    return None, load_policy(policy) if policy else None
-
-
-def policy_for(baseline: Mapping[str, ScoredEvaluation], margin_texts: Sequence[str]) -> Policy:
-    """The default policy for the tasks of the baseline, with the margins that are named.
-
-    Raises:
-        UserError: as `harness.gate.policy.default_policy` and `parse_margins`.
-    """
-    from harness.gate.policy import default_policy, parse_margins
-
-    definitions = {task: one.evaluation.definitions.values() for task, one in baseline.items()}
-    return default_policy(definitions, parse_margins(margin_texts))
-
-
-def read_doubts(drift: Path | None) -> dict[tuple[str, str], str]:
-    """Read which metrics the judge may not grade as it did, from what `judge drift` printed."""
-    from harness.core.files import parse, read_json
-    from harness.judges.checks.drift import Drift
-
-    if drift is None:
-        return {}
-    found = parse(Drift, read_json(drift), str(drift))
-    return {
-        (found.task, metric.metric): f"the judge's drift is {metric.verdict}"
-        for metric in found.metrics
-        if metric.verdict != "stable"
-    }
 
 
 def _tell(

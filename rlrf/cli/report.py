@@ -70,17 +70,17 @@ def report(
         with told_of(run):
             page = page_of(run, judge)
     elif run is None and baseline and candidate:
-        from harness.evals import inputs
+        from harness.gate.policy import parse_margins
         from harness.reports.evaluations import compare
-        from rlrf.cli.gate import policy_for, read_doubts, read_rules
+        from rlrf.gating import load_evaluation, load_sides, read_rules
 
-        planned, told = read_rules(plan, policy, margin_texts)
-        wanted = told.tasks if told else None
-        before, after = inputs.load_both(baseline, candidate, name, wanted)
-        rules = told or policy_for(before, margin_texts)
-        doubts = read_doubts(drift)
+        rules = read_rules(policy, plan, parse_margins(margin_texts), drift=drift)
+        source = load_evaluation(baseline, name) if name else baseline
+        before, after = load_sides(source, candidate, rules.tasks)
         # Not next to the evaluation: in a run that folder is a stage, whose files are checked.
-        page = compare(rules, before, after, judge, plan=planned, doubts=doubts)
+        page = compare(
+            rules.policy_for(before)[0], before, after, judge, plan=rules.plan, doubts=rules.doubts
+        )
     else:
         raise UserError(
             "Name a run, or two evaluation folders with --baseline and --candidate; "

@@ -69,13 +69,9 @@ def train(
     rlrf train configs/one_gpu.yaml --out runs/first --deadline 4h
     """
     with deadline(seconds):
-        from rlrf import loop
-        from rlrf.config import load
+        import rlrf
 
-        asked, name = load(config), config.stem
-        if limit is not None:
-            asked, name = asked.limited(limit), f"{name}-limit"
-        result = loop.train(asked, out or Path("runs") / name, fresh=fresh)
+        result = rlrf.train(config, out, fresh=fresh, limit=limit)
     _show_run(result, json_)
     if limit is not None:
         say(f"A dry run on at most {limit} prompts and items a task: its verdicts decide nothing.")

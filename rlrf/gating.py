@@ -1,0 +1,232 @@
+"""Gate the evaluations of two models: read both sides and the rules, then decide."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.core.errors import UserError
+from harness.core.files import parse, read_json
+from harness.core.schema import Decision, Policy
+from harness.core.scored import ScoredEvaluation
+from harness.evals import inputs
+from harness.evals.cluster_file import read_columns
+from harness.gate import gate as decide
+from harness.gate import plan as planning
+from harness.gate.clusters import Columns, assign
+from harness.gate.plan import Plan
+from harness.gate.policy import cluster_by, default_policy, load_policy
+from harness.judges.checks.drift import Drift
+
+Evaluations = Mapping[str, ScoredEvaluation]
+Source = str | Path | Evaluations
+
+
+@dataclass(frozen=True)
+class GateRules:
+    """How a gate decides: a plan, or a policy, or the default policy with some margins.
+
+    `doubts` maps (task, metric) to the reason why the judge may grade the metric differently now.
+    """
+
+    policy: Policy | None = None
+    plan: Plan | None = None
+    margins: Mapping[str, float] = field(default_factory=dict)
+    cluster: str | None = None
+    cluster_file: Path | None = None
+    doubts: Mapping[tuple[str, str], str] = field(default_factory=dict)
+
+    @property
+    def tasks(self) -> Collection[str] | None:
+        """The tasks that the policy names; None for those of the baseline."""
+        return self.policy.tasks if self.policy else None
+
+    def policy_for(self, baseline: Evaluations) -> tuple[Policy, Columns | None]:
+        """Return the policy for the tasks of `baseline`, and the columns that name clusters.
+
+        Raises:
+            UserError: no default policy follows from the tasks, or clusters cannot be named.
+        """
+        policy = self.policy
+        if policy is None:
+            metrics = {task: one.evaluation.definitions.values() for task, one in baseline.items()}
+            policy = default_policy(metrics, self.margins)
+        return name_clusters(policy, self.cluster, self.cluster_file)
+
+    def check(self, baseline: Evaluations) -> None:
+        """Refuse, before the candidate is evaluated, rules that cannot decide about `baseline`.
+
+        Raises:
+            UserError: as `decide`.
+        """
+        policy, columns = self.policy_for(baseline)
+        if self.plan:
+            planning.orders(self.plan, baseline)
+        else:
+            assign(policy, baseline, baseline, columns)
+
+    def decide(self, baseline: Evaluations, candidate: Evaluations) -> Decision:
+        """Decide whether `candidate` is no worse than `baseline`.
+
+        Raises:
+            UserError: as `policy_for`, or the two sides cannot be compared.
+        """
+        policy, columns = self.policy_for(baseline)
+        clusters = None if self.plan else assign(policy, baseline, candidate, columns)
+        return decide(
+            baseline, candidate, policy, plan=self.plan, doubts=self.doubts, clusters=clusters
+        )
+
+
+def gate(
+    baseline: Source,
+    candidate: Source,
+    policy: str | Path | Policy | None = None,
+    *,
+    plan: str | Path | Plan | None = None,
+    margins: Mapping[str, float] | None = None,
+    cluster: str | None = None,
+    cluster_file: str | Path | None = None,
+    drift: str | Path | None = None,
+) -> Decision:
+    """Decide whether the candidate is no worse than the baseline, as `rlrf gate` does.
+
+    Args:
+        baseline: a folder of evaluations, a folder or results file of stock lm-eval, or loaded
+            evaluations (task -> evaluation), as `rlrf.evaluate` and `rlrf.load_evaluation` return.
+        candidate: likewise.
+        policy: a policy file, the name of a policy that comes with the harness (gsm8k, just_eval,
+            factscore), or a `Policy`. Default: the primary metric of every task is critical, and
+            may lose less than 5 % of its range.
+        plan: what `rlrf plan` wrote, in place of a policy: a file, or a `Plan`.
+        margins: METRIC or TASK.METRIC -> largest tolerated loss, for the default policy.
+        cluster: tag or field that items share, such as passage.
+        cluster_file: CSV or JSONL file with the cluster of each item.
+        drift: file that `rlrf judge drift --json` printed: metrics that the judge grades
+            differently now cannot pass.
+
+    Returns:
+        The decision. Its `verdict` is pass, fail or inconclusive; `checks` holds each rule's
+        difference with its interval and `reasons` says why.
+
+    Raises:
+        UserError: something cannot be read, the two sides cannot be compared, or the rules
+            contradict each other.
+
+    Example:
+        >>> decision = rlrf.gate("evaluations/m0", "evaluations/m1", margins={"accuracy": 0.02})
+        >>> decision.verdict
+        'pass'
+    """
+    rules = read_rules(
+        policy, plan, margins, cluster=cluster, cluster_file=cluster_file, drift=drift
+    )
+    return rules.decide(*load_sides(baseline, candidate, rules.tasks))
+
+
+def load_evaluation(source: str | Path, name: str | None = None) -> dict[str, ScoredEvaluation]:
+    """Load evaluations with their scores, as the commands read them.
+
+    Args:
+        source: a folder of evaluations, a folder or results file of stock lm-eval, or a board.
+        name: the model's name, for a board.
+
+    Returns:
+        Task -> evaluation. `evaluation.metrics` holds the means, `scores` the value of each
+        response; a board keeps neither `samples` nor `items`.
+
+    Raises:
+        UserError: nothing that can be compared is there, or it is malformed or was changed.
+
+    Example:
+        >>> loaded = rlrf.load_evaluation("evaluations/m0")
+        >>> loaded["mini_gsm8k"].evaluation.metrics["accuracy"].mean
+        0.61
+    """
+    return inputs.load(Path(source), name)
+
+
+def read_rules(
+    policy: str | Path | Policy | None = None,
+    plan: str | Path | Plan | None = None,
+    margins: Mapping[str, float] | None = None,
+    *,
+    cluster: str | None = None,
+    cluster_file: str | Path | None = None,
+    drift: str | Path | None = None,
+) -> GateRules:
+    """Read the files that say how a gate decides; the arguments are those of `gate`.
+
+    Raises:
+        UserError: a file cannot be read, or two of plan, policy and margins are given.
+    """
+    if plan is not None and (policy is not None or margins):
+        raise UserError("A plan contains its policy: give either a plan, or a policy, or margins.")
+    if plan is not None and (cluster is not None or cluster_file is not None):
+        raise UserError(
+            "A plan says what clusters its items are in: leave the clusters out, or plan again."
+        )
+    if policy is not None and margins:
+        raise UserError("A policy contains its margins: give either a policy or margins.")
+    if isinstance(plan, str | Path):
+        plan = parse(Plan, read_json(Path(plan)), str(plan))
+    if isinstance(policy, str | Path):
+        policy = load_policy(Path(policy))
+    return GateRules(
+        policy=plan.policy if plan else policy,
+        plan=plan,
+        margins=margins or {},
+        cluster=cluster,
+        cluster_file=Path(cluster_file) if cluster_file is not None else None,
+        doubts=_read_doubts(Path(drift)) if drift is not None else {},
+    )
+
+
+def load_sides(
+    baseline: Source, candidate: Source, wanted: Collection[str] | None = None
+) -> tuple[Evaluations, Evaluations]:
+    """Load both sides, with the metrics of stock lm-eval read alike.
+
+    Raises:
+        UserError: a side cannot be read, or only one of the two was written by stock lm-eval.
+    """
+    before, after = (
+        inputs.load(Path(side), wanted=wanted) if isinstance(side, str | Path) else side
+        for side in (baseline, candidate)
+    )
+    names = (
+        str(side) if isinstance(side, str | Path) else f"the {kind}"
+        for side, kind in ((baseline, "baseline"), (candidate, "candidate"))
+    )
+    return inputs.read_alike(before, after, *names)
+
+
+def name_clusters(
+    policy: Policy, key: str | None, file: Path | None
+) -> tuple[Policy, Columns | None]:
+    """Cluster items by `key` and the columns of `file`; rules that name their own cluster keep it.
+
+    Raises:
+        UserError: the file cannot be read, or has several columns and none is named.
+    """
+    columns = read_columns(file) if file else None
+    named = {policy.cluster_of(rule) for rule in policy.rules}
+    if columns is not None and key is None and not named & set(columns.keys):
+        if len(columns.keys) > 1:
+            raise UserError(
+                f"{columns.source} has the columns {', '.join(columns.keys)}: say with --cluster "
+                "which of them names clusters."
+            )
+        (key,) = columns.keys
+    return (cluster_by(policy, key) if key is not None else policy), columns
+
+
+def _read_doubts(drift: Path) -> dict[tuple[str, str], str]:
+    """Read which metrics the judge may grade differently now, as `judge drift` printed them."""
+    report = parse(Drift, read_json(drift), str(drift))
+    return {
+        (report.task, metric.metric): f"the judge's drift is {metric.verdict}"
+        for metric in report.metrics
+        if metric.verdict != "stable"
+    }

@@ -1,0 +1,147 @@
+"""The public Python API: `import rlrf`."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import quiz
+
+import rlrf
+from harness.core.errors import UserError
+from harness.core.schema import Policy, Rule
+from harness.gate import plan as planning
+from rlrf.config import Config
+
+FUNCTIONS = [name for name in rlrf.__all__ if inspect.isfunction(getattr(rlrf, name))]
+
+
+def python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a script in `folder`, which Python searches before the installed packages."""
+    (folder / "script.py").write_text(code)
+    command = [sys.executable, "script.py"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_each_function_is_documented_and_takes_at_most_eight_parameters(name):
+    function = getattr(rlrf, name)
+    for section in ("Args:", "Returns:", "Raises:", "Example:"):
+        assert section in function.__doc__, section
+    parameters = inspect.signature(function).parameters
+    assert len(parameters) <= 8
+    missing = [one for one in parameters if f"\n        {one}: " not in function.__doc__]
+    assert missing == []
+
+
+def test_importing_it_loads_no_heavy_library(tmp_path):
+    heavy = ("torch", "transformers", "lm_eval", "trl", "numpy", "scipy", "pydantic", "click")
+    made = python(f"import rlrf, sys; print([m for m in {heavy} if m in sys.modules])", tmp_path)
+    assert made.stdout == "[]\n"
+
+
+def test_its_names_are_listed_and_others_do_not_exist():
+    assert set(rlrf.__all__) == set(dir(rlrf))
+    assert rlrf.testing.assert_no_regression is not None
+    with pytest.raises(AttributeError, match="no attribute 'generate'"):
+        _ = rlrf.generate
+
+
+@pytest.mark.parametrize("name", ["tasks", "harness"])
+@pytest.mark.parametrize("kind", ["file", "package"])
+def test_a_file_of_the_same_name_as_our_packages_is_named(name, kind, tmp_path):
+    foreign = tmp_path / f"{name}.py" if kind == "file" else tmp_path / name / "__init__.py"
+    foreign.parent.mkdir(exist_ok=True)
+    foreign.write_text("")
+    made = python("import rlrf", tmp_path)
+    assert made.returncode == 1
+    assert made.stderr.splitlines()[-1] == (
+        f"ImportError: rlrf needs its own package '{name}', but Python finds {foreign} under that "
+        "name first. Rename that file or folder, or start Python in another folder."
+    )
+
+
+def test_a_foreign_module_that_is_imported_already_is_named(tmp_path):
+    (tmp_path / "tasks.py").write_text("")
+    made = python("import tasks, rlrf", tmp_path)
+    assert str(tmp_path / "tasks.py") in made.stderr.splitlines()[-1]
+
+
+def test_a_folder_of_the_same_name_that_is_not_a_package_does_no_harm(tmp_path):
+    (tmp_path / "tasks").mkdir()
+    made = python("import rlrf; print(rlrf.Board.__name__)", tmp_path)
+    assert made.stdout == "Board\n", made.stderr
+
+
+def quizzed(right: int, items: int = 200):
+    """An evaluation of the quiz with so many right answers."""
+    return {"quiz": quiz.make([{"accuracy": float(i < right)} for i in range(items)])}
+
+
+def test_the_gate_takes_loaded_evaluations_and_a_margin():
+    assert rlrf.gate(quizzed(150), quizzed(160)).verdict == "pass"
+    assert rlrf.gate(quizzed(150), quizzed(100)).verdict == "fail"
+    decision = rlrf.gate(quizzed(150), quizzed(146), margins={"accuracy": 0.2})
+    assert decision.verdict == "pass" and decision.checks[0].margin == 0.2
+
+
+def test_the_gate_takes_a_policy_as_a_value_or_a_file(tmp_path):
+    policy = Policy(rules=[Rule(task="quiz", metric="accuracy", margin=0.3)])
+    file = tmp_path / "policy.yaml"
+    file.write_text("rules: [{task: quiz, metric: accuracy, margin: 0.3}]")
+    decision = rlrf.gate(quizzed(150), quizzed(120), policy)
+    assert decision.policy == policy
+    assert rlrf.gate(quizzed(150), quizzed(120), str(file)) == decision
+    assert rlrf.testing.assert_no_regression(quizzed(150), quizzed(120), file) == decision
+
+
+def test_the_gate_takes_a_plan_as_a_value_or_a_file(tmp_path):
+    policy = Policy(rules=[Rule(task="quiz", metric="accuracy", margin=0.2)])
+    plan = planning.make(policy, quizzed(150), discordance=0.1)
+    file = tmp_path / "plan.json"
+    file.write_text(plan.model_dump_json())
+    decision = rlrf.gate(quizzed(150), quizzed(150), plan=plan)
+    assert decision.plan == plan.identity and decision.verdict == "pass"
+    assert rlrf.gate(quizzed(150), quizzed(150), plan=str(file)) == decision
+
+
+def test_rules_that_contradict_each_other_are_refused(tmp_path):
+    policy = Policy(rules=[Rule(task="quiz", metric="accuracy", margin=0.2)])
+    plan = planning.make(policy, quizzed(150), discordance=0.1)
+    sides = quizzed(150), quizzed(150)
+    with pytest.raises(UserError, match="A plan contains its policy"):
+        rlrf.gate(*sides, policy, plan=plan)
+    with pytest.raises(UserError, match="A policy contains its margins"):
+        rlrf.gate(*sides, policy, margins={"accuracy": 0.1})
+    with pytest.raises(UserError, match="says what clusters its items are in"):
+        rlrf.gate(*sides, plan=plan, cluster="topic")
+
+
+def test_a_configuration_without_a_file_needs_a_folder_for_its_run(tmp_path):
+    config = Config.model_validate({"model": str(tmp_path), "tasks": [{"name": "mini_gsm8k"}]})
+    with pytest.raises(UserError, match="needs a folder for its run"):
+        rlrf.train(config)
+
+
+def test_training_takes_a_file_or_a_configuration(tiny_model, toy_letters, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = {
+        "model": str(tiny_model),
+        "iterations": 1,
+        "tasks": [{"name": "toy_letters", "prompts": 4}],
+        "explore": {"n": 2},
+        "reflect": {"m": 0},
+        "gate": {"slice": 4, "sealed": 4},
+        "engine": {"device": "cpu"},
+    }
+    Path("small.yaml").write_text(json.dumps(settings))
+    dry = rlrf.train("small.yaml", limit=2)
+    assert Path(dry.folder) == Path("runs/small-limit")
+    assert dry.iterations[0].lessons.prompts == 2
+    run = rlrf.train(Config.model_validate(settings), tmp_path / "run")
+    assert run.iterations[0].lessons.prompts == 4
+    assert rlrf.train(Config.model_validate(settings), tmp_path / "run") == run, "resumed"
