@@ -29,7 +29,7 @@ from ratio import shown
 
 from harness.core.files import write_json, write_text
 from harness.core.log import say
-from rlrf.result import table
+from harness.render.table import table
 
 HERE = Path(__file__).parent
 CLAIMS = (

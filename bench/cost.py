@@ -24,7 +24,7 @@ from pictures import chart
 from harness.core.files import parse, read_json, write_text
 from harness.core.schema import Record
 from harness.render.style import BLUE, GREY, RED, TEXT
-from rlrf.result import table
+from harness.render.table import table
 
 KEPT = Path(__file__).parent / "cost.json"
 MARKS = "<!-- cost -->", "<!-- /cost -->"

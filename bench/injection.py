@@ -37,7 +37,8 @@ from harness.judges.checks.canaries import FILLER
 from harness.judges.config import load_judging, open_judge
 from harness.judges.critique import critique
 from harness.judges.settings import JudgeSettings
-from rlrf.result import percent, table
+from harness.render.numbers import percent
+from harness.render.table import table
 from tasks.factscore import FactScoreSettings
 from tasks.just_eval.aspects import ASPECTS
 from tasks.task import Judge, summarize

@@ -20,10 +20,11 @@ from matplotlib.figure import Figure
 
 from harness.core.files import parse, read_json, write_bytes, write_text
 from harness.render.style import BLUE, GREY, RED, styled, svg
+from harness.render.table import table
 from rlrf.config import Config
 from rlrf.pairs import Pair
 from rlrf.quickstart import seed_policy
-from rlrf.result import RunResult, table
+from rlrf.result import RunResult
 from rlrf.training_examples import ExamplesReport
 
 POISONED, ITERATIONS = 5, 10

@@ -28,9 +28,9 @@ from harness.core.files import write_json
 from harness.core.log import say
 from harness.engines import Sampling
 from harness.engines.hf import HFEngine
+from harness.render.table import table
 from rlrf.quickstart import seed_policy
 from rlrf.quiet import quiet
-from rlrf.result import table
 
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "linear", "_linear_pointwise", "_scaled_dot_product")
 STEPS = 32

@@ -9,8 +9,7 @@ from harness.core.errors import UserError
 from harness.core.files import parse, read_json
 from harness.core.schema import Decision, Metric
 from harness.evals import evaluation
-from harness.render import html
-from harness.render.html import numbers
+from harness.render import html, numbers
 from harness.render.html.figures import Curve, Point, Step
 from harness.render.html.report import Gate, JudgeFinding, Measured, Model, Report, Table
 from harness.reports.evaluations import gains, measure, questions

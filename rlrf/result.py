@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 from pydantic import Field
 
-from harness.core.schema import Decision, Evaluation, MetricResult, Promotion, Record
+from harness.core.schema import Decision, MetricResult, Promotion, Record
+from harness.render.table import mean, table
 from rlrf.training_examples import ExamplesReport
 
 RESULT = "result.json"
@@ -149,7 +148,7 @@ def _models(result: RunResult) -> list[list[str]]:
         rows.append(
             [
                 f"**{model.name}**" if model.name == result.incumbent else model.name,
-                *[_number(model.metrics[name]) for name in result.shown],
+                *[mean(model.metrics[name]) for name in result.shown],
                 model.vs_anchor.verdict if model.vs_anchor else "-",
                 outcomes.get(model.name, "start"),
             ]
@@ -229,62 +228,3 @@ def _look_next(result: RunResult) -> str:
             f"- the record: rlrf board render {result.board}; rlrf board verify {result.board}",
         ]
     )
-
-
-def evaluations(found: Sequence[Evaluation]) -> str:
-    """A table of every metric: mean, 95 % interval, items with a value, answers without one."""
-    rows = [["task", "metric", "mean [95 % interval]", "n", "unscored"]]
-    for one in found:
-        for name, result in one.metrics.items():
-            known = one.definitions.get(name)
-            shown = f"**{name}**" if known and known.primary else name
-            rows.append([one.task, shown, _number(result), str(result.n), str(result.unscored)])
-    return table(rows)
-
-
-ALL_ITEMS = "all items"  # of a table that divides them by nothing
-
-
-def sliced(found: Mapping[str, Mapping[str, MetricResult]], names: Sequence[str]) -> str:
-    """A table of slices: tag -> metric -> result, of the metrics in `names` that a slice has."""
-    rows = [["slice", "metric", "mean [95 % interval]", "n", "unscored"]]
-    for tag, results in found.items():
-        for name in names:
-            if (result := results.get(name)) is not None:
-                rows.append([tag, name, _number(result), _items(result), str(result.unscored)])
-    return table(rows)
-
-
-def table(rows: list[list[str]]) -> str:
-    """A Markdown table of which the first row is the header, in columns that line up."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |"
-        for row in rows
-    ]
-    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    return "\n".join([lines[0], rule, *lines[1:]])
-
-
-def percent(found: MetricResult | None, sign: str = "") -> str:
-    """A mean with its interval in percent, "-" where there is none."""
-    if found is None or found.mean is None:
-        return "-"
-    middle = f"{100 * found.mean:{sign}.1f}"
-    if found.low is None or found.high is None:
-        return middle
-    return f"{middle} [{100 * found.low:{sign}.1f}, {100 * found.high:{sign}.1f}]"
-
-
-def _items(result: MetricResult) -> str:
-    if result.clusters is None:
-        return str(result.n)
-    return f"{result.n} in {result.clusters} cluster{'s' if result.clusters != 1 else ''}"
-
-
-def _number(result: MetricResult) -> str:
-    if result.mean is None:
-        return "unscored"
-    if result.low is None or result.high is None:
-        return f"{result.mean:.3f}"
-    return f"{result.mean:.3f} [{result.low:.3f}, {result.high:.3f}]"

@@ -13,7 +13,8 @@ from harness.board import Board
 from harness.core.files import parse, read_json
 from harness.core.schema import MetricResult, Record, mean
 from harness.evals import evaluation
-from rlrf.result import RunResult, Sealed, table
+from harness.render.table import table
+from rlrf.result import RunResult, Sealed
 from tasks.task import item_values, summarize, within
 
 Runs = Mapping[int, RunResult]  # by seed

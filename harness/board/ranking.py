@@ -1,12 +1,13 @@
-"""Who stands where: what of a board still counts, which numbers compare, and who is ahead of whom.
+"""Rank the models of a board: what still counts, which numbers compare, and who is ahead of whom.
 
-Pure functions of a board's rows, for whatever renders them.
+Pure functions of a board's rows.
 """
 
 from __future__ import annotations
 
 import bisect
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -21,7 +22,9 @@ from harness.board.rows import (
 from harness.core.errors import UserError
 from harness.core.schema import RESPONDED, Evaluation, Metric, MetricResult, digest
 
-Name = tuple[str, str]  # the run, and the model's name in it
+Name = tuple[str, str]
+"""A run, and a model's name in it."""
+
 RESTS = "it rests on what was withdrawn"
 MAX_MISSING = 0.01  # share of values that may be missing for a rank, as in a gate's policy
 ROUNDING = 1e-9
@@ -38,6 +41,16 @@ class Withdrawn:
 
 
 @dataclass(frozen=True)
+class Cell:
+    """A model's result in a column, with its rank: None where it has no rank."""
+
+    result: MetricResult
+    rank: int | None
+    is_shared: bool  # whether other models have the same rank
+    ranked: int  # models of the column that have a rank
+
+
+@dataclass(frozen=True)
 class Column:
     """The evaluations of one task whose numbers compare: they have one `comparable_key`."""
 
@@ -47,31 +60,40 @@ class Column:
     replaced: dict[Name, list[Evaluation]] = field(default_factory=dict)  # earlier, same name
 
     @property
+    def example(self) -> Evaluation:
+        """The first evaluation, which says how all of them were made."""
+        return next(iter(self.evaluations.values()))
+
+    @property
     def metric(self) -> Metric | None:
         """The task's primary metric."""
-        definitions = next(iter(self.evaluations.values())).definitions.values()
-        return next((metric for metric in definitions if metric.primary), None)
+        return next(
+            (metric for metric in self.example.definitions.values() if metric.primary), None
+        )
 
-    def results(self, metric: Metric | None = None) -> dict[Name, MetricResult]:
-        """Collect the results by `metric`, the primary one by default, of the models with one."""
-        metric = metric or self.metric
-        return {
-            name: evaluation.metrics[metric.name]
-            for name, evaluation in self.evaluations.items()
-            if metric and metric.name in evaluation.metrics
-        }
+    @property
+    def title(self) -> str:
+        """The task and its primary metric."""
+        return f"{self.task} {self.metric.name if self.metric else ''}".strip()
 
-    def ranks(self, metric: Metric | None = None) -> dict[Name, int]:
-        """Rank by `metric`, the primary one by default; see `ranks` and `unranked`."""
+    def cells(self, metric: Metric | None = None) -> dict[Name, Cell]:
+        """Rank the models that have a result by `metric`, by default the primary one."""
         metric = metric or self.metric
         if metric is None:
             return {}
-        without = self.unranked(metric)
-        ranked = {name: r for name, r in self.results(metric).items() if name not in without}
-        return ranks(ranked, higher_is_better=metric.higher_is_better)
+        results, without = self._results(metric), self.unranked(metric)
+        places = ranks(
+            {name: result for name, result in results.items() if name not in without},
+            higher_is_better=metric.higher_is_better,
+        )
+        sharing: Counter[int | None] = Counter(places.values())
+        return {
+            name: Cell(result, places.get(name), sharing[places.get(name)] > 1, len(places))
+            for name, result in results.items()
+        }
 
     def unranked(self, metric: Metric | None = None) -> dict[Name, str]:
-        """Say why models have no rank: too many of their responses have no value of the metric.
+        """Explain which models have no rank: too many of their responses have no value.
 
         All models of a column were asked the same items, so the one with the most values shows
         how many items a metric applies to. Items that a model declined do not count where the task
@@ -80,7 +102,7 @@ class Column:
         metric = metric or self.metric
         if metric is None:
             return {}
-        results = self.results(metric)
+        results = self._results(metric)
         most = max((result.n for result in results.values()), default=0)
         reasons = {}
         for name, result in results.items():
@@ -93,6 +115,13 @@ class Column:
             elif result.unscored > MAX_MISSING * asked + ROUNDING:
                 reasons[name] = f"{result.unscored} of {asked} responses are unscored"
         return reasons
+
+    def _results(self, metric: Metric) -> dict[Name, MetricResult]:
+        return {
+            name: evaluation.metrics[metric.name]
+            for name, evaluation in self.evaluations.items()
+            if metric.name in evaluation.metrics
+        }
 
 
 @dataclass(frozen=True)
@@ -109,38 +138,40 @@ class Table:
 
 
 def divide(rows: Sequence[Row]) -> tuple[list[Row], list[Withdrawn]]:
-    """The evaluations, decisions and promotions that count, and those that no longer do.
+    """Divide evaluations, decisions and promotions into those that count and those that do not.
 
-    Superseded and invalidated entries do not count, nor what rests on them: a decision one of
-    whose evaluations stands under no name any more, a promotion one of whose decisions was
+    Superseded and invalidated entries do not count, nor does what rests on them: a decision one of
+    whose evaluations no longer counts under any name, a promotion one of whose decisions was
     withdrawn. An invalidation that is itself invalidated has no effect.
 
     Raises:
         UserError: an entry that is withdrawn is not among the rows.
     """
     reasons = _reasons(rows)
-    counting = [
+    recorded = [
         row
         for row in rows
         if isinstance(row.entry, EvaluationEntry | DecisionEntry | PromotionEntry)
     ]
     if not reasons:
-        return counting, []
+        return recorded, []
     digests = {row.digest: digest(row.entry) for row in rows}
     if missing := reasons.keys() - digests.values():
         raise UserError(
             f"The board withdraws {min(missing)[:12]}, which is not on it: run rlrf board verify."
         )
-    standing: list[Row] = []
-    withdrawn: list[Withdrawn] = []
-    for row in counting:
-        said = reasons.get(digests[row.digest])
-        if said:
-            withdrawn.append(Withdrawn(row, digests[row.digest], *said))
-        else:
-            standing.append(row)
-    evaluated, decided, resting = _evaluated(standing), set[str](), set[str]()
-    for row in standing:
+    withdrawn = [
+        Withdrawn(row, digests[row.digest], *reasons[digests[row.digest]])
+        for row in recorded
+        if digests[row.digest] in reasons
+    ]
+    remaining = [row for row in recorded if digests[row.digest] not in reasons]
+    evaluated = {
+        row.entry.evaluation.identity for row in remaining if isinstance(row.entry, EvaluationEntry)
+    }
+    decided: set[str] = set()
+    counting = []
+    for row in remaining:
         holds = True
         if isinstance(row.entry, DecisionEntry):
             decision = row.entry.decision
@@ -151,19 +182,19 @@ def divide(rows: Sequence[Row]) -> tuple[list[Row], list[Withdrawn]]:
         elif isinstance(row.entry, PromotionEntry):
             promotion = row.entry.promotion
             holds = decided >= {promotion.vs_incumbent, promotion.vs_anchor}
-        if not holds:
-            resting.add(row.digest)
+        if holds:
+            counting.append(row)
+        else:
             withdrawn.append(Withdrawn(row, digests[row.digest], RESTS))
-    standing = [row for row in standing if row.digest not in resting]
-    return standing, withdrawn
+    return counting, withdrawn
 
 
 def tables(rows: Iterable[Row]) -> list[Table]:
-    """Each kind of comparable evaluation is a column, in the first table that has room for it.
+    """Arrange the evaluations among `rows`, which count, in tables.
 
-    Where a model was evaluated twice in the same way the later one stands, and its column keeps the
-    earlier ones as `replaced`. Give the rows that
-    count, as `divide` says.
+    Each kind of comparable evaluation is a column, in the first table that has room for it. Where
+    a model was evaluated twice in the same way, the later evaluation is in the column, which keeps
+    the earlier ones as `replaced`.
     """
     found: list[Table] = []
     placed: dict[tuple[str, str], Column] = {}
@@ -187,24 +218,14 @@ def tables(rows: Iterable[Row]) -> list[Table]:
     return found
 
 
-def reused_names(rows: Iterable[Row]) -> dict[Name, int]:
-    """Count the models that stand under one name, by their weights, where they are several."""
-    weights: dict[Name, set[str]] = {}
-    for row in rows:
-        if isinstance(row.entry, EvaluationEntry) and row.entry.evaluation.model.digest:
-            name = row.run, row.entry.name
-            weights.setdefault(name, set()).add(row.entry.evaluation.model.digest)
-    return {name: len(digests) for name, digests in weights.items() if len(digests) > 1}
-
-
 def repeats(evaluation: Evaluation) -> int:
-    """How often each item was answered."""
+    """Return the number of responses per item."""
     n = evaluation.decoding.get("n")
     return n if isinstance(n, int) and n > 0 else 1
 
 
 def _responded(evaluation: Evaluation, metric: Metric) -> int:
-    """How many items the model did not decline, as far as its task says so."""
+    """Count the items that the model did not decline, as far as its task says so."""
     result = evaluation.metrics.get(RESPONDED)
     if result is None or result.mean is None or metric.name == RESPONDED:
         return evaluation.items
@@ -214,7 +235,7 @@ def _responded(evaluation: Evaluation, metric: Metric) -> int:
 def ranks(
     results: Mapping[Name, MetricResult], *, higher_is_better: bool = True
 ) -> dict[Name, int]:
-    """A model's rank: 1 + how many models have an interval that lies wholly on its better side.
+    """Rank models: 1 + the number of models whose interval lies wholly on the better side.
 
     Models whose intervals overlap are not told apart by it. A model without an interval (one item,
     or nothing scored) has no rank and takes none away.
@@ -227,18 +248,10 @@ def ranks(
     }
     lows = sorted(low for low, _ in ends.values())
     return {
-        name: 1 + len(lows) - bisect.bisect_right(lows, high + _slack(high))
+        # Ends that touch but for rounding do not lie apart.
+        name: 1 + len(lows) - bisect.bisect_right(lows, high + ROUNDING * max(1.0, abs(high)))
         for name, (_, high) in ends.items()
     }
-
-
-def _evaluated(rows: Iterable[Row]) -> set[str]:
-    return {row.entry.evaluation.identity for row in rows if isinstance(row.entry, EvaluationEntry)}
-
-
-def _slack(value: float) -> float:
-    """Ends that touch but for rounding do not lie apart."""
-    return 1e-9 * max(1.0, math.fabs(value))
 
 
 def _reasons(rows: Sequence[Row]) -> dict[str, tuple[str, str]]:

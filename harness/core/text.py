@@ -61,6 +61,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" Did you mean '{near[0]}'?" if near else ""
 
 
+def short_number(value: float) -> str:
+    """Format a number with 4 digits, a large one without decimals."""
+    return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
 def one_line(text: str) -> str:
     """Join `text` into one line without characters that cannot be seen."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())

@@ -13,12 +13,12 @@ import tasks
 from harness.board import Board
 from harness.board.audit import underived
 from harness.board.rows import DecisionEntry, EvaluationEntry, Row
+from harness.board.standings import notes
 from harness.core.errors import UserError
 from harness.core.files import open_plain
 from harness.core.schema import TESTS_VERSION
 from harness.evals.evaluation import few
 from harness.evals.rescoring import rescore
-from harness.render import markdown
 
 RENDERED = {"board.md": "markdown", "board.csv": "csv", "board.tex": "latex", "board.html": "html"}
 PARTS = {"ledger.jsonl", "HEAD", "samples", ".lock"}
@@ -67,7 +67,7 @@ def verify(
         )
         if kinds[kind]
     ]
-    found.notes = [*markdown.notes(rows), *_by_older_tests(rows)]
+    found.notes = [*notes(rows), *_by_older_tests(rows)]
     _check_rendered(board.folder, rows, found)
     if rescoring:
         _rescore(board, evaluations, found)

@@ -24,8 +24,7 @@ from harness.gate import gate
 from harness.gate.claims import redefined
 from harness.gate.clusters import restored
 from harness.gate.plan import Plan
-from harness.render import html
-from harness.render.html import numbers
+from harness.render import html, numbers
 from harness.render.html.report import (
     Answer,
     Gate,

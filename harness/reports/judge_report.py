@@ -17,7 +17,7 @@ from harness.judges.checks.canaries import Canaries
 from harness.judges.checks.drift import Drift
 from harness.judges.checks.pairwise import Comparison
 from harness.judges.checks.panel import Panel
-from harness.render.html import numbers
+from harness.render import numbers
 from harness.render.html.report import JudgeFinding, Table
 
 

@@ -43,9 +43,9 @@ def board_add(
     rlrf board add leaderboards/mine evaluations/m1 --name M1
     """
     from harness.board import Board
+    from harness.board.standings import notes
     from harness.core.log import say
     from harness.evals import evaluation
-    from harness.render.markdown import notes
 
     target = Board(folder)
     target.check_place()
@@ -384,7 +384,8 @@ def _said(row: Row) -> str:
 
 
 def _number(result: MetricResult | None) -> str:
+    from harness.render.numbers import mean_and_interval
+
     if result is None or result.mean is None:
         return "none"
-    interval = "" if result.low is None else f" [{result.low:.4g}, {result.high:.4g}]"
-    return f"{result.mean:.4g}{interval} n={result.n}"
+    return f"{mean_and_interval(result, '.4g')} n={result.n}"

@@ -249,7 +249,7 @@ def slices(
     rlrf slices evaluations/mine/factscore --cluster entity
     """
     from harness.evals import evaluation as evaluations
-    from rlrf.result import ALL_ITEMS, sliced
+    from harness.render.table import ALL_ITEMS, subgroup_table
     from tasks.task import aggregate
     from tasks.task import slices as by_tag
 
@@ -285,7 +285,7 @@ def slices(
             }
         )
     else:
-        show(sliced(results, names))
+        show(subgroup_table(results, names))
 
 
 def _clusters(scored: ScoredEvaluation, key: str) -> dict[str, int]:
@@ -315,7 +315,7 @@ def tasks_(path_only: bool, json_: bool) -> None:
     lm_eval run --include_path $(rlrf tasks --path) --tasks mini_gsm8k ...
     """
     import tasks
-    from rlrf.result import table
+    from harness.render.table import table
 
     if path_only:
         show(tasks.FOLDER)
@@ -339,12 +339,12 @@ def tasks_(path_only: bool, json_: bool) -> None:
 
 
 def _show_evaluations(scored: dict[str, Any], out: Path | None, json_: bool) -> None:
-    from rlrf.result import evaluations
+    from harness.render.table import evaluation_table
 
     found = [one.evaluation for one in scored.values()]
     if json_:
         print_json([one.model_dump(mode="json") for one in found])
     else:
-        show(evaluations(found))
+        show(evaluation_table(found))
     if out is None:
         say("Not kept: name a folder with --out to gate or publish this.")

@@ -201,7 +201,7 @@ def _write_plan(
 
 
 def _show_plan(made: Plan) -> None:
-    from rlrf.result import table
+    from harness.render.table import table
 
     sequential, clustered = made.mode == "sequential", bool(made.clusters)
     heads = ["rule", "tier", "margin", "test", "n", "spread", "from", "power", "detectable"]

@@ -389,7 +389,7 @@ def _opened(
 
 
 def _show(found: Any, title: str, rows: list[list[str]], json_: bool) -> None:
-    from rlrf.result import table
+    from harness.render.table import table
 
     if json_:
         print_json(found.model_dump(mode="json"))
@@ -404,8 +404,6 @@ def _result(result: MetricResult) -> str:
 def _number(
     value: float | None, low: float | None = None, high: float | None = None, *, sign: str = ""
 ) -> str:
-    if value is None:
-        return "-"
-    if low is None or high is None:
-        return f"{value:{sign}.3f}"
-    return f"{value:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
+    from harness.render.numbers import with_interval
+
+    return with_interval(value, low, high, f"{sign}.3f")

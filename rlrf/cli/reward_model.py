@@ -225,17 +225,16 @@ def _read(name: str, columns: tuple[str, ...], split: str) -> list[Preference]:
 
 
 def _measured(found: Measured) -> str:
-    from rlrf.result import table
+    from harness.render.numbers import mean_and_interval
+    from harness.render.table import table
 
     lines = [["", "accuracy [95 %]", "pairs"]]
     for name, result in {"all": found.accuracy, **found.by_domain}.items():
-        lines.append(
-            [name, f"{result.mean:.1%} [{result.low:.1%}, {result.high:.1%}]", str(result.n)]
-        )
+        lines.append([name, mean_and_interval(result, ".1%"), str(result.n)])
     calibration = found.calibration
     over = calibration.overconfidence
-    bounds = "" if over.low is None else f" [{over.low:+.1%}, {over.high:+.1%}]"
     return (
         f"{table(lines)}\n\ncalibration error {calibration.error:.1%} "
-        f"({calibration.floor:.1%} by chance), overconfidence {over.mean:+.1%}{bounds}"
+        f"({calibration.floor:.1%} by chance), overconfidence "
+        f"{mean_and_interval(over, '+.1%')}"
     )

@@ -195,7 +195,7 @@ def noise(*, runs: tuple[Path, ...], policy: Path | None, out: Path | None, json
     from harness.evals import evaluation
     from harness.gate.lab import noise as measuring
     from harness.gate.policy import default_policy, load_policy
-    from rlrf.result import table
+    from harness.render.table import table
 
     written = check_optional_file(out, json_of("a policy", Policy), [*runs, policy])
     loaded = [evaluation.load(folder) for folder in runs]

@@ -1,23 +1,24 @@
-"""A leaderboard as a page: a ranking for each set of evaluations that can be compared."""
+"""Render a leaderboard as a page: a ranking for each set of evaluations that compare."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.board.ranking import Column, Name, Withdrawn, divide, tables
-from harness.board.rows import DecisionEntry, EvaluationEntry, PromotionEntry, Row
+from harness.board.ranking import Cell, Column, Name, Withdrawn
+from harness.board.rows import EvaluationEntry, PromotionEntry, Row
+from harness.board.standings import Standings, notes
 from harness.core.schema import Evaluation, Metric, MetricResult
-from harness.render import markdown
-from harness.render.html import bars, numbers
+from harness.render import numbers
+from harness.render.html import bars
 from harness.render.html.page import render
 
 
 @dataclass(frozen=True)
 class Place:
-    """A model in a ranking: who, what it reached, and what the gate said of it."""
+    """A model in a ranking: its result, and what the gate decided about it."""
 
-    rank: str
+    rank: str  # "=2" if it is shared, "" if there is none
     run: str
     name: str
     result: MetricResult
@@ -28,112 +29,92 @@ class Place:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Evaluations that may stand in one ranking, the best mean first."""
+    """Evaluations that compare, the best mean first."""
 
     evaluation: Evaluation  # the first of them: how all of them were made
     metric: Metric
     places: list[Place]
 
 
-class _Said:
-    """What the gate said of each evaluation of a run, and of each model that was to be promoted."""
-
-    def __init__(self, rows: Sequence[Row]) -> None:
-        self._verdicts: dict[tuple[str, str], list[tuple[str, str]]] = {}
-        self._promoted: dict[Name, str] = {}
-        for row in rows:
-            if isinstance(row.entry, DecisionEntry):
-                said = (row.entry.decision.verdict, row.entry.against)
-                for identity in row.entry.decision.candidate.values():
-                    self._verdicts.setdefault((row.run, identity), []).append(said)
-            elif isinstance(row.entry, PromotionEntry):
-                outcome = "promoted" if row.entry.promotion.promoted else "rolled back"
-                self._promoted[row.run, row.entry.candidate] = outcome
-
-    def verdicts(self, run: str, evaluation: Evaluation) -> list[tuple[str, str]]:
-        """(verdict, against whom), each once, in the order of the ledger."""
-        return list(dict.fromkeys(self._verdicts.get((run, evaluation.identity), [])))
-
-    def outcome(self, name: Name) -> str:
-        return self._promoted.get(name, "")
-
-
 def board(rows: Sequence[Row]) -> str:
-    """The page of a board; HTML, the same bytes for the same rows.
+    """Render the page of a board: HTML, the same bytes for the same rows.
 
     Models that the data cannot tell apart share a rank (`harness.board.ranking.ranks`).
-    Evaluations that
-    cannot be compared (another split, dataset, prompt, judge or estimator) are ranked apart; where
-    a model was evaluated twice in the same way the later one counts. What was superseded or
-    invalidated stands at the end, with the reason, after notes on what the numbers do not show.
+    Evaluations that do not compare (another split, dataset, prompt, judge or estimator) are ranked
+    apart; if a model was evaluated twice in the same way, the later evaluation counts. At the end
+    are notes on what the numbers do not show, and what was superseded or invalidated, with the
+    reason.
 
     Raises:
         UserError: an entry that is withdrawn is not among the rows.
     """
-    standing, withdrawn = divide(rows)
+    standings = Standings(rows)
     return render(
         "board.html.jinja",
-        rankings=_rankings(standing),
-        notes=markdown.notes(rows),
-        withdrawn=[(one, _what(one)) for one in withdrawn],
-        with_run=len({row.run for row in standing}) > 1,
+        rankings=_rankings(standings),
+        notes=notes(rows),
+        withdrawn=[(withdrawn, _title(withdrawn)) for withdrawn in standings.withdrawn],
+        with_run=standings.has_several_runs,
         head=rows[-1].digest if rows else "",
         rows=len(rows),
         numbers=numbers,
     )
 
 
-def _rankings(rows: Sequence[Row]) -> list[Ranking]:
-    columns = [column for table in tables(rows) for column in table.columns.values()]
-    said = _Said(rows)
-    found = [_ranking(column, column.metric, said) for column in columns if column.metric]
-    # What a gate saw was chosen by it: the splits that nobody chose on come first.
-    return sorted(found, key=lambda ranking: ranking.evaluation.split == "gate")
+def _rankings(standings: Standings) -> list[Ranking]:
+    rankings = [
+        _ranking(column, column.metric, standings) for column in standings.columns if column.metric
+    ]
+    # The gate chose on what it saw: the splits that nobody chose on come first.
+    return sorted(rankings, key=lambda ranking: ranking.evaluation.split == "gate")
 
 
-def _ranking(column: Column, metric: Metric, said: _Said) -> Ranking:
-    results, ranks, unranked = column.results(), column.ranks(), column.unranked()
+def _ranking(column: Column, metric: Metric, standings: Standings) -> Ranking:
+    cells, unranked = column.cells(), column.unranked()
     sign = -1 if metric.higher_is_better else 1
 
-    def place(name: Name) -> tuple[bool, bool, float]:
-        mean = results[name].mean
+    def order(name: Name) -> tuple[bool, bool, float]:
+        mean = cells[name].result.mean
         return name in unranked, mean is None, sign * (mean or 0.0)
 
-    names = sorted(results, key=place)
+    names = sorted(cells, key=order)
+    drawn = bars.of_results([cells[name].result for name in names])
     return Ranking(
-        next(iter(column.evaluations.values())),
+        column.example,
         metric,
         [
             Place(
-                rank=_rank(name, ranks),
+                rank=_rank(cells[name]),
                 run=name[0],
                 name=name[1],
-                result=results[name],
-                verdicts=said.verdicts(name[0], column.evaluations[name]),
-                outcome=said.outcome(name),
+                result=cells[name].result,
+                verdicts=_verdicts(standings, name, column.evaluations[name]),
+                outcome=standings.outcome(name).replace("not enforced", "rolled back"),
                 bar=bar,
             )
-            for name, bar in zip(
-                names, bars.of_results([results[name] for name in names]), strict=True
-            )
+            for name, bar in zip(names, drawn, strict=True)
         ],
     )
 
 
-def _rank(name: Name, ranks: Mapping[Name, int]) -> str:
-    """The rank as it is shown: "=2" where it is shared, nothing where there is none."""
-    if name not in ranks:
+def _rank(cell: Cell) -> str:
+    if cell.rank is None:
         return ""
-    shared = sum(rank == ranks[name] for rank in ranks.values()) > 1
-    return f"={ranks[name]}" if shared else str(ranks[name])
+    return f"={cell.rank}" if cell.is_shared else str(cell.rank)
 
 
-def _what(found: Withdrawn) -> str:
-    entry = found.row.entry
+def _verdicts(standings: Standings, name: Name, evaluation: Evaluation) -> list[tuple[str, str]]:
+    verdicts = standings.verdicts(name[0], [evaluation])
+    return list(dict.fromkeys((verdict.verdict, verdict.against) for verdict in verdicts))
+
+
+def _title(withdrawn: Withdrawn) -> str:
+    entry = withdrawn.row.entry
     if isinstance(entry, EvaluationEntry):
-        said = f"{entry.name} on {entry.evaluation.task} ({entry.evaluation.split})"
+        title = f"{entry.name} on {entry.evaluation.task} ({entry.evaluation.split})"
     elif isinstance(entry, PromotionEntry):
-        said = f"the promotion of {entry.candidate}"
+        title = f"the promotion of {entry.candidate}"
     else:
-        said = f"a {entry.kind}"
-    return f"{said}, superseded by {found.replaced_by[:12]}" if found.replaced_by else said
+        title = f"a {entry.kind}"
+    by = withdrawn.replaced_by
+    return f"{title}, superseded by {by[:12]}" if by else title

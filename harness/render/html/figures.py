@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.core.schema import Metric, MetricResult
 from harness.core.text import visible
-from harness.render.html.numbers import result as shown
+from harness.render.numbers import result as shown
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element

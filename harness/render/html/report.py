@@ -20,7 +20,8 @@ from harness.core.schema import (
     Verdict,
 )
 from harness.core.text import cut
-from harness.render.html import bars, numbers
+from harness.render import numbers
+from harness.render.html import bars
 from harness.render.html.figures import Curve, curve, profile
 from harness.render.html.page import render
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.core.schema import Metric, MetricResult
-from harness.render.html import numbers
+from harness.render import numbers
 from harness.render.html.page import render
 
 LEVELS = 4

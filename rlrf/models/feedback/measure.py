@@ -13,10 +13,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pydantic import Field
 
 from harness.core.schema import AspectFeedback, Feedback, MetricResult, Record, mean
+from harness.render.numbers import percent, with_interval
+from harness.render.table import table
 from harness.stats.agreement import agreement
 from rlrf.models.feedback.asking import words
 from rlrf.models.feedback.cases import Case
-from rlrf.result import percent, table
 from tasks.task import summarize
 
 
@@ -170,8 +171,5 @@ def markdown(found: Comparison) -> str:
 
 
 def _row(one: Grades) -> list[str]:
-    alpha = one.alpha
-    shown = "-" if alpha.alpha is None else f"{alpha.alpha:.2f}"
-    if alpha.low is not None and alpha.high is not None:
-        shown += f" [{alpha.low:.2f}, {alpha.high:.2f}]"
-    return [percent(one.exact), shown, percent(one.complaint), percent(one.same_words)]
+    alpha = with_interval(one.alpha.alpha, one.alpha.low, one.alpha.high, ".2f")
+    return [percent(one.exact), alpha, percent(one.complaint), percent(one.same_words)]

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from pydantic import Field
 
 from harness.core.schema import MetricResult, Record, mean
+from harness.render.numbers import percent
+from harness.render.table import table
 from rlrf.models.reward.measure import Measured
 from rlrf.models.reward.self_labels import Status
-from rlrf.result import percent, table
 from tasks.task import summarize
 
 

@@ -80,4 +80,4 @@ def test_a_cell_of_any_text_is_one_line_and_no_formula(text: str) -> None:
 
 
 def test_an_empty_board_has_its_heads(tmp_path: Path) -> None:
-    assert render.board([]).strip() == ",".join(render.HEADS)
+    assert render.board([]).strip() == ",".join(render.COLUMNS)

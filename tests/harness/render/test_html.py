@@ -19,8 +19,8 @@ from harness.board import Board
 from harness.core.schema import Alarm, JudgeRef, Metric, MetricResult, Policy, Rule, digest
 from harness.core.text import visible
 from harness.gate import decide, promote
-from harness.render import html
-from harness.render.html import bars, numbers
+from harness.render import html, numbers
+from harness.render.html import bars
 from harness.render.html.figures import Curve, Point, Step, curve
 from harness.render.html.page import embed
 from harness.render.html.report import MAX_TEXT
