@@ -41,6 +41,7 @@ from rlrf.checkpoint import Checkpoint
 from rlrf.config import Device, Pairing, Training
 from rlrf.feedback import Judged
 from rlrf.objectives.dpo import dpo
+from rlrf.objectives.job import Job
 from rlrf.pairs import Pair, make_pairs
 from rlrf.quickstart import seed_policy
 from rlrf.reward import Reward, Rewarded
@@ -180,12 +181,14 @@ def learns(folder: Path, model: Model, few: int, many: int) -> tuple[float, floa
             return took(
                 lambda: dpo(
                     pairs[:count],
-                    Checkpoint("M0", folder),
-                    Training(learning_rate=1e-5, max_length=1000, batch_size=few),
-                    adapter=None,
-                    device=Device(device="cpu"),
-                    seed=0,
-                    out=Path(out),
+                    Job(
+                        start=Checkpoint("M0", folder),
+                        config=Training(learning_rate=1e-5, max_length=1000, batch_size=few),
+                        adapter=None,
+                        device=Device(device="cpu"),
+                        seed=0,
+                        out=Path(out),
+                    ),
                 )
             )
 

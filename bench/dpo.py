@@ -39,8 +39,8 @@ from trl import DPOConfig, DPOTrainer
 
 from rlrf.checkpoint import Checkpoint
 from rlrf.config import Device, Training
-from rlrf.objectives.dpo import dpo, share_prompts, trainer_class
-from rlrf.objectives.reference import ReferenceLogps
+from rlrf.objectives.dpo import ReferenceLogps, dpo, share_prompts, trainer_class
+from rlrf.objectives.job import Job
 from rlrf.pairs import Pair
 from rlrf.quickstart import M0
 from rlrf.quiet import quiet
@@ -246,16 +246,16 @@ def kept(rounds: int) -> dict[str, Any]:
 
     def train(references: Path | None) -> bytes:
         with tempfile.TemporaryDirectory() as out:
-            dpo(
-                pairs,
-                Checkpoint("M0", M0),
-                Training(learning_rate=1e-4, max_length=400),
+            job = Job(
+                start=Checkpoint("M0", M0),
+                config=Training(learning_rate=1e-4, max_length=400),
                 adapter=None,
                 device=Device(device="cpu"),
                 seed=0,
                 out=Path(out),
                 references=references,
             )
+            dpo(pairs, job)
             return b"".join(one.read_bytes() for one in sorted(Path(out).rglob("*.safetensors")))
 
     computed: list[int] = []

@@ -27,8 +27,8 @@ from rlrf.config import Config
 from rlrf.context import IterationContext, open_services
 from rlrf.feedback import Judged
 from rlrf.methods import rlrf
-from rlrf.objectives.base import checkpoint
 from rlrf.objectives.dpo import dpo
+from rlrf.objectives.job import checkpoint
 from rlrf.pairs import Pair
 from rlrf.reflect import Refinement
 from rlrf.run import Records, Run

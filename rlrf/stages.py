@@ -6,10 +6,9 @@ import gc
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from harness.core.files import read_json, write_json, write_jsonl
 from harness.core.log import say
@@ -17,12 +16,11 @@ from harness.core.schema import AspectFeedback, Feedback, Item, Sample
 from rlrf import feedback, objectives, reflect, sampling
 from rlrf.checkpoint import Checkpoint
 from rlrf.code_digests import Code, generation_settings, source
-from rlrf.config import Adapter, Device, Training
 from rlrf.context import IterationContext, Services
 from rlrf.feedback import Judged
 from rlrf.models import reward as reward_models
-from rlrf.objectives.base import DivergedError, checkpoint
-from rlrf.objectives.checkpoints import Saves
+from rlrf.objectives.checkpoints import TrainingState
+from rlrf.objectives.job import DivergedError, Job, Objective, checkpoint
 from rlrf.objectives.launch import launch
 from rlrf.reflect import Refinement, choose_drafts
 from rlrf.reward import ModelReward, Rewarded, by_feedback, by_model
@@ -30,27 +28,6 @@ from rlrf.run import Records, Run
 from rlrf.training_examples import ExamplesReport, ExampleT, TrainingExample, find_leak
 
 DIVERGED = "diverged.json"
-
-T_contra = TypeVar("T_contra", contravariant=True)
-
-
-class Objective(Protocol[T_contra]):
-    """Train a policy model on examples and save it, as the functions of `rlrf.objectives` do."""
-
-    def __call__(
-        self,
-        examples: Sequence[T_contra],
-        start: Checkpoint,
-        config: Training,
-        /,
-        *,
-        adapter: Adapter | None,
-        device: Device,
-        seed: int,
-        out: Path,
-        logs: Path | None,
-        saves: Saves | None = None,
-    ) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -212,12 +189,12 @@ def train(
         *reads,
     ]
     code = source("the code of training", objectives, *_module_of(objective))
-    saves = saves_of(iteration, "train", reads, code)
+    state = training_state(iteration, "train", reads, code)
 
     def fit_or_record_divergence(folder: Path) -> None:
         services.engines.release()
         try:
-            fit(iteration, examples, objective, folder, saves)
+            fit(iteration, examples, objective, folder, state)
         except DivergedError as error:
             # The model is lost; the metrics of the steps before are evidence, and stay.
             write_jsonl(folder / "metrics.jsonl", error.rows)
@@ -264,20 +241,20 @@ def score_by_model(
     return run.records(stage, ModelReward, [samples], score, code)
 
 
-def saves_of(
+def training_state(
     iteration: IterationContext, stage: str, reads: Sequence[Any], code: Code
-) -> Saves | None:
+) -> TrainingState | None:
     """Return where the training that makes `stage` saves its state; None if it does not."""
     minutes = iteration.config.train.checkpoint_minutes
     if minutes is None:
         return None
-    return Saves(iteration.run.in_progress(f"{iteration.name}/{stage}", reads, code), minutes)
+    folder = iteration.run.in_progress(f"{iteration.name}/{stage}", reads, code)
+    return TrainingState(folder, minutes)
 
 
-def _module_of(objective: Any) -> list[ModuleType]:
+def _module_of(objective: Objective[Any]) -> list[ModuleType]:
     """Return the objective's module if it lies outside `rlrf.objectives`."""
-    function = objective.func if isinstance(objective, partial) else objective
-    name = str(getattr(function, "__module__", ""))
+    name = str(getattr(objective, "__module__", ""))
     is_elsewhere = name.startswith("rlrf.") and not name.startswith(f"{objectives.__name__}.")
     return [sys.modules[name]] if is_elsewhere else []
 
@@ -287,26 +264,30 @@ def fit(
     examples: Sequence[ExampleT],
     objective: Objective[ExampleT],
     out: Path,
-    saves: Saves | None = None,
+    state: TrainingState | None = None,
 ) -> None:
     """Train the policy model, which is also the reference, on `examples`.
 
-    Training in one process resumes from `saves` after it was killed.
+    Training in one process resumes from `state` after it was killed.
 
     Raises:
         DivergedError: the loss is not a number.
         UserError: no example fits.
     """
     config = iteration.config
-    one_process = config.train.launch is None
-    run_objective = partial(objective, saves=saves) if one_process else partial(launch, objective)
-    run_objective(
-        examples,
-        iteration.policy_model,
-        config.train,
+    job = Job(
+        start=iteration.policy_model,
+        config=config.train,
         adapter=config.adapter,
         device=config.engine,
         seed=iteration.seed("train"),
         out=out,
         logs=iteration.logs,
+        state=state,
+        references=iteration.references,
+        rlmec=config.rlmec,
     )
+    if config.train.launch is None:
+        objective(examples, job)
+    else:
+        launch(objective, examples, job)

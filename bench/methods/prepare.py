@@ -17,8 +17,8 @@ from rlrf.models.reward.result import SelfEvolutionResult
 from rlrf.models.reward.self_evolve import self_evolve
 from rlrf.models.reward.source import Demonstration
 from rlrf.models.reward.world import sample_preferences
-from rlrf.objectives.base import Example
-from rlrf.objectives.sft import sft
+from rlrf.objectives.job import Job
+from rlrf.objectives.sft import Example, sft
 from rlrf.quickstart import corpus, seed_policy
 from tasks.mini import arithmetic, biography, instructions, world
 
@@ -117,5 +117,6 @@ def seldom_careful(out: Path) -> Path:
         training = Optimisation(learning_rate=1e-3, batch_size=32, max_length=512)
         start = Checkpoint("M0", seed_policy())
         device = Device(device="cpu")
-        sft(examples, start, training, adapter=None, device=device, seed=0, out=folder)
+        job = Job(start=start, config=training, adapter=None, device=device, seed=0, out=folder)
+        sft(examples, job)
     return folder / "model"

@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from rlrf import stages
 from rlrf.config import Pairing
 from rlrf.context import IterationContext
-from rlrf.objectives.base import Example
-from rlrf.objectives.sft import sft
+from rlrf.objectives.sft import Example, sft
 from rlrf.reward import Reward, Rewarded
 from rlrf.stages import Attempt
 from rlrf.training_examples import ExamplesReport, Skipped, collect, comparable

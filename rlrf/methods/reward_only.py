@@ -7,8 +7,6 @@ demonstrations; `train.loss: {hinge: 1, sft: .1}` makes it SLiC-HF; with a rewar
 
 from __future__ import annotations
 
-from functools import partial
-
 from rlrf import stages
 from rlrf.context import IterationContext
 from rlrf.objectives.dpo import dpo
@@ -21,4 +19,4 @@ def improve(iteration: IterationContext) -> Attempt:
     explored = stages.explore(iteration)
     responses = stages.reward(iteration, explored)
     pairs, report = make_pairs(responses, iteration.config.pairs, iteration.seed("pairs"))
-    return stages.train(iteration, pairs, report, partial(dpo, references=iteration.references))
+    return stages.train(iteration, pairs, report, dpo)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 from rlrf import stages
@@ -36,14 +35,13 @@ def improve(iteration: IterationContext) -> Attempt:
     steps.measure_agreement(iteration, rewriter, judged, corrections, rejudged)
     rewards = steps.reward_tokens(iteration, rewriter, judged)
     responses = by_feedback(judged.records + rejudged.records, iteration.services.tasks)
-    tokenizer = base.load_tokenizer(iteration.policy_model)
+    tokenizer = base.load_policy_tokenizer(iteration.policy_model)
     rewrites, report = make_rewrites(
         responses, rewards.records, tokenizer, iteration.config, iteration.seed("rewrites")
     )
     settings = iteration.config.rlmec
     constants = [settings.clip, settings.imitation, settings.edited, settings.kept]
-    objective = partial(rlmec, settings=settings)
-    return stages.train(iteration, rewrites, report, objective, reads=[rewards, *constants])
+    return stages.train(iteration, rewrites, report, rlmec, reads=[rewards, *constants])
 
 
 def make_rewrites(

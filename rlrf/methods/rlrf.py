@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 from rlrf import stages
 from rlrf.context import IterationContext
@@ -25,7 +24,7 @@ def improve(iteration: IterationContext) -> Attempt:
     pairs, report = pair(iteration, judged.records + rejudged.records)
     sampled = len(explored.records) + len(refined.records)  # including those not selected
     report = report.model_copy(update={"sampled": sampled})
-    return stages.train(iteration, pairs, report, partial(dpo, references=iteration.references))
+    return stages.train(iteration, pairs, report, dpo)
 
 
 def pair(

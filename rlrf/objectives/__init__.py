@@ -1,5 +1,6 @@
-"""Training of the policy: one file an objective, TRL's wherever TRL has it.
+"""Train models, with one file per objective; TRL's trainer is used wherever TRL has one.
 
-`fitting` is what all of them share, `dpo` learns from preference pairs, `sft` from responses,
-`rrhf` from ranked ones.
+`dpo` learns from preference pairs, `sft` from responses, `rrhf` from ranked responses, and `rlmec`
+from token rewards and rewrites. `job` describes a training job, `base` is what objectives share,
+`launch` runs an objective in several processes.
 """

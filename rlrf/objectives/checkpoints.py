@@ -1,12 +1,12 @@
-"""The state of a training, saved now and then, so that one that is killed goes on.
+"""Save the state of a training job from time to time, so that an interrupted one resumes.
 
-Optimiser, scheduler, random numbers and log are saved and read by `transformers`. Its way with
-weights may rename, merge or shard them for other programs, and reads them back in part or not at
-all where it did; so the weights that are trained are saved as they are.
+`transformers` saves and loads the optimiser, the scheduler, the random number generators and the
+log. We save the trained weights ourselves, exactly as they are: `transformers` may rename, merge
+or shard weights for other programs, and then loads them back only in part or not at all.
 
-A state is whole or absent, as a stage is, and takes the place of the one before. All that is read
-back was written by the same run and has the digests that it had then; PyTorch's files, which are
-pickles, are read as tensors and plain values alone (`weights_only`).
+A saved state is complete or absent, like a stage, and replaces the one before it. Everything that
+is loaded was written by the same run and has matching digests; PyTorch's files, which are pickles,
+are loaded as tensors and plain values only (`weights_only`).
 """
 
 from __future__ import annotations
@@ -28,16 +28,20 @@ WEIGHTS = "weights.pt"
 
 
 @dataclass(frozen=True)
-class Saves:
-    """The state in `folder`, whose name says what the training is made from (a digest), saved when
-    `minutes` have passed since the training began or was last saved."""
+class TrainingState:
+    """The saved state of one training job.
+
+    Attributes:
+        folder: where it is saved; its name is the digest of the job's inputs.
+        minutes: time between two saves.
+    """
 
     folder: Path
     minutes: float
 
     @property
     def inputs(self) -> str:
-        """What the state is made from: with other libraries, it is another one."""
+        """Digest of the job's inputs and of the library versions, which a state depends on."""
         import torch
         import transformers
 
@@ -45,39 +49,39 @@ class Saves:
 
     @cached_property
     def last(self) -> Path | None:
-        """What a training that was killed had saved, as `transformers` calls a checkpoint."""
+        """The `transformers` checkpoint folder to resume from, or None to start anew."""
         if not self.folder.is_dir():
             return None
         if not is_whole(self.folder, self.inputs):
             say(
-                "what was saved of this training is damaged, or other versions of torch or "
-                "transformers wrote it; it begins anew"
+                "the saved state of this training is damaged, or other versions of torch or "
+                "transformers wrote it; training starts from the beginning"
             )
             return None
         return next(self.folder.glob("checkpoint-*"), None)
 
 
 class Resumable:
-    """For a trainer of `transformers` in one process: it goes on from what is in `saves`."""
+    """Mixin for a `transformers` trainer in one process: save and resume its `training_state`."""
 
-    saves: Saves | None = None
+    training_state: TrainingState | None = None
     args: Any
     model: Any
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """A state that cannot be written ends no training: it is for the training's sake."""
+        """Save the state; if that fails, report it and continue training."""
         import transformers
 
-        assert self.saves is not None  # noqa: S101 (nothing else asks for it)
+        assert self.training_state is not None  # noqa: S101 (only called if a state is saved)
         scratch = self.args.output_dir
         try:
-            with new_folder(self.saves.folder, may_replace_stage) as new:
+            with new_folder(self.training_state.folder, may_replace_stage) as new:
                 self.args.output_dir = str(new)
-                # Not TRL's, which writes a model card too.
+                # Not TRL's method, which also writes a model card.
                 transformers.Trainer._save_checkpoint(self, model, trial)
-                seal(new, self.saves.inputs)
+                seal(new, self.training_state.inputs)
         except (OSError, RuntimeError, UserError) as error:
-            say(f"the state of this training cannot be saved, and it goes on without: {error}")
+            say(f"cannot save the state of this training, which continues without it: {error}")
         finally:
             self.args.output_dir = scratch
 
@@ -88,10 +92,11 @@ class Resumable:
         torch.save(dict(self._trained()), Path(output_dir) / WEIGHTS)
 
     def _load_from_checkpoint(self, *_: Any) -> None:
-        """Later, by `load_weights`: the reference is the model that training started from."""
+        """Do nothing yet: the reference model needs the weights that training started from.
+        `load_weights` is called after it was read."""
 
     def load_weights(self, folder: Path) -> None:
-        """Take the weights in `folder`, those that are trained."""
+        """Load the trained weights from `folder`."""
         import torch
 
         saved = torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True, mmap=True)
@@ -100,16 +105,16 @@ class Resumable:
                 weight.copy_(saved[name])
 
     def _trained(self) -> list[tuple[str, Any]]:
-        found = self.model.named_parameters()
-        return [(name, weight) for name, weight in found if weight.requires_grad]
+        named = self.model.named_parameters()
+        return [(name, weight) for name, weight in named if weight.requires_grad]
 
 
-def clock(minutes: float) -> Any:
-    """A callback that asks for the state to be saved when so many minutes have passed since the
-    training began or was last saved; not after the last step."""
+def save_every(minutes: float) -> Any:
+    """Return a trainer callback that saves the state every `minutes`, but not after the last
+    step."""
     from transformers import TrainerCallback
 
-    class Clock(TrainerCallback):  # type: ignore[misc]
+    class SaveEvery(TrainerCallback):  # type: ignore[misc]
         def on_train_begin(self, *_: Any, **__: Any) -> None:
             self.since = time.monotonic()
 
@@ -119,4 +124,4 @@ def clock(minutes: float) -> Any:
             due = time.monotonic() - self.since >= 60 * minutes
             control.should_save = due and state.global_step < state.max_steps
 
-    return Clock()
+    return SaveEvery()

@@ -1,64 +1,129 @@
-"""What the objectives that TRL has not share: a trainer of a loss, and how likely tokens are."""
+"""Shared by the objectives that TRL lacks: a trainer for a custom loss, token log-probabilities."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from harness.core.progress import track
 from harness.core.schema import mean
-from rlrf.objectives import data_parallel
+from rlrf.config import Training
+from rlrf.objectives import base, data_parallel
 from rlrf.objectives.checkpoints import Resumable
+from rlrf.objectives.job import Job
 
 if TYPE_CHECKING:
     import torch
 
-# The loss of a batch under a model, a mean over the batch, and what is worth watching of it.
+Rows = Sequence[dict[str, Any]]
+# (model, batch) -> the loss, a mean over the batch, and further metrics of the batch.
 Loss = Callable[[Any, dict[str, Any]], tuple["torch.Tensor", dict[str, float]]]
 
 
-def trainer(loss: Loss) -> Any:
-    """The class of a `transformers` trainer of `loss`, which logs the mean of its terms a step."""
+def train(
+    model: Any,
+    tokenizer: Any,
+    rows: Rows,
+    job: Job[Training],
+    *,
+    loss: Loss,
+    collate: Callable[[Rows], dict[str, torch.Tensor]],
+    metrics: dict[str, str],
+    before: Callable[[Any, Any], None] | None = None,
+) -> None:
+    """Train `model` on `rows` by a custom loss, and save it.
+
+    Args:
+        model: the model, with its adapter.
+        tokenizer: saved with the model.
+        rows: tokenized examples.
+        job: the training job.
+        loss: computes the loss of a batch.
+        collate: makes a batch of some rows.
+        metrics: the trainer's names of metrics -> ours.
+        before: called with the trainer and the model before the first step.
+    """
+    import transformers
+
+    steps = base.count_steps(len(rows), job.config)
+    with (
+        base.trainer_arguments(job) as arguments,
+        track(f"train from {job.start.name}", steps, "steps") as advance,
+    ):
+        callback = base.metrics_callback(advance, metrics)
+        trainer = _trainer_class(loss)(
+            model=model,
+            args=transformers.TrainingArguments(**arguments, remove_unused_columns=False),
+            train_dataset=rows,
+            data_collator=collate,
+            callbacks=[callback],
+        )
+        base.run_trainer(trainer, job, mean_loss=True, before=before and partial(before, trainer))
+    base.save(trainer, callback.rows, tokenizer, job)
+
+
+def _trainer_class(loss: Loss) -> Any:
+    """Return a `transformers` trainer class for `loss` that logs its metrics per step."""
     import transformers
 
     class Trainer(Resumable, data_parallel.WholeBatches, transformers.Trainer):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            self.terms: list[dict[str, float]] = []  # of the forward passes of a step
+            self.batch_metrics: list[dict[str, float]] = []  # of the forward passes of a step
 
         def compute_loss(
             self, model: Any, inputs: dict[str, Any], *_: Any, **__: Any
         ) -> torch.Tensor:
-            found, terms = loss(model, inputs)
-            self.terms.append(terms)
-            return found
+            value, metrics = loss(model, inputs)
+            self.batch_metrics.append(metrics)
+            return value
 
         def log(self, logs: dict[str, float], *args: Any) -> None:
             if "loss" in logs:
-                names = self.terms[0]
-                logs = {**logs, **{n: mean([one[n] for one in self.terms]) for n in names}}
-                self.terms.clear()
+                names = self.batch_metrics[0]
+                logs = {**logs, **{n: mean([one[n] for one in self.batch_metrics]) for n in names}}
+                self.batch_metrics.clear()
             super().log(logs, *args)
 
     return Trainer
 
 
+def pad(texts: Sequence[list[int]], starts: Sequence[int], padding: int) -> dict[str, torch.Tensor]:
+    """Pad token ids at the end, to tensors of shape (texts, longest).
+
+    Returns:
+        `input_ids`, `attention_mask`, and `learned`: true from each text's start of its response.
+    """
+    import torch
+
+    shape = (len(texts), max(map(len, texts)))
+    ids, mask = torch.full(shape, padding), torch.zeros(shape, dtype=torch.long)
+    learned = torch.zeros(shape, dtype=torch.bool)
+    for place, (text, start) in enumerate(zip(texts, starts, strict=True)):
+        ids[place, : len(text)] = torch.tensor(text)
+        mask[place, : len(text)] = 1
+        learned[place, start : len(text)] = True
+    return {"input_ids": ids, "attention_mask": mask, "learned": learned}
+
+
 def token_logps(
     model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, learned: torch.Tensor
 ) -> torch.Tensor:
-    """Log-probability of each token where `learned` is true, in order, shape (learned,).
+    """Compute the log-probability of each token where `learned` is true, shape (learned,).
 
-    The other three have shape (texts, longest), padded at the end. No first token is learned.
-    Several processes read a share of the texts each, and all get the whole.
+    The inputs are those that `pad` makes; the first token of a text is never learned. Each of
+    several processes reads a share of the texts, and all of them get the whole result.
     """
 
     def read(texts: Any) -> torch.Tensor:
         ids, mask, where = input_ids[texts], attention_mask[texts], learned[texts, 1:]
         output = model(input_ids=ids, attention_mask=mask, use_cache=False)
-        # A log-softmax over the prompts as well would be as large as the logits again.
+        # A log-softmax that includes the prompts would need as much memory as the logits again.
         logits = output.logits[:, :-1][where].float()
         chosen = logits.gather(-1, ids[:, 1:][where][:, None])[:, 0]
-        found: torch.Tensor = chosen - logits.logsumexp(-1)
-        return found.new_zeros(where.shape).masked_scatter(where, found)
+        logps: torch.Tensor = chosen - logits.logsumexp(-1)
+        return logps.new_zeros(where.shape).masked_scatter(where, logps)
 
     logps: torch.Tensor = data_parallel.whole(len(input_ids), read)[learned[:, 1:]]
     return logps

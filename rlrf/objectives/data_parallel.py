@@ -1,9 +1,9 @@
-"""Several processes train one model: each reads a share of a batch, all see the loss of the whole.
+"""Train one model in several processes: each reads a share of a batch and sees the whole loss.
 
-A loss is a mean over the examples or the tokens of a batch, and the mean of the means of its parts
-is another number as soon as the parts differ in size. Here every process has the whole batch and
-the same log-probabilities of it, of which those of its own share have a gradient. What is trained
-is what one process would train, but for the order in which numbers are added up.
+A loss is a mean over the examples or tokens of a batch. The mean of the means of its parts differs
+from it if the parts differ in size. Here every process has the whole batch and all of its
+log-probabilities, but only those of its own share have a gradient. The result is that of one
+process, except for the order of floating-point additions.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def processes() -> int:
-    """How many train together."""
+    """Count the processes that train together."""
     from torch import distributed
 
     there = distributed.is_available() and distributed.is_initialized()
@@ -27,7 +27,7 @@ def processes() -> int:
 
 
 def rank() -> int:
-    """Which of them this one is, from 0."""
+    """Return the number of this process, from 0."""
     from torch import distributed
 
     return distributed.get_rank() if processes() > 1 else 0
@@ -39,7 +39,7 @@ def is_main() -> bool:
 
 
 def from_main(value: T) -> T:
-    """What the main process has as `value`."""
+    """Return the main process's `value` in every process."""
     if processes() == 1:
         return value
     from torch import distributed
@@ -50,10 +50,10 @@ def from_main(value: T) -> T:
 
 
 def share(examples: int) -> tuple[torch.Tensor, int]:
-    """The examples of a batch that this process reads, and how many of them count.
+    """Return the indices of the examples that this process reads, and how many of them count.
 
-    All processes read equally many, as they have to take part in every exchange of weights and
-    gradients: where there are too few, some are read again and do not count.
+    All processes read equally many, because each must take part in every exchange of weights and
+    gradients. If there are too few examples, some are read twice and count once.
     """
     import torch
 
@@ -64,10 +64,10 @@ def share(examples: int) -> tuple[torch.Tensor, int]:
 
 
 def whole(examples: int, read: Callable[[Any], torch.Tensor]) -> torch.Tensor:
-    """`read(all examples)`, shape (examples, ...), of which this process reads its share.
+    """Compute `read(all examples)`, shape (examples, ...), each process reading its share.
 
-    `read` takes the examples to read (an index of tensors) and gives a tensor with a row for each;
-    the other sizes are the same in all processes. Only what was read here has a gradient.
+    `read` takes the examples to read (an index into tensors) and returns a tensor with one row per
+    example; its other sizes must be equal in all processes. Only rows read here have a gradient.
     """
     if processes() == 1:
         return read(slice(None))
@@ -76,15 +76,15 @@ def whole(examples: int, read: Callable[[Any], torch.Tensor]) -> torch.Tensor:
     places, _ = share(examples)
     mine = read(places)
     if mine.requires_grad:
-        # DDP and FSDP take the mean over the processes of what is a sum over the shares.
+        # DDP and FSDP average over the processes, but the gradient is a sum over the shares.
         mine.register_hook(lambda gradient: gradient * processes())  # type: ignore[no-untyped-call]
-    found: torch.Tensor = gather(mine.detach().contiguous())
-    found[rank() * len(places) :][: len(places)] = mine
-    return found[:examples]
+    gathered: torch.Tensor = gather(mine.detach().contiguous())
+    gathered[rank() * len(places) :][: len(places)] = mine
+    return gathered[:examples]
 
 
 class WholeBatches:
-    """For a trainer of `transformers`: all processes get the same batches, those of one process."""
+    """Mixin for a `transformers` trainer: every process gets the batches that one would get."""
 
     def get_train_dataloader(self) -> Any:
         from accelerate.data_loader import BatchSamplerShard  # type: ignore[import-untyped]
@@ -93,5 +93,5 @@ class WholeBatches:
         sampler = loader.batch_sampler
         if isinstance(sampler, BatchSamplerShard):
             sampler.num_processes, sampler.process_index = 1, 0
-            sampler.even_batches = False  # the last batch may be a smaller one
+            sampler.even_batches = False  # the last batch may be smaller
         return loader

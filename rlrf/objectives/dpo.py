@@ -1,28 +1,30 @@
 """Direct preference optimisation (R. Rafailov et al., arXiv 2305.18290), by TRL.
 
-The reference is the policy that training starts from: its log-probabilities are computed once,
-before the first step, so that no second model is held. Of TRL's trainer only the way to the
-log-probabilities is our own (`shared_prompt`, where the model suits it).
+The reference model is the policy model that training starts from: its log-probabilities are
+computed once, before the first step, so that no second model is kept in memory. The only change to
+TRL's trainer is how log-probabilities are computed (`shared_prompt`, if the model supports it).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
+from harness.core.errors import UserError
+from harness.core.files import read_records, write_jsonl
 from harness.core.progress import Advance, track
-from harness.core.schema import digest
+from harness.core.schema import Record, digest
 from harness.engines.text import encode
-from rlrf.checkpoint import Checkpoint
-from rlrf.config import Adapter, Device, Training
-from rlrf.objectives import base as fitting
-from rlrf.objectives import data_parallel
-from rlrf.objectives.checkpoints import Resumable, Saves
-from rlrf.objectives.reference import ReferenceLogps
+from rlrf.config import Training
+from rlrf.objectives import base, data_parallel
+from rlrf.objectives.checkpoints import Resumable
+from rlrf.objectives.job import Job
 from rlrf.pairs import Pair
-from rlrf.quiet import quiet
 
 SIDES = ("chosen", "rejected")
 METRICS = {
@@ -37,58 +39,47 @@ METRICS = {
     "learning_rate": "learning_rate",
 }
 
-TRAINED_TO_READ = 3.0  # what a batch costs to train on, where reading it costs 1
+TRAINING_COST = 3.0  # of a batch, if a forward pass without gradients costs 1
 
-Row = dict[str, list[int]]
+Ids = list[int]
+Row = dict[str, Ids]
 
 
-@quiet()
-@fitting.in_memory()
-def dpo(
-    pairs: Sequence[Pair],
-    start: Checkpoint,
-    config: Training,
-    *,
-    adapter: Adapter | None,
-    device: Device,
-    seed: int,
-    out: Path,
-    logs: Path | None = None,
-    saves: Saves | None = None,
-    references: Path | None = None,
-) -> None:
-    """Train `start` on `pairs` and save it under `out`; `fitting.checkpoint(out, ...)` names it.
+@base.objective
+def dpo(pairs: Sequence[Pair], job: Job[Training]) -> None:
+    """Train a policy model on preference pairs.
 
-    Writes `out/model` or, with `adapter`, `out/adapter`, and `out/metrics.jsonl`, one row a step:
-    `loss`, mean log-probabilities of chosen and rejected responses (summed over tokens), their
-    implicit rewards and margin. A likelihood of the chosen that falls with the margin rising is
-    displacement. What the reference gives to the pairs is kept in the folder `references`, and is
-    not computed again where it is there. A training that was killed goes on from `saves`.
+    Each row of `metrics.jsonl` has `loss`, the mean log-probabilities of chosen and rejected
+    responses (summed over tokens), their implicit rewards and the margin. If the likelihood of the
+    chosen responses falls while the margin rises, that is displacement. The reference model's
+    log-probabilities are cached in `job.references`.
 
     Raises:
-        DivergedError: the loss is not a number.
+        DivergedError: the loss is not a finite number.
         UserError: every prompt is longer than `config.max_length`.
     """
     import datasets
     from trl import DPOConfig
 
-    tokenizer = fitting.load_tokenizer(start)
-    model, lora = fitting.load_model(start, adapter, device)
-    max_length = fitting.room(model, config)
+    config, adapter = job.config, job.adapter
+    tokenizer = base.load_policy_tokenizer(job.start)
+    model, lora = base.load_model(job)
+    max_length = base.max_tokens(model, config)
     rows = tokenize(pairs, tokenizer, max_length)
-    fitting.check_room("pairs", len(rows), len(pairs), max_length)
+    base.report_too_long("pairs", len(rows), len(pairs), max_length, config.place)
     shared = share_prompts(model)
-    asked, steps = math.ceil(len(rows) / config.batch_size), fitting.steps(len(rows), config)
-    # A batch is read once for the reference; a step reads several, and goes back through each.
-    phases = [(asked, 1.0), (steps, TRAINED_TO_READ * config.gradient_accumulation)]
+    batches, steps = math.ceil(len(rows) / config.batch_size), base.count_steps(len(rows), config)
+    # The reference reads each batch once; a step trains on `gradient_accumulation` batches.
+    phases = [(batches, 1.0), (steps, TRAINING_COST * config.gradient_accumulation)]
     with (
-        fitting.session(config, device, seed, logs, saves) as arguments,
-        track(f"train from {start.name}", asked + steps, "steps", phases) as advance,
+        base.trainer_arguments(job) as arguments,
+        track(f"train from {job.start.name}", batches + steps, "steps", phases) as advance,
     ):
-        watch = fitting.watch(advance, METRICS)
-        arithmetic = [start.digest, str(model.dtype), arguments["bf16"], device.device]
-        kept = ReferenceLogps(references if data_parallel.is_main() else None, digest(arithmetic))
-        trainer = trainer_class(kept, shared, advance)(
+        metrics = base.metrics_callback(advance, METRICS)
+        arithmetic = [job.start.digest, str(model.dtype), arguments["bf16"], job.device.device]
+        folder = job.references if data_parallel.is_main() else None
+        references = ReferenceLogps(folder, digest(arithmetic))
+        trainer = trainer_class(references, shared, advance)(
             model=model,
             args=DPOConfig(
                 **arguments,
@@ -101,29 +92,42 @@ def dpo(
             ),
             train_dataset=datasets.Dataset.from_list(rows),
             processing_class=tokenizer,
-            callbacks=[watch],
+            callbacks=[metrics],
             peft_config=lora,
         )
-        fitting.run(trainer, first=trainer.read_reference, saves=saves)
-    fitting.keep(
-        trainer, watch.rows, tokenizer, start=start, adapter=adapter, device=device, out=out
-    )
+        base.run_trainer(trainer, job, before=trainer.read_reference)
+    base.save(trainer, metrics.rows, tokenizer, job)
+
+
+def tokenize(pairs: Sequence[Pair], tokenizer: Any, max_length: int) -> list[Row]:
+    """Encode the pairs whose prompt and chosen response together fit into `max_length` tokens."""
+    rows = []
+    for pair in pairs:
+        prompt = encode(tokenizer, pair.prompt)
+        chosen = base.encode_response(pair.chosen, tokenizer)
+        rejected = base.encode_response(pair.rejected, tokenizer, cut=pair.rejected_cut)
+        if len(prompt) + len(chosen) <= max_length:
+            room = max_length - len(prompt)
+            rows.append(
+                {"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected[:room]}
+            )
+    return rows
 
 
 def share_prompts(model: Any) -> bool:
-    """Let `model` read prompts once, if it suits that."""
+    """Make `model` read the prompt of each pair once; return whether it supports that."""
     from rlrf.objectives import shared_prompt
 
-    base = model.get_base_model() if hasattr(model, "peft_config") else model
-    suits = shared_prompt.suits(base)
-    if suits:
-        shared_prompt.prepare(base)
-    return suits
+    plain = model.get_base_model() if hasattr(model, "peft_config") else model
+    supported = shared_prompt.is_supported(plain)
+    if supported:
+        shared_prompt.prepare(plain)
+    return supported
 
 
-def trainer_class(kept: ReferenceLogps, shared: bool, advance: Advance) -> Any:
-    """The class of TRL's trainer, with log-probabilities by `shared_prompt` if `shared`, and those
-    of the reference only where they are not `kept`."""
+def trainer_class(references: ReferenceLogps, shared: bool, advance: Advance) -> Any:
+    """Return TRL's trainer class, changed to compute log-probabilities by `shared_prompt` if
+    `shared`, and those of the reference model only if they are not in `references`."""
     from trl import DPOTrainer
 
     from rlrf.objectives import shared_prompt
@@ -137,43 +141,44 @@ def trainer_class(kept: ReferenceLogps, shared: bool, advance: Advance) -> Any:
             self.data_collator = self.collate_with_reference
 
         def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
-            """The rows are token ids already: TRL would tokenize prompt and response as one."""
+            """Keep the rows, which are token ids: TRL would encode prompt and response as one."""
             return dataset
 
         def _precompute_ref_logps(self, dataset: Any, *_: Any) -> Any:
-            """`read_reference` does, with the model that is trained: TRL would hold another one
-            where that is sharded."""
+            """Leave it to `read_reference`, which uses the trained model: if that is sharded, TRL
+            would keep a second one."""
             return dataset
 
         def read_reference(self, model: Any) -> None:
-            """Ask `model`, which has not been trained yet, about the pairs that are not known."""
-            kept.known = data_parallel.from_main(kept.known)
-            found: dict[str, float] = {}
-            # Whole batches, as rounding depends on what is computed together.
+            """Compute the log-probabilities that are not cached, by the yet untrained `model`."""
+            references.known = data_parallel.from_main(references.known)
+            computed: dict[str, float] = {}
+            # Whole batches, because rounding depends on what is computed together.
             size = self.args.per_device_train_batch_size
-            for at in range(0, len(self.train_dataset), size):
-                batch = range(len(self.train_dataset))[at : at + size]
+            for first in range(0, len(self.train_dataset), size):
+                batch = range(len(self.train_dataset))[first : first + size]
                 rows = self.train_dataset.select(batch).to_list()
                 keys = [[key(row, side) for row in rows] for side in SIDES]
-                if all(one in kept.known for of_side in keys for one in of_side):
+                if all(one in references.known for side_keys in keys for one in side_keys):
                     advance(1)
                     continue
                 logps = self.compute_ref_log_probs(model, self._prepare_inputs(self.collate(rows)))
-                for of_side, of_texts in zip(keys, logps, strict=True):
-                    found.update(zip(of_side, of_texts.tolist(), strict=True))
-            if found:
-                kept.add(found)
+                for side_keys, side_logps in zip(keys, logps, strict=True):
+                    computed.update(zip(side_keys, side_logps.tolist(), strict=True))
+            if computed:
+                references.add(computed)
 
         def collate_with_reference(self, rows: list[Row]) -> Any:
             logps = [
-                {f"ref_{side}_logps": kept.known[key(row, side)] for side in SIDES} for row in rows
+                {f"ref_{side}_logps": references.known[key(row, side)] for side in SIDES}
+                for row in rows
             ]
-            return self.collate([row | of_row for row, of_row in zip(rows, logps, strict=True)])
+            return self.collate([row | more for row, more in zip(rows, logps, strict=True)])
 
         def compute_ref_log_probs(self, model: Any, inputs: Any) -> Any:
-            found = super().compute_ref_log_probs(reader(model), inputs)
+            logps = super().compute_ref_log_probs(reader(model), inputs)
             advance(1)
-            return found
+            return logps
 
         def _compute_loss(self, model: Any, inputs: Any, return_outputs: bool) -> Any:
             return super()._compute_loss(reader(model), inputs, return_outputs)
@@ -184,7 +189,7 @@ def trainer_class(kept: ReferenceLogps, shared: bool, advance: Advance) -> Any:
             super().log(logs, *args)
 
     def key(row: Row, side: str) -> str:
-        return kept.key(row["prompt_ids"], row[f"{side}_ids"])
+        return references.key(row["prompt_ids"], row[f"{side}_ids"])
 
     def reader(model: Any) -> Any:
         return share(shared_prompt.reader(model) if shared else model)
@@ -193,7 +198,7 @@ def trainer_class(kept: ReferenceLogps, shared: bool, advance: Advance) -> Any:
 
 
 def share(read: Any) -> Any:
-    """What TRL asks for log-probabilities; of several processes each reads a share of the pairs."""
+    """Wrap what TRL calls for log-probabilities so that each process reads a share of the pairs."""
     if data_parallel.processes() == 1:
         return read
     import torch
@@ -209,7 +214,7 @@ def share(read: Any) -> Any:
             texts = torch.cat([places, places + pairs])
             mine = {k: v[texts] if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
             output = read(**mine)
-            balance = getattr(output, "aux_loss", None)  # of a model of experts
+            balance = getattr(output, "aux_loss", None)  # of a mixture of experts
             logps: torch.Tensor = output.log_probs.unflatten(0, (2, -1)).transpose(0, 1)
             return logps
 
@@ -219,16 +224,46 @@ def share(read: Any) -> Any:
     return read_share
 
 
-def tokenize(pairs: Sequence[Pair], tokenizer: Any, max_length: int) -> list[Row]:
-    """Token ids of the pairs whose chosen response fits into `max_length` with its prompt."""
-    rows = []
-    for pair in pairs:
-        prompt = encode(tokenizer, pair.prompt)
-        chosen = fitting.encode_response(pair.chosen, tokenizer)
-        rejected = fitting.encode_response(pair.rejected, tokenizer, cut=pair.rejected_cut)
-        if len(prompt) + len(chosen) <= max_length:
-            room = max_length - len(prompt)
-            rows.append(
-                {"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected[:room]}
-            )
-    return rows
+class CachedLogp(Record):
+    """The reference model's log-probability of a completion; `key` is `ReferenceLogps.key`."""
+
+    key: str = Field(pattern="^[0-9a-f]{64}$")
+    logp: float = Field(allow_inf_nan=False)
+
+
+@dataclass
+class ReferenceLogps:
+    """Cache of the reference model's log-probabilities, kept between training jobs.
+
+    Attributes:
+        folder: where the cache file lies, or None to keep nothing.
+        reference: digest of the reference model's weights, tokenizer and arithmetic.
+        known: key of prompt and completion -> log-probability.
+    """
+
+    folder: Path | None
+    reference: str
+    known: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self._file is not None and self._file.is_file():
+            try:
+                self.known = {one.key: one.logp for one in read_records(self._file, CachedLogp)}
+            except UserError:  # damaged: computed again
+                self.known = {}
+
+    @property
+    def _file(self) -> Path | None:
+        # gzip adds a checksum.
+        return self.folder and self.folder / f"{self.reference}.jsonl.gz"
+
+    def key(self, prompt: Ids, completion: Ids) -> str:
+        """Return the sha256 of the reference model and the tokens."""
+        return digest([self.reference, prompt, completion])
+
+    def add(self, logps: Mapping[str, float]) -> None:
+        """Remember `logps`, and save those that are finite."""
+        self.known |= logps
+        if self._file is not None:
+            finite = {key: logp for key, logp in self.known.items() if math.isfinite(logp)}
+            write_jsonl(self._file, (CachedLogp(key=k, logp=v) for k, v in sorted(finite.items())))

@@ -1,13 +1,12 @@
-"""Training in processes that `accelerate launch` starts: the job, their progress, their end.
+"""Run a training job in several processes that `accelerate launch` starts.
 
-The job lies in a folder beside what is trained, where the processes find it and leave word of what
-went wrong (`launched` is their side of it). It is gone when they are.
+The job and its examples are written to a folder inside `job.out`, where the processes (`worker`)
+read them and report progress and failures. The folder is removed when the processes have ended.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
 import shutil
@@ -16,6 +15,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, Literal, NoReturn
 
@@ -26,55 +26,39 @@ from harness.core.files import parse, read_json, write_json, write_jsonl
 from harness.core.log import say
 from harness.core.progress import track
 from harness.core.schema import Record
-from rlrf.checkpoint import Checkpoint
-from rlrf.config import Adapter, Device, Launch, Rlmec, Training
-from rlrf.objectives.base import DivergedError
+from rlrf.config import Device, Launch, Training
+from rlrf.objectives.job import DivergedError, Job, Objective
 
 FOLDER = ".launch"
 JOB = "job.json"
-LESSONS = "lessons.jsonl"
+EXAMPLES = "examples.jsonl"
 PROGRESS = "progress.json"
 FAILURE = "failure.json"
 PROCESS = "rlrf.objectives.worker"
-LOOK_EVERY_SECONDS = 0.5
-SECONDS_TO_LEAVE = 10.0
+POLL_SECONDS = 0.5
+SECONDS_TO_EXIT = 10.0
 LAST_LINES = 40
 
 
-class Job(Record):
-    """A training as its processes read it, from `FOLDER` in `out`."""
+class LaunchedJob(Record):
+    """A job as it is written for its processes."""
 
     objective: Literal["dpo", "sft", "rrhf", "rlmec"]
-    name: str
-    model: Path
-    start_adapter: Path | None
-    config: Training
-    adapter: Adapter | None
-    device: Device
-    seed: int
-    out: Path
-    logs: Path | None
-    references: Path | None = None  # of dpo
-    settings: Rlmec | None = None  # of rlmec
-
-    @property
-    def start(self) -> Checkpoint:
-        """The policy that training starts from."""
-        return Checkpoint(self.name, self.model, self.start_adapter)
+    job: Job[Training]
 
 
 class Failure(Record):
-    """Why a process could not go on."""
+    """Why a process failed."""
 
     kind: Literal["diverged", "memory", "user", "unexpected"]
     said: str
-    step: int = 0  # of one that diverged, as what follows
-    row: dict[str, str] = Field(default={}, description="numbers, and what is none")
-    rows: list[dict[str, float]] = Field(default=[])
+    step: int = Field(default=0, description="the step that diverged")
+    row: dict[str, str] = Field(default={}, description="its metrics, some of them not finite")
+    rows: list[dict[str, float]] = Field(default=[], description="metrics of the steps before")
 
 
 def failure(error: BaseException) -> Failure:
-    """What is to be told of `error`."""
+    """Describe `error` for the process that launched the job."""
     if isinstance(error, DivergedError):
         row = {name: repr(value) for name, value in error.row.items()}
         rows = [dict(one) for one in error.rows]
@@ -87,10 +71,10 @@ def failure(error: BaseException) -> Failure:
 
 
 def check_launch(config: Training, device: Device) -> None:
-    """See that what `config.launch` asks for is here.
+    """Check that the files, programs and GPUs that `config.launch` names are on this machine.
 
     Raises:
-        UserError: it is not.
+        UserError: one of them is missing.
     """
     import torch
 
@@ -103,88 +87,62 @@ def check_launch(config: Training, device: Device) -> None:
             "`accelerate config --config_file FILE` writes."
         )
     if asked.prefix and shutil.which(asked.prefix[0]) is None:
-        raise UserError(f"train.launch.prefix begins with {asked.prefix[0]}, which is not here.")
+        raise UserError(
+            f"train.launch.prefix begins with {asked.prefix[0]}, which is not installed here."
+        )
     gpus = 0 if device.device == "cpu" else torch.cuda.device_count()
     if asked.processes is not None and 0 < gpus < asked.processes:
         raise UserError(
-            f"train.launch asks for {asked.processes} processes, one a GPU, and there are {gpus} "
-            "GPUs here; start fewer, or name several machines in train.launch.accelerate."
+            f"train.launch asks for {asked.processes} processes, one per GPU, but this machine has "
+            f"{gpus} GPUs. Start fewer, or name several machines in train.launch.accelerate."
         )
 
 
-def launch(
-    objective: Any,
-    lessons: Sequence[Any],
-    start: Checkpoint,
-    config: Training,
-    *,
-    adapter: Adapter | None,
-    device: Device,
-    seed: int,
-    out: Path,
-    logs: Path | None,
-) -> None:
-    """`objective(lessons, start, config, ...)` in the processes that `config.launch` asks for.
+def launch(objective: Objective[Any], examples: Sequence[Any], job: Job[Training]) -> None:
+    """Run `objective(examples, job)` in the processes that `job.config.launch` asks for.
 
-    It leaves the files that it leaves in one process, and raises what it raises there.
+    It writes the same files and raises the same errors as in one process.
 
     Raises:
-        RuntimeError: a process failed, and could not say why in a sentence for the user.
+        RuntimeError: a process failed unexpectedly.
         UserError: a process was killed.
     """
-    assert config.launch is not None  # noqa: S101 (whoever calls asks for it)
-    check_launch(config, device)
-    folder = out.resolve() / FOLDER
+    assert job.config.launch is not None  # noqa: S101 (the caller checks)
+    check_launch(job.config, job.device)
+    folder = job.out.resolve() / FOLDER
     try:
-        job = write_job(
-            objective, lessons, start, config,
-            adapter=adapter, device=device, seed=seed, out=out, logs=logs,
-        )  # fmt: skip
-        code, lines = _run(command(config.launch, folder), folder, job)
+        write_job(objective, examples, job)
+        code, lines = _run(command(job.config.launch, folder), folder, job.start.name)
         if code:
             _raise(folder, code, lines)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def write_job(
-    objective: Any,
-    lessons: Sequence[Any],
-    start: Checkpoint,
-    config: Training,
-    *,
-    adapter: Adapter | None,
-    device: Device,
-    seed: int,
-    out: Path,
-    logs: Path | None,
-) -> Job:
-    """Leave the job in `FOLDER` of `out`, for the processes that do it."""
-    partial = isinstance(objective, functools.partial)
-    job = Job(
-        objective=objective.func.__name__ if partial else objective.__name__,
-        name=start.name,
-        model=start.model.resolve(),
-        start_adapter=start.adapter and start.adapter.resolve(),
-        config=config,
-        adapter=adapter,
-        device=device,
-        seed=seed,
-        out=out.resolve(),
-        logs=logs and logs.resolve(),
-        **(objective.keywords if partial else {}),
+def write_job(objective: Objective[Any], examples: Sequence[Any], job: Job[Training]) -> None:
+    """Write a job and its examples to `FOLDER` in `job.out`, with absolute paths."""
+    start = job.start
+    adapter = start.adapter and start.adapter.resolve()
+    job = job.model_copy(
+        update={
+            "start": replace(start, model=start.model.resolve(), adapter=adapter),
+            "out": job.out.resolve(),
+            "logs": job.logs and job.logs.resolve(),
+            "references": job.references and job.references.resolve(),
+        }
     )
-    write_jsonl(out / FOLDER / LESSONS, lessons)
-    # Defaults stay out: one that is 32 for a float comes back as 32.0, which PEFT writes otherwise.
-    write_json(out / FOLDER / JOB, job.model_dump(mode="json", exclude_unset=True))
-    return job
+    launched = LaunchedJob(objective=objective.__name__, job=job)  # type: ignore[arg-type]
+    write_jsonl(job.out / FOLDER / EXAMPLES, examples)
+    # Without defaults: a default of 32 for a float would be read as 32.0, which PEFT would save.
+    plain = launched.model_dump(mode="json", exclude_unset=True, exclude={"job": {"state"}})
+    write_json(job.out / FOLDER / JOB, plain)
 
 
 def command(launch: Launch, folder: Path) -> list[str]:
-    """What starts the processes of the job in `folder`."""
+    """Return the command that starts the processes of the job in `folder`."""
     settings = launch.accelerate
     if settings is None:
-        # A file of its own, so that the one that somebody may have at home does not count.
+        # Our own file, so that accelerate ignores the one in the user's home.
         settings = str(folder / "accelerate.json")
         write_json(Path(settings), accelerate_settings(launch))
     accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", settings]
@@ -192,17 +150,17 @@ def command(launch: Launch, folder: Path) -> list[str]:
 
 
 def accelerate_settings(launch: Launch) -> dict[str, Any]:
-    """What `accelerate config` would write for processes on this machine."""
+    """Return what `accelerate config` would write for processes on this machine."""
     sharded = launch.strategy == "fsdp"
     settings: dict[str, Any] = {
         "compute_environment": "LOCAL_MACHINE",
-        # That of processes on CPUs is another launcher's, MPI's.
+        # MULTI_CPU would start them by another launcher, MPI.
         "distributed_type": "FSDP" if sharded else "MULTI_GPU",
         "num_machines": 1,
         "num_processes": launch.processes,
         "machine_rank": 0,
-        "main_process_port": 0,  # one that is free
-        "mixed_precision": "no",  # `train.bf16` says
+        "main_process_port": 0,  # any free port
+        "mixed_precision": "no",  # `train.bf16` decides
         "use_cpu": False,
     }
     if sharded:
@@ -217,9 +175,9 @@ def accelerate_settings(launch: Launch) -> dict[str, Any]:
     return settings
 
 
-def _run(words: list[str], folder: Path, job: Job) -> tuple[int, list[str]]:
-    """Run the processes until they end; the exit code and the last lines that they wrote."""
-    # Lines that a program reads: what the main process says is said here.
+def _run(words: list[str], folder: Path, model: str) -> tuple[int, list[str]]:
+    """Run the processes until they end; return the exit code and their last lines of output."""
+    # As JSON lines, the main process's messages can be told from other output.
     environment = os.environ | {"RLRF_LOG": "json", "PYTHONUNBUFFERED": "1"}
     with _ended(
         subprocess.Popen(
@@ -230,22 +188,22 @@ def _run(words: list[str], folder: Path, job: Job) -> tuple[int, list[str]]:
             env=environment,
             text=True,
             errors="replace",
-            start_new_session=True,  # Ctrl-C is for this process, which ends them
+            start_new_session=True,  # Ctrl-C reaches only this process, which ends the others
         )
     ) as process:
         lines: deque[str] = deque(maxlen=LAST_LINES)
         reader = threading.Thread(
-            target=_relay, args=(process.stdout, lines, f"train from {job.name}: "), daemon=True
+            target=_relay, args=(process.stdout, lines, f"train from {model}: "), daemon=True
         )
         reader.start()
         code = _follow(process, folder / PROGRESS)
-        reader.join(SECONDS_TO_LEAVE)
+        reader.join(SECONDS_TO_EXIT)
     return code, list(lines)
 
 
 def _relay(output: IO[str], lines: deque[str], shown: str) -> None:
-    """Say what the processes say, but for progress (lines that begin with `shown`), which is shown
-    otherwise; keep what libraries write."""
+    """Repeat the processes' messages, except progress (lines that begin with `shown`), which is
+    shown in another way; collect the output of libraries in `lines`."""
     for line in output:
         try:
             said = json.loads(line)
@@ -260,74 +218,71 @@ def _relay(output: IO[str], lines: deque[str], shown: str) -> None:
 
 
 def _follow(process: subprocess.Popen[str], file: Path) -> int:
-    """Show the progress that the main process writes to `file`, until all have ended."""
+    """Show the progress that the main process writes to `file` until all processes have ended."""
     with contextlib.ExitStack() as opened:
         advance, shown, total = None, 0, 0
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(LOOK_EVERY_SECONDS)
-            found = _progress(file)
-            if found is not None and advance is None:
-                total = found["total"]
-                advance = opened.enter_context(track(found["doing"], total, found["unit"]))
+                process.wait(POLL_SECONDS)
+            status = _progress(file)
+            if status is not None and advance is None:
+                total = status["total"]
+                advance = opened.enter_context(track(status["doing"], total, status["unit"]))
             if advance is not None:
-                done = found["done"] if found is not None else shown
+                done = status["done"] if status is not None else shown
                 if process.returncode == 0:
-                    done = total  # what was not written any more
+                    done = total  # the last steps may not have been written
                 advance(done - shown)
-                advance.left(found.get("left") if found is not None else None)
+                advance.left(status.get("left") if status is not None else None)
                 shown = done
             if process.returncode is not None:
                 return process.returncode
 
 
 def _progress(file: Path) -> dict[str, Any] | None:
-    """What `harness.core.run_status.publish_to` wrote there, if it is about work."""
+    """Read what `run_status.publish_to` wrote to `file`; None if no work is under way."""
     try:
-        found = json.loads(file.read_bytes())
+        status = json.loads(file.read_bytes())
     except (OSError, ValueError):
         return None
-    return found if "doing" in found else None
+    return status if "doing" in status else None
 
 
 @contextlib.contextmanager
 def _ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
-    """See that nothing is left of `process`, however the block ends."""
+    """End `process` and all its children when the block ends, however it ends."""
     import psutil
 
-    found: list[psutil.Process] = []
+    children: list[psutil.Process] = []
     try:
         yield process
     finally:
         with contextlib.suppress(psutil.NoSuchProcess):
-            found = psutil.Process(process.pid).children(recursive=True)
+            children = psutil.Process(process.pid).children(recursive=True)
         if process.poll() is None:
             process.terminate()  # the launcher ends its processes
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(SECONDS_TO_LEAVE)
-        for one in found:
+                process.wait(SECONDS_TO_EXIT)
+        for child in children:
             with contextlib.suppress(psutil.NoSuchProcess):
-                one.kill()
+                child.kill()
         process.kill()
         process.wait()
 
 
 def _raise(folder: Path, code: int, lines: Sequence[str]) -> NoReturn:
-    """Raise what a process could not go on for."""
+    """Raise the error that made a process fail."""
     if (folder / FAILURE).exists():
-        found = parse(Failure, read_json(folder / FAILURE), str(folder / FAILURE))
-        if found.kind == "diverged":
-            row = {name: float(value) for name, value in found.row.items()}
-            raise DivergedError(found.step, row, found.rows)
-        if found.kind == "memory":
-            raise OutOfMemoryError(found.said)
-        if found.kind == "user":
-            raise UserError(found.said)
-        raise RuntimeError(found.said)
+        failed = parse(Failure, read_json(folder / FAILURE), str(folder / FAILURE))
+        if failed.kind == "diverged":
+            row = {name: float(value) for name, value in failed.row.items()}
+            raise DivergedError(failed.step, row, failed.rows)
+        kinds = {"memory": OutOfMemoryError, "user": UserError, "unexpected": RuntimeError}
+        raise kinds[failed.kind](failed.said)
     for line in lines:
         say(line, "error")
     raise UserError(
-        f"Training in several processes ended with code {code}, and none of them could say why: "
-        "one was killed, as by a machine that is out of memory, or accelerate could not start "
-        "them; the lines above are the last that they wrote."
+        f"Training in several processes ended with code {code} and without a reason: a process was "
+        "killed, for example because the machine ran out of memory, or accelerate could not start "
+        "them. The lines above are their last output."
     )

@@ -1,30 +1,26 @@
-"""Training by rank: responses to a prompt are to be as likely as they are good.
+"""RRHF: train a model so that its better responses to a prompt become more likely than worse ones.
 
-Of responses with rewards r and length-normalised log-probabilities p of a prompt, the loss is
+For responses to a prompt with rewards r and length-normalised log-probabilities p, the loss is
 
-    sum over r_i < r_j of max(0, p_i - p_j)  -  log-probability of the best one
+    sum over r_i < r_j of max(0, p_i - p_j)  -  log-probability of the best response
 
-(Z. Yuan et al., RRHF, arXiv 2304.05302). The log-probability of the best one is a sum over its
-tokens, as in the paper; the authors' program takes the mean, against which the ranking weighs as
-many times more as there are tokens. TRL has nothing like it.
+(Z. Yuan et al., RRHF, arXiv 2304.05302). The log-probability of the best response is a sum over
+its tokens, as in the paper; the authors' program uses the mean, which multiplies the weight of the
+ranking by the number of tokens. TRL has no such trainer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
-from harness.core.progress import track
 from harness.core.schema import Record
 from harness.engines.text import encode
-from rlrf.checkpoint import Checkpoint
-from rlrf.config import Adapter, Device, Training
+from rlrf.config import Training
 from rlrf.objectives import base, custom_loss
-from rlrf.objectives.checkpoints import Saves
-from rlrf.quiet import quiet
+from rlrf.objectives.job import Job
 
 if TYPE_CHECKING:
     import torch
@@ -44,10 +40,10 @@ class Ranking(Record):
     task: str
     item: str
     index: int
-    prompt: str = Field(description="as the policy saw it when it explored")
+    prompt: str = Field(description="as the policy model saw it when it explored")
     responses: list[str] = Field(min_length=2)
-    ranks: list[int] = Field(description="0 the best; equally good ones have equal ranks")
-    cut: list[bool] = Field(description="the length limit ended it, so no end is learned")
+    ranks: list[int] = Field(description="0 is best; equally good responses have equal ranks")
+    cut: list[bool] = Field(description="ended by the length limit, so no end is learned")
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -56,93 +52,59 @@ class Ranking(Record):
     @model_validator(mode="after")
     def _one_of_each(self) -> Ranking:
         if not len(self.responses) == len(self.ranks) == len(self.cut):
-            raise ValueError("a ranking has one rank and one cut a response")
+            raise ValueError("a ranking needs one rank and one cut per response")
         return self
 
 
-@quiet()
-@base.in_memory()
-def rrhf(
-    rankings: Sequence[Ranking],
-    start: Checkpoint,
-    config: Training,
-    *,
-    adapter: Adapter | None,
-    device: Device,
-    seed: int,
-    out: Path,
-    logs: Path | None = None,
-    saves: Saves | None = None,
-) -> None:
-    """Train `start` on `rankings` and save it under `out`, as `dpo` does.
+@base.objective
+def rrhf(rankings: Sequence[Ranking], job: Job[Training]) -> None:
+    """Train a policy model on ranked responses.
 
-    A batch is `config.batch_size` prompts with all their responses. `metrics.jsonl` has the loss,
-    the part of it that ranks, and the mean log-probability of the best responses.
+    A batch is `config.batch_size` prompts with all their responses. Each row of `metrics.jsonl` has
+    the loss, its ranking part, and the mean log-probability of the best responses.
 
     Raises:
-        DivergedError: the loss is not a number.
+        DivergedError: the loss is not a finite number.
         UserError: every prompt is longer than `config.max_length`.
     """
-    import datasets
-    import torch
-    import transformers
-
-    tokenizer = base.load_tokenizer(start)
-    model = base.load_with_adapter(start, adapter, device, seed)
-    max_length = base.room(model, config)
+    tokenizer = base.load_policy_tokenizer(job.start)
+    model = base.load_model_with_adapter(job)
+    max_length = base.max_tokens(model, job.config)
     rows = tokenize(rankings, tokenizer, max_length)
-    base.check_room("rankings", len(rows), len(rankings), max_length)
+    base.report_too_long("rankings", len(rows), len(rankings), max_length, job.config.place)
 
-    def collate(batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    def collate(batch: custom_loss.Rows) -> dict[str, torch.Tensor]:
+        import torch
+
         texts = [ids for row in batch for ids in row["ids"]]
         starts = [row["start"] for row in batch for _ in row["ids"]]
-        longest = max(map(len, texts))
-        ids = torch.full((len(texts), longest), tokenizer.pad_token_id)
-        mask, learned = torch.zeros_like(ids), torch.zeros_like(ids)
-        for place, (text, first) in enumerate(zip(texts, starts, strict=True)):
-            ids[place, : len(text)] = torch.tensor(text)
-            mask[place, : len(text)] = 1
-            learned[place, first : len(text)] = 1
         return {
-            "input_ids": ids,
-            "attention_mask": mask,
-            "learned": learned,
+            **custom_loss.pad(texts, starts, tokenizer.pad_token_id),
             "group": torch.tensor([g for g, row in enumerate(batch) for _ in row["ids"]]),
             "rank": torch.tensor([rank for row in batch for rank in row["ranks"]]),
         }
 
-    with (
-        base.session(config, device, seed, logs, saves) as arguments,
-        track(f"train from {start.name}", base.steps(len(rows), config), "steps") as advance,
-    ):
-        watch = base.watch(advance, METRICS)
-        trainer = custom_loss.trainer(_loss)(
-            model=model,
-            args=transformers.TrainingArguments(**arguments, remove_unused_columns=False),
-            train_dataset=datasets.Dataset.from_list(rows),
-            data_collator=collate,
-            callbacks=[watch],
-        )
-        base.run(trainer, means=True, saves=saves)
-    base.keep(trainer, watch.rows, tokenizer, start=start, adapter=adapter, device=device, out=out)
+    custom_loss.train(model, tokenizer, rows, job, loss=_loss, collate=collate, metrics=METRICS)
 
 
 def tokenize(rankings: Sequence[Ranking], tokenizer: Any, max_length: int) -> list[dict[str, Any]]:
-    """Token ids of the rankings whose best response fits; others of a ranking that are longer, or
-    were cut off before a word, are left out."""
+    """Encode the rankings whose best response fits into `max_length` tokens.
+
+    Other responses that do not fit, or were cut off before their first word, are left out.
+    """
     rows = []
-    for one in rankings:
-        prompt = encode(tokenizer, one.prompt)
+    for ranking in rankings:
+        prompt = encode(tokenizer, ranking.prompt)
         texts = [
             prompt + base.encode_response(text, tokenizer, cut=cut)
-            for text, cut in zip(one.responses, one.cut, strict=True)
+            for text, cut in zip(ranking.responses, ranking.cut, strict=True)
         ]
         fits = [i for i, ids in enumerate(texts) if len(prompt) < len(ids) <= max_length]
         if 0 in fits and len(fits) > 1:
             rows.append(
                 {
                     "ids": [texts[place] for place in fits],
-                    "ranks": [one.ranks[place] for place in fits],
+                    "ranks": [ranking.ranks[place] for place in fits],
                     "start": len(prompt),
                 }
             )
@@ -155,27 +117,26 @@ def _loss(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, dict[str, f
 
 
 def response_logps(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probability and number of tokens of each response, both of shape (responses,).
+    """Compute log-probability and number of tokens of each response, both of shape (responses,).
 
-    `inputs` are `input_ids`, `attention_mask` and `learned`, 1 where there is a response, all of
-    shape (responses, longest).
+    `inputs` are those that `custom_loss.pad` makes, with one response per row.
     """
     import torch
 
-    learned = inputs["learned"].bool()
+    learned = inputs["learned"]
     logps = custom_loss.token_logps(model, inputs["input_ids"], inputs["attention_mask"], learned)
     sizes = learned.sum(-1)
-    totals = torch.stack([of_one.sum() for of_one in torch.split(logps, sizes.tolist())])
+    totals = torch.stack([response.sum() for response in torch.split(logps, sizes.tolist())])
     return totals, sizes
 
 
 def loss_terms(
     logps: torch.Tensor, sizes: torch.Tensor, ranks: torch.Tensor, groups: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The ranking loss and the negative log-likelihood of the best, means over prompts.
+    """Compute the ranking loss and the negative log-likelihood of the best, means over prompts.
 
-    `logps`, `sizes` (tokens), `ranks` (0 the best) and `groups` (which prompt a response belongs
-    to, from 0) have shape (responses,); the first response of a prompt is its best.
+    `logps`, `sizes` (tokens), `ranks` (0 is best) and `groups` (number of the prompt, from 0) have
+    shape (responses,); the first response to a prompt is its best.
     """
     import torch
 

@@ -1,20 +1,17 @@
-"""Supervised fine-tuning on responses, by TRL: what rejection sampling does with the best ones."""
+"""Supervised fine-tuning on responses, by TRL, as rejection sampling does on the best ones."""
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.core.progress import track
+from harness.core.schema import Record
 from harness.engines.text import encode
-from rlrf.checkpoint import Checkpoint
-from rlrf.config import Adapter, Device, Optimisation
+from rlrf.config import Optimisation
 from rlrf.objectives import base, data_parallel
-from rlrf.objectives.base import Example
-from rlrf.objectives.checkpoints import Resumable, Saves
-from rlrf.quiet import quiet
+from rlrf.objectives.checkpoints import Resumable
+from rlrf.objectives.job import Job
 
 if TYPE_CHECKING:
     import torch
@@ -27,26 +24,30 @@ METRICS = {
 }
 
 
-@quiet()
-def sft(
-    examples: Sequence[Example],
-    start: Checkpoint,
-    config: Optimisation,
-    *,
-    adapter: Adapter | None,
-    device: Device,
-    seed: int,
-    out: Path,
-    logs: Path | None = None,
-    saves: Saves | None = None,
-) -> None:
-    """Train `start` on the responses of `examples` (not on their prompts) and save it under `out`.
+class Example(Record):
+    """A response to learn; `prompt` is text as the policy model saw it."""
 
-    Writes what `dpo` writes; `metrics.jsonl` has `loss`, the mean over the tokens of a batch, and
-    the share of tokens that the policy would have chosen itself.
+    task: str
+    item: str
+    index: int
+    prompt: str
+    response: str
+    cut: bool = False  # ended by the length limit, so its end is not learned
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return (self.response,)
+
+
+@base.objective
+def sft(examples: Sequence[Example], job: Job[Optimisation]) -> None:
+    """Train a model on the responses of `examples`, but not on their prompts.
+
+    Each row of `metrics.jsonl` has `loss`, the mean over the tokens of a batch, and the share of
+    tokens that the model itself finds most likely.
 
     Raises:
-        DivergedError: the loss is not a number.
+        DivergedError: the loss is not a finite number.
         UserError: every example is longer than `config.max_length`.
     """
     import datasets
@@ -54,7 +55,7 @@ def sft(
 
     class Trainer(Resumable, data_parallel.WholeBatches, SFTTrainer):  # type: ignore[misc]
         def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
-            """The rows are token ids already: TRL would tokenize prompt and response as one."""
+            """Keep the rows, which are token ids: TRL would encode prompt and response as one."""
             return dataset
 
         def compute_loss(
@@ -66,52 +67,51 @@ def sft(
         ) -> Any:
             if data_parallel.processes() > 1:
                 inputs = share(inputs)
-                # TRL counts the tokens of all processes, each of which counted the whole batch.
+                # TRL adds the counts of all processes, each of which counted the whole batch.
                 num_items_in_batch = num_items_in_batch / data_parallel.processes()
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
-    tokenizer = base.load_tokenizer(start)
-    with contextlib.ExitStack() as opened:
-        opened.enter_context(base.in_memory(config.place))
-        model, lora = base.load_model(start, adapter, device)
-        max_length = base.room(model, config)
-        rows = tokenize(examples, tokenizer, max_length)
-        base.check_room("responses", len(rows), len(examples), max_length, config.place)
-        arguments = opened.enter_context(base.session(config, device, seed, logs, saves))
-        total = base.steps(len(rows), config)
-        advance = opened.enter_context(track(f"train from {start.name}", total, "steps"))
-        watch = base.watch(advance, METRICS)
+    config = job.config
+    tokenizer = base.load_policy_tokenizer(job.start)
+    model, lora = base.load_model(job)
+    max_length = base.max_tokens(model, config)
+    rows = tokenize(examples, tokenizer, max_length)
+    base.report_too_long("responses", len(rows), len(examples), max_length, config.place)
+    with (
+        base.trainer_arguments(job) as arguments,
+        track(
+            f"train from {job.start.name}", base.count_steps(len(rows), config), "steps"
+        ) as advance,
+    ):
+        metrics = base.metrics_callback(advance, METRICS)
         trainer = Trainer(
             model=model,
-            args=SFTConfig(
-                **arguments,
-                max_length=None,  # rows are token ids that fit
-            ),
+            args=SFTConfig(**arguments, max_length=None),  # the rows already fit
             train_dataset=datasets.Dataset.from_list(rows),
             processing_class=tokenizer,
-            callbacks=[watch],
+            callbacks=[metrics],
             peft_config=lora,
         )
-        base.run(trainer, saves=saves)
-    base.keep(trainer, watch.rows, tokenizer, start=start, adapter=adapter, device=device, out=out)
+        base.run_trainer(trainer, job)
+    base.save(trainer, metrics.rows, tokenizer, job)
 
 
 def share(inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """What this process reads of a batch; texts that do not count have no labels."""
+    """Select this process's share of a batch; texts that do not count lose their labels."""
     places, counted = data_parallel.share(len(inputs["labels"]))
-    found = {name: values[places] for name, values in inputs.items()}
-    found["labels"][counted:] = -100
-    return found
+    mine = {name: values[places] for name, values in inputs.items()}
+    mine["labels"][counted:] = -100
+    return mine
 
 
 def tokenize(
     examples: Sequence[Example], tokenizer: Any, max_length: int
 ) -> list[dict[str, list[int]]]:
-    """Token ids, and labels that leave the prompt out, of the examples that fit."""
+    """Encode the examples that fit into `max_length` tokens; prompts have no labels."""
     rows = []
-    for one in examples:
-        prompt = encode(tokenizer, one.prompt)
-        response = base.encode_response(one.response, tokenizer, cut=one.cut)
+    for example in examples:
+        prompt = encode(tokenizer, example.prompt)
+        response = base.encode_response(example.response, tokenizer, cut=example.cut)
         if len(prompt) + len(response) <= max_length:
             labels = [-100] * len(prompt) + response
             rows.append({"input_ids": prompt + response, "labels": labels})

@@ -1,13 +1,13 @@
-"""Log-probabilities of preference pairs that read every prompt once.
+"""Compute log-probabilities of preference pairs while reading each prompt only once.
 
 TRL reads prompt + chosen and prompt + rejected, padded to the longest, and on a CPU scores every
 position. Here a batch is one row without padding,
 
     prompt chosen rejected | prompt chosen rejected | ...
 
-in which a token sees its own pair alone, and a rejected response its prompt but not the chosen one
-before it, at the positions that they have in texts of their own (prefix sharing, F. Wang and
-S. Hegde, arXiv 2410.20305). The model's head sees what predicts a token of a response.
+A token attends only to its own pair, and a rejected response to its prompt but not to the chosen
+response before it. Positions are those of separate texts (prefix sharing, F. Wang and S. Hegde,
+arXiv 2410.20305). The model's head reads only the positions that predict a response token.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 ATTENTION = "shared_prompt"
-# What TRL logs of a forward pass and is not computed here.
+# Metrics that TRL logs per forward pass and that are not computed here.
 UNMEASURED = ("entropy", "logits/chosen", "logits/rejected", "mean_token_accuracy")
 
 
-def suits(model: Any) -> bool:
-    """Whether all that mixes the tokens of `model` is full attention, by torch's own kernel."""
+def is_supported(model: Any) -> bool:
+    """Whether `model` mixes tokens only by full attention in torch's own kernel."""
     config = model.config.get_text_config()
     takes = inspect.signature(type(model).forward).parameters
     return (
@@ -42,20 +42,20 @@ def suits(model: Any) -> bool:
 
 
 def prepare(model: Any) -> None:
-    """Let the attention of `model` take the rows of `reader`, and no others any more."""
+    """Switch the attention of `model` to the rows of `reader`; it can read no others afterwards."""
     AttentionInterface.register(ATTENTION, _attention)
     model.set_attn_implementation(ATTENTION)
 
 
 def reader(model: Any) -> Callable[..., SimpleNamespace]:
-    """What TRL asks for log-probabilities, as it asks its own model, which is to be prepared."""
+    """Return the callable that TRL uses in place of `model`, which must be prepared."""
 
     def read(
         input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor, **_: Any
     ) -> SimpleNamespace:
-        """`log_probs` (texts, longest - 1), 0 where no label is.
+        """Return `log_probs` of shape (texts, longest - 1), 0 where there is no label.
 
-        All three are (texts, longest), padded at the end: the chosen texts, then the rejected.
+        All inputs have shape (texts, longest), padded at the end: chosen texts, then rejected.
         """
         lengths, responses = attention_mask.sum(1), (labels != -100).sum(1)
         prompts = lengths - responses
@@ -63,7 +63,7 @@ def reader(model: Any) -> Callable[..., SimpleNamespace]:
         pairs = torch.stack([prompts[: len(chosen)], chosen, rejected], 1)
         starts = pairs.sum(1).cumsum(0) - pairs.sum(1)
         column = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
-        place = column + starts.repeat(2)[:, None]  # in the row
+        place = column + starts.repeat(2)[:, None]  # index in the row
         place[len(chosen) :] += chosen[:, None] * (column >= prompts[:, None])[len(chosen) :]
 
         read, predicted = attention_mask.bool(), labels[:, 1:] != -100
@@ -84,7 +84,7 @@ def reader(model: Any) -> Callable[..., SimpleNamespace]:
 
 
 def output(log_probs: torch.Tensor, aux_loss: torch.Tensor | None = None) -> SimpleNamespace:
-    """Log-probabilities as TRL takes them from its own model, without what is `UNMEASURED`."""
+    """Wrap log-probabilities as TRL expects them, without the `UNMEASURED` metrics."""
     nothing = torch.zeros_like(log_probs, dtype=torch.bool)
     return SimpleNamespace(
         log_probs=log_probs,
@@ -96,7 +96,7 @@ def output(log_probs: torch.Tensor, aux_loss: torch.Tensor | None = None) -> Sim
 
 
 def _sees(prompt: int, rejected: int, device: torch.device) -> torch.Tensor:
-    """What tokens of the rejected response see of the prompt and of themselves."""
+    """Attention mask of a rejected response over its prompt and itself."""
     ones = torch.ones(rejected, prompt + rejected, dtype=torch.bool, device=device)
     return ones.tril(prompt)[None, None]
 
@@ -111,9 +111,9 @@ def _attention(
     pairs: list[tuple[int, int, int, torch.Tensor]],
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention inside each of `pairs`; the tensors are (1, heads, tokens, size of a head)."""
+    """Attend inside each of `pairs`; the tensors have shape (1, heads, tokens, head size)."""
     sizes = [size for prompt, chosen, rejected, _ in pairs for size in (prompt, chosen, rejected)]
-    # Slices would each have a gradient as large as the row.
+    # Slicing would give each slice a gradient as large as the row.
     queries, keys, values = (torch.split(states, sizes, 2) for states in (query, key, value))
     parts = []
     for i, (_, _, rejected, sees) in zip(range(0, len(sizes), 3), pairs, strict=True):

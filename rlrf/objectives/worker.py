@@ -1,6 +1,6 @@
-"""One of the processes of a training: `accelerate launch -m rlrf.objectives.worker FOLDER`.
+"""One process of a launched training job: `accelerate launch -m rlrf.objectives.worker FOLDER`.
 
-`launch` starts them, reads what they say and raises what they could not go on for.
+`launch` starts the processes, reads their progress and raises their errors.
 """
 
 from __future__ import annotations
@@ -11,57 +11,59 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from harness.core.errors import UserError
 from harness.core.files import parse, read_json, read_records
 from harness.core.run_status import publish_to
 from harness.core.schema import Record
+from rlrf.config import Training
 from rlrf.objectives import data_parallel
-from rlrf.objectives.base import Example
 from rlrf.objectives.dpo import dpo
-from rlrf.objectives.launch import FAILURE, JOB, LESSONS, PROGRESS, Job, failure
+from rlrf.objectives.job import Job, Objective
+from rlrf.objectives.launch import EXAMPLES, FAILURE, JOB, PROGRESS, LaunchedJob, failure
 from rlrf.objectives.rlmec import RewriteExample, rlmec
 from rlrf.objectives.rrhf import Ranking, rrhf
-from rlrf.objectives.sft import sft
+from rlrf.objectives.sft import Example, sft
 from rlrf.pairs import Pair
 
-# The objective, what it learns from, and what of a job is its own.
-OBJECTIVES: Mapping[str, tuple[Callable[..., None], type[Record], tuple[str, ...]]] = {
-    "dpo": (dpo, Pair, ("references",)),
-    "sft": (sft, Example, ()),
-    "rrhf": (rrhf, Ranking, ()),
-    "rlmec": (rlmec, RewriteExample, ("settings",)),
+OBJECTIVES: Mapping[str, tuple[Objective[Any], type[Record]]] = {
+    "dpo": (dpo, Pair),
+    "sft": (sft, Example),
+    "rrhf": (rrhf, Ranking),
+    "rlmec": (rlmec, RewriteExample),
 }
 
 
 def main(folder: Path) -> None:
-    """Take part in the job in `folder`, and end this process; a failure is told there."""
-    threading.Thread(target=_leave_when_alone, daemon=True).start()
+    """Take part in the job in `folder`; write a failure there and end this process."""
+    threading.Thread(target=_exit_when_orphaned, daemon=True).start()
     try:
-        job = parse(Job, read_json(folder / JOB), str(folder / JOB))
-        join(job)
+        launched = parse(LaunchedJob, read_json(folder / JOB), str(folder / JOB))
+        join(launched.job)
         if data_parallel.is_main():
             with publish_to(folder / PROGRESS):
-                train(job, folder)
+                train(launched, folder)
         else:
             with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
-                train(job, folder)  # what is to be said is said once
+                train(launched, folder)  # only the main process prints
     except BaseException as error:
         traceback.print_exc(file=sys.__stderr__)
-        # The first to fail leaves word: that others lost touch with it is no cause.
+        # The first failure is the cause; the others lose contact because of it.
         with contextlib.suppress(FileExistsError), open(folder / FAILURE, "x") as file:
             file.write(failure(error).model_dump_json())
-        # The others wait for this process: there is no leave to take.
+        # At once: the other processes wait for this one.
         os._exit(1)
 
 
-def join(job: Job) -> None:
-    """Meet the other processes, on the device of the job.
+def join(job: Job[Training]) -> None:
+    """Join the other processes of the job, on its device.
 
     Raises:
-        UserError: accelerate's settings ask for something else than DDP or FSDP2.
+        UserError: accelerate's settings ask for something other than DDP or FSDP2, or there are
+            more processes than examples in a batch.
     """
     import torch
     from accelerate import PartialState  # type: ignore[import-untyped]
@@ -80,7 +82,7 @@ def join(job: Job) -> None:
             f"train.launch.accelerate asks for {asked[0]}; training works with DDP and with FSDP2 "
             "(fsdp_version: 2)."
         )
-    os.environ.pop("ACCELERATE_MIXED_PRECISION", None)  # `train.bf16` says
+    os.environ.pop("ACCELERATE_MIXED_PRECISION", None)  # `train.bf16` decides
     state = PartialState(cpu=job.device.device == "cpu" or not torch.cuda.is_available())
     if state.num_processes > job.config.batch_size:
         raise UserError(
@@ -89,25 +91,14 @@ def join(job: Job) -> None:
         )
 
 
-def train(job: Job, folder: Path) -> None:
-    """Do the job in `folder`, together with the processes that were met."""
-    objective, kind, own = OBJECTIVES[job.objective]
-    objective(
-        read_records(folder / LESSONS, kind),
-        job.start,
-        job.config,
-        adapter=job.adapter,
-        device=job.device,
-        seed=job.seed,
-        out=job.out,
-        logs=job.logs,
-        **{name: getattr(job, name) for name in own},
-    )
+def train(launched: LaunchedJob, folder: Path) -> None:
+    """Run the job, whose examples are in `folder`, together with the other processes."""
+    objective, kind = OBJECTIVES[launched.objective]
+    objective(read_records(folder / EXAMPLES, kind), launched.job)
 
 
-def _leave_when_alone() -> None:
-    """End this process when the launcher has ended, or who started that: nobody is left behind by a
-    run that is killed."""
+def _exit_when_orphaned() -> None:
+    """End this process when the launcher, or the process that started the launcher, has ended."""
     import psutil
 
     try:
@@ -115,7 +106,7 @@ def _leave_when_alone() -> None:
         starter = launcher.ppid()
         while launcher.pid == os.getppid() and launcher.ppid() == starter:
             time.sleep(1)
-    finally:  # there is no such process any more
+    finally:  # also when the launcher is gone before it can be looked up
         os._exit(1)
 
 

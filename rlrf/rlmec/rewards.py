@@ -13,8 +13,7 @@ from harness.core.schema import Item, Record
 from rlrf.config import Rlmec
 from rlrf.feedback import Judged
 from rlrf.objectives import base
-from rlrf.objectives.custom_loss import token_logps
-from rlrf.rlmec.objective import token_reward
+from rlrf.objectives.custom_loss import pad, token_logps
 from rlrf.rlmec.rewriter import REWRITE, conversation
 from rlrf.rlmec.teacher import is_right
 from rlrf.rlmec.tokens import pieces
@@ -85,6 +84,16 @@ def token_rewards(
     ]
 
 
+def token_reward(probability: float, right: bool, config: Rlmec) -> float:
+    """Compute a token's reward R from the rewriter's probability P of it.
+
+    R = clip(P - .5, 0, .5) in a right response and clip(P - .5, -.1, 0) in a wrong one: likely
+    tokens of right responses are encouraged, unlikely tokens of wrong ones discouraged.
+    """
+    low, high = (0.0, config.most) if right else (-config.least, 0.0)
+    return min(max(probability - config.middle, low), high)
+
+
 def _cut(judged: Judged) -> bool:
     return judged.sample.finish_reason == "length"
 
@@ -95,15 +104,9 @@ def _probabilities(
     """The model's probability of each token of a response after its prompt, teacher-forced."""
     import torch
 
-    shape = (len(texts), max(len(prompt) + len(response) for prompt, response in texts))
-    ids = torch.zeros(shape, dtype=torch.long)
-    mask, learned = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.bool)
-    for at, (prompt, response) in enumerate(texts):
-        end = len(prompt) + len(response)
-        ids[at, :end] = torch.tensor(prompt + response)
-        mask[at, :end] = 1
-        learned[at, len(prompt) : end] = True
+    inputs = pad([prompt + response for prompt, response in texts], [len(p) for p, _ in texts], 0)
     with torch.inference_mode():
-        logps = token_logps(engine.model, *(one.to(engine.device) for one in (ids, mask, learned)))
+        on_device = {name: values.to(engine.device) for name, values in inputs.items()}
+        logps = token_logps(engine.model, **on_device)
     found = iter(logps.exp().tolist())
     return [[round(next(found), DIGITS) for _ in response] for _, response in texts]

@@ -17,7 +17,7 @@ from harness.core.schema import Item, Message, Metric, MetricResult, Record, Sam
 from harness.engines import Engine, Sampling
 from rlrf.config import Decoding
 from rlrf.feedback import Judged
-from rlrf.objectives.base import Example
+from rlrf.objectives.sft import Example
 from rlrf.reflect import Refinement
 from rlrf.rlmec.teacher import Correction, is_right
 from rlrf.sampling import completions, sample_of

@@ -14,7 +14,7 @@ from rlrf.checkpoint import Checkpoint
 from rlrf.code_digests import generation_settings, source
 from rlrf.context import IterationContext
 from rlrf.feedback import Judged
-from rlrf.objectives.base import DivergedError, checkpoint
+from rlrf.objectives.job import DivergedError, Job, checkpoint
 from rlrf.objectives.sft import sft
 from rlrf.reflect import Refinement
 from rlrf.rlmec import rewriter
@@ -24,7 +24,7 @@ from rlrf.rlmec.source import NAME, RewriterSource
 from rlrf.rlmec.teacher import Correction, teach
 from rlrf.rlmec.teacher_prompt import TEACHER_DIGEST
 from rlrf.run import Records
-from rlrf.stages import saves_of
+from rlrf.stages import training_state
 
 
 def correct(iteration: IterationContext, judged: Records[Judged]) -> Records[Correction]:
@@ -78,23 +78,23 @@ def train_rewriter(
         if not made:
             return
         try:
-            sft(
-                made,
-                base,
-                config.rlmec.train,
+            job = Job(
+                start=base,
+                config=config.rlmec.train,
                 adapter=config.adapter,
                 device=config.engine,
                 seed=iteration.seed("rewriter"),
                 out=folder,
-                saves=saves,
+                state=state,
             )
+            sft(made, job)
         except DivergedError as error:
             raise UserError(f"The rewriter's {error} in rlmec.train.") from error
 
     asked = [config.rlmec.train, config.adapter, REQUESTS, config.rlmec.gold]
     reads = [base, judged, corrections, sorted(kept), *asked]
     code = _code() | source("the code of training", objectives)
-    saves = saves_of(iteration, "rewriter", reads, code)
+    state = training_state(iteration, "rewriter", reads, code)
     stage = iteration.run.stage(f"{iteration.name}/rewriter", reads, train, code)
     return _rewriter_in(stage.folder, base)
 

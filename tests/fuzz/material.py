@@ -31,7 +31,7 @@ from rlrf.feedback import Judged, give_feedback
 from rlrf.models.feedback.asking import Asks
 from rlrf.models.feedback.config import FeedbackTraining
 from rlrf.models.feedback.model import Manifest as FeedbackManifest
-from rlrf.objectives.reference import Known
+from rlrf.objectives.dpo import CachedLogp
 from rlrf.objectives.rlmec import RewriteExample
 from rlrf.pairs import make_pairs
 from rlrf.result import GateVerdict, Iteration, IterationMetrics, RunResult, Sealed
@@ -469,7 +469,7 @@ def _of_runs() -> dict[str, list[bytes]]:
         Completion(text, reason, 3, count)
         for text, reason, count in (("yes", "stop", 1), ("no \ud800", "length", None))
     ]
-    known = Known(key="0" * 64, logp=-1.5)
+    known = CachedLogp(key="0" * 64, logp=-1.5)
     return {
         "run_folder": [
             SPLIT.join([b'{"seed": 1}', *(json.dumps(one).encode() for one in reversed(kept))])

@@ -83,7 +83,7 @@ from rlrf.models.feedback import asking, cases
 from rlrf.models.feedback.model import read_manifest
 from rlrf.models.reward.preferences import preferences_digest, read_preferences
 from rlrf.models.reward.preferences import split as split_preferences
-from rlrf.objectives.reference import ReferenceLogps
+from rlrf.objectives.dpo import ReferenceLogps
 from rlrf.rlmec import show as rewrites
 from rlrf.rlmec.rewriter import locate
 from rlrf.rlmec.steps import first_wrong, steps

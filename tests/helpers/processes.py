@@ -88,7 +88,7 @@ def main(folder: Path) -> None:
     def train_all(job, place):
         train(job, place)
         for other in also:
-            train(worker.parse(worker.Job, worker.read_json(other / "job.json"), ""), other)
+            train(worker.parse(worker.LaunchedJob, worker.read_json(other / "job.json"), ""), other)
 
     worker.train = train_all
     worker.main(folder)

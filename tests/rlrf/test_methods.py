@@ -21,8 +21,8 @@ from rlrf.loop import train
 from rlrf.models.reward.config import RewardTraining
 from rlrf.models.reward.preferences import Preference
 from rlrf.models.reward.training import train as train_reward_model
-from rlrf.objectives.base import Example
 from rlrf.objectives.rrhf import Ranking
+from rlrf.objectives.sft import Example
 from rlrf.pairs import Pair
 from rlrf.report import report
 from rlrf.result import markdown

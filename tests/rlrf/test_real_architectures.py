@@ -95,7 +95,7 @@ def test_prompts_are_the_same_tokens_for_generation_and_training(family):
     made = architectures.FAMILIES[name]
     engine, tokenizer = (
         HFEngine(folder, device="cpu"),
-        base.load_tokenizer(Checkpoint("M", folder)),
+        base.load_policy_tokenizer(Checkpoint("M", folder)),
     )
     for text in ASKED:
         for prompt in (engine.render(ask(text)), text):
@@ -109,7 +109,7 @@ def test_prompts_are_the_same_tokens_for_generation_and_training(family):
 
 def test_a_response_ends_in_training_as_the_chat_template_ends_it(family):
     name, folder = family
-    tokenizer = base.load_tokenizer(Checkpoint("M", folder))
+    tokenizer = base.load_policy_tokenizer(Checkpoint("M", folder))
     end = tokenizer.convert_tokens_to_ids(architectures.FAMILIES[name].end)
     assert base.encode_response("The answer is 7.", tokenizer)[-1] == end
     assert end in HFEngine(folder, device="cpu")._ends.tolist()

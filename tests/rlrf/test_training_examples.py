@@ -6,7 +6,7 @@ from helpers import toy
 from rlrf.config import Explore, Pairing
 from rlrf.methods.rejection_sampling import best_responses
 from rlrf.methods.rrhf import make_rankings
-from rlrf.objectives.base import Example
+from rlrf.objectives.sft import Example
 from rlrf.pairs import make_pairs
 from rlrf.reward import Reward, Rewarded, by_feedback
 from rlrf.training_examples import collect, distinct, similarity

@@ -22,8 +22,9 @@ from rlrf.models.feedback.config import FeedbackTraining
 from rlrf.models.feedback.measure import Comparison, Measured, measure, usual_feedback
 from rlrf.models.feedback.model import MANIFEST, Manifest, Speaking, critiques, read_manifest
 from rlrf.models.reward.preferences import split
-from rlrf.objectives.base import Example, encode_response
-from rlrf.objectives.sft import sft
+from rlrf.objectives.base import encode_response
+from rlrf.objectives.job import Job
+from rlrf.objectives.sft import Example, sft
 
 if TYPE_CHECKING:
     from harness.engines.hf import HFEngine
@@ -179,15 +180,15 @@ def _fit(
     """Fine-tune, and leave a plain model folder with its metrics in `folder`."""
     with tempfile.TemporaryDirectory() as scratch:
         made = Path(scratch)
-        sft(
-            examples,
-            Checkpoint("the base model", base),
-            training,
+        job = Job(
+            start=Checkpoint("the base model", base),
+            config=training,
             adapter=training.adapter,
             device=device,
             seed=seed,
             out=made,
         )
+        sft(examples, job)
         if training.adapter is not None:
             engine = _engine(base, device, made / "adapter")
             engine.model.save_pretrained(folder)

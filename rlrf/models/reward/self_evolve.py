@@ -42,7 +42,7 @@ from rlrf.models.reward.result import (
 )
 from rlrf.models.reward.self_labels import Learned, Thresholds, detect
 from rlrf.models.reward.training import train
-from rlrf.objectives import base as fitting
+from rlrf.objectives import base as common
 from rlrf.run import Run, holds_run, open_run
 
 Flags = npt.NDArray[np.bool_]
@@ -102,7 +102,7 @@ class Bench:
             )
 
         read = [preferences_digest(learned), preferences_digest(pool), seed]
-        code = source("the code of reward models", reward, fitting)
+        code = source("the code of reward models", reward, common)
         stage = self.run.stage(place, read, make, code)
         path = stage.folder / REWARDS
         return parse(Rewards, read_json(path), str(path))

@@ -18,12 +18,14 @@ from harness.core.outputs import model_kind
 from harness.core.progress import track
 from harness.core.schema import SCHEMA_VERSION, Record, SchemaVersion
 from harness.engines.model_folder import model_digest
+from rlrf.checkpoint import Checkpoint
 from rlrf.config import Device
 from rlrf.models.reward.config import RewardTraining
 from rlrf.models.reward.encoding import encode
 from rlrf.models.reward.loading import check_tokenizer, context, load_model, load_tokenizer
 from rlrf.models.reward.preferences import Preference, preferences_digest
-from rlrf.objectives import base as fitting
+from rlrf.objectives import base as common
+from rlrf.objectives.job import Job
 from rlrf.quiet import quiet
 
 MANIFEST = "reward_model.json"
@@ -77,10 +79,18 @@ def train(
     KIND.check(out, reads=[base])
     with (
         quiet(),
-        fitting.in_memory(training.place),
+        common.advise_on_memory(training.place),
         new_folder(out, KIND.may_replace) as folder,
     ):
-        kept = _fit(preferences, base, training, device=device, seed=seed, folder=folder)
+        job = Job(
+            start=Checkpoint("the base model", base),
+            config=training,
+            adapter=training.adapter,
+            device=device,
+            seed=seed,
+            out=folder,
+        )
+        kept = _fit(preferences, job)
         manifest = Manifest(
             base=model_digest(base),
             preferences=preferences_digest(preferences),
@@ -94,38 +104,30 @@ def train(
     return manifest
 
 
-def _fit(
-    preferences: Sequence[Preference],
-    base: Path,
-    training: RewardTraining,
-    *,
-    device: Device,
-    seed: int,
-    folder: Path,
-) -> int:
-    """Train, and save model, tokenizer and metrics in `folder`; the pairs that were used."""
+def _fit(preferences: Sequence[Preference], job: Job[RewardTraining]) -> int:
+    """Train, and save model, tokenizer and metrics; return the number of pairs that were used."""
     import datasets
     import transformers
     from trl import RewardConfig, RewardTrainer
 
-    transformers.set_seed(seed)  # the new head is drawn when the model is loaded
+    training, base = job.config, job.start.model
+    transformers.set_seed(job.seed)  # the new head is drawn when the model is loaded
     tokenizer = load_tokenizer(base)
-    dtype = "float32" if training.adapter is None else fitting.adapted_dtype(base, device)
+    dtype = "float32" if training.adapter is None else common.adapted_dtype(base, job.device)
     model = load_model(base, dtype, new_head=True)
     check_tokenizer(tokenizer, model.config, base)
-    stored_dtype = transformers.AutoConfig.from_pretrained(base, trust_remote_code=False).dtype
     rows = _tokenize(preferences, tokenizer, context(model, tokenizer, training.max_length))
     if not rows:
         raise UserError(
             f"None of the {len(preferences)} pairs fits into {training.max_length} tokens; raise "
             "max_length, or shorten the pairs."
         )
-    steps = fitting.steps(len(rows), training)
+    steps = common.count_steps(len(rows), training)
     with (
-        fitting.session(training, device, seed) as arguments,
+        common.trainer_arguments(job) as arguments,
         track("train reward model", steps, "steps") as advance,
     ):
-        watch = fitting.watch(advance, LOGGED)
+        metrics = common.metrics_callback(advance, LOGGED)
         trainer = RewardTrainer(
             model=model,
             args=RewardConfig(
@@ -136,16 +138,15 @@ def _fit(
             ),
             train_dataset=datasets.Dataset.from_list(rows),
             processing_class=tokenizer,
-            callbacks=[watch],
-            peft_config=training.adapter and fitting.lora(training.adapter, "SEQ_CLS"),
+            callbacks=[metrics],
+            peft_config=training.adapter and common.lora_config(training.adapter, "SEQ_CLS"),
         )
-        fitting.run(trainer)
+        common.run_trainer(trainer, job)
     trained = trainer.model
     if training.adapter is not None:
         trained = trained.merge_and_unload()
-    trained.to(stored_dtype or trained.dtype).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    write_jsonl(folder / METRICS, watch.rows)
+    common.save_model(trained, tokenizer, base, job.out)
+    write_jsonl(job.out / METRICS, metrics.rows)
     return len(rows)
 
 

@@ -61,7 +61,7 @@ def by_server_with_tokenizer(folder: Path) -> None:
 
 
 def by_training(folder: Path) -> None:
-    base.load_tokenizer(Checkpoint("M0", folder))
+    base.load_policy_tokenizer(Checkpoint("M0", folder))
 
 
 @pytest.mark.parametrize("template", LOSING.values(), ids=LOSING)

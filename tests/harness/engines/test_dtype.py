@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.jobs import job
 from helpers.random_llama import make_model
 
 from harness.engines import Sampling, dtype
 from harness.engines.dtype import choose_dtype, has_instructions, stored_dtype
 from harness.engines.hf import HFEngine
-from rlrf.config import Adapter, Device
+from rlrf.config import Adapter
 from rlrf.objectives import base
 
 OLD, NEW = {"avx2": True}, {"avx512_bf16": True, "avx512_fp16": True}
@@ -81,7 +82,7 @@ def test_adapters_are_trained_on_weights_of_the_type_that_is_sampled_from(
     start, adapter = Checkpoint("M0", half), Adapter(r=2, target_modules=["q_proj"])
     for capabilities, kind in ((OLD, torch.float32), (NEW, getattr(torch, half.name))):
         on(capabilities)
-        model, _ = base.load_model(start, adapter, Device(device="cpu"))
+        model, _ = base.load_model(job(start, adapter=adapter))
         assert model.dtype is kind
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.jobs import job
 from helpers.random_llama import make_model
 
 from harness.core.errors import UserError
 from harness.core.schema import Message
 from harness.engines.hf import HFEngine
 from rlrf.checkpoint import Checkpoint
-from rlrf.config import Device
 from rlrf.objectives import base
 
 ROOT = Path(__file__).parents[3]
@@ -58,8 +58,8 @@ def by_engine(folder: Path) -> None:
 
 def by_training(folder: Path) -> None:
     start = Checkpoint("M0", folder)
-    base.load_tokenizer(start)
-    base.load_model(start, None, Device(device="cpu"))
+    base.load_policy_tokenizer(start)
+    base.load_model(job(start))
 
 
 DOORS = pytest.mark.parametrize("load", [by_engine, by_training])
@@ -202,7 +202,7 @@ def merged(folder: Path, adapter: Path) -> None:
 
 
 def trained_on(folder: Path, adapter: Path) -> None:
-    base.load_model(Checkpoint("M1", folder, adapter), None, Device(device="cpu"))
+    base.load_model(job(Checkpoint("M1", folder, adapter)))
 
 
 @pytest.mark.parametrize("load", [merged, trained_on])
@@ -327,7 +327,7 @@ def test_training_says_that_a_tokenizer_has_no_end_of_text(folder: Path) -> None
 def test_the_end_of_text_is_taken_from_the_models_files(folder: Path, said: Any) -> None:
     endless(folder, **said)
     by_training(folder)
-    assert base.load_tokenizer(Checkpoint("M0", folder)).eos_token == "<|end|>"
+    assert base.load_policy_tokenizer(Checkpoint("M0", folder)).eos_token == "<|end|>"
 
 
 ESCAPES = [

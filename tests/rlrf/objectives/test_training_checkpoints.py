@@ -16,17 +16,18 @@ from string import Template
 import pytest
 import soak
 import test_loop
+from helpers.jobs import job
 from test_training_dpo import PAIRS
 from test_training_rrhf import RANKINGS
 from test_training_sft import EXAMPLES
 
 from rlrf import loop
 from rlrf.checkpoint import Checkpoint
-from rlrf.config import Adapter, Device, Launch, Rlmec, Training
-from rlrf.objectives import base as fitting
-from rlrf.objectives.base import DivergedError
-from rlrf.objectives.checkpoints import WEIGHTS, Saves
+from rlrf.config import Adapter, Launch, Training
+from rlrf.objectives import base
+from rlrf.objectives.checkpoints import WEIGHTS, TrainingState
 from rlrf.objectives.dpo import dpo
+from rlrf.objectives.job import DivergedError
 from rlrf.objectives.rlmec import RewriteExample, rlmec
 from rlrf.objectives.rrhf import rrhf
 from rlrf.objectives.sft import sft
@@ -55,7 +56,7 @@ def start(tiny_model):
 
 def rewrite(index, tokenizer):
     response, better = "The answer is 7.", f"The answer is {index + 4}."
-    ids = fitting.encode_response(response, tokenizer)
+    ids = base.encode_response(response, tokenizer)
     return RewriteExample(
         task="toy",
         item=str(index),
@@ -68,25 +69,23 @@ def rewrite(index, tokenizer):
         rewards=[-0.1] * len(ids),
         rewrite=better,
         rewrite_tokens=pieces(better, tokenizer),
-        edited=edited(ids, fitting.encode_response(better, tokenizer)),
+        edited=edited(ids, base.encode_response(better, tokenizer)),
     )
 
 
-def fit(name, start, out, saves=None, adapter=None, **settings):
+def fit(name, start, out, state=None, adapter=None, **settings):
     """Every file that the objective `name` makes."""
-    objective, lessons, own = {
-        "dpo": (dpo, PAIRS, {}),
-        "sft": (sft, EXAMPLES, {}),
-        "rrhf": (rrhf, RANKINGS, {}),
-        "rlmec": (rlmec, range(13), {"settings": Rlmec()}),
+    objective, lessons = {
+        "dpo": (dpo, PAIRS),
+        "sft": (sft, EXAMPLES),
+        "rrhf": (rrhf, RANKINGS),
+        "rlmec": (rlmec, range(13)),
     }[name]
     if name == "rlmec":
-        tokenizer = fitting.load_tokenizer(start)
+        tokenizer = base.load_policy_tokenizer(start)
         lessons = [rewrite(index, tokenizer) for index in lessons]
-    objective(
-        lessons, start, Training(**SETTINGS | settings), adapter=adapter,
-        device=Device(device="cpu"), seed=0, out=out, saves=saves, **own,
-    )  # fmt: skip
+    config = Training(**SETTINGS | settings)
+    objective(lessons, job(start, out, config, adapter=adapter, state=state))
     return contents(out)
 
 
@@ -131,9 +130,9 @@ def test_killed_at_any_pass_it_ends_with_the_same_bytes(name, adapter, start, tm
     assert steps == list(range(1, len(steps) + 1)) and len(steps) > 4
     total, an_epoch = passes.done, 5 if name == "dpo" else 4
     for kill in range(total):
-        saves = Saves(tmp_path / str(kill) / "saves", AT_EVERY_STEP)
-        killed_after(kill, passes, name, start, tmp_path / "killed", saves, adapter)
-        again = Saves(saves.folder, AT_EVERY_STEP)
+        state = TrainingState(tmp_path / str(kill) / "saves", AT_EVERY_STEP)
+        killed_after(kill, passes, name, start, tmp_path / "killed", state, adapter)
+        again = TrainingState(state.folder, AT_EVERY_STEP)
         assert (again.last is None) == (kill < 2)
         found = fit(name, start, tmp_path / str(kill) / "out", again, adapter)
         assert found == alone, f"killed after {kill} passes of {total}"
@@ -147,10 +146,10 @@ def test_the_reference_is_the_policy_that_training_started_from(name, start, tmp
     """With steps that long, a reference with the weights after one of them would be told."""
     settings = {"learning_rate": 0.05, "scheduler": "constant", "epochs": 1}
     alone = fit(name, start, tmp_path / "alone", **settings)
-    saves = Saves(tmp_path / "saves", AT_EVERY_STEP)
-    killed_after(3, passes, name, start, tmp_path / "killed", saves, **settings)
-    saves = Saves(saves.folder, AT_EVERY_STEP)
-    assert fit(name, start, tmp_path / "out", saves, **settings) == alone
+    state = TrainingState(tmp_path / "saves", AT_EVERY_STEP)
+    killed_after(3, passes, name, start, tmp_path / "killed", state, **settings)
+    state = TrainingState(state.folder, AT_EVERY_STEP)
+    assert fit(name, start, tmp_path / "out", state, **settings) == alone
     row = json.loads(alone["metrics.jsonl"].splitlines()[1])
     assert abs(row["margin"] if name == "dpo" else row["ratio"] - 1) > 0.05
 
@@ -159,10 +158,10 @@ def test_killed_again_and_again(start, tmp_path, passes):
     alone = fit("dpo", start, tmp_path / "alone")
     total = passes.done
     for _ in range(total // 2):
-        saves = Saves(tmp_path / "saves", AT_EVERY_STEP)
+        state = TrainingState(tmp_path / "saves", AT_EVERY_STEP)
         passes.done, passes.most = 0, 3  # a step and a half
         try:
-            found = fit("dpo", start, tmp_path / "out", saves)
+            found = fit("dpo", start, tmp_path / "out", state)
         except KeyboardInterrupt:
             continue
         break
@@ -173,10 +172,10 @@ def test_an_adapter_that_goes_on_from_an_adapter(start, tmp_path, passes):
     fit("sft", start, tmp_path / "first", adapter=ADAPTERS[1])
     second = Checkpoint("M1", start.model, tmp_path / "first" / "adapter")
     alone = fit("dpo", second, tmp_path / "alone", adapter=ADAPTERS[1])
-    saves = Saves(tmp_path / "saves", AT_EVERY_STEP)
-    killed_after(5, passes, "dpo", second, tmp_path / "killed", saves, ADAPTERS[1])
-    saves = Saves(saves.folder, AT_EVERY_STEP)
-    assert fit("dpo", second, tmp_path / "out", saves, ADAPTERS[1]) == alone
+    state = TrainingState(tmp_path / "saves", AT_EVERY_STEP)
+    killed_after(5, passes, "dpo", second, tmp_path / "killed", state, ADAPTERS[1])
+    state = TrainingState(state.folder, AT_EVERY_STEP)
+    assert fit("dpo", second, tmp_path / "out", state, ADAPTERS[1]) == alone
 
 
 @pytest.mark.parametrize("adapter", [None, Adapter(r=4)], ids=["full", "lora"])
@@ -198,10 +197,11 @@ def test_weights_that_transformers_saves_under_other_names(adapter, start, tmp_p
     assert not named >= {name for name, _ in model.named_parameters()}
     experts = Checkpoint("M0", tmp_path / "experts")
     alone = fit("sft", experts, tmp_path / "alone", adapter=adapter)
-    saves = Saves(tmp_path / "saves", AT_EVERY_STEP)
-    killed_after(3, passes, "sft", experts, tmp_path / "killed", saves, adapter)
-    total, saves = len(alone["metrics.jsonl"].splitlines()), Saves(saves.folder, AT_EVERY_STEP)
-    assert fit("sft", experts, tmp_path / "out", saves, adapter) == alone
+    state = TrainingState(tmp_path / "saves", AT_EVERY_STEP)
+    killed_after(3, passes, "sft", experts, tmp_path / "killed", state, adapter)
+    total = len(alone["metrics.jsonl"].splitlines())
+    state = TrainingState(state.folder, AT_EVERY_STEP)
+    assert fit("sft", experts, tmp_path / "out", state, adapter) == alone
     assert total > 2 and passes.done < 2 * total - 1
 
 
@@ -223,13 +223,13 @@ DAMAGES = {"a bit": flip, "half": halve, "gone": Path.unlink}
 def test_what_is_damaged_is_not_used(start, tmp_path, passes, capsys, damage):
     file, what = damage
     alone = fit("sft", start, tmp_path / "alone", epochs=1)
-    saves = Saves(tmp_path / "saves", AT_EVERY_STEP)
+    state = TrainingState(tmp_path / "saves", AT_EVERY_STEP)
     total = passes.done
-    killed_after(3, passes, "sft", start, tmp_path / "killed", saves, epochs=1)
-    (path,) = saves.folder.rglob(file)
+    killed_after(3, passes, "sft", start, tmp_path / "killed", state, epochs=1)
+    (path,) = state.folder.rglob(file)
     DAMAGES[what](path)
-    saves = Saves(saves.folder, AT_EVERY_STEP)
-    assert fit("sft", start, tmp_path / "out", saves, epochs=1) == alone
+    state = TrainingState(state.folder, AT_EVERY_STEP)
+    assert fit("sft", start, tmp_path / "out", state, epochs=1) == alone
     assert passes.done == total
     assert "damaged" in capsys.readouterr().err
 
@@ -243,7 +243,7 @@ def test_killed_while_it_saves_it_goes_on_from_the_one_before(
     from rlrf.objectives.checkpoints import Resumable
 
     alone = fit("sft", start, tmp_path / "alone")
-    total, saves = passes.done, Saves(tmp_path / "saves", AT_EVERY_STEP)
+    total, state = passes.done, TrainingState(tmp_path / "saves", AT_EVERY_STEP)
     owner = Resumable if at == "save_model" else transformers.Trainer
     save, calls = getattr(owner, at), []
 
@@ -256,8 +256,8 @@ def test_killed_while_it_saves_it_goes_on_from_the_one_before(
     with monkeypatch.context() as patch:
         patch.setattr(owner, at, killed)
         with pytest.raises(KeyboardInterrupt):
-            fit("sft", start, tmp_path / "killed", saves)
-    again = Saves(saves.folder, AT_EVERY_STEP)
+            fit("sft", start, tmp_path / "killed", state)
+    again = TrainingState(state.folder, AT_EVERY_STEP)
     assert again.last is not None and again.last.name == "checkpoint-1"
     passes.done = 0
     assert fit("sft", start, tmp_path / "out", again) == alone
@@ -276,9 +276,9 @@ def test_a_state_that_cannot_be_saved_ends_no_training(start, tmp_path, monkeypa
         raise error
 
     monkeypatch.setattr("torch.save", full)
-    saves = Saves(tmp_path / "parts" / "saves", AT_EVERY_STEP)
-    assert fit("dpo", start, tmp_path / "out", saves, epochs=1) == alone
-    assert "goes on without" in capsys.readouterr().err
+    state = TrainingState(tmp_path / "parts" / "saves", AT_EVERY_STEP)
+    assert fit("dpo", start, tmp_path / "out", state, epochs=1) == alone
+    assert "continues without" in capsys.readouterr().err
     assert list((tmp_path / "parts").iterdir()) == []
 
 
@@ -286,38 +286,35 @@ def test_divergence_after_going_on_has_the_rows_of_all_steps(start, tmp_path, pa
     settings = {"learning_rate": 1e18, "warmup_ratio": 0.5, "epochs": 4}
     with pytest.raises(DivergedError) as alone:
         fit("sft", start, tmp_path / "alone", **settings)
-    saves = Saves(tmp_path / "saves", AT_EVERY_STEP)
-    killed_after(2, passes, "sft", start, tmp_path / "killed", saves, **settings)
+    state = TrainingState(tmp_path / "saves", AT_EVERY_STEP)
+    killed_after(2, passes, "sft", start, tmp_path / "killed", state, **settings)
     with pytest.raises(DivergedError) as again:
-        fit("sft", start, tmp_path / "out", Saves(saves.folder, 1), **settings)
+        fit("sft", start, tmp_path / "out", TrainingState(state.folder, 1), **settings)
     assert len(alone.value.rows) > 1
     assert (again.value.step, again.value.rows) == (alone.value.step, alone.value.rows)
 
 
 def test_a_short_training_saves_nothing(start, tmp_path):
-    saves = Saves(tmp_path / "saves", Training().checkpoint_minutes)
-    fit("sft", start, tmp_path / "out", saves, epochs=1)
-    assert not saves.folder.exists()
+    state = TrainingState(tmp_path / "saves", Training().checkpoint_minutes)
+    fit("sft", start, tmp_path / "out", state, epochs=1)
+    assert not state.folder.exists()
 
 
 def test_what_was_reported_before_stays(start, tmp_path, passes):
     config = Training(**SETTINGS, report_to=["tensorboard"])
     logs = tmp_path / "run" / "logs" / "iter_1"
 
-    def train(saves):
-        sft(
-            EXAMPLES, start, config, adapter=None, device=Device(device="cpu"), seed=0,
-            out=tmp_path / "out", logs=logs, saves=saves,
-        )  # fmt: skip
+    def train(state):
+        sft(EXAMPLES, job(start, tmp_path / "out", config, logs=logs, state=state))
 
-    saves = Saves(tmp_path / "saves", AT_EVERY_STEP)
+    state = TrainingState(tmp_path / "saves", AT_EVERY_STEP)
     passes.most = 5
     with pytest.raises(KeyboardInterrupt):
-        train(saves)
+        train(state)
     (events,) = logs.iterdir()
     events.rename(logs / "before")  # names hold the second, which may be the same here
     passes.most = None
-    train(Saves(saves.folder, 1))
+    train(TrainingState(state.folder, 1))
     assert len(contents(logs)) == 2 and (logs / "before").stat().st_size > 0
 
 
@@ -339,7 +336,7 @@ def test_a_run_goes_on_and_leaves_nothing(tiny_model, tmp_path, toy_letters, pas
         loop.train(config(tiny_model), tmp_path / "run")
     shutil.copytree(tmp_path / "run" / ".parts", tmp_path / "parts")
     passes.done, passes.most = 0, None
-    # How often it saves is no part of what the run is.
+    # How often it state is no part of what the run is.
     loop.train(config(tiny_model, 10), tmp_path / "run")
     assert passes.done == total - 4
     assert test_loop.contents(tmp_path / "run") == test_loop.contents(tmp_path / "alone")
@@ -370,7 +367,7 @@ def test_several_processes_begin_anew_and_whoever_asks_otherwise_is_told():
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_run_that_is_killed_while_it_trains(tmp_path: Path) -> None:
-    """By SIGKILL, when a step is saved; the other run saves nothing."""
+    """By SIGKILL, when a step is saved; the other run state nothing."""
 
     def started(name: str, minutes: str) -> subprocess.Popen[str]:
         folder = tmp_path / name
@@ -399,7 +396,7 @@ def test_a_run_that_is_killed_while_it_trains(tmp_path: Path) -> None:
         _, said[name] = process.communicate()
         assert process.returncode == 0, said[name]
         (tmp_path / name / "config.yaml").unlink()
-    assert "training goes on after step" in said["killed"]
+    assert "training resumes after step" in said["killed"]
     assert "goes on after" not in said["whole"]
     soak.compare(soak.contents(tmp_path / "killed"), soak.contents(tmp_path / "whole"))
     assert not (tmp_path / "killed" / "run" / ".parts").exists()

@@ -4,13 +4,14 @@ import json
 import math
 
 import pytest
+from helpers.jobs import job
 
 from harness.core.errors import UserError
 from harness.engines import Sampling
 from rlrf.checkpoint import Checkpoint, Engines
 from rlrf.config import Adapter, EngineConfig, Training
-from rlrf.objectives.base import DivergedError, checkpoint
 from rlrf.objectives.dpo import dpo, tokenize
+from rlrf.objectives.job import DivergedError, checkpoint
 from rlrf.pairs import Pair
 
 CPU = EngineConfig(device="cpu")
@@ -38,7 +39,7 @@ PAIRS = [pair(i) for i in range(20)]
 
 def fit(start, out, *, pairs=PAIRS, adapter=None, **settings):
     settings = {"learning_rate": 1e-3, "batch_size": 8, "max_length": 100} | settings
-    dpo(pairs, start, Training(**settings), adapter=adapter, device=CPU, seed=0, out=out)
+    dpo(pairs, job(start, out, Training(**settings), adapter=adapter))
     return checkpoint(out, "M1", start)
 
 

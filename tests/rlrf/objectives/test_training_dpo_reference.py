@@ -7,12 +7,13 @@ import json
 import shutil
 
 import pytest
-from test_training_dpo import CPU, PAIRS, pair
+from helpers.jobs import job
+from test_training_dpo import PAIRS, pair
 
 from rlrf.checkpoint import Checkpoint
 from rlrf.config import Adapter, Training
-from rlrf.objectives.base import DivergedError, checkpoint
 from rlrf.objectives.dpo import dpo
+from rlrf.objectives.job import DivergedError, checkpoint
 
 ADAPTERS = [None, Adapter(r=4)]
 
@@ -40,7 +41,7 @@ def passes(monkeypatch):
 def fit(start, out, references, *, pairs=PAIRS, adapter=None, **settings):
     settings = {"learning_rate": 1e-3, "batch_size": 8, "max_length": 100} | settings
     config = Training(**settings)
-    dpo(pairs, start, config, adapter=adapter, device=CPU, seed=0, out=out, references=references)
+    dpo(pairs, job(start, out, config, adapter=adapter, references=references))
     return checkpoint(out, "M1", start).digest, (out / "metrics.jsonl").read_bytes()
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from helpers import architectures
-from test_training_dpo import CPU, fit, pair, rows
+from helpers.jobs import job
+from test_training_dpo import fit, pair, rows
 
 from rlrf.checkpoint import Checkpoint
 from rlrf.config import Adapter, Training
@@ -34,9 +35,10 @@ def stock(start, *, pairs=RAGGED, adapter=None, seed=0, **settings):
 
     settings = {"learning_rate": 1e-3, "batch_size": 4, "max_length": 100} | settings
     config = Training(**settings)
-    tokenizer = base.load_tokenizer(start)
-    model, lora = base.load_model(start, adapter, CPU)
-    with base.session(config, CPU, seed) as arguments:
+    asked = job(start, config=config, adapter=adapter, seed=seed)
+    tokenizer = base.load_policy_tokenizer(start)
+    model, lora = base.load_model(asked)
+    with base.trainer_arguments(asked) as arguments:
         trainer = Trainer(
             model=model,
             args=DPOConfig(
@@ -51,7 +53,7 @@ def stock(start, *, pairs=RAGGED, adapter=None, seed=0, **settings):
             processing_class=tokenizer,
             peft_config=lora,
         )
-        base.run(trainer)
+        base.run_trainer(trainer, asked)
     return [one for one in trainer.state.log_history if "loss" in one]
 
 
@@ -99,8 +101,8 @@ def test_architectures_that_do_not_suit_are_read_as_trl_reads_them(tmp_path, fam
     pairs = [one.model_copy(update={"prompt": "What is 3 plus 4? " * 3}) for one in RAGGED]
     fit(start, tmp_path / "out", pairs=pairs, batch_size=4)
     check_same(rows(tmp_path / "out"), stock(start, pairs=pairs))
-    model, _ = base.load_model(start, None, CPU)
-    assert shared_prompt.suits(model) == (family in {"llama", "qwen3"})
+    model, _ = base.load_model(job(start))
+    assert shared_prompt.is_supported(model) == (family in {"llama", "qwen3"})
 
 
 def texts(model, seed):
@@ -126,7 +128,7 @@ def test_log_probabilities_and_gradients_are_equal_parameter_by_parameter(tmp_pa
     start = Checkpoint("M0", architectures.save(tmp_path, family, spread=0.2))
     found = []
     for shared in (False, True):
-        model, _ = base.load_model(start, None, CPU)
+        model, _ = base.load_model(job(start))
         add_fused_lm_head(model)
         if shared:
             shared_prompt.prepare(model)
@@ -140,7 +142,7 @@ def test_log_probabilities_and_gradients_are_equal_parameter_by_parameter(tmp_pa
 
 def test_what_is_not_measured_is_not_reported(start, tmp_path, monkeypatch):
     reported = []
-    watch = base.watch
+    watch = base.metrics_callback
 
     def watched(*args):
         made = watch(*args)

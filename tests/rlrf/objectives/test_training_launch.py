@@ -6,22 +6,22 @@ import json
 import shutil
 import socket
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
 from helpers import architectures, tiny
+from helpers.jobs import job
 from helpers.processes import started_by_tests
 from test_training_dpo import pair
 
 from rlrf.checkpoint import Checkpoint
-from rlrf.config import Adapter, Device, Launch, Rlmec, Training
+from rlrf.config import Adapter, Device, Launch, Training
 from rlrf.objectives import base, launch
-from rlrf.objectives.base import Example, checkpoint
 from rlrf.objectives.dpo import dpo
+from rlrf.objectives.job import checkpoint
 from rlrf.objectives.rlmec import RewriteExample, rlmec
 from rlrf.objectives.rrhf import Ranking, rrhf
-from rlrf.objectives.sft import sft
+from rlrf.objectives.sft import Example, sft
 from rlrf.rlmec.alignment import edited
 from rlrf.rlmec.tokens import pieces
 
@@ -52,7 +52,7 @@ RANKINGS = [
 
 
 def rewrites(model: Path) -> list[RewriteExample]:
-    tokenizer = base.load_tokenizer(Checkpoint("M0", model))
+    tokenizer = base.load_policy_tokenizer(Checkpoint("M0", model))
 
     def rewrite(index: int) -> RewriteExample:
         right = index % 3 == 0
@@ -79,7 +79,7 @@ CASES = {
     "sft": (sft, EXAMPLES[:17], {"gradient_accumulation": 2}),
     "sft adapter": (sft, EXAMPLES, {"adapter": Adapter(r=4)}),
     "rrhf": (rrhf, RANKINGS, {"gradient_accumulation": 2}),
-    "rlmec": (partial(rlmec, settings=Rlmec()), None, {}),
+    "rlmec": (rlmec, None, {}),
 }  # fmt: skip
 
 
@@ -89,19 +89,21 @@ def starts(tmp_path_factory):
     folder = tmp_path_factory.mktemp("starts")
     plain = Checkpoint("M0", tiny.save(folder / "tiny"))
     config = Training(learning_rate=RATE, batch_size=8, max_length=100)
-    dpo(PAIRS, plain, config, adapter=Adapter(r=4), device=CPU, seed=1, out=folder / "first")
+    dpo(PAIRS, job(plain, folder / "first", config, adapter=Adapter(r=4), seed=1))
     windows = Checkpoint("M0", architectures.save(folder / "gemma", "gemma2"))
     return plain, checkpoint(folder / "first", "M1", plain), windows
 
 
-def asked(case, starts):
-    """What a case gives to its objective, positions first."""
+def asked(case, starts, out, **launch):
+    """What a case gives to `launch.launch`: objective, examples and job."""
     objective, lessons, settings = CASES[case]
     plain, adapted, windows = starts
     start = {"dpo adapter again": adapted, "dpo by TRL": windows}.get(case, plain)
     settings = {"learning_rate": RATE, "batch_size": 8, "max_length": 100} | settings
     adapter = settings.pop("adapter", None)
-    return objective, lessons or rewrites(start.model), start, settings, adapter
+    config = Training(**settings, **launch)
+    what = job(start, out, config, adapter=adapter, seed=3)
+    return objective, lessons or rewrites(start.model), what
 
 
 @pytest.fixture(scope="module")
@@ -109,37 +111,23 @@ def alone(starts, tmp_path_factory):
     """What one process comes to."""
     folder = tmp_path_factory.mktemp("alone")
     for case in CASES:
-        objective, lessons, start, settings, adapter = asked(case, starts)
-        config = Training(**settings)
-        objective(lessons, start, config, adapter=adapter, device=CPU, seed=3, out=folder / case)
+        objective, lessons, what = asked(case, starts, folder / case)
+        objective(lessons, what)
     return folder
 
 
 def train_together(strategy: str, starts, folder: Path) -> Path:
     """What two processes come to: all the cases, and the first one once more, in one launch."""
+    two = {"processes": 2, "strategy": strategy}
     jobs = []
     for case in CASES:
-        write_job(case, starts, folder / case, strategy)
+        launch.write_job(*asked(case, starts, folder / case, launch=two))
         jobs.append(str(folder / case / launch.FOLDER))
-    objective, lessons, start, settings, adapter = asked("dpo", starts)
-    config = Training(**settings, launch={"processes": 2, "strategy": strategy})
     with started_by_tests(DO_ALSO=json.dumps(jobs), SHARDED=folder / "sharded.json"):
-        launch.launch(
-            objective, lessons, start, config,
-            adapter=adapter, device=CPU, seed=3, out=folder / "launched", logs=None,
-        )  # fmt: skip
-    for job in jobs:
-        shutil.rmtree(job)
+        launch.launch(*asked("dpo", starts, folder / "launched", launch=two))
+    for written in jobs:
+        shutil.rmtree(written)
     return folder
-
-
-def write_job(case: str, starts, out: Path, strategy: str) -> None:
-    objective, lessons, start, settings, adapter = asked(case, starts)
-    config = Training(**settings, launch={"processes": 2, "strategy": strategy})
-    launch.write_job(
-        objective, lessons, start, config,
-        adapter=adapter, device=CPU, seed=3, out=out, logs=None,
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -233,10 +221,6 @@ def test_two_machines_leave_the_same_bytes(ddp, starts, tmp_path):
     (tmp_path / "first.json").write_text(json.dumps(settings))
     (tmp_path / "srun").write_text(SRUN.format(python=sys.executable))
     (tmp_path / "srun").chmod(0o755)
-    objective, lessons, start, settings, adapter = asked("dpo", starts)
     asks = {"accelerate": str(tmp_path / "first.json"), "prefix": [str(tmp_path / "srun")]}
-    launch.launch(
-        objective, lessons, start, Training(**settings, launch=asks),
-        adapter=adapter, device=CPU, seed=3, out=tmp_path / "out", logs=None,
-    )  # fmt: skip
+    launch.launch(*asked("dpo", starts, tmp_path / "out", launch=asks))
     assert contents(tmp_path / "out") == contents(ddp / "dpo")

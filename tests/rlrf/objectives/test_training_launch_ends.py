@@ -12,10 +12,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+from helpers.jobs import job
 from helpers.processes import started_by_tests
 from test_bad_training import EXPLODES
 from test_loop import config, contents
-from test_training_dpo import CPU, PAIRS
+from test_training_dpo import PAIRS
 
 from harness.board import Board
 from harness.core.errors import OutOfMemoryError, UserError
@@ -38,7 +39,7 @@ def start(tiny_model):
 
 def fit(start, out, **settings):
     config = Training(**({"batch_size": 8, "max_length": 100} | TWO | settings))
-    launch.launch(dpo, PAIRS, start, config, adapter=None, device=CPU, seed=0, out=out, logs=None)
+    launch.launch(dpo, PAIRS, job(start, out, config))
 
 
 def taking_part(folder: Path) -> list[psutil.Process]:
@@ -105,8 +106,12 @@ def test_what_is_started(tmp_path):
     ("asked", "gpus", "said"),
     [
         ({"accelerate": "none.yaml"}, 0, "There is no file none.yaml; train.launch.accelerate"),
-        ({"processes": 2, "prefix": ["no-such-srun"]}, 0, "begins with no-such-srun, which is"),
-        ({"processes": 8}, 4, "asks for 8 processes, one a GPU, and there are 4 GPUs here"),
+        (
+            {"processes": 2, "prefix": ["no-such-srun"]},
+            0,
+            "no-such-srun, which is not installed",
+        ),
+        ({"processes": 8}, 4, "asks for 8 processes, one per GPU, but this machine has 4 GPUs"),
     ],
 )
 def test_what_is_not_here_is_said_before_anything_is_generated(
@@ -212,7 +217,7 @@ def test_a_process_that_is_killed_ends_them_all_with_a_sentence(start, tmp_path)
 
     killer = threading.Thread(target=kill)
     killer.start()
-    with pytest.raises(UserError, match="none of them could say why: one was killed"):
+    with pytest.raises(UserError, match="without a reason: a process was killed"):
         fit(start, tmp_path / "out", epochs=10_000)
     killer.join()
     assert contents(tmp_path / "out") == {}

@@ -4,12 +4,13 @@ import json
 import math
 
 import pytest
+from helpers.jobs import job
 
 from harness.core.errors import UserError
 from harness.engines import Sampling
 from rlrf.checkpoint import Checkpoint, Engines
 from rlrf.config import Adapter, EngineConfig, Training
-from rlrf.objectives.base import checkpoint
+from rlrf.objectives.job import checkpoint
 from rlrf.objectives.rrhf import Ranking, loss_terms, response_logps, rrhf, tokenize
 
 CPU = EngineConfig(device="cpu")
@@ -33,7 +34,7 @@ RANKINGS = [ranking(i) for i in range(16)]
 
 def fit(start, out, *, rankings=RANKINGS, adapter=None, **settings):
     settings = {"learning_rate": 1e-3, "batch_size": 8, "max_length": 100} | settings
-    rrhf(rankings, start, Training(**settings), adapter=adapter, device=CPU, seed=0, out=out)
+    rrhf(rankings, job(start, out, Training(**settings), adapter=adapter))
     return checkpoint(out, "M1", start)
 
 
@@ -123,11 +124,11 @@ def test_likelihoods_are_of_the_response_alone_whatever_the_padding(tiny_model):
     longest = max(map(len, row["ids"]))
     for width in (longest, longest + 7):
         pad = torch.full((3, width), tokenizer.pad_token_id)
-        mask, learned = torch.zeros_like(pad), torch.zeros_like(pad)
+        mask, learned = torch.zeros_like(pad), torch.zeros_like(pad, dtype=torch.bool)
         for place, ids in enumerate(row["ids"]):
             pad[place, : len(ids)] = torch.tensor(ids)
             mask[place, : len(ids)] = 1
-            learned[place, row["start"] : len(ids)] = 1
+            learned[place, row["start"] : len(ids)] = True
         inputs = {"input_ids": pad, "attention_mask": mask, "learned": learned}
         found, sizes = response_logps(model, inputs)
         assert found.tolist() == pytest.approx(slow, rel=1e-5, abs=1e-4)

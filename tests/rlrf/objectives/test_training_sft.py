@@ -4,13 +4,14 @@ import json
 import math
 
 import pytest
+from helpers.jobs import job
 
 from harness.core.errors import UserError
 from harness.engines import Sampling
 from rlrf.checkpoint import Checkpoint, Engines
 from rlrf.config import Adapter, EngineConfig, Optimisation, RewriterTraining
-from rlrf.objectives.base import DivergedError, Example, checkpoint
-from rlrf.objectives.sft import sft, tokenize
+from rlrf.objectives.job import DivergedError, checkpoint
+from rlrf.objectives.sft import Example, sft, tokenize
 
 CPU = EngineConfig(device="cpu")
 
@@ -32,7 +33,7 @@ EXAMPLES = [example(i, response="The answer is " + str(i) * (1 + i % 5)) for i i
 
 def fit(start, out, *, examples=EXAMPLES, adapter=None, **settings):
     settings = {"learning_rate": 1e-3, "batch_size": 8, "max_length": 100} | settings
-    sft(examples, start, Optimisation(**settings), adapter=adapter, device=CPU, seed=0, out=out)
+    sft(examples, job(start, out, Optimisation(**settings), adapter=adapter))
     return checkpoint(out, "M1", start)
 
 
@@ -154,9 +155,8 @@ def test_responses_that_do_not_fit_are_left_out(start, tmp_path):
 
 def test_what_to_raise_is_named_where_it_is_written(start, tmp_path):
     config = RewriterTraining(max_length=10)
-    device = EngineConfig(device="cpu")
     with pytest.raises(UserError, match=r"raise rlmec\.train\.max_length"):
-        sft(EXAMPLES, start, config, adapter=None, device=device, seed=0, out=tmp_path / "a")
+        sft(EXAMPLES, job(start, tmp_path / "a", config))
 
 
 def test_a_loss_that_is_no_number_stops_with_a_sentence(start, tmp_path):

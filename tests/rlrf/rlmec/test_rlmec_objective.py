@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlrf.config import Rlmec
-from rlrf.rlmec.objective import imitation, reinforcement, token_reward, weights
+from rlrf.objectives.rlmec import imitation, reinforcement, weights
+from rlrf.rlmec.rewards import token_reward
 
 PUBLISHED = Rlmec()
 

@@ -5,12 +5,13 @@ import math
 
 import pytest
 import torch
+from helpers.jobs import job
 
 from harness.core.errors import UserError
 from rlrf.checkpoint import Checkpoint
 from rlrf.config import Adapter, Device, Rlmec, Training
 from rlrf.objectives import base
-from rlrf.objectives.base import DivergedError, checkpoint
+from rlrf.objectives.job import DivergedError, checkpoint
 from rlrf.objectives.rlmec import RewriteExample, _collate, loss_terms, rlmec, tokenize
 from rlrf.rlmec.alignment import edited
 from rlrf.rlmec.tokens import pieces
@@ -25,7 +26,7 @@ def start(tiny_model):
 
 @pytest.fixture
 def tokenizer(start):
-    return base.load_tokenizer(start)
+    return base.load_policy_tokenizer(start)
 
 
 @pytest.fixture
@@ -61,8 +62,8 @@ def lessons(make):
 
 def fit(start, out, lessons, *, adapter=None, settings=None, **training):
     training = {"learning_rate": 3e-3, "batch_size": 5, "max_length": 120} | training
-    rlmec(lessons, start, Training(**training), settings=settings or Rlmec(), adapter=adapter,
-          device=CPU, seed=0, out=out)  # fmt: skip
+    more = {"rlmec": settings or Rlmec(), "adapter": adapter}
+    rlmec(lessons, job(start, out, Training(**training), **more))
     return checkpoint(out, "M1", start)
 
 
@@ -87,7 +88,7 @@ def test_training_imitates_the_rewrites_and_is_repeatable(start, lessons, tmp_pa
 
 def test_a_batch_is_what_the_slow_way_gives(start, lessons, tokenizer, make):
     """Every token of every sequence by itself, without padding or vectors."""
-    model, _ = base.load_model(start, None, CPU)
+    model, _ = base.load_model(job(start))
     chosen = [*lessons[:2], make(3, "The", "The answer is 7. Rewrite it.", 0.2, cut=True)]
     settings = Rlmec(clip=0.1, imitation=0.7)
     data = tokenize(chosen, tokenizer, settings, 200)
@@ -140,7 +141,7 @@ def test_rewards_alone_push_tokens_up_and_down(start, make, tmp_path, tokenizer)
     after = fit(start, tmp_path / "a", lessons, settings=Rlmec(imitation=0), epochs=8, batch_size=2)
 
     def likely(checkpoint):
-        model, _ = base.load_model(checkpoint, None, CPU)
+        model, _ = base.load_model(job(checkpoint))
         found = []
         for row in tokenize(lessons, tokenizer, Rlmec(), 200):
             ids = torch.tensor([row["prompt"] + row["response"]])

@@ -1,0 +1,15 @@
+"""Training jobs on the CPU, with few words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rlrf.config import Device, Training
+from rlrf.objectives.job import Job
+
+
+def job(start: Any, out: Path | None = None, config: Any = None, **more: Any) -> Job[Any]:
+    """Describe the training of `start`, all weights of it unless an `adapter` is given."""
+    plain = {"adapter": None, "device": Device(device="cpu"), "seed": 0}
+    return Job(start=start, config=config or Training(), out=out or Path(), **plain | more)
