@@ -155,7 +155,7 @@ def test_what_is_not_measured_is_not_reported(start, tmp_path, monkeypatch):
         made.on_log = on_log
         return made
 
-    monkeypatch.setattr(base, "watch", watched)
+    monkeypatch.setattr(base, "metrics_callback", watched)
     fit(start, tmp_path)
     assert {"rewards/margins", "logps/chosen"} <= reported[0]
     assert not reported[0] & set(shared_prompt.UNMEASURED)
