@@ -227,5 +227,5 @@ def test_what_was_cut_off_learns_no_end_and_nothing_of_nothing(start, tiny_model
 
 
 def test_a_ranking_has_a_rank_for_each_response():
-    with pytest.raises(ValueError, match="one rank and one cut a response"):
+    with pytest.raises(ValueError, match="one rank and one cut per response"):
         ranking(0, ranks=[0, 1])
