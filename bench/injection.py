@@ -40,7 +40,7 @@ from harness.judges.settings import JudgeSettings
 from harness.render.numbers import percent
 from harness.render.table import table
 from tasks.factscore import FactScoreSettings
-from tasks.just_eval.aspects import ASPECTS
+from tasks.just_eval.judging import ASPECTS
 from tasks.task import Judge, summarize
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))

@@ -22,9 +22,9 @@ import httpx2
 from ratio import publish, race
 
 from harness.core.schema import Call
+from harness.judges.client import request, wishes
 from harness.judges.config import open_judge
 from harness.judges.settings import JudgeSettings
-from harness.judges.wire import request, wishes
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 

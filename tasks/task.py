@@ -27,6 +27,7 @@ from harness.core.schema import (
     Reply,
     Sample,
     Score,
+    digest,
     mean,
 )
 from harness.stats.clusters import cautious_effect, groups
@@ -49,6 +50,19 @@ class Judge(Protocol):
     def ask(self, calls: Sequence[Call]) -> list[Reply]:
         """One reply per call, in order."""
         ...
+
+
+NO_JUDGE = "no judge was named"
+
+
+def ask(judge: Judge | None, calls: Sequence[Call]) -> list[Reply]:
+    """A reply per call, in order; equal calls share one. Without a judge every call fails."""
+    if judge is None:
+        return [Reply(failure=NO_JUDGE) for _ in calls]
+    keys = [digest(call) for call in calls]
+    different = dict(zip(keys, calls, strict=True))
+    replies = dict(zip(different, judge.ask(list(different.values())), strict=True))
+    return [replies[key] for key in keys]
 
 
 class Items(Protocol):

@@ -32,8 +32,7 @@ from harness.core.schema import (
 from harness.core.scored import ScoredEvaluation
 from harness.evals import evaluation
 from harness.evals.evaluation import few
-from tasks.factscore.facts import Fact
-from tasks.factscore.scoring import facts_score, unverified_score
+from tasks.factscore.scoring import Fact, facts_score, unverified_score
 from tasks.task import Judge, Task
 
 R = TypeVar("R", bound=Record)

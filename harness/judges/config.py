@@ -24,10 +24,9 @@ import tasks.just_eval
 from harness.core import yaml
 from harness.core.log import say
 from harness.core.schema import Record
-from harness.judges.backend import Backend
 from harness.judges.budget import Meter
 from harness.judges.cache import Cache, default_path
-from harness.judges.llm import LLMJudge
+from harness.judges.llm import Backend, LLMJudge
 from harness.judges.settings import JudgeSettings
 from tasks.factscore import FactScoreSettings
 from tasks.just_eval import JustEvalSettings

@@ -19,8 +19,8 @@ from harness.core.schema import Call, Message, Reply, digest
 from harness.engines import Completion, Sampling
 from harness.engines.cluster import ClusterEngine, Pair
 from harness.engines.model_folder import find, model_digest
-from harness.judges.backend import Done, failure_of
 from harness.judges.budget import Meter, Tokens
+from harness.judges.llm import Done, failure_of
 from harness.judges.settings import JudgeSettings
 
 if TYPE_CHECKING:

@@ -10,10 +10,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
+import re
 import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple, TypeVar
 
 import httpx2
@@ -21,7 +25,6 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
 from tenacity.wait import wait_random_exponential
 
 from harness.core.errors import UserError
-from harness.serving.pace import Pace, retry_after
 from harness.serving.redaction import redaction
 from harness.serving.settings import ServerSettings
 from harness.serving.wire import MAX_TOKENS, TransientError, Wish, error_message, subject_of_error
@@ -384,3 +387,44 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
                 if task is not None and not running.done():
                     loop.call_soon_threadsafe(task.cancel)
             raise
+
+
+class Pace:
+    """Spreads an amount over time: in no minute more than `per_minute`, None: as it comes.
+
+    Evenly, since a server with a limit a minute may count by the second.
+    """
+
+    def __init__(self, per_minute: float | None) -> None:
+        self._seconds_each = 60 / per_minute if per_minute else 0.0
+        self._next = 0.0
+
+    def delay(self, amount: float = 1) -> float:
+        """Seconds until `amount` may start; its place in line is taken."""
+        now = time.monotonic()
+        start = max(now, self._next)
+        self._next = start + amount * self._seconds_each
+        return start - now
+
+    def give_back(self, amount: float) -> None:
+        """What was set aside and not used comes to those behind."""
+        self._next -= amount * self._seconds_each
+
+
+def retry_after(value: str | None) -> float | None:
+    """Seconds of a Retry-After header, a number or an HTTP date (RFC 9110, 10.2.3).
+
+    None: there is none, or it says nothing that can be understood.
+    """
+    if value is None:
+        return None
+    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", value := value.strip()):
+        return float(value)
+    try:
+        until = parsedate_to_datetime(value)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    if until.tzinfo is None:
+        until = until.replace(tzinfo=UTC)
+    seconds = (until - datetime.now(UTC)).total_seconds()
+    return max(0.0, seconds) if math.isfinite(seconds) else None

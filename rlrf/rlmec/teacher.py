@@ -13,14 +13,13 @@ from pydantic import Field
 
 from harness.core.log import say
 from harness.core.schema import Item, Record
-from harness.replies.judgements import UnparsableReplyError
+from harness.replies import UnparsableReplyError
 from rlrf.config import Rlmec
 from rlrf.feedback import Judged, give_feedback
 from rlrf.reward import of_feedback
 from rlrf.rlmec.steps import first_wrong
 from rlrf.rlmec.teacher_prompt import read_rewrite, rewriting_call
-from tasks.factscore.asking import ask
-from tasks.task import Judge, Task
+from tasks.task import Judge, Task, ask
 
 
 class Correction(Record):

@@ -10,9 +10,9 @@ import json
 
 from harness.core.schema import Call, Item, Reply, digest
 from harness.judges.critique import MAX_REFERENCE, marked
-from harness.replies.judgements import UnparsableReplyError, judgements
+from harness.replies import UnparsableReplyError, judgements
 from rlrf.rlmec.steps import steps
-from tasks.just_eval.prompt import object_schema
+from tasks.just_eval.judging import object_schema
 
 FIRST, REWRITE = "first_wrong", "rewrite"
 MAX_REWRITE = 20_000  # characters

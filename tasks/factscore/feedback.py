@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from harness.core.schema import AspectFeedback, Feedback, Item, Sample, Score
-from tasks.factscore.facts import Fact
-from tasks.factscore.scoring import GAMMA
+from tasks.factscore.scoring import GAMMA, Fact
 
 MAX_EVIDENCE = 300  # characters
 

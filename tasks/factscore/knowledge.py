@@ -19,7 +19,7 @@ from typing import Any, Self
 from harness.core.errors import UserError
 from harness.core.files import file_digest, read_jsonl
 from harness.core.outputs import FileKind, check_file
-from tasks.factscore.sentences import split
+from tasks.factscore.text import split
 
 SEPARATOR = "####SPECIAL####SEPARATOR####"
 KNOWLEDGE = FileKind(

@@ -5,21 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
+from typing import Protocol
 
 from harness.core.schema import Item, Score, digest
 from tasks.factscore.abstention import Rules, abstains
-from tasks.factscore.facts import Fact
-from tasks.factscore.parts import (
-    Biography,
-    Claim,
-    Decomposer,
-    Facts,
-    Finding,
-    Retriever,
-    Verifier,
-)
-from tasks.factscore.reading import sentences
-from tasks.factscore.scoring import facts_score, unverified_score
+from tasks.factscore.scoring import Fact, facts_score, unverified_score
+from tasks.factscore.text import sentences
 from tasks.task import Answered, Judge
 
 MAX_FACTS = 1_000  # verified of one response
@@ -139,3 +130,80 @@ def _bounded(facts: Facts) -> Facts:
         return facts
     cut = f"not verified: facts after {MAX_FACTS}, of {len(facts.texts):,}"
     return Facts(facts.texts[:MAX_FACTS], facts.failure, "; ".join(filter(None, (facts.cut, cut))))
+
+
+@dataclass(frozen=True)
+class Biography:
+    """A response to be scored, and the passages of its entity's page."""
+
+    entity: str
+    text: str
+    page: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The atomic facts of a biography; `failure` says why they could not be had.
+
+    `cut` says what of an overlong biography was left unread.
+    """
+
+    texts: tuple[str, ...] = ()
+    failure: str = ""
+    cut: str = ""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A fact to be verified against passages, the best first."""
+
+    entity: str
+    text: str
+    passages: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Whether passages support a claim; None, with the reason, where that could not be found.
+
+    `evidence` is what of the passages speaks to the claim, for people to read.
+    """
+
+    supported: bool | None
+    failure: str = ""
+    evidence: str = ""
+
+
+class Decomposer(Protocol):
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def prompt_digest(self) -> str | None:
+        """Of what it asks a judge; None if it asks none."""
+
+    def decompose(self, biographies: Sequence[Biography], judge: Judge | None) -> list[Facts]:
+        """The facts of each biography, in order; all are asked for in one batch."""
+        ...
+
+
+class Retriever(Protocol):
+    @property
+    def name(self) -> str: ...
+
+    def retrieve(self, page: tuple[str, ...], query: str) -> tuple[str, ...]:
+        """The passages of `page` that are most to the point, the best first."""
+        ...
+
+
+class Verifier(Protocol):
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def prompt_digest(self) -> str | None:
+        """Of what it asks a judge; None if it asks none."""
+
+    def verify(self, claims: Sequence[Sequence[Claim]], judge: Judge | None) -> list[list[Finding]]:
+        """A finding for each claim of each biography, in order; asked for in one batch."""
+        ...

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.core.errors import UserError
-from tasks.factscore.words import stems
+from tasks.factscore.text import stems
 
 PAGES, QUERIES = 1024, 65_536  # kept in memory
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from harness.core.schema import Item, Metric, Sample, Score
+from pydantic import Field
+
+from harness.core.schema import Item, Metric, Record, Sample, Score
 from tasks.factscore.abstention import Rules, abstains
-from tasks.factscore.facts import Fact
 from tasks.task import Answered, Judge
 
 GAMMA = 10  # facts; shorter responses are penalised
@@ -134,3 +135,11 @@ def _score(
         unscored=unscored,
         details=details,
     )
+
+
+class Fact(Record):
+    """One claim of a response: what the knowledge source does not support is not supported."""
+
+    text: str
+    supported: bool = Field(strict=True)
+    evidence: str = Field(default="", description="what of the source speaks to it")

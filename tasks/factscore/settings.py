@@ -13,16 +13,14 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from harness.core.schema import Item, Record
-from tasks.factscore import decomposers, demonstrations, judge_decomposer, judge_verifier
+from tasks.factscore import decomposers, verifiers
 from tasks.factscore.abstention import Rules
-from tasks.factscore.judge_verifier import VerdictRule
 from tasks.factscore.knowledge import Knowledge
 from tasks.factscore.lexical import Lexical
-from tasks.factscore.nli import Nli
-from tasks.factscore.parts import Decomposer, Retriever, Verifier
-from tasks.factscore.pipeline import Pages, Pipeline
+from tasks.factscore.pipeline import Decomposer, Pages, Pipeline, Retriever, Verifier
 from tasks.factscore.retrievers import Bm25, Dense
 from tasks.factscore.scoring import GAMMA, K
+from tasks.factscore.verifiers import Nli, VerdictRule
 from tasks.task import Task
 
 
@@ -95,7 +93,7 @@ def _decomposer(settings: FactScoreSettings) -> Decomposer:
         return decomposers.Sentences()
     if settings.decomposer == "clauses":
         return decomposers.Clauses()
-    return judge_decomposer.ByJudge(demonstrations.load(settings.demonstrations))
+    return decomposers.ByJudge(decomposers.load_demonstrations(settings.demonstrations))
 
 
 def _retriever(settings: FactScoreSettings) -> Retriever:
@@ -109,4 +107,4 @@ def _verifier(settings: FactScoreSettings) -> Verifier:
         return Lexical()
     if settings.nli_model and settings.verifier == "nli":
         return Nli(settings.nli_model)
-    return judge_verifier.ByJudge(settings.verdict)
+    return verifiers.ByJudge(settings.verdict)

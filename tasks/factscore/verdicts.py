@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tasks.factscore import verdict_words as known
-from tasks.factscore.parts import Finding
+from tasks.factscore.pipeline import Finding
 from tasks.factscore.verdict_sentences import Sentence, normalize, sentences
 
 MAX_REPLY = 20_000  # characters read of a reply, after its reasoning

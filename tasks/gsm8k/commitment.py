@@ -16,8 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-from tasks.gsm8k.arithmetic import show
-from tasks.gsm8k.formula import is_formula
+from tasks.gsm8k.arithmetic import is_formula, show
 from tasks.gsm8k.quantity import MAX_SPAN, Quantity, leading, numbers
 
 MAX_TEXT = 200_000  # characters read of a response, its last

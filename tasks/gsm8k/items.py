@@ -6,6 +6,7 @@ itself is rounded, `abs_tol` or `rel_tol` stand beside it.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable, Iterable
@@ -234,3 +235,22 @@ def _written(where: str, row: Row, name: str) -> str:
     except ValueError as error:
         raise UserError(f"{where}: the field '{name}' is no number.") from error
     return show(value, places=20)
+
+
+def worked_examples() -> list[tuple[str, str]]:
+    """Read the questions and worked answers for few-shot prompts; none is from a benchmark."""
+    rows = read_jsonl(Path(__file__).parent / "shots.jsonl")
+    return [(row["question"], row["answer"]) for _, row in rows]
+
+
+def shot_docs() -> list[dict[str, str]]:
+    """Return the worked examples as lm-eval's few-shot documents."""
+    return [
+        {"prompt": prompt(question), "reference": json.dumps({"answer": answer})}
+        for question, answer in worked_examples()
+    ]
+
+
+def shot_target(doc: dict[str, Any]) -> str:
+    """Return the worked answer of a document."""
+    return str(json.loads(doc["reference"])["answer"])

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from harness.core.schema import MetricResult, Record, Score
-from tasks.just_eval import prompt
+from tasks.just_eval import judging
 from tasks.just_eval.feedback import feedback
 from tasks.just_eval.items import items
 from tasks.just_eval.length import length_results
@@ -40,7 +40,7 @@ TASKS = [
         feedback=feedback,
         generation={"max_tokens": 1024, "temperature": 0.0, "stop": []},
         derive=_derive,
-        judge_prompt=prompt.OWN.digest,
+        judge_prompt=judging.OWN.digest,
     )
 ]
 
@@ -49,7 +49,7 @@ class JustEvalSettings(Record):
     """How Just-Eval is judged.
 
     `prompt` is a file with other prompts than this project's, such as the official ones: YAML
-    with the texts `regular` and `safety` (`tasks.just_eval.prompt.Prompts` says what they hold).
+    with the texts `regular` and `safety` (`tasks.just_eval.judging.Prompts` says what they hold).
     """
 
     prompt: Path | None = None
@@ -64,5 +64,5 @@ def configure(settings: JustEvalSettings) -> Task:
     (task,) = TASKS
     if settings.prompt is None:
         return task
-    prompts = prompt.load(settings.prompt)
+    prompts = judging.load(settings.prompt)
     return replace(task, score=partial(score, prompts=prompts), judge_prompt=prompts.digest)

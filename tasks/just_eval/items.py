@@ -14,7 +14,7 @@ from typing import Any
 from harness.core.errors import UserError
 from harness.core.files import read_json, read_jsonl
 from harness.core.schema import Item
-from tasks.just_eval.aspects import aspects_of
+from tasks.just_eval.judging import aspects_of
 from tasks.splits import Half, check_apart, check_split, fold, halves
 
 TRAIN = "train.jsonl"

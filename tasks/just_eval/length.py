@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from harness.core.schema import MetricResult, Score, mean
-from tasks.just_eval.aspects import REGULAR
+from tasks.just_eval.judging import REGULAR
 from tasks.just_eval.scoring import official
 from tasks.task import summarize
 

@@ -11,9 +11,17 @@ import math
 from collections.abc import Mapping, Sequence
 
 from harness.core.schema import Item, Metric, MetricResult, Reply, Sample, Score, mean
-from tasks.just_eval.aspects import ASPECTS, HIGHEST, LOWEST, REGULAR, SAFETY
-from tasks.just_eval.prompt import OWN, Prompts
-from tasks.just_eval.reply import Verdict, parse
+from tasks.just_eval.judging import (
+    ASPECTS,
+    HIGHEST,
+    LOWEST,
+    OWN,
+    REGULAR,
+    SAFETY,
+    Prompts,
+    Verdict,
+    parse,
+)
 from tasks.task import Answered, Judge, item_values, summarize
 
 MAX_WORDS = 100_000  # counted of an answer

@@ -21,8 +21,8 @@ from functools import cache, lru_cache
 from typing import Literal
 
 from harness.core.schema import AspectFeedback, Feedback, Item, Sample, Score
-from tasks.factscore import parts
-from tasks.factscore.parts import Biography, Facts, Finding
+from tasks.factscore import pipeline
+from tasks.factscore.pipeline import Biography, Facts, Finding
 from tasks.task import Judge
 
 TASK = "mini_factscore"
@@ -234,7 +234,7 @@ class Exact:
     prompt_digest = None
 
     def verify(
-        self, claimed: Sequence[Sequence[parts.Claim]], judge: Judge | None
+        self, claimed: Sequence[Sequence[pipeline.Claim]], judge: Judge | None
     ) -> list[list[Finding]]:
         """Findings; none fails."""
         return [

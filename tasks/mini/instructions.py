@@ -19,7 +19,7 @@ import re
 from collections.abc import Sequence
 
 from harness.core.schema import AspectFeedback, Call, Feedback, Item, Reply, Sample, Score
-from tasks.just_eval.aspects import HIGHEST, LOWEST, aspects_of
+from tasks.just_eval.judging import HIGHEST, LOWEST, aspects_of
 
 TASK = "mini_just_eval"
 

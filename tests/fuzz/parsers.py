@@ -56,7 +56,7 @@ from harness.engines.openai import OpenAIEngine
 from harness.evals import evaluation, lm_eval_results, replay
 from harness.gate.plan import Plan, decide_by
 from harness.gate.policy import load_policy
-from harness.judges import wire
+from harness.judges import client
 from harness.judges.budget import Tokens
 from harness.judges.cache import Cache
 from harness.judges.checks import pairwise
@@ -69,12 +69,10 @@ from harness.render.github import commands, summary
 from harness.render.html.board import board as board_page
 from harness.render.html.page import embed
 from harness.render.junit import decision as junit
-from harness.replies.judgements import UnparsableReplyError, judgements
-from harness.replies.lenient_json import MalformedError, read_object
+from harness.replies import MalformedError, UnparsableReplyError, judgements, read_object
 from harness.reports import judge_report
-from harness.serving import wire as served
-from harness.serving.pace import retry_after
-from harness.serving.server import CallFailedError
+from harness.serving import wire
+from harness.serving.server import CallFailedError, retry_after
 from harness.serving.settings import ServerSettings
 from rlrf import config, stage_commands
 from rlrf import report as run_report
@@ -89,28 +87,24 @@ from rlrf.rlmec.rewriter import locate
 from rlrf.rlmec.steps import first_wrong, steps
 from rlrf.rlmec.teacher_prompt import read_rewrite
 from rlrf.run import MANIFEST, Stage, open_run
-from tasks.factscore import demonstrations as demos
 from tasks.factscore.abstention import abstains
-from tasks.factscore.clauses import clauses
-from tasks.factscore.decompose import clean_facts, parse_facts
-from tasks.factscore.decomposers import Clauses
+from tasks.factscore.decomposers import ByJudge as DecomposerByJudge
+from tasks.factscore.decomposers import Clauses, clean_facts, load_demonstrations, parse_facts
 from tasks.factscore.items import items as entities
-from tasks.factscore.judge_decomposer import ByJudge as DecomposerByJudge
-from tasks.factscore.judge_verifier import verdict
 from tasks.factscore.knowledge import Knowledge, build_knowledge, passages_of
 from tasks.factscore.lexical import Lexical
-from tasks.factscore.parts import Biography, Claim
-from tasks.factscore.reading import MAX_SENTENCE, MAX_SENTENCES, sentences
+from tasks.factscore.pipeline import Biography, Claim
 from tasks.factscore.retrievers import Bm25
-from tasks.factscore.sentences import split
+from tasks.factscore.text import MAX_SENTENCE, MAX_SENTENCES, clauses, sentences, split
+from tasks.factscore.verifiers import verdict
 from tasks.gsm8k import items as problems
-from tasks.gsm8k.answer import extract, matches, readings
 from tasks.gsm8k.arithmetic import evaluate, plain, show
+from tasks.gsm8k.scoring import extract, matches, readings
 from tasks.gsm8k.steps import check_steps
-from tasks.just_eval import prompt as prompts
-from tasks.just_eval.aspects import ASPECTS, HIGHEST, LOWEST
+from tasks.just_eval import judging as just_eval_judging
 from tasks.just_eval.items import items as instructions
-from tasks.just_eval.reply import parse as parse_reply
+from tasks.just_eval.judging import ASPECTS, HIGHEST, LOWEST
+from tasks.just_eval.judging import parse as parse_reply
 
 SPLIT = b"\x1e"  # between the texts or files of one input
 
@@ -420,7 +414,7 @@ def factscore_facts(data: bytes) -> None:
 
 @functools.cache
 def decomposer() -> DecomposerByJudge:
-    return DecomposerByJudge(demos.load(None))
+    return DecomposerByJudge(load_demonstrations(None))
 
 
 @parser
@@ -449,13 +443,13 @@ def pairwise_verdict(data: bytes) -> None:
 
 @parser
 def wire_completion(data: bytes) -> None:
-    with contextlib.suppress(served.NotACompletionError):
-        answer = wire.read(data, ("True", "False"), Tokens(10, 100))
+    with contextlib.suppress(wire.NotACompletionError):
+        answer = client.read(data, ("True", "False"), Tokens(10, 100))
         assert answer.reply.failure or answer.reply.text.strip()
         assert answer.used.prompt >= 0 and answer.used.completion >= 0
         storable(answer.reply)
-    message = served.error_message(data)
-    assert len(message) <= served.MAX_MESSAGE and message.isprintable()
+    message = wire.error_message(data)
+    assert len(message) <= wire.MAX_MESSAGE and message.isprintable()
 
 
 @functools.cache
@@ -465,7 +459,7 @@ def engine() -> OpenAIEngine:
 
 @parser
 def engine_reply(data: bytes) -> None:
-    with contextlib.suppress(served.NotACompletionError, CallFailedError):
+    with contextlib.suppress(wire.NotACompletionError, CallFailedError):
         found = engine()._read(data, Sampling(stop=("\n", "Q:")))
         assert not {"\n", "Q:"} & {found.text, *found.text}
         assert found.finish_reason in ("stop", "length")
@@ -499,13 +493,13 @@ def yaml_judging(data: bytes) -> None:
     with files(judge_yaml=data) as folder:
         judging = load_judging(folder / "judge.yaml")
         if judging.judge is not None:
-            wire.request(judging.judge, Call(prompt="p"), ())
+            client.request(judging.judge, Call(prompt="p"), ())
 
 
 @parser
 def yaml_prompts(data: bytes) -> None:
     with files(prompts_yaml=data) as folder:
-        loaded = prompts.load(folder / "prompts.yaml")
+        loaded = just_eval_judging.load(folder / "prompts.yaml")
         assert loaded.digest
         loaded.call("{{answer}}", "{{instruction}}", ASPECTS[:5])
 
@@ -550,7 +544,7 @@ def factscore_items(data: bytes) -> None:
 @parser
 def factscore_demonstrations(data: bytes) -> None:
     with files(demons_json=data) as folder:
-        DecomposerByJudge(demos.load(folder / "demons.json")).prompt("Ada Lund painted.")
+        DecomposerByJudge(load_demonstrations(folder / "demons.json")).prompt("Ada Lund painted.")
 
 
 @parser

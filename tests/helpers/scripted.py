@@ -12,7 +12,7 @@ from harness.core.schema import Call, Item, ModelRef, Reply, Sample
 from harness.core.scored import ScoredEvaluation
 from harness.evals import evaluation
 from rlrf.quickstart import corpus
-from tasks.just_eval.aspects import aspects_of
+from tasks.just_eval.judging import aspects_of
 from tasks.task import Judge, Task
 
 Say = Callable[[Call], str | Reply]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import tasks
 from harness.core.schema import Call, Item, Sample
-from tasks.just_eval.prompt import OWN
+from tasks.just_eval.judging import OWN
 from tasks.task import Answered
 
 TEMPLATE = (

@@ -26,7 +26,7 @@ from harness.core.schema import (
 )
 from harness.core.scored import ScoredEvaluation
 from harness.judges.checks.saved import answers, draw
-from harness.replies.judgements import UnparsableReplyError, judgements
+from harness.replies import UnparsableReplyError, judgements
 from harness.stats.paired import compare as gain
 from tasks.task import Judge, summarize
 

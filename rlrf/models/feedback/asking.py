@@ -17,7 +17,7 @@ from pydantic import Field
 
 from harness.core.schema import AspectFeedback, Feedback, Message, Record
 from harness.judges.critique import MAX_JUSTIFICATION
-from harness.replies.judgements import UnparsableReplyError
+from harness.replies import UnparsableReplyError
 from rlrf.models.feedback.cases import Subject
 
 MAX_REPLY = 20_000  # characters read

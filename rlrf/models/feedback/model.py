@@ -15,7 +15,7 @@ from harness.core.schema import SCHEMA_VERSION, Feedback, Record, SchemaVersion,
 from harness.engines import Engine, Sampling
 from harness.engines.model_folder import check_files, model_digest
 from harness.judges.critique import Critique
-from harness.replies.judgements import UnparsableReplyError
+from harness.replies import UnparsableReplyError
 from rlrf.models.feedback.asking import Asks, Speaker, ask, read
 from rlrf.models.feedback.cases import Subject, subject_of
 from rlrf.models.feedback.config import FeedbackTraining

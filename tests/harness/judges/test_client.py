@@ -16,7 +16,6 @@ from helpers.faulty import Act, Asked, FaultyServer, completion, echo
 
 from harness.core.errors import UserError
 from harness.core.schema import Call
-from harness.serving import pace
 from harness.serving import server as serving
 
 SLEEP = asyncio.sleep
@@ -64,8 +63,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     found = Clock()
-    for module in (serving, pace):
-        monkeypatch.setattr(module, "time", found)
+    monkeypatch.setattr(serving, "time", found)
     monkeypatch.setattr(asyncio, "sleep", found.sleep)
     return found
 

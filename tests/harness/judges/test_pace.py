@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.serving.pace import retry_after
+from harness.serving.server import retry_after
 
 
 @pytest.mark.parametrize(

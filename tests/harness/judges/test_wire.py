@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from harness.judges.budget import Tokens
-from harness.judges.wire import read
+from harness.judges.client import read
 from harness.serving.wire import NotACompletionError, error_message
 
 NEED = Tokens(10, 100)

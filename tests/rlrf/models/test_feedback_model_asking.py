@@ -6,7 +6,7 @@ import pytest
 
 from harness.core.schema import AspectFeedback, Feedback, Item
 from harness.judges.critique import MAX_JUSTIFICATION
-from harness.replies.judgements import UnparsableReplyError
+from harness.replies import UnparsableReplyError
 from rlrf.models.feedback.asking import MAX_REPLY, Asks, ask, read, write
 from rlrf.models.feedback.cases import Subject
 

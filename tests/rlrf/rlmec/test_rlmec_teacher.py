@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.core.schema import Item, Reply
-from harness.replies.judgements import UnparsableReplyError
+from harness.replies import UnparsableReplyError
 from rlrf.config import Rlmec
 from rlrf.rlmec.steps import first_wrong, steps
 from rlrf.rlmec.teacher import teach

@@ -18,10 +18,9 @@ from harness.core.errors import UserError
 from harness.core.schema import Item, Sample, Score
 from tasks.factscore import TASKS
 from tasks.factscore.abstention import abstains
-from tasks.factscore.facts import Fact
 from tasks.factscore.feedback import feedback
 from tasks.factscore.items import MAX_BYTES, items
-from tasks.factscore.scoring import facts_score, score, unverified_score
+from tasks.factscore.scoring import Fact, facts_score, score, unverified_score
 
 YAML = Path(tasks.__file__).parent / "factscore" / "factscore.yaml"
 ITEM = Item(

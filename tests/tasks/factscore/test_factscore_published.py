@@ -12,10 +12,9 @@ from harness.core.schema import Item, Sample
 from harness.evals import replay
 from tasks.factscore import TASKS
 from tasks.factscore.abstention import abstains
-from tasks.factscore.facts import Fact
 from tasks.factscore.items import items
-from tasks.factscore.scoring import K, facts_score
-from tasks.factscore.sentences import split
+from tasks.factscore.scoring import Fact, K, facts_score
+from tasks.factscore.text import split
 from tasks.task import slices
 
 

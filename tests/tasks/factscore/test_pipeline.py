@@ -17,7 +17,7 @@ from harness.evals import replay
 from tasks.factscore import FactScoreSettings, configure, retrievers
 from tasks.factscore.feedback import feedback
 from tasks.factscore.knowledge import build_knowledge
-from tasks.factscore.reading import MAX_SENTENCES
+from tasks.factscore.text import MAX_SENTENCES
 from tasks.task import Judge, Task
 
 PAGES = {

@@ -20,11 +20,10 @@ import pytest
 from harness.core.schema import Item, Reply, Sample
 from tasks.factscore import TASKS
 from tasks.factscore.abstention import abstains
-from tasks.factscore.decompose import STUBS, clean_facts, parse_facts
-from tasks.factscore.facts import Fact
-from tasks.factscore.judge_verifier import published_verdict
-from tasks.factscore.scoring import facts_score
-from tasks.factscore.sentences import NUMBERED, OPENING, TITLES, is_abbreviation, split
+from tasks.factscore.decomposers import STUBS, clean_facts, parse_facts
+from tasks.factscore.scoring import Fact, facts_score
+from tasks.factscore.text import NUMBERED, OPENING, TITLES, is_abbreviation, split
+from tasks.factscore.verifiers import published_verdict
 
 ROOT = Path(__file__).parents[3]
 PYTHON = ROOT / ".venv-factscore" / "bin" / "python"

@@ -6,10 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.factscore.clauses import clauses
-from tasks.factscore.decompose import MAX_REPLY, clean_facts, parse_facts
-from tasks.factscore.sentences import split
-from tasks.factscore.words import stems
+from tasks.factscore.decomposers import MAX_REPLY, clean_facts, parse_facts
+from tasks.factscore.text import clauses, split, stems
 
 
 @pytest.mark.parametrize(

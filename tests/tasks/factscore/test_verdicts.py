@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from harness.core.errors import UserError
 from harness.core.schema import Reply
-from tasks.factscore.judge_verifier import MAX_PUBLISHED, ByJudge, verdict
 from tasks.factscore.verdicts import MAX_QUOTED, MAX_REPLY, read_verdict
+from tasks.factscore.verifiers import MAX_PUBLISHED, ByJudge, verdict
 
 TABLE = Path(__file__).with_name("judge_replies.jsonl")
 ROWS: list[dict[str, Any]] = [

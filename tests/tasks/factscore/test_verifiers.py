@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import fit_lexical
 import numpy as np
 import pytest
 from hypothesis import given
@@ -15,16 +16,12 @@ from hypothesis import strategies as st
 
 from harness.core.errors import UserError
 from harness.core.schema import Item, Reply, Sample
-from tasks.factscore import fit_lexical
 from tasks.factscore.decomposers import Clauses
-from tasks.factscore.judge_verifier import prompt, published_verdict
-from tasks.factscore.lexical import Lexical, shipped
-from tasks.factscore.lexical_features import NAMES, features, nearest, says
-from tasks.factscore.nli import Nli
-from tasks.factscore.parts import Claim
-from tasks.factscore.pipeline import Pipeline
+from tasks.factscore.lexical import NAMES, Lexical, features, nearest, says, shipped
+from tasks.factscore.pipeline import Claim, Pipeline
 from tasks.factscore.retrievers import Bm25, Dense
-from tasks.factscore.words import words
+from tasks.factscore.text import words
+from tasks.factscore.verifiers import Nli, prompt, published_verdict
 
 PAGE = (
     "Ada Lund (born 4 May 1931) was a Swedish painter. She studied in Uppsala.",

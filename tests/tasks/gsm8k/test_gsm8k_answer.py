@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.gsm8k.answer import extract, matches, readings
+from tasks.gsm8k.scoring import extract, matches, readings
 
 RIGHT = [
     ("#### 18", "18"),

@@ -7,9 +7,8 @@ import pytest
 
 import tasks
 from harness.core.errors import UserError
-from tasks.gsm8k.items import GATE_SIZE, gold
+from tasks.gsm8k.items import GATE_SIZE, gold, shot_docs, shot_target, worked_examples
 from tasks.gsm8k.scoring import score
-from tasks.gsm8k.shots import EXAMPLES, docs, target
 from tasks.gsm8k.steps import check_steps
 
 NAMES = ("gsm8k", "svamp", "gsm_hard", "gsm_plus")
@@ -160,9 +159,9 @@ def test_the_reference_answers_are_right(shared_data: Path, name: str) -> None:
 
 
 def test_the_worked_examples_are_right() -> None:
-    assert len(EXAMPLES) == 8
-    for doc in docs():
-        answer = target(doc)
+    assert len(worked_examples()) == 8
+    for doc in shot_docs():
+        answer = shot_target(doc)
         steps = check_steps(answer)
         assert steps
         assert all(step.ok for step in steps)
@@ -174,6 +173,6 @@ def test_the_worked_examples_are_of_no_benchmark(shared_data: Path) -> None:
         path.read_text()
         for path in (shared_data / "gsm8k/train.jsonl", shared_data / "gsm8k/test.jsonl")
     )
-    for question, _ in EXAMPLES:
+    for question, _ in worked_examples():
         sentences = [part for part in question.split(". ") if len(part) > 20]
         assert not any(sentence in known for sentence in sentences)

@@ -11,7 +11,7 @@ from helpers.scripted_lm import Scripted
 
 import tasks
 from tasks.gsm8k import STOP
-from tasks.gsm8k.shots import EXAMPLES
+from tasks.gsm8k.items import worked_examples
 
 pytest.importorskip("lm_eval")
 
@@ -62,11 +62,13 @@ def test_our_own_examples_are_the_shots(manager: Any) -> None:
         manager, "gsm8k_8shot", "#### 5", apply_chat_template=True, fewshot_as_multiturn=True
     )
     prompt, _ = model.asked[0]
-    assert all(question in prompt and answer in prompt for question, answer in EXAMPLES)
+    assert all(question in prompt and answer in prompt for question, answer in worked_examples())
     assert prompt.count("<assistant>") == 9
     model, _ = run(manager, "gsm8k", "#### 5", num_fewshot=2)
     prompt, _ = model.asked[0]
-    assert all((question in prompt) == (at < 2) for at, (question, _) in enumerate(EXAMPLES))
+    assert all(
+        (question in prompt) == (at < 2) for at, (question, _) in enumerate(worked_examples())
+    )
 
 
 def test_train_shots_come_from_train(manager: Any) -> None:

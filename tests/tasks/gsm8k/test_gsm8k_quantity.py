@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.gsm8k.answer import extract, readings
 from tasks.gsm8k.arithmetic import show
+from tasks.gsm8k.scoring import extract, readings
 
 FRAMES = (
     "3 + 4 = 7\n#### {}",

@@ -11,9 +11,8 @@ import pytest
 
 import tasks
 from harness.core.schema import Item, Sample, Score
-from tasks.gsm8k.answer import Answer, extract, matches, readings
 from tasks.gsm8k.items import gold
-from tasks.gsm8k.scoring import score
+from tasks.gsm8k.scoring import Answer, extract, matches, readings, score
 from tasks.gsm8k.steps import check_steps
 
 PROVIDED = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")

@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from harness.core.schema import AspectFeedback, Call, Item, Reply, Sample
 from harness.judges.checks import pairwise
 from harness.judges.critique import critique
-from harness.replies.judgements import MAX_REPLY
-from tasks.factscore.judge_verifier import verdict as finding
-from tasks.just_eval.aspects import ASPECTS, REGULAR, SAFETY
-from tasks.just_eval.reply import parse
+from harness.replies import MAX_REPLY
+from tasks.factscore.verifiers import verdict as finding
+from tasks.just_eval.judging import ASPECTS, REGULAR, SAFETY, parse
 
 QUOTES: dict[str, Callable[[str], str]] = {
     "as it is": lambda text: f"The assistant wrote:\n\n{text}\n\nThat asks for a grade.",

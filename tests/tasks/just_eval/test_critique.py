@@ -15,8 +15,15 @@ from hypothesis import strategies as st
 
 import tasks
 from harness.core.schema import Call, Item, Reply, Sample
-from harness.judges.critique import CRITIQUE_DIGEST, PLACES, critique, grading_call, selection_call
-from harness.judges.rubric import GRADES, RUBRICS
+from harness.judges.critique import (
+    CRITIQUE_DIGEST,
+    GRADES,
+    PLACES,
+    RUBRICS,
+    critique,
+    grading_call,
+    selection_call,
+)
 from tasks.task import Answered
 
 CHOSEN = ("logical correctness", "completeness", "readability")

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from harness.replies.judgements import MAX_REPLY
-from tasks.just_eval.aspects import REGULAR
-from tasks.just_eval.reply import parse
+from harness.replies import MAX_REPLY
+from tasks.just_eval.judging import REGULAR, parse
 
 REGULAR_ASPECTS = tuple(REGULAR)
 

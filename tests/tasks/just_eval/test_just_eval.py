@@ -16,9 +16,9 @@ import tasks
 from harness.core.errors import UserError
 from harness.core.schema import Call, Item, Reply, Sample, Score
 from tasks.just_eval import TASKS
-from tasks.just_eval.aspects import REGULAR, aspects_of
 from tasks.just_eval.feedback import feedback
 from tasks.just_eval.items import items
+from tasks.just_eval.judging import REGULAR, aspects_of
 from tasks.just_eval.scoring import average, derive, score
 from tasks.task import Answered, slices
 

@@ -15,7 +15,7 @@ from harness.board import Board
 from harness.core.schema import MetricResult, Score
 from harness.evals import replay
 from tasks.just_eval import TASKS
-from tasks.just_eval.aspects import REGULAR
+from tasks.just_eval.judging import REGULAR
 from tasks.just_eval.length import REFERENCE_WORDS, at_equal_length, length_results
 
 Numbers = Sequence[float]

@@ -12,8 +12,7 @@ import pytest
 from harness.core.errors import UserError
 from harness.core.schema import Call, Item, Reply, Sample
 from tasks.just_eval import TASKS, JustEvalSettings, configure
-from tasks.just_eval.aspects import REGULAR, SAFETY, aspects_of
-from tasks.just_eval.prompt import MAX_FILE, OWN, load, reply_schema
+from tasks.just_eval.judging import MAX_FILE, OWN, REGULAR, SAFETY, aspects_of, load, reply_schema
 
 TEXTS = {
     "regular": "Asked: {{instruction}}\nGiven: {{ answer }}\nGrade:\n{{aspects}}",

@@ -1,9 +1,9 @@
 """Fit the lexical verifier on human-labelled facts, and say what it is worth on unseen entities.
 
-    python -m tasks.factscore.fit_lexical FACTS.jsonl PAGES.jsonl
+    python bench/fit_lexical.py FACTS.jsonl PAGES.jsonl
 
 FACTS has {"topic", "fact", "labels"} a line, the facts of a biography in its order; PAGES has
-{"title", "passages"}. Writes `lexical.json` beside this file and prints, as JSON, what the model
+{"title", "passages"}. Writes `tasks/factscore/lexical.json` and prints, as JSON, what the model
 reaches out of fold: entities are held out whole, and everything that is chosen (scaling, weights,
 threshold) is chosen without them. Needs scikit-learn.
 """
@@ -23,15 +23,15 @@ from numpy.typing import NDArray
 
 from harness.core.files import file_digest, read_jsonl, write_json
 from harness.core.log import write_out
-from tasks.factscore.lexical import LexicalModel
-from tasks.factscore.lexical_features import NAMES, features
-from tasks.factscore.parts import Claim
+from tasks.factscore.lexical import NAMES, LexicalModel, features
+from tasks.factscore.pipeline import Claim
 from tasks.factscore.retrievers import Bm25
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 FOLDS = 10
+WEIGHTS = Path(__file__).parents[1] / "tasks" / "factscore" / "lexical.json"
 K = 5
 STRENGTH = 0.01  # C of the L2 penalty, on standardised features
 RESAMPLES = 2000
@@ -173,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Fit the lexical verifier.")
     parser.add_argument("facts", type=Path)
     parser.add_argument("pages", type=Path)
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("lexical.json"))
+    parser.add_argument("--out", type=Path, default=WEIGHTS)
     given = parser.parse_args(arguments)
     data = read_labelled(given.facts, given.pages)
     _, found = out_of_fold(data)

@@ -1,7 +1,7 @@
 """A judge's reply: untrusted text in, what it says of each name out.
 
 A name is what is judged, an aspect. The reply is read as JSON with the slips that judges make:
-fences and prose around it, and what `lenient_json` forgives. What is quoted from the answer is no
+fences and prose around it, and what `read_object` forgives. What is quoted from the answer is no
 judgement. What cannot be read, or can be read in two ways, is unreadable with the reason: nothing
 is ever guessed.
 """
@@ -12,8 +12,6 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
-
-from harness.replies.lenient_json import MalformedError, read_object
 
 MAX_REPLY = 100_000  # characters
 MAX_OBJECTS = 200  # openings tried in one reply: bounds the time
@@ -211,3 +209,96 @@ def _named(value: Any, names: frozenset[str]) -> list[tuple[str, Any]]:
         for key, part in value.items()
         for pair in ([(key, part)] if key in names else _named(part, names))
     ]
+
+
+MAX_DEPTH = 8
+
+_SPACE = re.compile(r"\s*+")
+_STRINGS = {
+    quote: re.compile(
+        rf"{quote}((?:[^{quote}\\]|\\.|{quote}(?!\s*+[,:\}}\]]))*+){quote}", re.DOTALL
+    )
+    for quote in "\"'"
+}
+_BARE = re.compile(r"[^\s\"'{}\[\],:][^\"'{}\[\],:\n]*+")
+_ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
+_ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
+
+
+class MalformedError(Exception):
+    """This cannot be read as an object, or can be read in two ways."""
+
+
+def read_object(text: str, at: int, depth: int = 0) -> tuple[dict[str, Any], int]:
+    """The object whose brace opens at `at`, its keys in lower case, and where it ends.
+
+    Raises:
+        MalformedError: what stands there is no object, or one nested deeper than `MAX_DEPTH`.
+    """
+    found: dict[str, Any] = {}
+    at = _skip(text, at + 1)
+    while text[at : at + 1] != "}":
+        key, at = _read_scalar(text, at)
+        at = _skip(text, at)
+        if text[at : at + 1] != ":":
+            raise MalformedError
+        key = key.lower()
+        if key in found:
+            raise MalformedError
+        found[key], at = _read_value(text, _skip(text, at + 1), depth + 1)
+        at = _after_comma(text, at, "}")
+    return found, at + 1
+
+
+def _skip(text: str, at: int) -> int:
+    match = _SPACE.match(text, at)
+    return match.end() if match else at
+
+
+def _read_list(text: str, at: int, depth: int) -> tuple[list[Any], int]:
+    found = []
+    at = _skip(text, at + 1)
+    while text[at : at + 1] != "]":
+        value, at = _read_value(text, at, depth + 1)
+        found.append(value)
+        at = _after_comma(text, at, "]")
+    return found, at + 1
+
+
+def _after_comma(text: str, at: int, closing: str) -> int:
+    at = _skip(text, at)
+    if text[at : at + 1] == ",":
+        return _skip(text, at + 1)
+    if text[at : at + 1] != closing:
+        raise MalformedError
+    return at
+
+
+def _read_value(text: str, at: int, depth: int) -> tuple[Any, int]:
+    if depth > MAX_DEPTH:
+        raise MalformedError
+    if text[at : at + 1] == "{":
+        return read_object(text, at, depth)
+    if text[at : at + 1] == "[":
+        return _read_list(text, at, depth)
+    return _read_scalar(text, at)
+
+
+def _read_scalar(text: str, at: int) -> tuple[str, int]:
+    if string := _STRINGS.get(text[at : at + 1]):
+        if match := string.match(text, at):
+            return _unescape(match.group(1)).strip(), match.end()
+        raise MalformedError
+    if match := _BARE.match(text, at):
+        return match.group().strip(), match.end()
+    raise MalformedError
+
+
+def _unescape(text: str) -> str:
+    def character(match: re.Match[str]) -> str:
+        code = match.group(1)
+        return chr(int(code[1:], 16)) if len(code) == 5 else _ESCAPED.get(code, code)
+
+    plain = _ESCAPE.sub(character, text)
+    # Two escapes of a surrogate pair are one character; a lone one is replaced.
+    return plain.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
