@@ -22,7 +22,7 @@ from ratio import most_memory, publish
 import tasks
 from harness.core.log import say
 from harness.engines.hf import HFEngine
-from harness.evals.evaluate import evaluate
+from harness.evals.evaluate import EvalOptions, evaluate
 from rlrf.config import Explore
 from rlrf.quickstart import seed_policy
 from rlrf.sampling import explore
@@ -43,7 +43,7 @@ def peak(stage: str, count: int) -> float:
         asked = {name: task.items("train")[:each] for name, task in known.items()}
         made = len(explore(engine, asked, known, Explore(n=N, max_tokens=TOKENS), 0))
     else:
-        found = evaluate(engine, TASKS, split="train", limit=each, max_tokens=TOKENS)
+        found = evaluate(engine, TASKS, EvalOptions(split="train", limit=each, max_tokens=TOKENS))
         made = N * sum(len(one.samples) for one in found.values())
     if made != N * count:
         sys.exit(f"{stage} gave {made} answers")

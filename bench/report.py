@@ -23,7 +23,7 @@ from selenium.webdriver.chrome.service import Service
 import tasks
 from harness.core.schema import ModelRef, Policy, Rule, Sample
 from harness.core.scored import ScoredEvaluation
-from harness.evals import evaluation
+from harness.evals.scoring import Generation, code_version, dataset_digest, score_samples
 from harness.reports.evaluations import compare
 
 LIMIT = 1.0  # seconds
@@ -50,16 +50,17 @@ def answered(count: int, wrong: int) -> ScoredEvaluation:
         )
         for item in items
     ]
-    return evaluation.build(
-        task,
-        items,
-        samples,
+    generation = Generation(
+        task=task.name,
+        split="gate",
         model=ModelRef(id=f"wrong on every {wrong}th", digest="0" * 64),
         engine="none",
         decoding={},
-        split="gate",
         prompt_digest="0" * 64,
+        dataset_digest=dataset_digest(items),
+        code_version=code_version(),
     )
+    return score_samples(task, items, samples, generation)
 
 
 def main() -> None:

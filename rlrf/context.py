@@ -14,7 +14,7 @@ from harness.core.errors import UserError
 from harness.core.schema import Item, Policy, digest
 from harness.core.text import did_you_mean
 from harness.engines import model_folder
-from harness.evals import evaluation
+from harness.evals.scoring import code_version
 from harness.gate.clusters import require_clusters
 from harness.gate.policy import default_policy
 from harness.judges import critique
@@ -225,7 +225,7 @@ def _identity(services: Services, m0: Checkpoint) -> dict[str, Any]:
         "judge": [judge.id, judge.digest] if judge else None,
         "feedback_model": model.digest if model else None,
         "reward": rewarder.digest if rewarder else None,
-        "code": evaluation.code_version(),
+        "code": code_version(),
     }
     if services.rewriter is not None:
         identity["rewriter"] = services.rewriter.digest

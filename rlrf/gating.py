@@ -11,7 +11,6 @@ from harness.core.files import parse, read_json
 from harness.core.schema import Decision, Policy
 from harness.core.scored import ScoredEvaluation
 from harness.evals import inputs
-from harness.evals.cluster_file import read_columns
 from harness.gate import gate as decide
 from harness.gate import plan as planning
 from harness.gate.clusters import Columns, assign
@@ -210,7 +209,7 @@ def name_clusters(
     Raises:
         UserError: the file cannot be read, or has several columns and none is named.
     """
-    columns = read_columns(file) if file else None
+    columns = inputs.read_clusters(file) if file else None
     named = {policy.cluster_of(rule) for rule in policy.rules}
     if columns is not None and key is None and not named & set(columns.keys):
         if len(columns.keys) > 1:

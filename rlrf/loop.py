@@ -13,7 +13,7 @@ from harness import gate
 from harness.core.schema import Decision, Item, digest
 from harness.core.scored import ScoredEvaluation
 from harness.evals import evaluation
-from harness.evals.evaluate import evaluate
+from harness.evals.evaluate import EvalOptions, evaluate
 from harness.gate.clusters import assign
 from rlrf import methods, recording, stages
 from rlrf.checkpoint import Checkpoint
@@ -92,15 +92,18 @@ def measure(
         for data in dict.fromkeys(task.data for task in config.tasks):
             # Tasks that read the same data share their batches.
             tasks = [services.tasks[task.name] for task in config.tasks if task.data == data]
-            scored = evaluate(
-                context.run.keeping(services.engines.load(model)),
-                tasks,
+            options = EvalOptions(
                 split=split,
                 indices={t.name: [item.index for item in items_by_task[t.name]] for t in tasks},
                 data=Path(data) if data else None,
-                judge=services.judge,
-                answered=earlier if is_whole(earlier) else None,
                 seed=config.seed,
+            )
+            scored = evaluate(
+                context.run.keeping(services.engines.load(model)),
+                tasks,
+                options,
+                judge=services.judge,
+                reuse=earlier if is_whole(earlier) else None,
             )
             for name, one in scored.items():
                 evaluation.save(one, folder / name)

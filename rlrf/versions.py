@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.core.errors import UserError
 from harness.core.files import read_json
-from harness.evals.evaluation import code_version
+from harness.evals.scoring import code_version
 from rlrf.run import IDENTITY
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from helpers.build import build_evaluation
 
 import tasks
 from harness.core.schema import ModelRef, Sample
@@ -99,7 +100,7 @@ def saved(folder: Path, name: str, wrong: int) -> str:
         )
         for i, item in enumerate(items)
     ]
-    made = evaluation.build(
+    made = build_evaluation(
         task,
         items,
         samples,

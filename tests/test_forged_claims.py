@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.build import build_evaluation
 
 import tasks
 from harness.board import Board, ledger
@@ -45,7 +46,7 @@ def answered(right: int, **fields: Any) -> ScoredEvaluation:
         "split": "gate",
         "prompt_digest": "p",
     }
-    return evaluation.build(TASK, ITEMS, samples, **(known | fields))
+    return build_evaluation(TASK, ITEMS, samples, **(known | fields))
 
 
 def with_scores(made: ScoredEvaluation, scores: Sequence[Score], **fields: Any) -> ScoredEvaluation:

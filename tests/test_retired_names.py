@@ -18,7 +18,7 @@ SUFFIXES = {".py", ".md", ".yaml", ".yml", ".toml", ".jinja"}
 # Whole words, with their dots: `harness.schema` is not in `harness.schema_of`.
 CURRENT = {
     # modules
-    "harness.columns": "harness.evals.cluster_file",
+    "harness.columns": "harness.evals.inputs",
     "harness.decoding": "harness.core.decoding",
     "harness.errors": "harness.core.errors",
     "harness.evaluate": "harness.evals.evaluate",
@@ -27,6 +27,10 @@ CURRENT = {
     "harness.core.memory": "harness.core.errors",
     "harness.core.names": "harness.core.schema",
     "harness.core.settings": "harness.core.yaml and harness.gate.policy",
+    "harness.evals.cluster_file": "harness.evals.inputs",
+    "harness.evals.lm_eval_groups": "harness.evals.lm_eval_metrics",
+    "harness.evals.replay": "harness.evals.score",
+    "harness.evals.rescoring": "harness.evals.verification",
     "harness.incidental": "harness.core.folders",
     "harness.judge": "harness.judges",
     "harness.kept": "harness.engines.resume",
@@ -38,7 +42,7 @@ CURRENT = {
     "harness.progress": "harness.core.progress",
     "harness.ranking": "harness.board.ranking",
     "harness.reliability": "harness.reports.judge_report",
-    "harness.replay": "harness.evals.replay",
+    "harness.replay": "harness.evals.score",
     "harness.report": "harness.reports.evaluations",
     "harness.schema": "harness.core.schema",
     "harness.settings": "harness.core.yaml",

@@ -167,11 +167,18 @@ def open_plain(path: Path) -> BinaryIO:
         raise
 
 
-def require_plain(path: Path, max_bytes: int, max_lines: int | None = None) -> None:
-    """Check that a file of someone else can be read whole: a regular file, and not too large.
+def require_plain(
+    path: Path,
+    max_bytes: int,
+    max_lines: int | None = None,
+    *,
+    advice: str = "Evaluate fewer items or repeats at once.",
+) -> None:
+    """Check that a file of unknown origin can be read whole: a regular file, and not too large.
 
     Raises:
-        UserError: it is missing, not a regular file, or larger than it may be.
+        UserError: the file is missing, not regular, or too large; the message ends with `advice`
+            on how to get a smaller file.
     """
     try:
         with open_plain(path) as file:
@@ -179,7 +186,7 @@ def require_plain(path: Path, max_bytes: int, max_lines: int | None = None) -> N
             if size > max_bytes:
                 raise UserError(
                     f"{path} is larger than {max_bytes / 1024**3:g} GiB, which is not read. "
-                    "Evaluate fewer items or repeats at once."
+                    f"{advice}"
                 )
             while max_lines is not None and (block := file.read(BLOCK_BYTES)):
                 lines += block.count(b"\n")

@@ -71,6 +71,24 @@ def one_line(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
+def shorten(value: object, limit: int = 200) -> str:
+    """Put a value of unknown origin on one line of at most `limit` characters, for a sentence."""
+    shown, left_out = cut(one_line(str(value)), limit)
+    return f"{shown} ... ({left_out})" if left_out else shown
+
+
+def quote(value: object) -> str:
+    """Put a value of unknown origin into quotation marks, shortened and on one line."""
+    return f"'{shorten(value)}'"
+
+
+def listed(values: Iterable[object], most: int = 5) -> str:
+    """List the first of `values` for a sentence, and say how many more there are."""
+    shown = [shorten(value) for value in values]
+    rest = f" and {len(shown) - most} more" if len(shown) > most else ""
+    return ", ".join(shown[:most]) + rest
+
+
 def terminal(text: str) -> str:
     """Prepare `text`, of one line or several, for stdout, stderr and logs of CI runs.
 

@@ -1,7 +1,7 @@
-"""Ask a model the tasks, through lm-eval, and score what it answers with their plugins.
+"""Generate a model's responses to tasks through lm-eval, and score them with the tasks' own code.
 
-lm-eval makes the prompts and requests from the tasks' own YAML, so that the numbers are those of
-the stock command; the plugins score in one batch, after all generation.
+lm-eval makes the requests from each task's YAML, so that the numbers equal those of the stock
+command. Scoring follows in one batch, after all generation.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import functools
 import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tasks as benchmarks
 from harness.core.errors import UserError
@@ -21,167 +22,212 @@ from harness.core.log import say
 from harness.core.progress import track
 from harness.core.schema import Item, ModelRef, Sample, check_name, digest
 from harness.core.scored import ScoredEvaluation
-from harness.engines import Engine
+from harness.core.text import listed
+from harness.engines import Completion, Engine
 from harness.engines.resume import PARTS, ResumableEngine
 from harness.evals import evaluation
-from harness.evals.evaluation import Generation
+from harness.evals.scoring import Generation, code_version, dataset_digest, score_samples
 from tasks.task import Judge, Task
 
+if TYPE_CHECKING:
+    from harness.evals.lm import EngineLM
+
 FEWSHOT_SEED = 1234  # lm-eval's own
+PREFERRED_SPLITS = ("test", "gate")
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    """Which items of each task are asked, and how; None leaves a setting to the task."""
+
+    split: str | None = None  # default: the test split, else the gate split
+    indices: Mapping[str, Sequence[int]] = field(default_factory=dict)  # task -> `Item.index`
+    limit: int | None = None  # keep the first so many items per task
+    data: Path | None = None  # where the benchmarks' data lie
+    num_fewshot: int | None = None
+    max_tokens: int | None = None
+    temperature: float | None = None
+    repeats: int | None = None  # responses per item
+    seed: int = 0
 
 
 def evaluate(
     engine: Engine,
     tasks: Sequence[str | Task],
+    options: EvalOptions | None = None,
     *,
-    split: str | None = None,
-    indices: Mapping[str, Sequence[int]] | None = None,
-    limit: int | None = None,
-    data: Path | None = None,
-    num_fewshot: int | None = None,
-    max_tokens: int | None = None,
-    temperature: float | None = None,
-    repeats: int | None = None,
     judge: Judge | None = None,
     out: Path | None = None,
-    answered: Path | None = None,
-    seed: int = 0,
+    reuse: Path | None = None,
 ) -> dict[str, ScoredEvaluation]:
-    """Task -> evaluation of the engine's model; written to `out`/TASK if `out` is given.
+    """Evaluate the engine's model; return task -> evaluation, written to `out`/TASK if given.
 
-    Without a `split` it is a task's test split, else its gate split. `indices` maps tasks to
-    the `Item.index` of the items to ask; `limit` keeps the first so many of a task. `data` is
-    where the benchmarks' data lie; `num_fewshot`, `max_tokens`, `temperature` and `repeats`
-    (answers an item) override the task's own, and `judge` grades what needs a judge. A task is
-    given by name, or as a `Task` with its own way of scoring.
+    A task is given by name, or as a `Task` with its own way of scoring. `judge` grades what needs
+    a judge.
 
-    `answered` is a folder of evaluations, whose answers are scored anew where they are those that
-    would be generated.
-
-    Nothing is judged before all is generated, and what is generated is kept in `out` at once: the
-    same call again generates nothing twice, even if it was killed, a judge failed, or another is
-    to judge.
+    Nothing is scored before everything is generated, and every response is kept in `out` as soon
+    as it is generated. Call again with the same arguments, or with another judge, to resume:
+    nothing is generated twice. `reuse` is a folder of earlier evaluations, whose samples are
+    scored again if they are the ones that would be generated.
 
     Raises:
-        UserError: a task, split, item or option that does not exist; what the engine cannot do;
-            `out` holds what is not an evaluation, or another process works there.
+        UserError: a task, split, item or option does not exist; the engine lacks an ability;
+            `out` holds anything but evaluations, or another process works there.
     """
     from lm_eval.tasks import TaskManager
 
-    from harness.evals.lm import EngineLM, has_chat_template, to_sampling
+    from harness.evals.lm import EngineLM
 
-    named = [benchmarks.load(task) if isinstance(task, str) else task for task in tasks]
-    plugins = {task.name: task for task in named}
+    options = options or EvalOptions()
+    loaded = [benchmarks.load(task) if isinstance(task, str) else task for task in tasks]
+    by_name = {task.name: task for task in loaded}
     if out is not None:
-        evaluation.check_out(out, plugins)
-    if not plugins:
+        evaluation.check_out(out, by_name)
+    if not by_name:
         raise UserError(f"No tasks were named; choose from {', '.join(benchmarks.names())}.")
-    if strangers := sorted(set(indices or {}) - set(plugins)):
-        raise UserError(f"Items of {strangers[0]} are named, which is not evaluated.")
-    chosen = {
-        name: evaluation.choose(plugin, split, data, (indices or {}).get(name), limit)
-        for name, plugin in plugins.items()
-    }
-    lm = EngineLM(ResumableEngine(engine, out / PARTS) if out else engine, seed=seed)
-    chat = has_chat_template(engine)
+    if unknown := sorted(options.indices.keys() - by_name.keys()):
+        raise UserError(f"Items of {unknown[0]} are named, which is not evaluated.")
+    check_name(engine.model_id, "The name of the model")
+    lm = EngineLM(ResumableEngine(engine, out / PARTS) if out else engine, seed=options.seed)
     with _quiet():
         manager = TaskManager(
             include_path=str(benchmarks.FOLDER),
             include_defaults=False,
-            metadata={"data": str(data)} if data else None,
+            metadata={"data": str(options.data)} if options.data else None,
         )
-        built = {}
-        for name, (used, _, positions) in chosen.items():
-            built[name] = _task(manager, name, used, num_fewshot)
-            _decode(built[name], max_tokens, temperature, repeats)
-            # lm-eval's own `samples` looks through the whole split, and through them for each doc.
-            built[name].dataset[used] = built[name].dataset[used].select(positions)
-            built[name].build_all_requests(
-                apply_chat_template=chat,
-                fewshot_as_multiturn=True,
-                chat_template=lm.apply_chat_template if chat else None,
-                tokenizer_name=lm.tokenizer_name,
-            )
-    model_id = check_name(engine.model_id, "The name of the model")
-    generations, prompts = {}, {}
-    for name, (used, items, _) in chosen.items():
-        requests = built[name].instances
-        prompts[name] = {
-            item.index: request.args[0] for item, request in zip(items, requests, strict=True)
-        }
-        sampling = to_sampling(built[name].config.generation_kwargs, seed).to_dict()
-        generations[name] = Generation(
-            task=name,
-            split=used,
-            model=ModelRef(id=model_id, digest=engine.model_digest),
-            engine=engine.name,
-            decoding={k: v for k, v in sampling.items() if k != "seed"}
-            | {"n": built[name].config.repeats},
-            prompt_digest=_prompt_digest(built[name], chat),
-            seed=seed,
-            dataset_digest=evaluation.dataset_digest(items),
-            code_version=evaluation.code_version(),
-        )
+        runs = [_TaskRun(task, options, manager, lm) for task in by_name.values()]
     with sole_user(out) if out else contextlib.nullcontext():
-        answers = {
-            name: known
-            for name, generation in generations.items()
-            if (kept := out or answered)
-            and (known := _answered_before(generation, kept / name, prompts[name]))
-        }
-        for name in answers:
-            say(f"evaluate {name}: answered before")
-        asked = [name for name in plugins if name not in answers]
-        requests = [
-            request
-            for name in asked
-            for request in built[name].instances * built[name].config.repeats
-        ]
-        if requests:
-            with track(f"evaluate {', '.join(asked)}", len(requests), "responses") as lm.on_done:
-                lm.generate_until(requests)
-        for name in asked:
-            answers[name] = _samples(chosen[name][1], built[name].instances, lm.completions)
-            if out:
-                evaluation.save_generated(generations[name], answers[name], out / name)
-        if out:
-            shutil.rmtree(out / PARTS, ignore_errors=True)
+        if folder := out or reuse:
+            for run in runs:
+                run.reuse_samples(folder / run.task.name)
+        _generate([run for run in runs if not run.samples], lm, out)
         results = {}
-        for name, generation in generations.items():
-            results[name] = evaluation.build(
-                plugins[name],
-                chosen[name][1],
-                answers[name],
-                model=generation.model,
-                engine=generation.engine,
-                decoding=generation.decoding,
-                split=generation.split,
-                prompt_digest=generation.prompt_digest,
-                judge=judge,
-                seed=seed,
-            )
+        for run in runs:
+            scored = score_samples(run.task, run.items, run.samples, run.generation, judge)
+            results[run.task.name] = scored
             if out is not None:
-                evaluation.save(results[name], out / name)
+                evaluation.save(scored, out / run.task.name)
     return results
 
 
-def _answered_before(
-    generation: Generation, folder: Path, prompts: Mapping[int, str]
-) -> list[Sample]:
-    """What was generated before for `prompts` (index of the item -> prompt); else nothing.
+def _generate(runs: Sequence[_TaskRun], lm: EngineLM, out: Path | None) -> None:
+    """Generate the samples of all `runs` together, and keep them in `out`."""
+    requests = [request for run in runs for request in run.requests * run.repeats]
+    if requests:
+        names = ", ".join(run.task.name for run in runs)
+        with track(f"evaluate {names}", len(requests), "responses") as lm.on_done:
+            lm.generate_until(requests)
+    for run in runs:
+        run.collect_samples(lm.completions)
+        if out:
+            evaluation.save_generated(run.generation, run.samples, out / run.task.name)
+    if out:
+        shutil.rmtree(out / PARTS, ignore_errors=True)
 
-    The code that renders prompts may have changed, which the identity of a generation does not
-    show.
+
+class _TaskRun:
+    """One task of an evaluation: its requests, its generation, and its samples once they exist."""
+
+    def __init__(self, task: Task, options: EvalOptions, manager: Any, lm: EngineLM) -> None:
+        from harness.evals.lm import has_chat_template, to_sampling
+
+        self.task = task
+        self.samples: list[Sample] = []
+        split, self.items, positions = choose_items(task, options)
+        lm_task = _lm_task(manager, task.name, split, options)
+        chat = has_chat_template(lm.engine)
+        # lm-eval's own `samples` searches the whole split, and all of `samples` for each document.
+        lm_task.dataset[split] = lm_task.dataset[split].select(positions)
+        lm_task.build_all_requests(
+            apply_chat_template=chat,
+            fewshot_as_multiturn=True,
+            chat_template=lm.apply_chat_template if chat else None,
+            tokenizer_name=lm.tokenizer_name,
+        )
+        self.requests: list[Any] = lm_task.instances  # one per item, in the same order
+        self.repeats: int = lm_task.config.repeats
+        decoding = to_sampling(lm_task.config.generation_kwargs, options.seed).to_dict()
+        del decoding["seed"]
+        self.generation = Generation(
+            task=task.name,
+            split=split,
+            model=ModelRef(id=lm.engine.model_id, digest=lm.engine.model_digest),
+            engine=lm.engine.name,
+            decoding=decoding | {"n": self.repeats},
+            prompt_digest=_prompt_digest(lm_task, chat),
+            seed=options.seed,
+            dataset_digest=dataset_digest(self.items),
+            code_version=code_version(),
+        )
+
+    def reuse_samples(self, folder: Path) -> None:
+        """Take the samples of an equal generation from `folder`, if there are any.
+
+        Their prompts have to be equal, too: the code that renders prompts may have changed, and
+        is not part of a generation's identity.
+        """
+        name = self.task.name
+        known = evaluation.find_generated(self.generation, folder) or []
+        prompts = {i.index: r.args[0] for i, r in zip(self.items, self.requests, strict=True)}
+        if any(sample.prompt != prompts.get(sample.index) for sample in known):
+            say(f"evaluate {name}: its prompts have changed, so it is answered again")
+        elif known:
+            say(f"evaluate {name}: answered before")
+            self.samples = known
+
+    def collect_samples(self, completions: Mapping[tuple[str, int], Sequence[Completion]]) -> None:
+        """Make samples of the completions, which are given by task and document."""
+        self.samples = [
+            Sample(
+                task=item.task,
+                item=item.digest,
+                index=item.index,
+                repeat=repeat,
+                prompt=request.args[0],
+                response=completion.text,
+                finish_reason=completion.finish_reason,
+                prompt_tokens=completion.prompt_tokens,
+                completion_tokens=completion.completion_tokens,
+                unanswered=completion.unanswered,
+            )
+            for item, request in zip(self.items, self.requests, strict=True)
+            for repeat, completion in enumerate(completions[request.task_name, request.doc_id])
+        ]
+
+
+def choose_items(task: Task, options: EvalOptions) -> tuple[str, list[Item], list[int]]:
+    """Choose the split to evaluate on, the items to ask, and their positions in the split.
+
+    Raises:
+        UserError: there is no such split or item, or nothing is left to ask.
     """
-    known = evaluation.find_generated(generation, folder) or []
-    if any(sample.prompt != prompts.get(sample.index) for sample in known):
-        say(f"evaluate {generation.task}: its prompts have changed, so it is answered again")
-        return []
-    return known
+    split, limit = options.split, options.limit
+    if split is None:
+        split = next((s for s in PREFERRED_SPLITS if s in task.splits), task.splits[0])
+    if split not in task.splits:
+        raise UserError(
+            f"{task.name} has no split '{split}'; it has {', '.join(task.splits)}. Choose one."
+        )
+    if limit is not None and limit < 1:
+        raise UserError(f"The limit is {limit}; at least one item has to be asked.")
+    items = task.items(split, options.data)
+    positions = list(range(len(items)))
+    if (indices := options.indices.get(task.name)) is not None:
+        wanted = set(indices)
+        if unknown := sorted(wanted - {item.index for item in items}):
+            raise UserError(
+                f"The {split} split of {task.name} has {len(items)} items and none with index "
+                f"{listed(unknown)}."
+            )
+        positions = [i for i in positions if items[i].index in wanted]
+    positions = positions[:limit]
+    if not positions:
+        raise UserError(f"No items of {task.name} ({split}) were chosen; name at least one.")
+    return split, [items[i] for i in positions], positions
 
 
-def _task(manager: Any, name: str, split: str, num_fewshot: int | None) -> Any:
-    """The lm-eval task `name`, set to ask `split`."""
+def _lm_task(manager: Any, name: str, split: str, options: EvalOptions) -> Any:
+    """Load the lm-eval task `name`, set to the split and the options."""
     if name not in manager.all_subtasks:
         raise UserError(
             f"lm-eval finds no task '{name}' in {benchmarks.FOLDER}: its YAML is missing or "
@@ -192,58 +238,30 @@ def _task(manager: Any, name: str, split: str, num_fewshot: int | None) -> Any:
     if task.OUTPUT_TYPE != "generate_until":
         raise UserError(f"{name} asks for {task.OUTPUT_TYPE}; only generated answers are scored.")
     task.set_config("test_split", split)
-    if num_fewshot is not None:
-        if num_fewshot and not (task.fewshot_cfg.split or task.fewshot_cfg.samples):
+    if options.num_fewshot is not None:
+        if options.num_fewshot and not (task.fewshot_cfg.split or task.fewshot_cfg.samples):
             raise UserError(f"{name} has no examples to show; leave num_fewshot at 0.")
-        task.set_config("num_fewshot", num_fewshot)
+        task.set_config("num_fewshot", options.num_fewshot)
     task.set_fewshot_seed(FEWSHOT_SEED)
+    decoding: dict[str, Any] = {}
+    if options.max_tokens is not None:
+        decoding["max_gen_toks"] = options.max_tokens
+    if (temperature := options.temperature) is not None:
+        decoding |= {"temperature": temperature, "do_sample": temperature > 0}
+    if decoding:
+        task.set_config("generation_kwargs", decoding, update=True)
+    if options.repeats is not None:
+        task.config.repeats = options.repeats
+    if task.config.repeats > 1 and not task.config.generation_kwargs.get("do_sample", True):
+        raise UserError(
+            f"{name} is decoded greedily: {task.config.repeats} responses per item would be "
+            "equal. Set a temperature above 0."
+        )
     return task
 
 
-def _decode(
-    task: Any, max_tokens: int | None, temperature: float | None, repeats: int | None
-) -> None:
-    """Set how `task` is answered, where that is given."""
-    options: dict[str, Any] = {}
-    if max_tokens is not None:
-        options["max_gen_toks"] = max_tokens
-    if temperature is not None:
-        options |= {"temperature": temperature, "do_sample": temperature > 0}
-    if options:
-        task.set_config("generation_kwargs", options, update=True)
-    if repeats is not None:
-        task.config.repeats = repeats
-    if task.config.repeats > 1 and not task.config.generation_kwargs.get("do_sample", True):
-        raise UserError(
-            f"{task.config.task} is answered greedily: {task.config.repeats} answers to an item "
-            "would be equal. Set a temperature above 0."
-        )
-
-
-def _samples(
-    items: Sequence[Item], requests: Sequence[Any], completions: Mapping[tuple[str, int], Any]
-) -> list[Sample]:
-    """What was generated, as records; requests and items are in the same order."""
-    return [
-        Sample(
-            task=item.task,
-            item=item.digest,
-            index=item.index,
-            repeat=repeat,
-            prompt=request.args[0],
-            response=completion.text,
-            finish_reason=completion.finish_reason,
-            prompt_tokens=completion.prompt_tokens,
-            completion_tokens=completion.completion_tokens,
-            unanswered=completion.unanswered,
-        )
-        for item, request in zip(items, requests, strict=True)
-        for repeat, completion in enumerate(completions[request.task_name, request.doc_id])
-    ]
-
-
 def _prompt_digest(task: Any, chat: bool) -> str:
-    """How `task` makes a prompt. The model's own chat template is a part of the model."""
+    """Identify how `task` makes prompts; the model's chat template belongs to the model."""
     config = task.config
     made = {
         "doc_to_text": config.doc_to_text,
@@ -264,7 +282,10 @@ def _prompt_digest(task: Any, chat: bool) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without lm-eval's chatter and bars, which are about its own stages."""
+    """Silence lm-eval's log and progress bars, which report its own stages.
+
+    lm-eval has no option for its bars, and tqdm reads TQDM_DISABLE only when it is imported.
+    """
     import lm_eval.api.task as stages
 
     logger = logging.getLogger("lm_eval")

@@ -1,19 +1,29 @@
-"""Which metrics of stock lm-eval can be compared document by document, and within which range.
+"""Decide which metrics of stock lm-eval, of tasks and of groups of tasks, the gate can compare.
 
-lm-eval logs a value per document, an aggregation and a direction, but no range. The range of a
-metric comes from its definition here, or it is not known; it never comes from a candidate.
+lm-eval logs a value per document, an aggregation and a direction, but no range. A metric's range
+comes from its definition here, or is unknown; it never comes from a candidate's values.
+
+A group (mmlu, hendrycks_math) is gated as one task that holds the documents of all its tasks, if
+lm-eval's score of the group is the mean over these documents (`weight_by_size`). A group whose
+tasks count alike, whatever their size, is refused: the gate's tests count documents alike, and
+would pass too often if a few documents of a small task weighed as much as many of a large one.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.core.errors import UserError
-from harness.core.schema import Evaluation, Metric, Score, mean
+from harness.core.files import jsonl_bytes
+from harness.core.schema import Item, Metric, Sample, Score, digest, mean
 from harness.core.scored import ScoredEvaluation
+from harness.core.text import listed, shorten
 from harness.evals.lm_eval_runs import Run, mapping, part
+from tasks.task import aggregate
 
 UNIT = (0.0, 1.0)
 # Metrics that mean the same wherever lm-eval's tasks use their name. One whose scale depends on
@@ -42,18 +52,19 @@ RANGES: dict[str, tuple[float, float]] = {
     "rougeL_acc": UNIT,
 }
 LOWER_IS_BETTER = {"brier_score"}
-MEANS = {"mean", "nanmean"}  # of lm-eval's aggregations
-CLOSE = 1e-6  # relative, of a mean in the table to the mean of the documents
+MEANS = {"mean", "nanmean"}  # aggregations of lm-eval
+CLOSE_TO_TABLE = 1e-6  # relative: a mean in lm-eval's table, and that of the documents
+CLOSE_TO_GROUP = 1e-9  # relative: lm-eval's score of a group, and that of its tasks' scores
+MAX_NESTING = 20  # groups within groups
 
 
 def definitions(run: Run, task: str, scores: Sequence[Score], names: set[str]) -> dict[str, Metric]:
-    """How the gate reads each of the metrics `names`; the first of lm-eval's table is the headline.
+    """Define each of the metrics `names` for the gate; the first of lm-eval's table is primary.
 
-    Left out are those that lm-eval does not average over the documents, and those of which it
-    does not say whether a higher value is better.
+    Metrics are left out that lm-eval does not average over the documents, or of which it does not
+    say whether a higher value is better.
     """
     higher = mapping(mapping(run.results.get("higher_is_better")).get(task))
-    shown = [key.removesuffix(",none") for key in _table(run, task)]
     values = {
         name: [score.values[name] for score in scores if name in score.values] for name in names
     }
@@ -63,7 +74,8 @@ def definitions(run: Run, task: str, scores: Sequence[Score], names: set[str]) -
         if _is_mean(run, task, name, values[name])
         and (better := _direction(name, higher)) is not None
     }
-    primary = next((name for name in shown if name in known), None)
+    in_table = [key.removesuffix(",none") for key in _table(run, task)]
+    primary = next((name for name in in_table if name in known), None)
     return {
         name: metric(name, values[name], higher_is_better=better, primary=name == primary)
         for name, better in known.items()
@@ -71,10 +83,10 @@ def definitions(run: Run, task: str, scores: Sequence[Score], names: set[str]) -
 
 
 def metric(name: str, values: Sequence[float], *, higher_is_better: bool, primary: bool) -> Metric:
-    """How the gate reads a metric with these values per document.
+    """Define a metric that has these values per document.
 
-    Where a value is outside the range of the metric's definition, the task means something else
-    by the name, and the range is not known.
+    If a value lies outside the range of the metric's definition, the task means something else by
+    the name, and the range is unknown.
     """
     low, high = RANGES.get(base(name), (-math.inf, math.inf))
     is_known = math.isfinite(high) and all(low <= value <= high for value in values)
@@ -91,18 +103,20 @@ def metric(name: str, values: Sequence[float], *, higher_is_better: bool, primar
 
 
 def base(name: str) -> str:
-    """The name of a metric without that of a filter."""
+    """Return the name of a metric without that of its filter."""
     return name.partition(",")[0]
 
 
-def alike(before: ScoredEvaluation, after: ScoredEvaluation) -> tuple[Evaluation, Evaluation]:
+def with_baseline_definitions(
+    before: ScoredEvaluation, after: ScoredEvaluation
+) -> tuple[ScoredEvaluation, ScoredEvaluation]:
     """Return both evaluations with the baseline's definition of each metric that both have.
 
     A metric is yes/no only if it is on both sides.
 
     Raises:
-        UserError: other numbers of documents, another direction of a metric, or a value of the
-            candidate outside the metric's range.
+        UserError: the numbers of documents or the direction of a metric differ, or a value of the
+            candidate lies outside the metric's range.
     """
     old, new = before.evaluation, after.evaluation
     if old.items != new.items:
@@ -111,46 +125,48 @@ def alike(before: ScoredEvaluation, after: ScoredEvaluation) -> tuple[Evaluation
             f"{new.items:,}. Evaluate both with the same --limit or --samples of lm-eval."
         )
     shared = {
-        name: _agreed(old.definitions[name], new.definitions[name], after)
+        name: _agreed(old.definitions[name], new.definitions[name], after.scores)
         for name in old.definitions
         if name in new.definitions
     }
-    return tuple(  # type: ignore[return-value]
-        one.model_copy(update={"definitions": one.definitions | shared}) for one in (old, new)
-    )
+
+    def changed(side: ScoredEvaluation) -> ScoredEvaluation:
+        merged = {"definitions": side.evaluation.definitions | shared}
+        return replace(side, evaluation=side.evaluation.model_copy(update=merged))
+
+    return changed(before), changed(after)
 
 
-def _agreed(one: Metric, other: Metric, candidate: ScoredEvaluation) -> Metric:
-    if one.higher_is_better != other.higher_is_better:
+def _agreed(old: Metric, new: Metric, candidate: Sequence[Score]) -> Metric:
+    if old.higher_is_better != new.higher_is_better:
         raise UserError(
-            f"The two lm-eval runs disagree whether a higher '{one.name}' is better: "
+            f"The two lm-eval runs disagree whether a higher '{old.name}' is better: "
             "evaluate both with the same version of the task."
         )
-    if one.low is not None and one.high is not None:
-        for score in candidate.scores:
-            value = score.values.get(one.name, one.low)
-            if not one.low <= value <= one.high:
+    if old.low is not None and old.high is not None:
+        for score in candidate:
+            value = score.values.get(old.name, old.low)
+            if not old.low <= value <= old.high:
                 raise UserError(
-                    f"The candidate's {one.name} of document {score.index} of {score.task} is "
-                    f"{value:g}, and the metric runs from {one.low:g} to {one.high:g}. Evaluate "
+                    f"The candidate's {old.name} of document {score.index} of {score.task} is "
+                    f"{value:g}, and the metric runs from {old.low:g} to {old.high:g}. Evaluate "
                     "both with the same version of the task."
                 )
-    kind = one.kind if one.kind == other.kind else "continuous"
-    return one.model_copy(update={"kind": kind})
+    return old.model_copy(update={"kind": old.kind if old.kind == new.kind else "continuous"})
 
 
 def _direction(name: str, higher: Mapping[str, Any]) -> bool | None:
-    said = higher.get(base(name))
-    if isinstance(said, bool):
-        return said
+    stated = higher.get(base(name))
+    if isinstance(stated, bool):
+        return stated
     return base(name) not in LOWER_IS_BETTER if base(name) in RANGES else None
 
 
 def _is_mean(run: Run, task: str, name: str, values: Sequence[float]) -> bool:
     """Whether lm-eval's number of the metric is the mean of its values per document.
 
-    A mean is declared in the task's configuration. Where the aggregation is not declared, or is a
-    function of the task's own, its number has to be equal to the mean.
+    The task's configuration declares a mean. If it declares nothing, or a function of the task's
+    own, the number has to be equal to the mean.
     """
     declared = _aggregations(run, task).get(base(name))
     if isinstance(declared, str) and declared.isidentifier():
@@ -159,12 +175,12 @@ def _is_mean(run: Run, task: str, name: str, values: Sequence[float]) -> bool:
     return (
         isinstance(number, float | int)
         and bool(values)
-        and math.isclose(mean(list(values)), number, rel_tol=CLOSE, abs_tol=CLOSE)
+        and math.isclose(mean(list(values)), number, rel_tol=CLOSE_TO_TABLE, abs_tol=CLOSE_TO_TABLE)
     )
 
 
 def undefined_for_some(run: Run, task: str) -> set[str]:
-    """Metrics that may be NaN for a document, which then does not count."""
+    """Return the metrics that may be NaN for a document, which then does not count."""
     return {name for name, how in _aggregations(run, task).items() if how == "nanmean"}
 
 
@@ -177,5 +193,140 @@ def _aggregations(run: Run, task: str) -> dict[str, Any]:
     }
 
 
-def _table(run: Run, task: str) -> dict[str, Any]:
-    return mapping(mapping(run.results.get("results")).get(task))
+def _table(run: Run, name: str) -> dict[str, Any]:
+    """Return lm-eval's table of the results of a task or group."""
+    return mapping(mapping(run.results.get("results")).get(name))
+
+
+@dataclass(frozen=True)
+class Group:
+    """A group as one run of lm-eval reported it."""
+
+    name: str
+    key: str  # its name in the table of results
+    tasks: list[str]
+    run: Run
+
+
+def find_groups(runs: Mapping[str, Run]) -> dict[str, Group]:
+    """Find the groups in the newest run of each task, by name, with all the tasks below them."""
+    groups: dict[str, Group] = {}
+    newest = {run.path: run for run in runs.values()}
+    for run in sorted(newest.values(), key=lambda run: run.time):
+        members = mapping(run.results.get("group_subtasks"))
+        for name in members:
+            tasks = _tasks_below(name, members)
+            if tasks and tasks != [name] and all(task in runs for task in tasks):
+                groups[name] = Group(name, name, tasks, run)
+    # A group in a group is called OUTER::INNER since 0.4.12, and INNER before.
+    inner = {name.rpartition("::")[2]: group for name, group in groups.items()}
+    return {name: replace(group, name=name) for name, group in inner.items()} | groups
+
+
+def _tasks_below(name: str, members: Mapping[str, Any]) -> list[str]:
+    """List the tasks of a group and of the groups in it, each once."""
+    tasks: set[str] = set()
+    level = [name]
+    for _ in range(MAX_NESTING):
+        below: list[str] = []
+        for entry in dict.fromkeys(level):
+            inner = members.get(entry)
+            if isinstance(inner, list) and inner:
+                below += [child for child in inner if isinstance(child, str)]
+            else:
+                tasks.add(entry)
+        level = below
+    return sorted(tasks)
+
+
+def combine(group: Group, parts: Mapping[str, ScoredEvaluation]) -> ScoredEvaluation:
+    """Combine the evaluations of a group's tasks into one, of the documents of all.
+
+    Raises:
+        UserError: lm-eval gives no score of the group, or none that is the mean over all documents.
+    """
+    definitions = _group_definitions(group, parts)
+    items: list[Item] = []
+    scores: list[Score] = []
+    samples: list[Sample] = []
+    for task, logged in parts.items():
+        renamed: dict[str, dict[str, Any]] = {}
+        for item in logged.items:
+            # Two tasks may ask the same question: the task is part of a document's identity.
+            reference = item.reference | {"task": task}
+            changes = {"task": group.name, "index": len(items), "reference": reference}
+            items.append(item.model_copy(update=changes | {"tags": {"task": [task]}}))
+            new = items[-1]
+            renamed[item.digest] = {"task": group.name, "item": new.digest, "index": new.index}
+        for score in logged.scores:
+            values = {n: v for n, v in score.values.items() if n in definitions}
+            unscored = {n: why for n, why in score.unscored.items() if n in definitions}
+            kept = {"values": values, "unscored": unscored}
+            scores.append(score.model_copy(update=renamed[score.item] | kept))
+        samples += [s.model_copy(update=renamed[s.item]) for s in logged.samples]
+    evaluations = {task: logged.evaluation for task, logged in parts.items()}
+    splits = {evaluation.split for evaluation in evaluations.values()}
+    first = next(iter(evaluations.values()))
+    combined = first.model_copy(
+        update={
+            "task": group.name,
+            "task_version": digest({t: e.task_version for t, e in evaluations.items()})[:12],
+            "split": splits.pop() if len(splits) == 1 else "test",
+            "decoding": {t: e.decoding for t, e in evaluations.items() if e.decoding},
+            "dataset_digest": digest([item.digest for item in items]),
+            "prompt_digest": digest({t: e.prompt_digest for t, e in evaluations.items()}),
+            "items": len(items),
+            "definitions": definitions,
+            "metrics": aggregate(scores),
+            "samples_digest": digest({t: e.samples_digest for t, e in evaluations.items()}),
+            "scores_digest": hashlib.sha256(jsonl_bytes(scores)).hexdigest(),
+        }
+    )
+    return ScoredEvaluation(combined, scores, samples, items)
+
+
+def _group_definitions(group: Group, parts: Mapping[str, ScoredEvaluation]) -> dict[str, Metric]:
+    """Define the metrics whose group score is the mean over the documents of the group's tasks."""
+    known = {task: one.evaluation.definitions for task, one in parts.items()}
+    found: dict[str, Metric] = {}
+    has_score = False
+    for key, score in _table(group.run, group.key).items():
+        if "," not in key or "_stderr," in key or not isinstance(score, float | int):
+            continue
+        has_score = True
+        name = key.removesuffix(",none")
+        metrics = [metrics[name] for metrics in known.values() if name in metrics]
+        agreed = len({(m.higher_is_better, m.low, m.high) for m in metrics}) == 1
+        if agreed and _is_mean_over_documents(group, key, score, parts):
+            kinds = {metric.kind for metric in metrics}
+            changes = {
+                "kind": kinds.pop() if len(kinds) == 1 else "continuous",
+                "primary": not found,
+                "description": f"over the documents of {len(metrics)} tasks of lm-eval",
+            }
+            found[name] = metrics[0].model_copy(update=changes)
+    if found:
+        return found
+    instead = f"Gate its tasks instead: {listed(group.tasks)}."
+    if not has_score:
+        raise UserError(f"lm-eval gives no score of the group {shorten(group.name)}. {instead}")
+    raise UserError(
+        f"lm-eval's score of the group {shorten(group.name)} is not the mean over all documents: "
+        "its tasks count alike although they differ in size (weight_by_size: false), or it is made "
+        f"in another way. {instead}"
+    )
+
+
+def _is_mean_over_documents(
+    group: Group, key: str, score: float, parts: Mapping[str, ScoredEvaluation]
+) -> bool:
+    """Whether lm-eval's score of the group is that of its tasks, weighted by their documents."""
+    name = key.removesuffix(",none")
+    having = [task for task, one in parts.items() if name in one.evaluation.definitions]
+    means = [_table(group.run, task).get(key) for task in having]
+    numbers = [mean for mean in means if isinstance(mean, float | int)]
+    if len(numbers) < len(having):
+        return False
+    sizes = [len(parts[task].items) for task in having]
+    again = math.fsum(n * mean for n, mean in zip(sizes, numbers, strict=True)) / sum(sizes)
+    return math.isclose(again, score, rel_tol=CLOSE_TO_GROUP, abs_tol=CLOSE_TO_GROUP)

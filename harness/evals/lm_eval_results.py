@@ -22,24 +22,18 @@ from harness.core.errors import UserError
 from harness.core.files import file_digest, jsonl_bytes, read_jsonl
 from harness.core.schema import Evaluation, Item, ModelRef, Sample, Score, digest
 from harness.core.scored import ScoredEvaluation
-from harness.evals.lm_eval_groups import combine, find_groups
-from harness.evals.lm_eval_metrics import alike, definitions, undefined_for_some
+from harness.core.text import listed, quote, shorten
+from harness.evals.lm_eval_metrics import combine, definitions, find_groups, undefined_for_some
 from harness.evals.lm_eval_runs import (
-    MAX_DEPTH,
     Run,
     choose,
-    find,
-    listed,
     mapping,
     multiturn,
     part,
-    printable,
-    require_file,
+    require_readable,
     without_addresses,
 )
 from tasks.task import aggregate
-
-__all__ = ["ENGINE", "MAX_DEPTH", "alike", "find", "load", "load_task"]
 
 # What documents call the question; one that calls it otherwise is shown whole.
 QUESTIONS = ("question", "prompt", "instruction", "query", "problem", "goal", "sentence")
@@ -63,10 +57,10 @@ def load(path: Path, wanted: Collection[str] | None = None) -> dict[str, ScoredE
     runs = choose(path, wanted)
     groups = find_groups(runs)
     if missing := sorted(set(wanted or ()) - runs.keys() - groups.keys()):
-        also = f" and the groups {listed(groups)}" if groups else ""
+        also = f" and the groups {listed(sorted(groups))}" if groups else ""
         raise UserError(
-            f"lm-eval's results in {path} have no task or group {printable(missing[0])}; they have "
-            f"the tasks {listed(runs)}{also}. Evaluate it, or take the rule out."
+            f"lm-eval's results in {path} have no task or group {shorten(missing[0])}; they have "
+            f"the tasks {listed(sorted(runs))}{also}. Evaluate it, or take the rule out."
         )
     names = runs if wanted is None else wanted
     found = {}
@@ -90,7 +84,7 @@ def load_task(run: Run, task: str) -> ScoredEvaluation:
         _ = logged.evaluation.identity  # what cannot be identified cannot be compared
     except (ValueError, OverflowError, OSError) as error:
         raise UserError(
-            f"What {run.path} or its samples say of {printable(task)!r} is nothing that lm-eval "
+            f"What {run.path} or its samples say of {quote(task)} is nothing that lm-eval "
             f"writes ({type(error).__name__}). Evaluate again."
         ) from error
     return logged
@@ -100,11 +94,12 @@ def _load(run: Run, task: str) -> ScoredEvaluation:
     path, results = run.samples(task), run.results
     if not path.exists():
         raise UserError(
-            f"lm-eval kept no samples of {printable(task)} ({printable(path.name)} is missing next "
+            f"lm-eval kept no samples of {shorten(task)} ({shorten(path.name)} is missing next "
             f"to {run.path}). Run it again with --log_samples."
         )
     config = mapping(part(results, "configs", run.path).get(task))
-    rows = [row for _, row in read_jsonl(require_file(path))]
+    require_readable(path)
+    rows = [row for _, row in read_jsonl(path)]
     for number, row in enumerate(rows, 1):
         _check_row(row, f"{path}, line {number}")
     documents = _by_document(rows, config, path)
@@ -201,8 +196,8 @@ def _by_document(
         if len(unnamed) != len(filters):
             raise UserError(
                 f"{path}, document {index}: there are {len(unnamed)} samples, and the task has "
-                f"{len(filters)} filters ({listed(filters)}). Remove duplicate lines, or evaluate "
-                "again."
+                f"{len(filters)} filters ({listed(sorted(filters))}). Remove duplicate lines, or "
+                "evaluate again."
             )
         for name, row in zip(filters, unnamed, strict=True):
             row |= {"filter": name, "metrics": [key for key in row if key not in _OF_EVERY_SAMPLE]}
@@ -220,7 +215,7 @@ def _values(rows: Sequence[dict[str, Any]], where: str, gaps: Collection[str]) -
             name = metric if row["filter"] == "none" else f"{metric},{row['filter']}"
             if name in values:
                 raise UserError(
-                    f"{where}: '{printable(name)}' is there twice. Remove the duplicate lines."
+                    f"{where}: {quote(name)} is there twice. Remove the duplicate lines."
                 )
             value = row.get(metric)
             value = value.get("value") if isinstance(value, dict) else value
@@ -228,7 +223,7 @@ def _values(rows: Sequence[dict[str, Any]], where: str, gaps: Collection[str]) -
                 if math.isnan(value) and metric in gaps:
                     continue
                 raise UserError(
-                    f"{where}: '{printable(name)}' is {value}, which cannot be compared. Evaluate "
+                    f"{where}: {quote(name)} is {value}, which cannot be compared. Evaluate "
                     "again, or leave the task out."
                 )
             values[name] = value

@@ -9,22 +9,20 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.core.errors import UserError
-from harness.core.files import read_json
+from harness.core.files import read_json, require_plain
 from harness.core.log import say
-from harness.core.text import one_line
+from harness.core.text import listed, shorten
 
 MAX_BYTES = 4 * 1024**3  # of one file; the samples of a task are held in memory
 MAX_DEPTH = 3  # folders below the one that is named
 MAX_FOLDERS = 5_000
 MAX_RUNS = 1_000
-MAX_SHOWN = 100  # characters of a name or a setting in a message
 _RESULTS, _SAMPLES = "results_", "samples_"
 _NAMED = re.compile(r".+_\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(\.\d+)?\.json")
 _ADDRESS = re.compile(r"0x[0-9a-f]+")  # where a function of Python was in memory
@@ -171,21 +169,11 @@ def choose(path: Path, wanted: Collection[str] | None = None) -> dict[str, Run]:
     return chosen
 
 
-def require_file(path: Path) -> Path:
-    """Return `path` if it is a plain file that is not too large to be read.
-
-    Raises:
-        UserError: it is a device, a pipe or a folder, or too large.
-    """
-    state = path.stat()
-    if not stat.S_ISREG(state.st_mode):
-        raise UserError(f"{path} is not a plain file: not read.")
-    if state.st_size > MAX_BYTES:
-        raise UserError(
-            f"{path} is larger than {MAX_BYTES // 1024**3} GiB, which is not read: evaluate fewer "
-            "documents with lm-eval's --limit or --samples."
-        )
-    return path
+def require_readable(path: Path) -> None:
+    """Refuse a file that is not a regular one, or too large to be held in memory."""
+    require_plain(
+        path, MAX_BYTES, advice="Evaluate fewer documents with lm-eval's --limit or --samples."
+    )
 
 
 def part(results: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
@@ -209,18 +197,6 @@ def mapping(value: Any) -> dict[str, Any]:
 def without_addresses(value: Any) -> str:
     """A configured value as text, without the addresses of functions, which differ by process."""
     return _ADDRESS.sub("", str(value))
-
-
-def printable(value: object) -> str:
-    """A value of a file as it may be shown in a sentence: one line, not too long."""
-    return one_line(str(value)[:MAX_SHOWN])
-
-
-def listed(tasks: Iterable[str]) -> str:
-    """The first names of several, as a text."""
-    names = sorted(tasks)
-    shown = ", ".join(printable(name) for name in names[:5])
-    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown
 
 
 def _folders(path: Path, depth: int) -> Iterator[Path]:
@@ -270,10 +246,8 @@ def _results_in(folder: Path) -> list[Path]:
 
 
 def _read(path: Path) -> Run:
-    try:
-        results = read_json(require_file(path))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror or error}).") from error
+    require_readable(path)
+    results = read_json(path)
     if not isinstance(results, dict):
         raise UserError(f"{path} is not a results file of lm-eval: an object is expected.")
     return Run(path, results)
@@ -301,7 +275,7 @@ def _require_one_model(path: Path, runs: list[Run]) -> None:
 
 
 def _require_same_settings(path: Path, task: str, old: Run, new: Run) -> None:
-    shown = printable(task)
+    shown = shorten(task)
     if old.place != new.place:
         raise UserError(
             f"{path} holds lm-eval results of {shown} in several places, perhaps of several "
@@ -325,7 +299,7 @@ def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, An
 def _told(difference: tuple[str, Any, Any], old: Run, new: Run) -> str:
     key, before, after = difference
     return (
-        f"{printable(key)} is {printable(before)} in {old.path.name} and {printable(after)} in "
+        f"{shorten(key)} is {shorten(before)} in {old.path.name} and {shorten(after)} in "
         f"{new.path.name}"
     )
 
@@ -347,11 +321,13 @@ def _tell(path: Path, chosen: Mapping[str, Run], older: Mapping[Path, list[str]]
     read: dict[Path, list[str]] = {}
     for task, run in chosen.items():
         read.setdefault(run.path, []).append(task)
-    said = [f"{listed(tasks)} from {_below(file, path)}" for file, tasks in read.items()]
+    said = [f"{listed(sorted(tasks))} from {_below(file, path)}" for file, tasks in read.items()]
     if said:
         say(f"Read from lm-eval's results in {path}: {'; '.join(said)}.")
     for file, tasks in older.items():
-        say(f"Not read: {listed(tasks)} from {_below(file, path)}, as there is a newer run.")
+        say(
+            f"Not read: {listed(sorted(tasks))} from {_below(file, path)}, as there is a newer run."
+        )
 
 
 def _below(file: Path, path: Path) -> str:

@@ -17,11 +17,10 @@ from typing import Any
 from harness.core.errors import UserError
 from harness.core.schema import Item, Policy
 from harness.core.scored import ScoredEvaluation
-from harness.core.text import one_line
+from harness.core.text import listed, quote
 
 DOCUMENT = "doc."
 EMPTY = "it is empty or absent"
-MAX_NAME_CHARS = 200  # of a key or a value in a message
 
 Assigned = Mapping[str, Mapping[str, Mapping[str, int]]]
 """Task -> cluster key -> digest of an item -> number of its cluster."""
@@ -50,7 +49,7 @@ class Columns:
             if values.setdefault(item, value) != value:
                 raise UserError(
                     f"{self.source}, row {number}: item {item} is in cluster "
-                    f"{shown(values[item])} and in {shown(value)}. Keep one of the two rows."
+                    f"{quote(values[item])} and in {quote(value)}. Keep one of the two rows."
                 )
         return values
 
@@ -59,7 +58,7 @@ def _index(text: str, source: str, number: int) -> int:
     if not text.strip().isascii() or not text.strip().isdigit() or len(text) > 18:
         raise UserError(
             f"{source}, row {number}: an item is named by its digest in a column 'item' or by its "
-            f"number in a column 'index', which is {shown(text)} here."
+            f"number in a column 'index', which is {quote(text)} here."
         )
     return int(text)
 
@@ -147,7 +146,7 @@ def _from_items(task: str, key: str, sides: Sequence[ScoredEvaluation]) -> dict[
     kept = [side for side in sides if side.items]
     if not kept:
         raise UserError(
-            f"The policy clusters {task} by {shown(key)}, but neither side keeps its items (a "
+            f"The policy clusters {task} by {quote(key)}, but neither side keeps its items (a "
             "leaderboard keeps scores alone). Say which item is in which cluster in a file: "
             "--clusters FILE."
         )
@@ -164,7 +163,7 @@ def _from_items(task: str, key: str, sides: Sequence[ScoredEvaluation]) -> dict[
                 index = next(score.index for score in side.scores if score.item == item)
                 raise UserError(
                     f"The two sides disagree about clusters: item {index} of {task} has "
-                    f"{shown(key)} {shown(names[item])} for the baseline and {shown(name)} "
+                    f"{quote(key)} {quote(names[item])} for the baseline and {quote(name)} "
                     "for the candidate. Evaluate both on the same items."
                 )
         names |= mine
@@ -178,8 +177,8 @@ def _from_items(task: str, key: str, sides: Sequence[ScoredEvaluation]) -> dict[
 def _join(names: dict[str, str], task: str, key: str, item: str, name: str) -> None:
     if names.setdefault(item, name) != name:
         raise UserError(
-            f"An item of {task} was asked twice, as part of {shown(key)} {shown(names[item])} "
-            f"and of {shown(name)} ({item[:12]}). Name a cluster that holds both."
+            f"An item of {task} was asked twice, as part of {quote(key)} {quote(names[item])} "
+            f"and of {quote(name)} ({item[:12]}). Name a cluster that holds both."
         )
 
 
@@ -187,7 +186,7 @@ def _require_all(task: str, key: str, known: int, missing: Sequence[int], why: s
     if missing:
         raise UserError(
             f"{len(missing)} of {known + len(missing)} items of {task} have no value of "
-            f"{shown(key)}, so that their cluster is not known (item {missing[0]}: {why}). Give "
+            f"{quote(key)}, so that their cluster is not known (item {missing[0]}: {why}). Give "
             "each item one, or cluster by something that every item has."
         )
 
@@ -200,10 +199,11 @@ def _values(task: str, key: str, items: Mapping[int, Item]) -> dict[int, str]:
             return named
     known = sorted({name for item in items.values() for name in keys(item)})
     near = difflib.get_close_matches(key, known, n=1)
-    listed = one_line(", ".join(known[:20]))
-    hint = f"Did you mean {shown(near[0])}?" if near else f"They have {listed or 'none'}."
+    hint = (
+        f"Did you mean {quote(near[0])}?" if near else f"They have {listed(known, 20) or 'none'}."
+    )
     raise UserError(
-        f"The items of {task} cannot be clustered by {shown(key)}, which is not a tag or field of "
+        f"The items of {task} cannot be clustered by {quote(key)}, which is not a tag or field of "
         f"theirs. {hint}"
     )
 
@@ -246,7 +246,7 @@ def _name(value: Any, key: str, task: str, index: int) -> str | None:
     names = {name for one in values if (name := plain(one)) is not None}
     if len(names) > 1 or any(isinstance(one, dict | list | tuple) for one in values):
         raise UserError(
-            f"Item {index} of {task} has more than one value of {shown(key)}, and it can be in "
+            f"Item {index} of {task} has more than one value of {quote(key)}, and it can be in "
             "one cluster only. Cluster by another field, or give a file: --clusters FILE."
         )
     return names.pop() if names else None
@@ -260,11 +260,6 @@ def plain(value: Any) -> str | None:
     if isinstance(value, float) and math.isfinite(value):
         return str(int(value)) if value == int(value) else repr(value)
     return None
-
-
-def shown(text: object) -> str:
-    """Quote foreign text for a message, shortened and on one line."""
-    return f"'{one_line(str(text))[:MAX_NAME_CHARS]}'"
 
 
 def stored(

@@ -13,7 +13,7 @@ from harness.core.decoding import normalize_decoding
 from harness.core.errors import UserError
 from harness.core.schema import Evaluation, JudgeRef, Metric, Policy, Rule
 from harness.core.scored import ScoredEvaluation
-from harness.core.text import cut, did_you_mean, one_line
+from harness.core.text import did_you_mean, shorten
 from harness.gate import claims
 from harness.gate.clusters import Assigned, assign
 from harness.stats.paired import ItemTable, Numbers, ScoreColumns, align, columns, gather_items
@@ -29,7 +29,6 @@ SAME = (
 )
 
 ROUNDING = 1e-9
-MAX_SHOWN = 200  # characters of a setting in a message
 MAX_DIFFERENCES = 10  # settings in a message
 _TASK = operator.attrgetter("task")
 
@@ -199,7 +198,7 @@ def difference_notes(
         ]
         differences += decoding_differences(before, after)
         said += [
-            f"{task}: {_short(name)} is {_shown(old)} for the baseline and {_shown(new)} for the "
+            f"{task}: {shorten(name)} is {_shown(old)} for the baseline and {_shown(new)} for the "
             "candidate"
             for name, old, new in differences
             if old != new
@@ -229,12 +228,12 @@ def _require_comparable(before: Evaluation, after: Evaluation, allowed: Sequence
     differences = [d for d in decoding_differences(before, after) if d[0] not in allowed]
     if differences:
         named = [
-            f"{_short(n)} is {_shown(a)} for the baseline and {_shown(b)} for the candidate"
+            f"{shorten(n)} is {_shown(a)} for the baseline and {_shown(b)} for the candidate"
             for n, a, b in differences[:MAX_DIFFERENCES]
         ]
         if len(differences) > MAX_DIFFERENCES:
             named.append(f"and {len(differences) - MAX_DIFFERENCES} settings more")
-        names = ", ".join(_short(name) for name, _, _ in differences[:MAX_DIFFERENCES])
+        names = ", ".join(shorten(name) for name, _, _ in differences[:MAX_DIFFERENCES])
         raise UserError(
             f"The evaluations of {before.task} cannot be compared, as their responses were "
             f"generated differently: {'; '.join(named)}. Evaluate both in the same way, or write "
@@ -245,13 +244,7 @@ def _require_comparable(before: Evaluation, after: Evaluation, allowed: Sequence
 def _shown(value: object) -> str:
     if isinstance(value, JudgeRef):
         return f"'{value.id}' with prompt {value.prompt_digest}"
-    return _short(repr(value))
-
-
-def _short(text: str) -> str:
-    """Join `text`, which may be a foreign file's, into one line that fits into a sentence."""
-    short, left_out = cut(one_line(text), MAX_SHOWN)
-    return f"{short} ... ({left_out})" if left_out else short
+    return shorten(repr(value))
 
 
 def _metric(rule: Rule, before: Evaluation, after: Evaluation) -> Metric:

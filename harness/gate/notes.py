@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from harness.core.schema import Item, Policy
 from harness.core.scored import ScoredEvaluation
-from harness.gate.clusters import DOCUMENT, keys, places, plain, shown
+from harness.core.text import quote, shorten
+from harness.gate.clusters import DOCUMENT, keys, places, plain
 from harness.gate.evidence import Evidence
 from harness.stats.intraclass import intraclass
 from harness.stats.paired import FEW_CLUSTERS
@@ -94,9 +95,9 @@ def suggest(
         return ""
     key = max(sorted(strongest), key=lambda name: strongest[name])
     return (
-        f"{task}: items share {shown(key)} ({len(set(groups[key].values()))} values) and go "
+        f"{task}: items share {quote(key)} ({len(set(groups[key].values()))} values) and go "
         f"together in it, but {INDEPENDENT}, so that intervals may be too narrow. "
-        f"Name it in the policy, cluster: {shown(key)[1:-1]}, unless these values are all there are"
+        f"Name it in the policy, cluster: {shorten(key)}, unless these values are all there are"
     )
 
 

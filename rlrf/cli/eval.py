@@ -99,7 +99,7 @@ def eval_(
     rlrf eval --ray auto --engines 8 --gpus 1 --model MODEL --tasks gsm8k --out evaluations/mine
     """
     from harness.evals import evaluation
-    from harness.evals.evaluate import evaluate
+    from harness.evals.evaluate import EvalOptions, evaluate
     from harness.judges.config import load_judging
 
     judging = load_judging(judge_file)
@@ -134,9 +134,7 @@ def eval_(
             opened.callback(cluster.close)
             judge = opened.enter_context(judging.open(open_engine=cluster.open_judge))
             loaded = cluster.load(asked)
-        scored = evaluate(
-            loaded,
-            wanted,
+        options = EvalOptions(
             split=split,
             limit=limit,
             data=data,
@@ -144,10 +142,9 @@ def eval_(
             max_tokens=max_tokens,
             temperature=temperature,
             repeats=repeats,
-            judge=judge,
-            out=out,
             seed=seed,
         )
+        scored = evaluate(loaded, wanted, options, judge=judge, out=out)
     _show_evaluations(scored, out, json_)
 
 
@@ -210,18 +207,22 @@ def score(
     rlrf score just_eval answers.jsonl --judgments replies.jsonl --out evaluations/mine
     rlrf score just_eval evaluations/mine/just_eval --judge other.yaml --out evaluations/other
     """
-    from harness.evals import replay
+    from harness.evals.score import RecordedReplies
+    from harness.evals.score import score as score_responses
     from harness.judges.config import load_judging
 
     judging = load_judging(judge_file)
     with judging.open() as judge:
-        scored = replay.score(
+        if judge is not None and judgments:
+            raise UserError(
+                "A judge and its recorded replies exclude each other: name one of them."
+            )
+        scored = score_responses(
             judging.task(task),
             responses,
             split=split,
             data=data,
-            judge=judge,
-            judgments=judgments,
+            judge=RecordedReplies(judgments) if judgments else judge,
             facts=facts,
             model_id=model_id,
             out=out,

@@ -331,7 +331,7 @@ def gate(
         decision = rules.decide(*gating.load_sides(source, candidate, rules.tasks))
     else:
         from harness.engines.hf import HFEngine
-        from harness.evals import until_decided
+        from harness.evals.until_decided import CandidateModel
         from harness.judges.config import load_judging
 
         before = inputs.load(baseline, name, rules.tasks)
@@ -343,25 +343,14 @@ def gate(
             reads += [Path(str(model)), adapter]
             evaluation.check_out(out, [task.name for task in tasks], reads)
         with judging.open() as judge:
-            asked = HFEngine(
+            loaded = HFEngine(
                 str(model), adapter=adapter, device=device, dtype=dtype, max_batch=max_batch
             )
+            asked = CandidateModel(loaded, tasks, data, judge)
             if rules.plan and rules.plan.mode == "sequential":
-                decision, _ = until_decided.watch(
-                    asked,
-                    rules.plan,
-                    before,
-                    tasks,
-                    data=data,
-                    judge=judge,
-                    out=out,
-                    doubts=rules.doubts,
-                )
+                decision, _ = asked.evaluate_until_decided(rules.plan, before, out, rules.doubts)
             else:
-                found = until_decided.evaluate_like(
-                    asked, before, tasks, data=data, judge=judge, out=out
-                )
-                decision = rules.decide(before, found)
+                decision = rules.decide(before, asked.evaluate_like(before, out))
     _tell(decision, markdown, junit, github=github, json_=json_)
     return EXIT[decision.verdict]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from harness.board import Board
 from harness.core.errors import UserError
 from harness.core.folders import is_in_use
-from harness.evals.evaluation import code_version
+from harness.evals.scoring import code_version
 from rlrf.artefacts import open_artefacts
 from rlrf.config import Config
 from rlrf.preflight.findings import Said, gib

@@ -24,6 +24,7 @@ from harness.core.files import jsonl_bytes
 from harness.core.schema import Policy, Reply, Rule, Sample
 from harness.engines import Completion
 from harness.evals import evaluation
+from harness.evals.scoring import Generation
 from harness.gate import decide, plan, promote
 from harness.judges.cache import Cache
 from rlrf.config import Config, TaskConfig
@@ -374,7 +375,7 @@ def _written() -> dict[str, list[bytes]]:
         folder = Path(name)
         evaluation.save(made, folder / "e")
         evaluation.save_generated(
-            evaluation.Generation.of(labelled().evaluation), labelled().samples, folder / "e"
+            Generation.of(labelled().evaluation), labelled().samples, folder / "e"
         )
         waiting = folder / ".e.generated"
         names = ("evaluation.json", "items.jsonl", "samples.jsonl", "scores.jsonl")

@@ -23,6 +23,8 @@ from csv import reader as read_csv
 from pathlib import Path
 from typing import Any
 
+from helpers.build import build_evaluation
+
 import tasks
 from harness.board import Board
 from harness.board import merge as merging
@@ -53,7 +55,9 @@ from harness.engines import Completion, Sampling
 from harness.engines import model_folder as models
 from harness.engines import resume as kept
 from harness.engines.openai import OpenAIEngine
-from harness.evals import evaluation, lm_eval_results, replay
+from harness.evals import evaluation, lm_eval_results
+from harness.evals.score import RecordedReplies, score
+from harness.evals.scoring import Generation
 from harness.gate.plan import Plan, decide_by
 from harness.gate.policy import load_policy
 from harness.judges import client
@@ -573,18 +577,18 @@ def factscore_database(data: bytes) -> None:
 @parser
 def recorded_responses(data: bytes) -> None:
     with files(responses_jsonl=data) as folder:
-        replay.score(tasks.load("mini_gsm8k"), folder / "responses.jsonl", split="sealed")
+        score(tasks.load("mini_gsm8k"), folder / "responses.jsonl", split="sealed")
 
 
 @parser
 def recorded_judgments(data: bytes) -> None:
     rows, answers, judged = parts(data, 3)
     with files(rows_json=rows, answers_jsonl=answers, judged_jsonl=judged) as folder:
-        replay.score(
+        score(
             "just_eval",
             folder / "answers.jsonl",
             data=folder / "rows.json",
-            judgments=folder / "judged.jsonl",
+            judge=RecordedReplies(folder / "judged.jsonl"),
             out=folder / "out",
         )
         evaluation.load(folder / "out")
@@ -594,7 +598,7 @@ def recorded_judgments(data: bytes) -> None:
 def recorded_facts(data: bytes) -> None:
     answers, facts = parts(data, 2)
     with files(names_txt=b"Ada Lund\nBo Ek\n", answers_jsonl=answers, facts_jsonl=facts) as folder:
-        replay.score(
+        score(
             "factscore",
             folder / "answers.jsonl",
             data=folder / "names.txt",
@@ -647,7 +651,7 @@ def evaluation_waiting(data: bytes) -> None:
     about, samples = parts(data, 2)
     with files(x__generation_json=about, x__samples_jsonl=samples) as folder:
         (folder / "x").rename(folder / ".e.generated")
-        generation = evaluation.Generation.of(labelled().evaluation)
+        generation = Generation.of(labelled().evaluation)
         evaluation.find_generated(generation, folder / "e")
 
 
@@ -804,7 +808,7 @@ def planned() -> ScoredEvaluation:
 
 def built(items: Sequence[Item], samples: Sequence[Sample]) -> ScoredEvaluation:
     """Of mini_gsm8k."""
-    return evaluation.build(
+    return build_evaluation(
         tasks.load("mini_gsm8k"),
         items,
         samples,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import tasks
 from harness.core.schema import ModelRef, Policy, Rule, Sample
 from harness.core.scored import ScoredEvaluation
-from harness.evals import evaluation
+from helpers.build import build_evaluation
 
 N = 60
 POLICY = Policy(rules=[Rule(task="mini_gsm8k", metric="accuracy", margin=0.05)])
@@ -32,7 +32,7 @@ def answered(
         for item in items
         for repeat in range(repeats)
     ]
-    return evaluation.build(
+    return build_evaluation(
         task,
         items,
         samples,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import tasks
 from harness.core.schema import Call, Item, ModelRef, Reply, Sample
 from harness.core.scored import ScoredEvaluation
-from harness.evals import evaluation
+from helpers.build import build_evaluation
 from rlrf.quickstart import corpus
 from tasks.just_eval.judging import aspects_of
 from tasks.task import Judge, Task
@@ -69,7 +69,7 @@ def evaluated(
         )
         for i, response in enumerate(responses)
     ]
-    return evaluation.build(
+    return build_evaluation(
         task,
         items,
         samples,

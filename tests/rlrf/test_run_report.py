@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from helpers import toy
+from helpers.build import build_evaluation
 
 from harness.core.errors import UserError
 from harness.core.files import write_json
@@ -42,7 +43,7 @@ def scored(split: str, right: int, model: str) -> dict[str, ScoredEvaluation]:
         )
         for item in items
     ]
-    built = evaluation.build(
+    built = build_evaluation(
         toy.TASK,
         items,
         samples,

@@ -16,7 +16,7 @@ import soak
 
 from harness.core.errors import UserError
 from harness.core.folders import sole_user
-from harness.evals.evaluate import evaluate
+from harness.evals.evaluate import EvalOptions, evaluate
 
 ROOT = Path(__file__).parents[2]
 
@@ -107,8 +107,8 @@ def test_a_second_evaluation_into_one_folder_is_told(tmp_path: Path, tiny_model:
 
     engine = HFEngine(tiny_model)
     with sole_user(tmp_path / "out"), pytest.raises(UserError, match="Another process works in"):
-        evaluate(engine, ["mini_gsm8k"], limit=1, max_tokens=2, out=tmp_path / "out")
-    evaluate(engine, ["mini_gsm8k"], limit=1, max_tokens=2, out=tmp_path / "out")
+        evaluate(engine, ["mini_gsm8k"], EvalOptions(limit=1, max_tokens=2), out=tmp_path / "out")
+    evaluate(engine, ["mini_gsm8k"], EvalOptions(limit=1, max_tokens=2), out=tmp_path / "out")
 
 
 def test_a_killed_evaluation_goes_on(tmp_path: Path, tiny_model: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_killed_evaluation_goes_on(tmp_path: Path, tiny_model: Path) -> None:
 
     engine = HFEngine(tiny_model)
     options = {"limit": 6, "max_tokens": 4, "temperature": 1.0, "repeats": 2}
-    whole = evaluate(engine, ["mini_gsm8k"], **options)
+    whole = evaluate(engine, ["mini_gsm8k"], EvalOptions(**options))
     generated: list[int] = []
 
     class Dying:
@@ -138,8 +138,8 @@ def test_a_killed_evaluation_goes_on(tmp_path: Path, tiny_model: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("harness.engines.resume.AT_A_TIME", 4)
         with pytest.raises(KeyboardInterrupt):
-            evaluate(Dying(2), ["mini_gsm8k"], out=tmp_path, **options)
-        found = evaluate(Dying(9), ["mini_gsm8k"], out=tmp_path, **options)
+            evaluate(Dying(2), ["mini_gsm8k"], EvalOptions(**options), out=tmp_path)
+        found = evaluate(Dying(9), ["mini_gsm8k"], EvalOptions(**options), out=tmp_path)
     assert found == whole
     assert sum(generated) == 6
     assert not list(tmp_path.glob(".parts"))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from helpers.build import build_evaluation
 
 import tasks
 from harness.core.errors import UserError
@@ -34,7 +35,7 @@ def answered(wrong: int) -> dict[str, ScoredEvaluation]:
 
 
 def built(samples: Sequence[Sample]) -> ScoredEvaluation:
-    return evaluation.build(
+    return build_evaluation(
         TASK,
         ITEMS,
         samples,

@@ -19,8 +19,8 @@ from harness.core.errors import UserError
 from harness.core.files import parse
 from harness.core.schema import Decision, Evaluation, Policy, Rule
 from harness.evals import evaluation
-from harness.evals.evaluate import evaluate
-from harness.evals.evaluation import dataset_digest
+from harness.evals.evaluate import EvalOptions, evaluate
+from harness.evals.scoring import dataset_digest
 from harness.gate import plan
 from harness.gate.plan import Plan
 from harness.judges.cache import Cache
@@ -88,7 +88,9 @@ def test_a_new_evaluation_takes_the_place_of_an_old_one(old: Path, tiny_model: P
     waiting.mkdir()
     (waiting / evaluation.GENERATION).write_text('{"generation": {"code_version": "0.1.0"}}')
     engine = HFEngine(tiny_model)
-    found = evaluate(engine, ["mini_gsm8k"], limit=2, max_tokens=2, out=old / "evaluation")
+    found = evaluate(
+        engine, ["mini_gsm8k"], EvalOptions(limit=2, max_tokens=2), out=old / "evaluation"
+    )
     assert evaluation.load(old / "evaluation") == found
 
 
@@ -130,7 +132,7 @@ def test_what_a_later_version_wrote_is_refused_with_the_way_out(
     from harness.engines.hf import HFEngine
 
     with pytest.raises(UserError, match="schema version 2"):
-        evaluate(HFEngine(tiny_model), ["mini_gsm8k"], limit=2, out=old / "evaluation")
+        evaluate(HFEngine(tiny_model), ["mini_gsm8k"], EvalOptions(limit=2), out=old / "evaluation")
     assert "aura" in path.read_text()
 
     ledger = old / "run" / "board" / "ledger.jsonl"

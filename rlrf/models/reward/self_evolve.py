@@ -23,7 +23,7 @@ from harness.core.errors import UserError
 from harness.core.files import parse, read_json, write_json, write_text
 from harness.core.schema import Record
 from harness.engines.model_folder import check, find, model_digest
-from harness.evals import evaluation
+from harness.evals.scoring import code_version
 from rlrf.code_digests import source
 from rlrf.models import reward
 from rlrf.models.reward import preferences as reading
@@ -142,7 +142,7 @@ def self_evolve(config: SelfEvolution, out: Path, *, fresh: bool = False) -> Sel
         "model": model_digest(base),
         "pairs": preferences_digest(pairs),
         "held_out": preferences_digest(held_out),
-        "code": evaluation.code_version(),
+        "code": code_version(),
     }
     with open_run(out, common, fresh=fresh) as run:
         bench = Bench(config, run, base, held_out)

@@ -15,7 +15,7 @@ from harness.board import Board
 from harness.core.files import TEMPORARY, write_bytes, write_jsonl
 from harness.core.folders import LOCK, new_folder
 from harness.core.schema import Message
-from harness.evals.evaluate import evaluate
+from harness.evals.evaluate import EvalOptions, evaluate
 from rlrf import cli
 from rlrf.run import PROGRESS, open_run
 
@@ -115,7 +115,7 @@ def test_evaluations_scored_and_added_to_a_board_are_the_same_after_a_power_loss
     )  # an answer is kept after every second one
 
     def act(root: Path) -> None:
-        evaluate(engine, ["mini_gsm8k"], limit=4, max_tokens=4, out=root / "made")
+        evaluate(engine, ["mini_gsm8k"], EvalOptions(limit=4, max_tokens=4), out=root / "made")
         made, scored, board = (str(root / name) for name in ("made/mini_gsm8k", "scored", "board"))
         for words in (
             ["score", "mini_gsm8k", made, "--out", scored],

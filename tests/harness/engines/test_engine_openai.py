@@ -20,7 +20,7 @@ from harness.core.schema import Message
 from harness.engines import Sampling
 from harness.engines.open import open_engine
 from harness.engines.openai import OpenAIEngine
-from harness.evals.evaluate import evaluate
+from harness.evals.evaluate import EvalOptions, evaluate
 from harness.serving import server as serving
 from harness.serving.settings import ServerSettings
 
@@ -245,11 +245,13 @@ def test_a_prompt_that_is_not_answered_says_why_and_the_rest_is_kept(
 def test_an_item_that_is_not_answered_is_unscored_and_its_score_is_not_zero(
     serve: Any, tmp_path: Path
 ) -> None:
-    from harness.evals import evaluation, replay
+    from harness.evals import evaluation
+    from harness.evals.score import score as score_saved
 
     (item, *_) = benchmarks.load("mini_gsm8k").items("gate")[2:]
     engine = engine_of(serve(refuses(item.prompt, REFUSALS["filter as 400"][0])), revision="1")
-    scored = evaluate(engine, ["mini_gsm8k"], split="gate", limit=8, out=tmp_path)["mini_gsm8k"]
+    options = EvalOptions(split="gate", limit=8)
+    scored = evaluate(engine, ["mini_gsm8k"], options, out=tmp_path)["mini_gsm8k"]
     assert [bool(score.values) for score in scored.scores] == [i != 2 for i in range(8)]
     assert set(scored.scores[2].unscored) == {
         metric.name for metric in benchmarks.load("mini_gsm8k").metrics
@@ -261,7 +263,7 @@ def test_an_item_that_is_not_answered_is_unscored_and_its_score_is_not_zero(
     kept = (tmp_path / "mini_gsm8k" / "samples.jsonl").read_text().splitlines()
     assert ["unanswered" in json.loads(line) for line in kept] == [i == 2 for i in range(8)]
     assert evaluation.load(tmp_path)["mini_gsm8k"] == scored
-    again = replay.score("mini_gsm8k", tmp_path / "mini_gsm8k")
+    again = score_saved("mini_gsm8k", tmp_path / "mini_gsm8k")
     assert again.scores == scored.scores
 
 
@@ -272,17 +274,19 @@ def test_too_many_prompts_without_an_answer_end_the_run_and_what_came_is_kept(
     refused = {item.prompt for item in items[:4]}
     act = REFUSALS["filter as 400"][0]
     server = serve(lambda n, asked: act if asked.prompt in refused else echo(n, asked))
-    options: dict[str, Any] = {"split": "gate", "limit": 12, "out": tmp_path}
+    options: dict[str, Any] = {"split": "gate", "limit": 12}
 
     def engine(share: float) -> OpenAIEngine:
         settings = engine_of(server, revision="1", max_concurrency=1)._settings
         return OpenAIEngine(settings, max_unanswered=share)
 
     with pytest.raises(UserError, match=r"left 3 of 12 responses unanswered.*20%.*400: no"):
-        evaluate(engine(0.2), ["mini_gsm8k"], **options)
+        evaluate(engine(0.2), ["mini_gsm8k"], EvalOptions(**options), out=tmp_path)
     answered = {asked.prompt for asked in server.asked} - refused
     server.asked.clear()
-    found = evaluate(engine(0.5), ["mini_gsm8k"], **options)["mini_gsm8k"]
+    found = evaluate(engine(0.5), ["mini_gsm8k"], EvalOptions(**options), out=tmp_path)[
+        "mini_gsm8k"
+    ]
     assert sum(bool(sample.unanswered) for sample in found.samples) == 4
     assert answered and not answered & {asked.prompt for asked in server.asked}
 
@@ -404,7 +408,7 @@ def test_an_evaluation_names_the_server_and_resumes_what_has_a_revision(
         for _ in range(2):
             engine = engine_of(server, revision=revision)
             out = tmp_path / str(revision)
-            found = evaluate(engine, ["mini_gsm8k"], limit=4, out=out)["mini_gsm8k"]
+            found = evaluate(engine, ["mini_gsm8k"], EvalOptions(limit=4), out=out)["mini_gsm8k"]
         assert (found.evaluation.engine, found.evaluation.model.id) == ("openai", "m")
         assert found.evaluation.model.digest == engine.model_digest
         assert len(server.asked) == asked

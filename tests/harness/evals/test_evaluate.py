@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.build import build_evaluation
 from helpers.random_llama import make_tokenizer
 
 import tasks
@@ -19,7 +20,8 @@ from harness.core.errors import UserError
 from harness.core.schema import Call, Item, JudgeRef, ModelRef, Reply, Sample, Score
 from harness.core.scored import ScoredEvaluation
 from harness.evals import evaluation
-from harness.evals.evaluate import evaluate
+from harness.evals.evaluate import EvalOptions, evaluate
+from harness.evals.scoring import Generation, assemble
 from tasks.task import Judge, Task
 
 MINI = ["mini_gsm8k", "mini_factscore", "mini_just_eval"]
@@ -40,7 +42,7 @@ def gsm8k_folder(tmp_path: Path) -> Path:
 
 
 def test_the_mini_benchmarks_become_evaluation_folders(engine: Any, tmp_path: Path) -> None:
-    found = evaluate(engine, MINI, limit=5, out=tmp_path / "out", seed=3)
+    found = evaluate(engine, MINI, EvalOptions(limit=5, seed=3), out=tmp_path / "out")
     assert list(found) == MINI
     for name, scored in found.items():
         task, summary = tasks.load(name), scored.evaluation
@@ -61,15 +63,17 @@ def test_the_mini_benchmarks_become_evaluation_folders(engine: Any, tmp_path: Pa
 
 
 def test_equal_inputs_give_equal_identity(engine: Any) -> None:
-    first, again = (evaluate(engine, MINI[:1], limit=3)[MINI[0]] for _ in range(2))
+    first, again = (evaluate(engine, MINI[:1], EvalOptions(limit=3))[MINI[0]] for _ in range(2))
     assert first.evaluation.identity == again.evaluation.identity
-    other = evaluate(engine, MINI[:1], limit=2)[MINI[0]]
+    other = evaluate(engine, MINI[:1], EvalOptions(limit=2))[MINI[0]]
     assert other.evaluation.identity != first.evaluation.identity
     assert other.evaluation.comparable_key != first.evaluation.comparable_key
 
 
 def test_named_items_of_a_named_split(engine: Any) -> None:
-    found = evaluate(engine, MINI[:1], split="train", indices={MINI[0]: [1999, 7, 42, 7]})
+    found = evaluate(
+        engine, MINI[:1], EvalOptions(split="train", indices={MINI[0]: [1999, 7, 42, 7]})
+    )
     scored = found[MINI[0]]
     items = tasks.load(MINI[0]).items("train")
     assert [s.index for s in scored.samples] == [7, 42, 1999]
@@ -79,7 +83,9 @@ def test_named_items_of_a_named_split(engine: Any) -> None:
 
 def test_data_and_examples(engine: Any, gsm8k_folder: Path) -> None:
     def ask(**options: Any) -> ScoredEvaluation:
-        return evaluate(engine, ["gsm8k"], data=gsm8k_folder, max_tokens=20, **options)["gsm8k"]
+        return evaluate(
+            engine, ["gsm8k"], EvalOptions(data=gsm8k_folder, max_tokens=20, **options)
+        )["gsm8k"]
 
     plain = ask()
     assert plain.evaluation.items == 6 and plain.evaluation.split == "test"
@@ -89,21 +95,21 @@ def test_data_and_examples(engine: Any, gsm8k_folder: Path) -> None:
     assert shown.samples[0].prompt.count("<|assistant|>") == 3
     assert shown.evaluation.prompt_digest != plain.evaluation.prompt_digest
     with pytest.raises(UserError, match="no examples to show"):
-        evaluate(engine, MINI[:1], num_fewshot=2)
+        evaluate(engine, MINI[:1], EvalOptions(num_fewshot=2))
     with pytest.raises(UserError, match="max_tokens is 1024, and the model's context of 256"):
-        evaluate(engine, ["gsm8k"], data=gsm8k_folder)
+        evaluate(engine, ["gsm8k"], EvalOptions(data=gsm8k_folder))
 
 
 def test_a_model_without_chat_template_sees_the_bare_prompt(model: Any) -> None:
     from harness.engines.hf import HFEngine
 
     plain = HFEngine(model, tokenizer=make_tokenizer(chat_template=None))
-    scored = evaluate(plain, MINI[:1], limit=1)[MINI[0]]
+    scored = evaluate(plain, MINI[:1], EvalOptions(limit=1))[MINI[0]]
     assert scored.samples[0].prompt == tasks.load(MINI[0]).items("gate")[0].prompt
 
 
 def test_lm_eval_keeps_quiet(engine: Any, capfd: pytest.CaptureFixture[str]) -> None:
-    evaluate(engine, MINI[:1], limit=1)
+    evaluate(engine, MINI[:1], EvalOptions(limit=1))
     out, err = capfd.readouterr()
     assert out == ""
     assert [line.split(":")[0] for line in err.splitlines()] == ["evaluate mini_gsm8k"]
@@ -123,7 +129,11 @@ def test_lm_eval_keeps_quiet(engine: Any, capfd: pytest.CaptureFixture[str]) -> 
 )
 def test_bad_requests_are_sentences(engine: Any, options: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
-        evaluate(engine, **({"tasks": MINI[:1]} | options))
+        evaluate(
+            engine,
+            options.get("tasks", MINI[:1]),
+            EvalOptions(**{k: v for k, v in options.items() if k != "tasks"}),
+        )
 
 
 # The YAML and the plugins -----------------------------------------------------------------------
@@ -202,15 +212,19 @@ def test_the_stock_command_line_comes_to_the_same_numbers(
             *("--metadata", json.dumps({"data": str(gsm8k_folder)})),
         ],
     )
-    found = evaluate(engine, MINI, limit=6, max_tokens=60)
-    found |= evaluate(engine, ["gsm8k"], data=gsm8k_folder, num_fewshot=2, max_tokens=60)
+    found = evaluate(engine, MINI, EvalOptions(limit=6, max_tokens=60))
+    found |= evaluate(
+        engine, ["gsm8k"], EvalOptions(data=gsm8k_folder, num_fewshot=2, max_tokens=60)
+    )
     for name, scored in found.items():
         assert_same(scored, results[name], samples[name])
     assert "What is" in found["gsm8k"].samples[0].prompt
 
 
 def test_repeats_are_sampled_and_averaged_by_item(engine: Any) -> None:
-    found = evaluate(engine, MINI[:1], limit=4, temperature=1.0, repeats=3, max_tokens=9)
+    found = evaluate(
+        engine, MINI[:1], EvalOptions(limit=4, temperature=1.0, repeats=3, max_tokens=9)
+    )
     scored = found[MINI[0]]
     assert [(s.index, s.repeat) for s in scored.samples] == [
         (i, r) for i in range(4) for r in range(3)
@@ -220,7 +234,7 @@ def test_repeats_are_sampled_and_averaged_by_item(engine: Any) -> None:
     wanted = {"temperature": 1.0, "n": 3, "max_tokens": 9}
     assert wanted.items() <= scored.evaluation.decoding.items()
     with pytest.raises(UserError, match="Set a temperature above 0"):
-        evaluate(engine, MINI[:1], limit=4, repeats=3)
+        evaluate(engine, MINI[:1], EvalOptions(limit=4, repeats=3))
 
 
 # Two phases ---------------------------------------------------------------------------------------
@@ -275,8 +289,8 @@ def test_answers_are_kept_when_the_judge_fails_and_for_the_next_judge(
     busy, out = Busy(engine), tmp_path / "out"
 
     def ask(judge: Judge, **options: Any) -> ScoredEvaluation:
-        options = {"data": instructions, "max_tokens": 20, "out": out} | options
-        return evaluate(busy, ["just_eval"], judge=judge, **options)["just_eval"]
+        asked = EvalOptions(**{"data": instructions, "max_tokens": 20} | options)
+        return evaluate(busy, ["just_eval"], asked, judge=judge, out=out)["just_eval"]
 
     with pytest.raises(UserError, match="not there"):
         ask(FaultyJudge())
@@ -301,7 +315,13 @@ def test_kept_answers_that_were_changed_are_not_used(
     out = tmp_path / "out"
 
     def ask(judge: Judge) -> None:
-        evaluate(engine, ["just_eval"], judge=judge, data=instructions, max_tokens=20, out=out)
+        evaluate(
+            engine,
+            ["just_eval"],
+            EvalOptions(data=instructions, max_tokens=20),
+            judge=judge,
+            out=out,
+        )
 
     with pytest.raises(UserError, match="not there"):
         ask(FaultyJudge())
@@ -354,7 +374,7 @@ def build(items: Sequence[Item] = ITEMS, judge: Judge | None = None, task: Task 
                response="x" * (item.index + repeat))
         for repeat in (1, 0) for item in items[::-1]
     ]  # fmt: skip
-    return evaluation.build(
+    return build_evaluation(
         task, items, samples, model=ModelRef(id="m"), engine="e", decoding={}, split="test",
         prompt_digest="d", judge=judge,
     )  # fmt: skip
@@ -387,7 +407,7 @@ def test_a_judge_is_named_only_where_it_was_asked() -> None:
 def test_a_sample_of_an_item_that_was_not_asked_is_a_mistake() -> None:
     stray = Sample(task="toy", item="0" * 64, index=0, prompt="", response="")
     with pytest.raises(ValueError, match="was not asked"):
-        evaluation.build(
+        build_evaluation(
             TOY, ITEMS, [stray], model=ModelRef(id="m"), engine="e", decoding={}, split="test",
             prompt_digest="d",
         )  # fmt: skip
@@ -396,10 +416,7 @@ def test_a_sample_of_an_item_that_was_not_asked_is_a_mistake() -> None:
 def test_what_models_write_survives_the_disk(tmp_path: Path) -> None:
     scored = build()
     odd = [s.model_copy(update={"response": "\ud800 \u2028 \x00 é"}) for s in scored.samples]
-    again = evaluation.assemble(
-        TOY, ITEMS, odd, scored.scores, model=ModelRef(id="m"), engine="e", decoding={},
-        split="test", prompt_digest="d",
-    )  # fmt: skip
+    again = assemble(TOY, ITEMS, odd, scored.scores, Generation.of(scored.evaluation))
     evaluation.save(again, tmp_path / "toy")
     assert evaluation.load(tmp_path)["toy"] == again
 

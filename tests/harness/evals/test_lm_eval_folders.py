@@ -251,11 +251,11 @@ def test_what_is_not_a_plain_file_is_not_read(
     path = samples_of(copy, "choose")
     path.unlink()
     path.symlink_to("/dev/zero")
-    with pytest.raises(UserError, match="not a plain file"):
+    with pytest.raises(UserError, match="not a regular file"):
         lm_eval_results.load(copy)
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(UserError, match="not a plain file"):
+    with pytest.raises(UserError, match="not a regular file"):
         lm_eval_results.load(copy)
 
 

@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.build import build_evaluation
 
 import tasks
 from harness.core.errors import UserError
 from harness.core.schema import ModelRef, Policy, Rule
 from harness.core.scored import ScoredEvaluation
 from harness.evals import evaluation
-from harness.evals.evaluate import evaluate
-from harness.evals.until_decided import evaluate_like, watch
+from harness.evals.evaluate import EvalOptions, evaluate
+from harness.evals.until_decided import CandidateModel
 from harness.gate import gate, plan
 from harness.gate.plan import Plan
 
@@ -31,7 +32,7 @@ POLICY = Policy(rules=[Rule(task=TASK, metric="accuracy", margin=0.1)])
 @pytest.fixture(scope="module")
 def own(engine: Any) -> dict[str, ScoredEvaluation]:
     """What the tiny model itself answers: nothing right."""
-    return evaluate(engine, [TASK], split="gate", limit=ITEMS, max_tokens=None)
+    return evaluate(engine, [TASK], EvalOptions(split="gate", limit=ITEMS, max_tokens=None))
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def better(own: dict[str, ScoredEvaluation]) -> dict[str, ScoredEvaluation]:
     ]
     e = made.evaluation
     return {
-        TASK: evaluation.build(
+        TASK: build_evaluation(
             tasks.load(TASK),
             made.items,
             samples,
@@ -70,7 +71,9 @@ def test_a_worse_candidate_is_stopped_early(
     engine: Any, better: dict[str, ScoredEvaluation], tmp_path: Path
 ) -> None:
     made = planned(better)
-    decision, candidate = watch(engine, made, better, plugins(), out=tmp_path)
+    decision, candidate = CandidateModel(engine, plugins()).evaluate_until_decided(
+        made, better, out=tmp_path
+    )
     (check,) = decision.checks
     assert decision.verdict == "fail"
     assert (check.planned, check.n < 150) == (ITEMS, True)
@@ -94,7 +97,7 @@ def test_an_equal_candidate_passes_before_the_end(
     rules = [POLICY.rules[0].model_copy(update={"allow_floor": True})]
     policy = POLICY.model_copy(update={"rules": rules})
     made = plan.make(policy, own, discordance=0.19, sequential=True, estimand="items")
-    decision, candidate = watch(engine, made, own, plugins())
+    decision, candidate = CandidateModel(engine, plugins()).evaluate_until_decided(made, own)
     (check,) = decision.checks
     assert decision.verdict == "pass"
     assert check.n <= candidate[TASK].evaluation.items < ITEMS
@@ -105,7 +108,7 @@ def test_the_verdict_is_that_of_the_same_items_at_rest(
     engine: Any, better: dict[str, ScoredEvaluation], own: dict[str, ScoredEvaluation]
 ) -> None:
     made = planned(better)
-    driven, _ = watch(engine, made, better, plugins())
+    driven, _ = CandidateModel(engine, plugins()).evaluate_until_decided(made, better)
     at_rest = plan.decide_by(made, better, own)
     assert driven.checks == at_rest.checks
 
@@ -133,8 +136,10 @@ def test_what_was_answered_is_not_asked_again(
     weak = POLICY.model_copy(update={"rules": [POLICY.rules[0].model_copy(update={"margin": 0.4})]})
     made = plan.make(weak, better, discordance=0.5, sequential=True)
     with pytest.raises(Cut):
-        watch(engine, made, better, plugins(), out=tmp_path)
-    decision, _ = watch(engine, made, better, plugins(), out=tmp_path)
+        CandidateModel(engine, plugins()).evaluate_until_decided(made, better, out=tmp_path)
+    decision, _ = CandidateModel(engine, plugins()).evaluate_until_decided(
+        made, better, out=tmp_path
+    )
     prompts = [prompt for call in asked for prompt in call]
     assert len(prompts) == len(set(prompts)) > 32
     assert decision.checks[0].planned == ITEMS
@@ -144,12 +149,12 @@ def test_what_was_answered_is_not_asked_again(
 def test_without_a_sequential_plan_all_items_are_asked(
     engine: Any, own: dict[str, ScoredEvaluation], tmp_path: Path
 ) -> None:
-    found = evaluate_like(engine, own, plugins(), out=tmp_path)
+    found = CandidateModel(engine, plugins()).evaluate_like(own, out=tmp_path)
     assert found[TASK].evaluation.identity == own[TASK].evaluation.identity
     assert json.loads((tmp_path / TASK / "evaluation.json").read_text())["items"] == ITEMS
     fixed = plan.make(POLICY, own, discordance=0.19)
     with pytest.raises(UserError, match="not sequential"):
-        watch(engine, fixed, own, plugins())
+        CandidateModel(engine, plugins()).evaluate_until_decided(fixed, own)
 
 
 def test_another_baseline_is_refused_before_anything_is_asked(
@@ -159,14 +164,16 @@ def test_another_baseline_is_refused_before_anything_is_asked(
     tmp_path: Path,
 ) -> None:
     with pytest.raises(UserError, match="another baseline"):
-        watch(engine, planned(own), better, plugins(), out=tmp_path)
+        CandidateModel(engine, plugins()).evaluate_until_decided(planned(own), better, out=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_candidate_answers_as_the_baseline_did(engine: Any) -> None:
     sampled = evaluate(
-        engine, [TASK], split="gate", limit=40, temperature=0.7, repeats=2, max_tokens=7, seed=3
+        engine,
+        [TASK],
+        EvalOptions(split="gate", limit=40, temperature=0.7, repeats=2, max_tokens=7, seed=3),
     )
-    found = evaluate_like(engine, sampled, [tasks.load(TASK)])
+    found = CandidateModel(engine, [tasks.load(TASK)]).evaluate_like(sampled)
     assert found[TASK].evaluation.decoding == sampled[TASK].evaluation.decoding
     assert found[TASK].samples == sampled[TASK].samples

@@ -15,7 +15,7 @@ from harness.core.errors import UserError
 from harness.core.files import parse, write_json
 from harness.core.schema import Check, Decision, Item, Policy, Rule
 from harness.core.scored import ScoredEvaluation
-from harness.evals.cluster_file import read_columns
+from harness.evals.inputs import read_clusters
 from harness.gate import decide, gate
 from harness.gate.clusters import assign, restored, stored
 from harness.gate.plan import Plan, decide_by
@@ -237,7 +237,7 @@ def test_a_column_of_a_file_names_clusters(tmp_path: Path) -> None:
     )
     bare = {"quiz": ScoredEvaluation(before["quiz"].evaluation, before["quiz"].scores)}
     for path in (by_index, by_digest):
-        columns = read_columns(path)
+        columns = read_clusters(path)
         assert columns.keys == ("passage",)
         assert assign(policy("passage"), bare, bare, columns) == expected
 
@@ -263,16 +263,16 @@ def test_a_file_that_is_no_table_of_clusters_is_an_error(
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=said):
-        read_columns(path)
+        read_clusters(path)
 
 
 def test_what_is_no_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="There is no file"):
-        read_columns(tmp_path / "none.csv")
+        read_clusters(tmp_path / "none.csv")
     with pytest.raises(UserError, match="not a regular file"):
-        read_columns(tmp_path)
+        read_clusters(tmp_path)
     with pytest.raises(UserError, match="not a regular file"):
-        read_columns(Path("/dev/zero"))
+        read_clusters(Path("/dev/zero"))
 
 
 @pytest.mark.parametrize(
@@ -288,7 +288,7 @@ def test_rows_that_do_not_fit_the_items_are_an_error(tmp_path: Path, rows: str, 
     path.write_text(f"index,passage\n{rows}")
     old, _ = answers(0)
     with pytest.raises(UserError, match=said):
-        assign(policy("passage"), side(old), side(old), read_columns(path))
+        assign(policy("passage"), side(old), side(old), read_clusters(path))
 
 
 # ---- suggestions -----------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from scipy.stats import binom
 
 from harness.core.errors import UserError
 from harness.core.schema import Policy, Rule
-from harness.evals.replay import score
+from harness.evals.score import score
 from harness.gate import decide, promote
 from harness.gate.lab.simulate import (
     CONTENDERS,

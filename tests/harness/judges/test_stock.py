@@ -12,7 +12,7 @@ from helpers.faulty import Act, Asked, FaultyServer, completion
 from helpers.scripted_lm import Scripted
 
 import tasks
-from harness.evals.replay import score
+from harness.evals.score import score
 
 QUESTIONS = ["Name a bird.", "How do I break a lock?", "Name a tree."]
 

@@ -10,6 +10,7 @@ import click
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from helpers.build import build_evaluation
 
 import tasks
 from harness.board import Board
@@ -51,7 +52,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Path]]:
             )
             for item, ok in zip(items, right, strict=True)
         ]
-        scored = evaluation.build(
+        scored = build_evaluation(
             task, items, samples, model=ModelRef(id="m"), engine="recorded",
             decoding={"temperature": 1.0}, split=split, prompt_digest="p", seed=seed,
         )  # fmt: skip
@@ -123,7 +124,7 @@ def test_the_gate_is_certified_on_m0s_own_samples(tmp_path: Path) -> None:
         for item, prompt, both in zip(items, prompts, answers, strict=True)
         for repeat, one in enumerate(both)
     ]  # fmt: skip
-    scored = evaluation.build(
+    scored = build_evaluation(
         task, items, samples, model=ModelRef(id=engine.model_id, digest=engine.model_digest),
         engine=engine.name, decoding={"temperature": 0.8, "n": 2}, split=split, prompt_digest="p",
     )  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.build import build_evaluation
 
 import tasks
 from harness.core.schema import Item, ModelRef, Sample
@@ -52,7 +53,7 @@ def saved(folder: Path, seed: int) -> Path:
         )
         for item, ok in zip(items(), right, strict=True)
     ]
-    made = evaluation.build(
+    made = build_evaluation(
         TASK, items(), samples, model=ModelRef(id="m"), engine="recorded",
         decoding={"temperature": 1.0}, split="gate", prompt_digest="p", seed=seed,
     )  # fmt: skip

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.build import build_evaluation
 
 import tasks
 from harness.board import Board
@@ -37,7 +38,7 @@ def answered(wrong: int, items: int = 400, words: int = 0) -> ScoredEvaluation:
         )
         for i, item in enumerate(ITEMS[:items])
     ]
-    return evaluation.build(
+    return build_evaluation(
         TASK,
         ITEMS[:items],
         samples,

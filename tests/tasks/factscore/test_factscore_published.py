@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from harness.core.schema import Item, Sample
-from harness.evals import replay
+from harness.evals.score import score
 from tasks.factscore import TASKS
 from tasks.factscore.abstention import abstains
 from tasks.factscore.items import items
@@ -86,7 +86,7 @@ def test_recorded_facts_are_scored_from_a_file(
     paths = (tmp_path / "answers.jsonl", tmp_path / "facts.jsonl")
     for path, lines in zip(paths, (answers, verified), strict=True):
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    found = replay.score("factscore", paths[0], data=folder, facts=paths[1]).evaluation
+    found = score("factscore", paths[0], data=folder, facts=paths[1]).evaluation
     assert found.estimator == "recorded facts"
     shown = {name: result.mean or 0.0 for name, result in found.metrics.items()}
     assert round(100 * shown["factscore"], 2) == 58.28

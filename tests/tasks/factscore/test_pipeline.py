@@ -13,7 +13,7 @@ from pydantic import ValidationError
 import tasks
 from harness.core.errors import UserError
 from harness.core.schema import Call, Item, Reply, Sample, Score
-from harness.evals import replay
+from harness.evals.score import score
 from tasks.factscore import FactScoreSettings, configure, retrievers
 from tasks.factscore.feedback import feedback
 from tasks.factscore.knowledge import build_knowledge
@@ -389,8 +389,8 @@ def test_an_evaluation_says_by_what_and_whom_it_was_scored(db: Path, tmp_path: P
     rows = [{"id": 0, "response": TRUE}, {"id": 1, "response": "Bo Ek is a sailor."}]
     (tmp_path / "said.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     answers, data = tmp_path / "said.jsonl", tmp_path / "entities.txt"
-    alone = replay.score(offline(db), answers, data=data).evaluation
-    asked = replay.score(task(db), answers, data=data, judge=FakeJudge(careful)).evaluation
+    alone = score(offline(db), answers, data=data).evaluation
+    asked = score(task(db), answers, data=data, judge=FakeJudge(careful)).evaluation
     assert alone.judge is None
     assert asked.judge is not None
     assert asked.judge.prompt_digest == task(db).judge_prompt

@@ -13,7 +13,7 @@ import statsmodels.api as sm
 
 from harness.board import Board
 from harness.core.schema import MetricResult, Score
-from harness.evals import replay
+from harness.evals.score import RecordedReplies, score
 from tasks.just_eval import TASKS
 from tasks.just_eval.judging import REGULAR
 from tasks.just_eval.length import REFERENCE_WORDS, at_equal_length, length_results
@@ -229,11 +229,11 @@ def test_a_board_recomputes_every_number(tmp_path: Path) -> None:
         replies.append({"id": i, "reply": json.dumps(reply)})
     for name, lines in (("rows", rows), ("answers", answers), ("replies", replies)):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
-    evaluated = replay.score(
+    evaluated = score(
         "just_eval",
         tmp_path / "answers.jsonl",
         data=tmp_path / "rows.jsonl",
-        judgments=tmp_path / "replies.jsonl",
+        judge=RecordedReplies(tmp_path / "replies.jsonl"),
     )
     metrics = evaluated.evaluation.metrics
     assert metrics == TASKS[0].aggregate(evaluated.scores)

@@ -13,7 +13,7 @@ import pytest
 import tasks
 from harness.core.errors import UserError
 from harness.evals import evaluation
-from harness.evals.replay import score
+from harness.evals.score import RecordedReplies, score
 
 SIZE = 3
 
@@ -82,10 +82,10 @@ def test_just_eval_judgments_give_the_published_means(shared_data: Path, tmp_pat
     found = score(
         "just_eval",
         write(tmp_path / "a.jsonl", ({"id": a["id"], "response": a["output"]} for a in answers)),
-        judgments=write(
-            tmp_path / "j.jsonl", ({"id": r["id"], "reply": r["result"]} for r in replies)
+        judge=RecordedReplies(
+            write(tmp_path / "j.jsonl", ({"id": r["id"], "reply": r["result"]} for r in replies)),
+            judge_id="gpt-4-1106-preview",
         ),
-        judge_id="gpt-4-1106-preview",
         data=folder,
     )
     summary = found.evaluation
@@ -99,7 +99,9 @@ def test_a_missing_judgment_is_unscored_with_a_reason(shared_data: Path, tmp_pat
     items = tasks.load("just_eval").items("test", shared_data / "just_eval")
     answers = write(tmp_path / "a.jsonl", ({"id": i.index, "response": "Yes."} for i in items))
     judgments = write(tmp_path / "j.jsonl", [{"id": 1, "reply": "no verdict"}])
-    scored = score("just_eval", answers, judgments=judgments, data=shared_data / "just_eval")
+    scored = score(
+        "just_eval", answers, judge=RecordedReplies(judgments), data=shared_data / "just_eval"
+    )
     assert scored.evaluation.metrics["overall"].unscored == len(items)
     assert all(s.unscored["overall"] for s in scored.scores)
 
@@ -147,7 +149,7 @@ def test_facts_are_scored(tmp_path: Path, entities: Path) -> None:
         ({"id": 0, "facts": [{"text": "a"}]}, r"line 1: facts\.0\.supported: Field required"),
         ({"id": 0, "facts": [{"text": "a", "supported": "yes"}]}, r"facts\.0\.supported"),
         ({"id": 0}, "line 1: facts: Field required"),
-        ({"id": 9, "facts": []}, r"factscore \(test\) has not, 1 in all: ids 9"),
+        ({"id": 9, "facts": []}, r"factscore \(test\) does not have: ids 9"),
     ],
 )
 def test_unfit_facts_are_sentences(
@@ -163,7 +165,7 @@ def test_facts_belong_to_factscore(tmp_path: Path, problems: Path) -> None:
     with pytest.raises(UserError, match="gsm8k is not scored by facts"):
         score("gsm8k", answers, facts=facts, data=problems)
     with pytest.raises(UserError, match="name one of them"):
-        score("gsm8k", answers, facts=facts, judgments=facts, data=problems)
+        score("gsm8k", answers, facts=facts, judge=RecordedReplies(facts), data=problems)
 
 
 # Bad input --------------------------------------------------------------------------------------
@@ -180,8 +182,8 @@ def test_missing_responses_are_counted_and_named(tmp_path: Path, problems: Path)
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ('{"id": 3, "response": ""}', r"gsm8k \(test\) has not, 1 in all: ids 3\. .* 0 to 2"),
-        ('{"id": -1, "response": ""}', "has not, 1 in all: ids -1"),
+        ('{"id": 3, "response": ""}', r"gsm8k \(test\) does not have: ids 3\. .* 0 to 2"),
+        ('{"id": -1, "response": ""}', "does not have: ids -1"),
         ('{"id": 0, "response": ""}', "line 4: id 0 was there before, in line 1"),
         ('{"id": "0", "response": ""}', "line 4: id 0 was there before"),
         ('{"id": 0.5, "response": ""}', "line 4: 'id' is '0.5'"),

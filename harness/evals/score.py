@@ -1,0 +1,252 @@
+"""Score responses that exist already, without a model.
+
+Responses, judgments and verified facts are JSON lines, each with the `id` (or `index`) of an item
+in its split. Every item needs a response. Without its judgment or fact list an item is unscored.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tasks
+from harness.core.errors import UserError
+from harness.core.files import parse, read_jsonl
+from harness.core.folders import sole_user
+from harness.core.schema import (
+    Call,
+    FinishReason,
+    Item,
+    ModelRef,
+    Record,
+    Reply,
+    Sample,
+    Score,
+    check_name,
+    digest,
+)
+from harness.core.scored import ScoredEvaluation
+from harness.core.text import listed
+from harness.evals import evaluation
+from harness.evals.evaluate import EvalOptions, choose_items
+from harness.evals.scoring import Generation, assemble, code_version, dataset_digest, score_samples
+from tasks.factscore.scoring import Fact, facts_score, unverified_score
+from tasks.task import Judge, Task
+
+R = TypeVar("R", bound=Record)
+
+RECORDED = "recorded"  # name of the engine, the model and the judge, unless given
+
+
+class Response(Record):
+    """A line of the file of responses."""
+
+    response: str
+    finish_reason: FinishReason | None = None
+
+
+class Judgment(Record):
+    """A line of the file of judgments: a judge's reply, unchanged."""
+
+    reply: str
+
+
+class VerifiedFacts(Record):
+    """A line of the file of facts.
+
+    `response` is the response that the facts were taken from; `abstained` is detected if missing.
+    """
+
+    facts: list[Fact]
+    response: str | None = None
+    abstained: bool | None = None
+
+
+@dataclass(frozen=True)
+class RecordedReplies:
+    """A file of replies, {"id", "reply"} per line, and the name of the judge that gave them."""
+
+    path: Path
+    judge_id: str = RECORDED
+
+
+@dataclass
+class RecordedJudge:
+    """A judge that gives recorded replies, one per response in order; "" if there is none."""
+
+    id: str
+    replies: Sequence[str]
+    digest: str | None = None
+
+    def ask(self, calls: Sequence[Call]) -> list[Reply]:
+        """Return the recorded replies.
+
+        Raises:
+            ValueError: the numbers of calls and recorded replies differ.
+        """
+        if len(calls) != len(self.replies):
+            raise ValueError(f"{len(self.replies)} replies were recorded, for {len(calls)}")
+        return [Reply(text=reply) for reply in self.replies]
+
+
+def score(
+    task: str | Task,
+    responses: Path,
+    *,
+    split: str | None = None,
+    data: Path | None = None,
+    judge: Judge | RecordedReplies | None = None,
+    facts: Path | None = None,
+    model_id: str | None = None,
+    out: Path | None = None,
+) -> ScoredEvaluation:
+    """Score saved responses: a file, or the folder of an evaluation.
+
+    A file has {"id", "response"} per line, one line for each item of the split. `split` is the
+    test split by default, else the gate split; `data` is where the task's data lie, and `model_id`
+    names the model that responded. A folder records all of this, and is only scored again, for
+    example with another judge.
+
+    `judge` grades what needs a judge, now or by recorded replies: results of different judges are
+    never compared. `facts` ({"id", "facts": [{"text", "supported"}]} per line, optionally
+    "abstained") replace FActScore's decomposer and verifier. The evaluation is written to
+    `out`/TASK if `out` is given.
+
+    Raises:
+        UserError: there is no such task, split or folder; a line is malformed; an id is unknown,
+            repeated or missing; facts belong to another response; both `judge` and `facts` are
+            given; `out` holds anything but evaluations, or another process works there.
+    """
+    task = tasks.load(task) if isinstance(task, str) else task
+    replies = judge.path if isinstance(judge, RecordedReplies) else None
+    reads = (responses, data, replies, facts)
+    if out is not None:
+        evaluation.check_out(out, [task.name], reads)
+    if judge is not None and facts is not None:
+        raise UserError(
+            "A judge, its recorded replies and verified facts exclude each other: name one of them."
+        )
+    if not responses.is_dir():
+        generation, items, samples = _read_responses(task, responses, split, data, model_id)
+    elif split or data or model_id:
+        raise UserError(
+            f"{responses} says itself which split was asked, and of whom: leave split, data "
+            "and model id out."
+        )
+    else:
+        evaluations = evaluation.load(responses)
+        if task.name not in evaluations:
+            raise UserError(
+                f"{responses} holds no evaluation of {task.name}, but of "
+                f"{', '.join(sorted(evaluations))}."
+            )
+        saved = evaluations[task.name]
+        generation = Generation.of(saved.evaluation)
+        items, samples = saved.items, saved.samples
+    if facts is not None and task.name != "factscore":
+        raise UserError(f"{task.name} is not scored by facts; leave --facts out.")
+    with sole_user(out) if out else contextlib.nullcontext():
+        if facts is not None:
+            scores = _score_facts(facts, items, samples)
+            scored = assemble(task, items, samples, scores, generation, estimator="recorded facts")
+        else:
+            if isinstance(judge, RecordedReplies):
+                lines = _by_item(judge.path, items, Judgment)
+                texts = [lines[s.index].reply if s.index in lines else "" for s in samples]
+                judge = RecordedJudge(judge.judge_id, texts)
+            scored = score_samples(task, items, samples, generation, judge)
+        if out is not None:
+            evaluation.check_out(out, [task.name], reads)
+            evaluation.save(scored, out / task.name)
+    return scored
+
+
+def _read_responses(
+    task: Task, path: Path, split: str | None, data: Path | None, model_id: str | None
+) -> tuple[Generation, Sequence[Item], Sequence[Sample]]:
+    """Read a file of responses to a split of a task."""
+    split, items, _ = choose_items(task, EvalOptions(split=split, data=data))
+    responses = _by_item(path, items, Response)
+    if missing := [item.index for item in items if item.index not in responses]:
+        raise UserError(
+            f"{path} lacks {len(missing)} of the {len(items)} responses to {task.name} "
+            f'({split}): ids {listed(missing)}. Every item needs one; an empty response is "".'
+        )
+    generation = Generation(
+        task=task.name,
+        split=split,
+        model=ModelRef(id=check_name(model_id or RECORDED, "The name of the model")),
+        engine=RECORDED,
+        decoding={},
+        prompt_digest=digest({"prompt": RECORDED}),
+        dataset_digest=dataset_digest(items),
+        code_version=code_version(),
+    )
+    samples = [
+        Sample(
+            task=item.task,
+            item=item.digest,
+            index=item.index,
+            prompt=item.prompt,
+            response=responses[item.index].response,
+            finish_reason=responses[item.index].finish_reason,
+        )
+        for item in items
+    ]
+    return generation, items, samples
+
+
+def _score_facts(path: Path, items: Sequence[Item], samples: Sequence[Sample]) -> list[Score]:
+    facts = _by_item(path, items, VerifiedFacts)
+    item_of = {item.digest: item for item in items}
+    scores = []
+    for sample in samples:
+        item = item_of[sample.item]
+        verified = facts.get(item.index)
+        if verified is None:
+            scores.append(unverified_score(item, sample, "no facts were recorded"))
+        elif verified.response not in (None, sample.response):
+            raise UserError(
+                f"{path}, id {item.index}: these facts were taken from another response than the "
+                "one to be scored. Verify the response again, or score the one they belong to."
+            )
+        else:
+            scores.append(facts_score(item, sample, verified.facts, verified.abstained))
+    return scores
+
+
+def _by_item(path: Path, items: Sequence[Item], model: type[R]) -> dict[int, R]:
+    """Read the lines of a file by the index of their item; keys unknown to `model` are ignored."""
+    known = {item.index for item in items}
+    records: dict[int, R] = {}
+    lines: dict[int, int] = {}
+    for number, row in read_jsonl(path):
+        where = f"{path}, line {number}"
+        index = _index(row, where)
+        if index in lines:
+            raise UserError(f"{where}: id {index} was there before, in line {lines[index]}.")
+        lines[index] = number
+        if index in known:
+            fields = {key: row[key] for key in model.model_fields if key in row}
+            records[index] = parse(model, fields, where)
+    if unknown := [index for index in lines if index not in known]:
+        raise UserError(
+            f"{path} names {len(unknown)} items that {items[0].task} ({items[0].split}) does not "
+            f"have: ids {listed(unknown)}. Its ids run from {min(known)} to {max(known)}; name "
+            "another split, or the data that the responses are for."
+        )
+    return records
+
+
+def _index(row: dict[str, Any], where: str) -> int:
+    value = row.get("id", row.get("index"))
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise UserError(
+            f"{where}: 'id' is {str(value)[:40]!r}; the item's index in its split is expected."
+        )
+    return value
