@@ -26,7 +26,7 @@ from harness.core.files import make_folder, parse, read_json
 from harness.core.folders import new_folder
 from harness.core.log import say
 from harness.core.schema import digest
-from rlrf.run import MANIFEST, NO_CODE, Manifest, is_whole, may_replace_stage
+from rlrf.stage_folder import MANIFEST, NO_CODE, Manifest, is_whole, may_replace_stage
 
 ABOUT = "README"
 ABOUT_TEXT = b"Finished stages of rlrf runs, each under the digest of what it was made from.\n"

@@ -20,7 +20,8 @@ from rlrf.checkpoint import Checkpoint
 from rlrf.config import Config
 from rlrf.context import RunContext, open_context
 from rlrf.result import GateVerdict, RunResult, Sealed
-from rlrf.run import Records, is_whole
+from rlrf.run import Records
+from rlrf.stage_folder import is_whole
 from rlrf.training_examples import means_by_task
 from tasks.task import aggregate_by_policy
 

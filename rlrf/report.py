@@ -14,7 +14,7 @@ from harness.render.html.figures import Curve, Point, Step
 from harness.render.html.report import Gate, JudgeFinding, Measured, Model, Report, Table
 from harness.reports.evaluations import gains, measure, questions
 from rlrf.result import GateVerdict, Iteration, RunResult
-from rlrf.run import MANIFEST, Manifest
+from rlrf.stage_folder import MANIFEST, Manifest
 
 STAGES = ("explore", "reward", "feedback", "reflect", "train", "evaluate")
 SAID = {"pass": "passes", "fail": "fails", "inconclusive": "is inconclusive"}

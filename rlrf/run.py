@@ -1,10 +1,8 @@
-"""A run on disk: `RUN/iter_k/STAGE/`; a stage is whole or absent, and skipped when it is there.
+"""A run on disk: stages in `RUN/iter_k/STAGE/`, each whole or absent, and made only once.
 
-A stage is written to a temporary folder, fsynced and renamed; its `manifest.json` holds what it
-was made from and what it made. The same command on the same folder goes on where it stopped and
-ends with the same artefacts, wherever it was killed. What a stage in progress has generated, and
-how far it has trained, waits in `RUN/.parts/`; `RUN/.progress.json` says how far a run is that is
-open.
+A stage is written to a temporary folder, fsynced and renamed. Run the same command again to resume
+wherever it was killed: it ends with the same artefacts. What a stage in progress has generated, and
+the state of its training, waits in `RUN/.parts/`; `RUN/.progress.json` holds its progress.
 """
 
 from __future__ import annotations
@@ -17,15 +15,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
-
-from pydantic import Field
+from typing import Any, Generic, TypeVar
 
 from harness.core.errors import OutOfMemoryError, UserError, explain_full_disk
 from harness.core.files import (
     TEMPORARY,
-    file_digest,
     parse,
     read_json,
     read_records,
@@ -34,26 +28,34 @@ from harness.core.files import (
 )
 from harness.core.folders import LOCK, existing_folder, is_incidental, new_folder, sole_user
 from harness.core.log import say
-from harness.core.outputs import check_place, is_negligible, refuse_strangers
+from harness.core.outputs import check_place, is_negligible
 from harness.core.run_status import SPEND, publish_to, within_stage
 from harness.core.schema import Record, digest
 from harness.engines import Engine
 from harness.engines.resume import PARTS, ResumableEngine
+from harness.evals.scoring import code_version
+from rlrf.artefacts import Artefacts
+from rlrf.stage_folder import (
+    MANIFEST,
+    NO_CODE,
+    Manifest,
+    changed_code,
+    is_whole,
+    may_replace_stage,
+    read_manifest,
+    seal,
+    unrecorded_code,
+)
 
-if TYPE_CHECKING:
-    from rlrf.artefacts import Artefacts
-
-MANIFEST = "manifest.json"
 IDENTITY = "run.json"
 PROGRESS = ".progress.json"
 RECORDS = "records.jsonl"
-NO_CODE: Mapping[str, str] = MappingProxyType({})
-GATE_FILES = {"gate.json", "gate.md"}  # of an iteration, beside its stages
+GATE_FILES = {"gate.json", "gate.md"}  # of an iteration, next to its stages
 RUN_FILES = {
     *(IDENTITY, PROGRESS, f"{PROGRESS}{TEMPORARY}", SPEND, f"{SPEND}{TEMPORARY}"),
     *("metrics.jsonl", "result.json", "result.md", "report.html"),
 }
-RUN_FOLDERS = {  # those that hold no stages -> what is written in them
+RUN_FOLDERS = {  # folders without stages -> names of the files in them
     PARTS: re.compile(r"[0-9a-f]{64}(/.*)?", re.DOTALL),
     "references": re.compile(r"[0-9a-f]{64}\.jsonl\.gz"),
     "logs": re.compile(r"iter_\d+(/.*)?", re.DOTALL),
@@ -63,22 +65,9 @@ RUN_FOLDERS = {  # those that hold no stages -> what is written in them
 R = TypeVar("R", bound=Record)
 
 
-class Manifest(Record):
-    """What a stage was made from (`inputs`, a digest) and what it made (file -> sha256)."""
-
-    inputs: str
-    outputs: dict[str, str]
-    seconds: float
-    code: dict[str, str] = Field(
-        default={},
-        exclude_if=lambda code: not code,
-        description="code and words that shaped it -> digest; empty where that was not recorded",
-    )
-
-
 @dataclass(frozen=True)
 class Stage:
-    """A finished stage: its folder, and the digest of what it made."""
+    """A finished stage: its folder, and the digest of its outputs."""
 
     folder: Path
     digest: str
@@ -86,7 +75,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Records(Generic[R]):
-    """A finished stage that made a list of records."""
+    """The records that a finished stage made, and the digest of its outputs."""
 
     records: list[R]
     digest: str
@@ -94,9 +83,11 @@ class Records(Generic[R]):
 
 @dataclass(frozen=True)
 class Run:
-    """An open run folder; `common` is what every stage depends on (JSON).
+    """An open run folder.
 
-    Finished stages are kept in `artefacts` too, if there are any, and fetched from there.
+    Args:
+        common: what every stage depends on (JSON).
+        artefacts: a second place where finished stages are kept and fetched from.
     """
 
     folder: Path
@@ -110,23 +101,27 @@ class Run:
         make: Callable[[Path], None],
         code: Mapping[str, str] = NO_CODE,
     ) -> Stage:
-        """The stage `name` (a path in the run), made by `make(folder)` unless it is there already.
+        """Return the stage `name` (a path in the run); `make(folder)` makes it if necessary.
 
-        It is there, in the run or among the artefacts, when it was made from the same `reads`
-        (JSON, records, or what has a `digest`: stages, checkpoints) by the same `code`
-        (`rlrf.code_digests`), and its files are what they were. A stage made before code was
-        recorded counts as made by the same; that is said.
+        It is reused, from the run or the artefacts, if it was made from the same `reads` (JSON,
+        records, or objects with a `digest` such as stages and checkpoints) by the same `code`
+        (`rlrf.code_digests`) and its files are unchanged. Older stages that did not record their
+        code are reused too, and a log line says so.
         """
         folder = self.folder / name
         inputs = self._inputs(reads)
         if folder.exists():
             may_replace_stage(existing_folder(folder))
-        is_there = is_whole(folder, inputs)
-        if is_there and (changed := changed_code(folder, code)):
+        reuse = is_whole(folder, inputs)
+        if reuse and (changed := changed_code(folder, code)):
             say(f"{name}: {' and '.join(changed)} changed since it was made: it is made again")
-            is_there = False
-        if is_there:
-            say(f"{name}: done before{_unrecorded(folder, code)}")
+            reuse = False
+        if reuse:
+            unseen = ", ".join(unrecorded_code(folder, code))
+            by = (
+                f" by a version that did not record {unseen}, so that a change since cannot be seen"
+            )
+            say(f"{name}: done before{by if unseen else ''}")
         elif self.artefacts is None or not self.artefacts.fetch(name, inputs, folder, code):
             self._make(name, inputs, make, code)
         if self.artefacts is not None:
@@ -142,7 +137,7 @@ class Run:
                 with explain_full_disk(self.folder):
                     make(new)
             except OutOfMemoryError as error:
-                raise UserError(f"{name}: {error} What is finished is kept.") from error
+                raise UserError(f"{name}: {error} Finished stages are kept.") from error
             seal(new, inputs, round(time.monotonic() - started, 3), code)
         shutil.rmtree(self.folder / PARTS, ignore_errors=True)
 
@@ -154,7 +149,7 @@ class Run:
         make: Callable[[], Sequence[R]],
         code: Mapping[str, str] = NO_CODE,
     ) -> Records[R]:
-        """`stage` for a list of records."""
+        """Return the records of the stage `name`; `make()` makes them if necessary."""
 
         def write(folder: Path) -> None:
             write_jsonl(folder / RECORDS, make())
@@ -165,8 +160,7 @@ class Run:
     def in_progress(
         self, name: str, reads: Sequence[Any], code: Mapping[str, str] = NO_CODE
     ) -> Path:
-        """The folder where the stage `name`, made from `reads` by `code`, may leave what it
-        resumes from when it is killed: gone when it is made. Its name is a digest of the three."""
+        """Return where a stage may save what it resumes from; deleted once the stage is made."""
         made_by = [dict(code)] if code else []
         return self.folder / PARTS / digest([name, self._inputs(reads), *made_by])
 
@@ -174,11 +168,11 @@ class Run:
         return digest([dict(self.common), [_identity(read) for read in reads]])
 
     def keeping(self, engine: Engine) -> ResumableEngine:
-        """`engine`, whose answers are kept while a stage is in progress: it goes on from them."""
+        """Wrap `engine` so that interrupted generation resumes from `RUN/.parts`."""
         return ResumableEngine(engine, self.folder / PARTS)
 
     def seconds(self, name: str) -> float:
-        """What the stages under `name` took when they were made."""
+        """Sum the seconds that the stages under `name` took."""
         manifests = sorted((self.folder / name).rglob(MANIFEST))
         return sum(parse(Manifest, read_json(path), str(path)).seconds for path in manifests)
 
@@ -191,13 +185,12 @@ def open_run(
     fresh: bool = False,
     artefacts: Artefacts | None = None,
 ) -> Iterator[Run]:
-    """Lock `folder` and yield it as the `Run` of what `common` (JSON) describes.
+    """Lock `folder` and open the run that `common` (JSON) describes.
 
-    `fresh` deletes what an earlier run left there, and nothing of `artefacts`.
+    `fresh` deletes an earlier run in the folder first, but none of its `artefacts`.
 
     Raises:
-        UserError: another process works there, it holds a run of something else, or it holds
-            things that are no run.
+        UserError: another process works in the folder, or it holds another run or other files.
     """
     if holds_run(folder) and fresh:
         refuse_strangers_in_run(folder)
@@ -208,13 +201,13 @@ def open_run(
 
 
 def _prepare(folder: Path, common: Mapping[str, Any], fresh: bool) -> None:
-    """See that the folder is this run's."""
+    """Delete an earlier run if `fresh`, and check or record the identity of this one."""
     if fresh:
-        # What says that this is a run goes last: a deletion that is cut short can be repeated.
+        # The identity file goes last, so that an interrupted deletion can be repeated.
         refuse_strangers_in_run(folder)
         for entry in sorted(folder.iterdir(), key=lambda entry: entry.name == IDENTITY):
             if entry.is_dir():
-                # Half deleted it would hold files of which no manifest says whose they are.
+                # Renamed first: half deleted, it would hold files that no manifest accounts for.
                 doomed = entry.with_name(f".{entry.name}{TEMPORARY}")
                 os.replace(entry, doomed)
                 shutil.rmtree(doomed)
@@ -227,10 +220,10 @@ def _prepare(folder: Path, common: Mapping[str, Any], fresh: bool) -> None:
 
 
 def holds_run(folder: Path) -> bool:
-    """Whether a run is in `folder`; not so if that is new or empty.
+    """Return whether `folder` holds a run; a new or empty folder does not.
 
     Raises:
-        UserError: it is a file, or holds things that are no run.
+        UserError: it is a file, or holds other files than a run.
     """
     real = check_place(folder)
     if not real.exists():
@@ -240,16 +233,16 @@ def holds_run(folder: Path) -> bool:
     if strangers := sorted(entry.name for entry in real.iterdir() if not is_negligible(entry)):
         raise UserError(
             f"{folder} holds other things than a run: {strangers[0]}. Choose another folder with "
-            "--out, or move what is there away."
+            "--out, or move them away."
         )
     return False
 
 
 def refuse_strangers_in_run(folder: Path) -> None:
-    """See that the run in `folder` holds nothing but what runs write, so that it can be deleted.
+    """Refuse to delete a run whose folder holds files or links that runs do not write.
 
     Raises:
-        UserError: it holds other things; links count as such.
+        UserError: it does.
     """
     for entry in sorted(folder.iterdir()) if folder.exists() else ():
         if is_negligible(entry):
@@ -261,7 +254,7 @@ def refuse_strangers_in_run(folder: Path) -> None:
 
 
 def _refuse_strangers_in(run: Path, folder: Path) -> None:
-    """See that a folder of a run holds stages, or what runs write beside them."""
+    """Refuse a folder of a run with other files than stages and what runs write next to them."""
     if folder.name in RUN_FOLDERS and folder.parent == run:
         pattern = RUN_FOLDERS[folder.name]
         for entry in folder.rglob("*"):
@@ -269,7 +262,7 @@ def _refuse_strangers_in(run: Path, folder: Path) -> None:
             if entry.is_symlink() or not (pattern.fullmatch(name) or is_incidental(entry)):
                 raise _stranger(run, entry)
     elif (folder / MANIFEST).exists():
-        may_replace_stage(folder, folder if _read_manifest(folder) is None else None)
+        may_replace_stage(folder, folder if read_manifest(folder) is None else None)
     else:
         for entry in sorted(folder.iterdir()):
             if is_negligible(entry):
@@ -283,19 +276,22 @@ def _refuse_strangers_in(run: Path, folder: Path) -> None:
 def _stranger(run: Path, entry: Path) -> UserError:
     return UserError(
         f"{run} holds {entry.relative_to(run)}, which this program did not write, so the run is "
-        "not deleted. Nothing was touched: move that file away, or choose another folder with "
+        "not deleted. Nothing was changed: move that file away, or choose another folder with "
         "--out."
     )
 
 
 def check_identity(folder: Path, known: Mapping[str, Any], *, partly: bool = False) -> None:
-    """See that the run in `folder` is of what is `known` (JSON), of which `partly` names some.
+    """Refuse a folder whose run does not have the identity `known`, or differs in its part.
+
+    Args:
+        known: the identity (JSON), or with `partly` some of its entries.
 
     Raises:
-        UserError: it is of something else.
+        UserError: the folder holds another run.
     """
-    found = read_json(folder / IDENTITY)
-    before = found if isinstance(found, dict) else {}
+    recorded = read_json(folder / IDENTITY)
+    before = recorded if isinstance(recorded, dict) else {}
     names = known if partly else {**known, **before}
     differs = [name for name in names if before.get(name) != known.get(name)]
     if differs:
@@ -310,82 +306,38 @@ def check_identity(folder: Path, known: Mapping[str, Any], *, partly: bool = Fal
         )
 
 
-def may_replace_stage(old: Path, new: Path | None = None) -> None:
-    """See that the folder `old` holds nothing but what a stage wrote.
-
-    Where its manifest cannot be read, that shows when the stage is made again: then what it holds
-    has to have the names of what is in `new`.
-
-    Raises:
-        UserError: it holds other things.
-    """
-    manifest = _read_manifest(old)
-    written = {MANIFEST} | (set(manifest.outputs) if manifest else set())
-    if new is not None:
-        written |= _outputs(new).keys()
-    if manifest is not None or new is not None:
-        refuse_strangers(old, written)
-
-
 def _identity(read: Any) -> Any:
     if isinstance(read, Record):
         return read.model_dump(mode="json")
     return getattr(read, "digest", read)
 
 
-def changed_code(folder: Path, code: Mapping[str, str]) -> list[str]:
-    """What of `code` is known to be another than when the stage in `folder` was made."""
-    manifest = _read_manifest(folder)
-    recorded = manifest.code if manifest else {}
-    return [name for name in code if name in recorded and recorded[name] != code[name]]
+@contextlib.contextmanager
+def explain_other_version(run: Path) -> Iterator[None]:
+    """Add to errors about files of `run` that another version of this program wrote them.
 
-
-def _unrecorded(folder: Path, code: Mapping[str, str]) -> str:
-    """What to add where it cannot be seen whether `code` changed since a stage was made."""
-    manifest = _read_manifest(folder)
-    recorded = manifest.code if manifest else {}
-    if unseen := [name for name in code if name not in recorded]:
-        return (
-            f" by a version that did not record {', '.join(unseen)}, so that a change since "
-            "cannot be seen"
-        )
-    return ""
-
-
-def seal(
-    folder: Path, inputs: str, seconds: float = 0.0, code: Mapping[str, str] = NO_CODE
-) -> None:
-    """Say in `folder` what it was made from and what it holds."""
-    found = Manifest(inputs=inputs, outputs=_outputs(folder), seconds=seconds, code=dict(code))
-    write_json(folder / MANIFEST, found)
-
-
-def is_whole(folder: Path, inputs: str | None = None) -> bool:
-    """Whether `folder` is a stage that was made from `inputs`, and its files are what they were.
-
-    None: whatever it was made from.
+    Raises:
+        UserError: a file cannot be read.
     """
-    found = _read_manifest(folder)
-    if found is None or inputs not in (None, found.inputs):
-        return False
-    return _outputs(folder) == found.outputs
-
-
-def _read_manifest(folder: Path) -> Manifest | None:
-    """The manifest, or None where there is none that can be read: the stage is then made again."""
-    path = folder / MANIFEST
-    if not path.is_file():
-        return None
     try:
-        return parse(Manifest, read_json(path), str(path))
+        yield
+    except UserError as error:
+        version = written_by(run)
+        if version in (None, code_version()):
+            raise
+        raise UserError(
+            f"{run} is a run of version {version} of this program, this is {code_version()}, and "
+            f"not all of it can be read ({error}) Its board and its evaluations can. For the rest "
+            f"install that version, pip install 'rlrf-harness=={version}', or start the run over "
+            "with --fresh, which deletes it."
+        ) from error
+
+
+def written_by(run: Path) -> str | None:
+    """Return the version that started the run; None if that is not recorded."""
+    try:
+        identity = read_json(run / IDENTITY)
     except UserError:
         return None
-
-
-def _outputs(folder: Path) -> dict[str, str]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {
-        str(path.relative_to(folder)): file_digest(path)
-        for path in files
-        if path.name != MANIFEST and not is_incidental(path)
-    }
+    version = identity.get("code") if isinstance(identity, dict) else None
+    return version if isinstance(version, str) else None

@@ -17,8 +17,8 @@ from harness.core.schema import Record
 from harness.core.text import visible
 from harness.judges.budget import Spend
 from rlrf.result import METRICS, RESULT, IterationMetrics
-from rlrf.run import IDENTITY, MANIFEST, PROGRESS, Manifest
-from rlrf.versions import told_of
+from rlrf.run import IDENTITY, PROGRESS, explain_other_version
+from rlrf.stage_folder import MANIFEST, Manifest
 
 State = Literal["never started", "running", "stopped", "finished"]
 
@@ -60,7 +60,7 @@ def status(folder: Path) -> Status:
     Raises:
         UserError: a file of it is malformed, or another version's.
     """
-    with told_of(folder):
+    with explain_other_version(folder):
         return _status(folder)
 
 

@@ -70,6 +70,7 @@ CURRENT = {
     "tasks.gsm8k.answer": "tasks.gsm8k.scoring",
     "tasks.just_eval.aspects": "tasks.just_eval.judging",
     "tasks.just_eval.prompt": "tasks.just_eval.judging",
+    "rlrf.versions": "rlrf.run",
     "tasks.plugin": "tasks.task",
     # types, errors and constants
     "AbsentError": "UnreachableError",

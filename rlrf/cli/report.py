@@ -65,9 +65,9 @@ def report(
     of_two = (baseline, candidate, name, policy, margin_texts, plan, drift)
     if run is not None and not any(of_two):
         from rlrf.report import report as page_of
-        from rlrf.versions import told_of
+        from rlrf.run import explain_other_version
 
-        with told_of(run):
+        with explain_other_version(run):
             page = page_of(run, judge)
     elif run is None and baseline and candidate:
         from harness.gate.policy import parse_margins

@@ -22,7 +22,7 @@ from harness.core.files import make_folder
 from harness.core.folders import new_folder
 from harness.core.log import say
 from harness.core.schema import digest
-from rlrf.run import is_whole, may_replace_stage, seal
+from rlrf.stage_folder import is_whole, may_replace_stage, seal
 
 WEIGHTS = "weights.pt"
 

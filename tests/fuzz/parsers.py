@@ -90,7 +90,8 @@ from rlrf.rlmec import show as rewrites
 from rlrf.rlmec.rewriter import locate
 from rlrf.rlmec.steps import first_wrong, steps
 from rlrf.rlmec.teacher_prompt import read_rewrite
-from rlrf.run import MANIFEST, Stage, open_run
+from rlrf.run import Stage, open_run
+from rlrf.stage_folder import MANIFEST
 from tasks.factscore.abstention import abstains
 from tasks.factscore.decomposers import ByJudge as DecomposerByJudge
 from tasks.factscore.decomposers import Clauses, clean_facts, load_demonstrations, parse_facts

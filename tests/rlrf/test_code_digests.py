@@ -15,7 +15,8 @@ from rlrf import reflect
 from rlrf.code_digests import generation_settings, source, tasks_code
 from rlrf.config import Config
 from rlrf.loop import train
-from rlrf.run import MANIFEST, open_run
+from rlrf.run import open_run
+from rlrf.stage_folder import MANIFEST
 
 CONFIG = {
     "iterations": 1,

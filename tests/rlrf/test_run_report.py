@@ -22,7 +22,7 @@ from rlrf.config import Config
 from rlrf.loop import train
 from rlrf.report import STAGES, report, stage_seconds
 from rlrf.result import GateVerdict, Iteration, RunResult, Sealed
-from rlrf.run import MANIFEST, Manifest
+from rlrf.stage_folder import MANIFEST, Manifest
 from rlrf.training_examples import ExamplesReport
 
 POLICY = Policy(rules=[Rule(task="toy", metric="right", margin=0.2)])
