@@ -1,4 +1,4 @@
-"""What is installed, what is missing, and what to do about it."""
+"""Check what is installed, and say what is missing and how to get it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ import importlib.util
 import os
 import platform
 import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from pydantic import Field
 
+from harness.core.errors import UserError
 from harness.core.schema import Record
 
 DISTRIBUTION = "rlrf-harness"
@@ -18,23 +22,53 @@ ENOUGH_DISK_GIB = 2.0
 ENOUGH_MEMORY_GIB = 4.0
 GIB = 2**30
 
+Said = str | tuple[str, str]
+"""What a check found, and optionally advice although nothing would fail."""
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
 
 class Finding(Record):
-    """One thing that was looked at."""
+    """The result of one check."""
 
     name: str
     found: str
-    ok: bool = Field(description="False: something that is needed is missing, or would fail")
+    ok: bool = Field(description="False: something necessary is missing or would fail")
     advice: str = ""
 
 
+@dataclass
+class Findings:
+    """Collect the findings of checks; a `UserError` becomes a failed finding."""
+
+    list: list[Finding] = field(default_factory=list)
+
+    def load(
+        self, name: str, check: Callable[P, tuple[T, Said]], *args: P.args, **kwargs: P.kwargs
+    ) -> T | None:
+        """Run a check and return what it loads; None if it fails."""
+        try:
+            value, said = check(*args, **kwargs)
+        except UserError as error:
+            self.list.append(Finding(name=name, found="", ok=False, advice=str(error)))
+            return None
+        found, advice = said if isinstance(said, tuple) else (said, "")
+        self.list.append(Finding(name=name, found=found, ok=True, advice=advice))
+        return value
+
+    def check(self, name: str, check: Callable[P, Said], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Run a check that loads nothing."""
+        self.load(name, lambda: (None, check(*args, **kwargs)))
+
+
 def examine() -> list[Finding]:
-    """Look at the interpreter, the libraries, the machine and the optional parts."""
+    """Check the interpreter, the libraries, the machine and the optional parts."""
     return [_python(), *_libraries(), *_machine(), *_optional()]
 
 
 def lines(findings: list[Finding]) -> str:
-    """The findings, one a line, with what is to be done under it."""
+    """Show one finding per line, with advice below it."""
     width = max(len(finding.name) for finding in findings)
     told = []
     for one in findings:
@@ -53,7 +87,7 @@ def _python() -> Finding:
 
 
 def _libraries() -> list[Finding]:
-    """Every dependency of the package: its version, and whether it is in the range."""
+    """Check that the version of every dependency is in the required range."""
     from packaging.requirements import Requirement
 
     findings = []
@@ -147,3 +181,8 @@ def _optional() -> list[Finding]:
             ok=True,
         ),
     ]
+
+
+def gib(size: float) -> str:
+    """Format a number of bytes."""
+    return f"{size / GIB:,.1f} GiB" if size >= GIB / 10 else f"{size / 2**20:,.1f} MiB"

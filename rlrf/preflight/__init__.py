@@ -1,62 +1,77 @@
-"""What a run would fail at, looked for before it is started: nothing is trained or generated.
+"""Check what a run would fail at before it is started; nothing is trained or generated.
 
-What `rlrf.context.open_context` refuses is refused here by the same functions, one by one, so that
-all of it is said at once; what only shows later (memory, disk, context, file locks) is estimated.
+Everything that `rlrf.context.open_context` refuses is refused here by the same functions, one by
+one, so that all faults are reported at once. What shows only later (memory, disk, context, file
+locks) is estimated.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import math
 import os
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 
 from harness.core.errors import UserError
+from harness.core.schema import Call, Item, Message
 from harness.judges.config import Judging, load_judging
+from harness.stats.power import chance, items_needed
 from rlrf.checkpoint import Engines
-from rlrf.config import Config, load
-from rlrf.doctor import Finding
+from rlrf.config import Config, RewardSource, load
+from rlrf.context import choose_gate_policy, open_feedback_model, pick_items
+from rlrf.doctor import Finding, Findings, Said
+from rlrf.models.reward.source import open_rewarder
 from rlrf.objectives.base import check_reporters
 from rlrf.objectives.launch import check_launch
-from rlrf.preflight import asking, places, start
-from rlrf.preflight.findings import Findings, Said
+from rlrf.preflight import resources
+from rlrf.preflight.resources import Model
+from rlrf.rlmec.source import open_rewriter
+from rlrf.sampling import sampling_for
+from tasks.task import Task
+
+MAX_MEASURED_PROMPTS = 200  # per task
+DISCORDANCE = 0.1  # share of changed answers that the gate's power is computed for
+POWER = 0.8
 
 
 def look_ahead(path: Path, out: Path | None = None, *, ask: bool = False) -> list[Finding]:
-    """What the run of the configuration `path` in `out` would meet.
+    """Check the run of the configuration `path` in the folder `out`.
 
     With `ask` the judge is asked one question, which may cost something. Models named by hub id are
-    fetched, as the run would.
+    downloaded, as in the run.
     """
-    looked = Findings([])
-    config = looked.at("configuration", lambda: _configuration(path))
+    findings = Findings()
+    config = findings.load("configuration", _configuration, path)
     if config is None:
-        return looked.findings
+        return findings.list
     folder = out or Path("runs") / path.stem
-    judging = looked.at("judge's file", lambda: _judging(config))
-    model = looked.at("model", lambda: start.find_model(config))
+    judging = findings.load("judge's file", _judging, config)
+    model = findings.load("model", resources.find_model, config)
     if model is not None:
-        looked.at("tokenizer", lambda: (None, model.tokens()))
+        findings.check("tokenizer", model.tokens)
         if config.adapter is not None:
-            looked.at("adapter", lambda: (None, start.adapter(config, model)))
-        looked.at("memory", lambda: (None, start.memory(config, model)))
-        looked.at("disk", lambda: (None, places.disk(config, model, folder)))
-    looked.at("training", lambda: (None, _training(config)))
-    looked.at("executor", lambda: (None, _executor(config)))
+            findings.check("adapter", resources.adapter, config.adapter, model)
+        findings.check("memory", resources.memory, config, model)
+        findings.check("disk", resources.disk, config, model, folder)
+    findings.check("training", _training, config)
+    findings.check("executor", _executor, config)
     if judging is not None:
-        asking.tasks(looked, config, judging, model)
+        _tasks(findings, config, judging, model)
         if judging.judge is not None:
-            looked.at("judge", lambda: (None, asking.judge(judging, ask)))
+            findings.check("judge", _judge, judging, ask)
     if config.reward is not None:
-        looked.at("reward models", lambda: (None, asking.reward(config)))
+        findings.check("reward models", _reward, config, config.reward)
     if any(task.feedback == "model" for task in config.tasks):
-        looked.at("feedback model", lambda: (None, asking.feedback_model(config)))
+        findings.check("feedback model", _feedback_model, config)
     if config.artefacts is not None:
-        looked.at("artefacts", lambda: (None, places.artefacts(str(config.artefacts))))
-    looked.at("run folder", lambda: (None, places.run_folder(config, folder)))
-    looked.at("board", lambda: (None, places.board(Path(config.board or folder / "board"))))
+        findings.check("artefacts", resources.artefacts, config.artefacts)
+    findings.check("run folder", resources.run_folder, config, folder)
+    findings.check("board", resources.board, Path(config.board or folder / "board"))
     if place := os.environ.get("RLRF_METRICS"):
-        looked.at("metrics", lambda: (None, places.metrics(place)))
-    return looked.findings
+        findings.check("metrics", resources.metrics, place)
+    return findings.list
 
 
 def _configuration(path: Path) -> tuple[Config, Said]:
@@ -82,8 +97,6 @@ def _training(config: Config) -> Said:
 
 
 def _executor(config: Config) -> Said:
-    import importlib.util
-
     if config.engine.kind == "vllm" and importlib.util.find_spec("vllm") is None:
         raise UserError(
             "engine.kind is vllm, which is not installed: see docs/engines.md, or leave it at hf."
@@ -102,3 +115,150 @@ def _executor(config: Config) -> Said:
                 f"({error.strerror or error}): start the cluster, or correct the address."
             ) from error
     return f"{executor.engines} engines on {executor.address or 'a cluster of this machine'}"
+
+
+def _tasks(findings: Findings, config: Config, judging: Judging, model: Model | None) -> None:
+    tasks: dict[str, Task] = {}
+    for name in (task.name for task in config.tasks):
+        task = findings.load(f"task {name}", _task, config, judging, name)
+        if task is not None:
+            tasks[name] = task
+            if model is not None:
+                findings.check(f"prompts of {name}", _prompts, config, task, model)
+    if len(tasks) == len(config.tasks):
+        findings.check("gate", _gate, config, tasks)
+        if config.method == "rlmec":
+            findings.check("rewriter", _rewriter, config, tasks, judging)
+
+
+def _task(config: Config, judging: Judging, name: str) -> tuple[Task, Said]:
+    task = judging.task(name)
+    return task, _items(config, task)
+
+
+def _data(config: Config, task: Task) -> Path | None:
+    named = next(one.data for one in config.tasks if one.name == task.name)
+    return Path(named) if named else None
+
+
+def _items(config: Config, task: Task) -> Said:
+    """Count the items of each split, and compare with what the run asks for."""
+    prompts = next(one.prompts for one in config.tasks if one.name == task.name)
+    asked = {
+        "train": (prompts, config.iterations),
+        "gate": (config.gate.slice, config.iterations),
+        "sealed": (config.gate.sealed, 1),
+    }
+    counts, advice = [], []
+    for split, (size, rotations) in asked.items():
+        pick_items(task, split, size, rotation=0, seed=config.seed, data=_data(config, task))
+        count = len(task.items(split, _data(config, task)))
+        wanted = f"{size:,} x {rotations}" if rotations > 1 else f"{size:,}"
+        counts.append(f"{split} {count:,}, {wanted} asked")
+        if count < size:
+            advice.append(f"{split} has {count:,} items, not {size:,}: all are taken")
+        elif count < size * rotations:
+            fresh = count // size
+            advice.append(f"{split} items are asked again after iteration {fresh}")
+    if task.judge_prompt is not None and config.judge is None:
+        advice.append("some of its metrics need a judge and stay unscored: name one as 'judge'")
+    return "; ".join(counts), "; ".join(advice)
+
+
+def _prompts(config: Config, task: Task, model: Model) -> Said:
+    """Check that prompts and responses fit in the model's context and in `train.max_length`."""
+    from harness.engines.template import render
+    from harness.engines.text import check_sampling, encode
+
+    settings = [config.explore, *([config.reflect] if _reflects(config) else [])]
+    limits = [sampling_for(task, one, 1, config.seed) for one in settings]
+    for sampling in limits:
+        check_sampling(sampling, model.context)
+    items: list[Item] = task.items("train", _data(config, task))[:MAX_MEASURED_PROMPTS]
+    lengths = [
+        len(
+            encode(
+                model.tokenizer, render(model.tokenizer, [Message(role="user", content=i.prompt)])
+            )
+        )
+        for i in items
+    ]
+    longest, answer = max(lengths), max(sampling.max_tokens for sampling in limits)
+    read = min(config.train.max_length, model.context)
+    if min(lengths) >= read:
+        raise UserError(
+            f"The prompts of {task.name} have {min(lengths):,} tokens and more, and training reads "
+            f"{read:,} of prompt and response: raise train.max_length."
+        )
+    advice = []
+    if cut := sum(length + answer > model.context for length in lengths):
+        advice.append(f"{cut} of {len(lengths)} prompts lose their beginning: lower max_tokens")
+    if _reflects(config) and longest + 2 * answer > model.context:
+        advice.append("a long prompt, its answer and the rewrite do not fit together")
+    if longest + answer > read:
+        advice.append(
+            f"the longest pairs do not fit in train.max_length, {read:,}, and are left out"
+        )
+    found = f"{longest:,} tokens at most, answers {answer:,}, context {model.context:,}"
+    return found, "; ".join(advice)
+
+
+def _reflects(config: Config) -> bool:
+    return config.method == "rlrf" and config.reflect.m > 0
+
+
+def _gate(config: Config, tasks: Mapping[str, Task]) -> Said:
+    policy = choose_gate_policy(config, tasks)
+    advice = []
+    for rule in policy.rules:
+        metric = next(m for m in tasks[rule.task].metrics if m.name == rule.metric)
+        if rule.tier != "critical" or metric.kind != "binary":
+            continue
+        n = len(
+            pick_items(
+                tasks[rule.task],
+                "gate",
+                config.gate.slice,
+                rotation=0,
+                seed=config.seed,
+                data=_data(config, tasks[rule.task]),
+            )
+        )
+        spread = math.sqrt(DISCORDANCE)
+        power = chance(rule.margin, n, spread, policy.alpha, rule.noise)
+        if power < POWER:
+            needed = items_needed(rule.margin, spread, policy.alpha, POWER, rule.noise)
+            advice.append(
+                f"{rule.task} {rule.metric}: {n:,} items pass what has not changed with a chance "
+                f"of {power:.2f} if {DISCORDANCE:.0%} of them flip; {needed:,} would with {POWER}"
+            )
+    return f"{len(policy.rules)} rules", "; ".join(advice)
+
+
+def _rewriter(config: Config, tasks: Mapping[str, Task], judging: Judging) -> Said:
+    with judging.open() as judge:
+        source = open_rewriter(config, tasks, judge)
+    if source is None:
+        return "none"
+    return f"{source.trained.model}" if source.trained else f"trained from {source.base.model}"
+
+
+def _judge(judging: Judging, ask: bool) -> Said:
+    with judging.open(fresh=ask) as judge:
+        if judge is None:
+            return "none"
+        if not ask:
+            return judge.description, "not asked: --ask sends one question"
+        (reply,) = judge.ask([Call(prompt="Reply with the word yes.", max_tokens=16)])
+        if reply.failure:
+            raise UserError(f"The judge {judge.id} gave no reply: {reply.failure}.")
+        return f"{judge.description}; it replied"
+
+
+def _reward(config: Config, reward: RewardSource) -> Said:
+    return ", ".join(str(folder) for folder in open_rewarder(reward, config.engine).folders)
+
+
+def _feedback_model(config: Config) -> Said:
+    open_feedback_model(config, Engines(config.engine))
+    return str(config.feedback_model)

@@ -287,10 +287,10 @@ def test_a_folder_where_another_process_works(tmp_path, write, look):
         assert "Another process works" in wrong(look(write()))["run folder"]
 
 
-def test_a_file_system_whose_locks_keep_nobody_out(write, look, monkeypatch):
+def test_a_file_system_whose_locks_have_no_effect(write, look, monkeypatch):
     config = write()
     monkeypatch.setattr(fcntl, "flock", lambda file, how: None)
-    assert "keep nobody out" in wrong(look(config))["run folder"]
+    assert "have no effect" in wrong(look(config))["run folder"]
 
 
 def test_a_port_for_metrics_that_is_taken(write, look, monkeypatch):
