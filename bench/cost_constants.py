@@ -36,8 +36,8 @@ from harness.core.schema import (
 )
 from harness.engines import Sampling
 from harness.engines.hf import HFEngine
+from harness.engines.model_folder import Checkpoint
 from harness.gate import decide
-from rlrf.checkpoint import Checkpoint
 from rlrf.config import Device, Pairing, Training
 from rlrf.feedback import Judged
 from rlrf.objectives.dpo import dpo
@@ -145,7 +145,7 @@ def writes(engine: Any, n: int, length: int, tokens: int) -> float:
     """Seconds to write a token in each of `n` rows of one prompt, which was read before."""
 
     (asked,) = prompts(engine.tokenizer, 1, length)
-    engine._ends = engine._ends[:0]  # no row leaves
+    engine.ends = engine.ends[:0]  # no row leaves
 
     def run(most: int) -> float:
         sampling = Sampling(temperature=1.0, n=n, max_tokens=most)

@@ -37,7 +37,7 @@ from policies import RANDOM, SHIPPED, random_policy
 from ratio import most_memory, publish, race
 from trl import DPOConfig, DPOTrainer
 
-from rlrf.checkpoint import Checkpoint
+from harness.engines.model_folder import Checkpoint
 from rlrf.config import Device, Training
 from rlrf.objectives.dpo import ReferenceLogps, dpo, share_prompts, trainer_class
 from rlrf.objectives.job import Job

@@ -49,7 +49,7 @@ def stock(
         )
         out = model.generate(**inputs, max_new_tokens=tokens, **options)
         for row in out[:, inputs.input_ids.shape[1] :].tolist():
-            ended = [at for at, token in enumerate(row) if token in engine._ends]
+            ended = [at for at, token in enumerate(row) if token in engine.ends]
             made.append(row[: ended[0] + 1] if ended else row)
     return made
 
@@ -81,7 +81,7 @@ def rows(
     name: str, folder: Path, count: int, tokens: int, rounds: int, *, chat: bool
 ) -> Iterator[dict[str, Any]]:
     engine = HFEngine(folder, device="cpu")
-    ends = engine._ends.tolist()
+    ends = engine.ends.tolist()
     # Two models: generate_batch sets another attention.
     plain, other = as_loaded(folder), as_loaded(folder)
     for length, target in TARGETS.items():

@@ -15,7 +15,7 @@ import torch
 
 import tasks
 from harness.core.schema import Message
-from harness.engines.template import render
+from harness.engines.prompts import render
 from rlrf.quickstart import seed_policy
 
 SHIPPED, RANDOM = "shipped policy, 1.4 M", "random Qwen3, 60 M"

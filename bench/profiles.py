@@ -69,7 +69,7 @@ def row(what: str, found: Times, times: int = 1) -> dict[str, Any]:
 def decoding(name: str, folder: Path, rows: int, rounds: int, **more: Any) -> dict[str, Any]:
     """A step of `rows` rows, eight to a prompt, with about 128 tokens before them."""
     engine = HFEngine(folder, device="cpu", max_batch=rows)
-    engine._ends = engine._ends[:0]  # so that no row leaves
+    engine.ends = engine.ends[:0]  # so that no row leaves
     texts = asked(engine.tokenizer, prompts(engine.tokenizer, rows // 8, 128))
 
     def answer(tokens: int) -> Callable[[], object]:

@@ -119,7 +119,7 @@ STORIES = {
     "quickstart": Story({}, ("quickstart --out run",)),  # minutes, so only when it is named
 }
 SHORT = "rlrf,judged,rewarded"
-PART = 12  # responses that are kept together, in place of `harness.engines.resume.AT_A_TIME`
+PART = 12  # responses kept together, in place of `resume.RESPONSES_PER_PART`
 AT_ONCE = 4  # calls to the judge
 IN_A_RUN = 8  # kills at most; what is left of the story gets shorter with each
 ASPECTS = ("readability", "completeness", "factuality")
@@ -350,7 +350,7 @@ def count_work(root: Path) -> None:
     import harness.engines.resume
     from harness.engines.hf import HFEngine
 
-    harness.engines.resume.AT_A_TIME = PART
+    harness.engines.resume.RESPONSES_PER_PART = PART
     generate, step = HFEngine.generate, transformers.Trainer.training_step
 
     def noted_generate(self: Any, prompts: Any, sampling: Any, *rest: Any, **more: Any) -> Any:

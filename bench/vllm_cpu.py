@@ -85,9 +85,9 @@ def serve(kind: str, model: str) -> None:
 
 def of_engine(kind: str, model: str) -> Answer:
     from harness.engines import Sampling
-    from harness.engines.open import open_engine
+    from harness.engines.open import EngineSpec, open_engine
 
-    engine = open_engine(kind, model, device="cpu", dtype="float32")
+    engine = open_engine(EngineSpec(model, kind=kind, device="cpu", dtype="float32"))
 
     def answer(prompts: Sequence[str], options: dict[str, Any]) -> tuple[Texts, int]:
         answers = engine.generate(prompts, Sampling(**options))
@@ -110,10 +110,10 @@ def of_lm_eval(kind: str, model: str) -> Answer:
 
         lm = Model(model, dtype="float32", enforce_eager=True)
     else:
-        from harness.engines.open import open_engine
+        from harness.engines.open import EngineSpec, open_engine
         from harness.evals.lm import EngineLM
 
-        lm = EngineLM(open_engine("hf", model, device="cpu", dtype="float32"))
+        lm = EngineLM(open_engine(EngineSpec(model, device="cpu", dtype="float32")))
 
     def answer(prompts: Sequence[str], options: dict[str, Any]) -> tuple[Texts, int]:
         asked = [

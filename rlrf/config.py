@@ -14,12 +14,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from harness.core import yaml
 from harness.core.schema import Policy, PromotionRule, Record, digest
+
+if TYPE_CHECKING:
+    from harness.engines.open import EngineSpec
 
 Method = Literal["rlrf", "rejection_sampling", "reward_only", "rrhf", "rlmec"]
 Loss = Literal["sigmoid", "hinge", "ipo", "sigmoid_norm", "apo_zero", "apo_down", "sft"]
@@ -295,6 +298,12 @@ class Device(Record):
         default=None, ge=1, description="responses decoded together; default: what memory holds"
     )
 
+    def spec(self, model: str | Path = "", **options: Any) -> EngineSpec:
+        """Return how `harness.engines.open` opens an engine with these settings."""
+        from harness.engines.open import EngineSpec
+
+        return EngineSpec(model, **self.model_dump(), **options)
+
 
 class EngineConfig(Device):
     """What generates: the policy samples, rewrites and is measured with it."""
@@ -347,6 +356,10 @@ class Executor(Record):
                 "address is auto or host:port; a run is sent to a cluster by `ray job submit`"
             )
         return self
+
+    def cluster_options(self) -> dict[str, Any] | None:
+        """Return the options of a Ray cluster, or None to run in this process."""
+        return None if self.kind == "local" else self.model_dump(exclude={"kind"})
 
 
 class Config(Record):

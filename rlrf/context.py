@@ -14,6 +14,8 @@ from harness.core.errors import UserError
 from harness.core.schema import Item, Policy, digest
 from harness.core.text import did_you_mean
 from harness.engines import model_folder
+from harness.engines.model_folder import Checkpoint
+from harness.engines.open import EngineLoader
 from harness.evals.scoring import code_version
 from harness.gate.clusters import require_clusters
 from harness.gate.policy import default_policy
@@ -21,7 +23,6 @@ from harness.judges import critique
 from harness.judges.config import load_judging
 from rlrf import feedback
 from rlrf.artefacts import open_artefacts
-from rlrf.checkpoint import Checkpoint, Engines
 from rlrf.code_digests import Code, source, tasks_code
 from rlrf.config import Config
 from rlrf.feedback import Critic, by_judge, by_model, by_score
@@ -41,7 +42,7 @@ class Services:
 
     config: Config
     tasks: dict[str, Task]
-    engines: Engines
+    engines: EngineLoader
     judge: Judge | None
     critics: Mapping[str, Critic]
     feedback_model: FeedbackModel | None
@@ -245,7 +246,7 @@ def open_services(config: Config, *, feedback: bool = True) -> Iterator[Services
     tasks = {task.name: judging.task(task.name) for task in config.tasks}
     with contextlib.ExitStack() as opened:
         rank = config.adapter.r if config.adapter else 0
-        engines = Engines(config.engine, rank, config.executor)
+        engines = EngineLoader(config.engine.spec(rank=rank), config.executor.cluster_options())
         opened.callback(engines.close)
         judge = model = rewarder = rewriter = None
         if feedback:
@@ -257,7 +258,7 @@ def open_services(config: Config, *, feedback: bool = True) -> Iterator[Services
         yield Services(config, tasks, engines, judge, critics, model, rewarder, rewriter)
 
 
-def open_feedback_model(config: Config, engines: Engines) -> FeedbackModel | None:
+def open_feedback_model(config: Config, engines: EngineLoader) -> FeedbackModel | None:
     """Open the feedback model if a task needs it; `engines` loads it at first use.
 
     Raises:

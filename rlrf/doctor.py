@@ -129,7 +129,7 @@ def _machine() -> list[Finding]:
 def _cpu() -> Finding:
     cores = f"{os.cpu_count()} cores"
     try:
-        from harness.engines.dtype import INSTRUCTIONS, has_instructions
+        from harness.engines.loading import INSTRUCTIONS, has_instructions
     except ImportError:
         return Finding(name="cpu", found=cores, ok=True)
     slow = [dtype for dtype in INSTRUCTIONS if not has_instructions(dtype)]

@@ -12,11 +12,11 @@ from pathlib import Path
 from harness import gate
 from harness.core.schema import Decision, Item, digest
 from harness.core.scored import ScoredEvaluation
+from harness.engines.model_folder import Checkpoint
 from harness.evals import evaluation
 from harness.evals.evaluate import EvalOptions, evaluate
 from harness.gate.clusters import assign
 from rlrf import methods, recording, stages
-from rlrf.checkpoint import Checkpoint
 from rlrf.config import Config
 from rlrf.context import RunContext, open_context
 from rlrf.result import GateVerdict, RunResult, Sealed

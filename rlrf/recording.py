@@ -12,9 +12,9 @@ from pathlib import Path
 from harness.core.files import read_jsonl, read_records, write_json, write_jsonl, write_text
 from harness.core.log import say
 from harness.core.schema import Sample
+from harness.engines.model_folder import Checkpoint
 from harness.evals import evaluation
 from harness.render import markdown
-from rlrf.checkpoint import Checkpoint
 from rlrf.context import RunContext
 from rlrf.result import (
     METRICS,

@@ -19,10 +19,9 @@ from harness.core.folders import new_folder
 from harness.core.log import say
 from harness.core.outputs import NEW_FOLDER, check_file, json_lines_of
 from harness.core.schema import Record, Sample
-from harness.engines.model_folder import ADAPTER_CONFIG, CONFIG, find
-from harness.engines.text import without_surrogates
+from harness.engines.model_folder import ADAPTER_CONFIG, CONFIG, Checkpoint, find
+from harness.engines.prompts import without_surrogates
 from rlrf import stages
-from rlrf.checkpoint import Checkpoint
 from rlrf.config import Config
 from rlrf.context import IterationContext, open_services
 from rlrf.feedback import Judged

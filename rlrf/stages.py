@@ -13,8 +13,8 @@ from typing import Any
 from harness.core.files import read_json, write_json, write_jsonl
 from harness.core.log import say
 from harness.core.schema import AspectFeedback, Feedback, Item, Sample
+from harness.engines.model_folder import Checkpoint
 from rlrf import feedback, objectives, reflect, sampling
-from rlrf.checkpoint import Checkpoint
 from rlrf.code_digests import Code, generation_settings, source
 from rlrf.context import IterationContext, Services
 from rlrf.feedback import Judged

@@ -10,7 +10,7 @@ from typing import Any
 import rows
 
 from harness.core.files import write_jsonl
-from rlrf.checkpoint import Checkpoint
+from harness.engines.model_folder import Checkpoint
 from rlrf.config import Device, Optimisation
 from rlrf.models.reward.config import SelfEvolution
 from rlrf.models.reward.result import SelfEvolutionResult

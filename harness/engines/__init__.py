@@ -1,29 +1,41 @@
-"""Engines turn prompts into text: one door, `generate(prompts, sampling) -> completions`.
+"""Define what an engine is: prompts and `Sampling` in, `Completion`s out.
 
-Import an engine from its own module (`harness.engines.hf`), so that its libraries load only
-where it is used; `harness.engines.open` opens one by its name.
+`harness.engines.open` opens an engine. Each engine has its own module, so that its libraries are
+loaded only where it is used.
 """
 
 from __future__ import annotations
 
+import abc
 import hashlib
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from harness.core.errors import UserError
+from harness.engines.prompts import encode, render
 
 if TYPE_CHECKING:
     from harness.core.schema import FinishReason, Message
 
 KINDS = ("hf", "vllm", "openai")  # of engines
-SEEDS = 2**31  # what other engines than ours take as a seed
+SEEDS = 2**31  # vLLM and servers take smaller seeds only
+MAX_UNANSWERED = 0.5  # default share of responses that may be missing
+MAX_UNANSWERED_AT_FIRST = 20  # refusals before the first answer
+
+OnDone = Callable[[int], None]  # called with the number of further responses that are done
+Part = Sequence[str]  # prompts that are generated together
+Pair = tuple[list[int], list[int]]  # context and continuation, as token ids
+Likelihood = tuple[float, bool]  # log-probability, and whether greedy decoding gives the same
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to decode. `temperature=0` is greedy; `n` samples a prompt.
+    """How to decode. `temperature=0` is greedy; `n` is the number of samples per prompt.
 
-    The seed of sample j of a prompt is derived from (`seed`, prompt, j), so that neither the
-    order of the prompts nor the batch changes a sample.
+    The seed of sample j of a prompt is derived from (`seed`, prompt, j), so neither the order of
+    the prompts nor the batch changes a sample.
     """
 
     temperature: float = 0.0
@@ -33,22 +45,52 @@ class Sampling:
     stop: tuple[str, ...] = ()
     seed: int = 0
 
+    @property
+    def distinct(self) -> int:
+        """Samples to generate per prompt: greedy ones are copies of one."""
+        return 1 if self.temperature == 0 else self.n
+
+    @property
+    def copies(self) -> int:
+        """Samples that each generated one stands for."""
+        return self.n // self.distinct
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"stop": list(self.stop)}
 
+    def check(self, context: int | None = None) -> None:
+        """Check the values, against a context of that many tokens where it is known.
+
+        Raises:
+            UserError: a value is out of its range, or leaves no room for a prompt.
+        """
+        if self.max_tokens < 1:
+            raise UserError(f"max_tokens is {self.max_tokens}: at least 1 is needed.")
+        if context is not None and self.max_tokens >= context:
+            raise UserError(
+                f"max_tokens is {self.max_tokens}, and the model's context of {context} tokens "
+                f"must hold the prompt too: choose 1 to {context - 1}."
+            )
+        if self.n < 1 or not 0 < self.top_p <= 1 or not 0 <= self.temperature < math.inf:
+            raise UserError(
+                f"n is {self.n}, top_p {self.top_p}, temperature {self.temperature}: n must be at "
+                "least 1, top_p above 0 and at most 1, temperature at least 0."
+            )
+
 
 def seed_of(sampling: Sampling, prompt: str, sample: int) -> int:
-    """The 128 bits that all randomness of one sample comes from."""
+    """Derive the 128-bit seed of one sample."""
     named = f"{sampling.seed}/{sample}/{prompt}".encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.sha256(named).digest()[:16], "little")
 
 
 @dataclass(frozen=True)
 class Completion:
-    """One generated text, cut before the stop string that ended it; None: nobody counted.
+    """One generated text, cut before the stop string that ended it.
 
-    `unanswered` is the reason why there is no text, such as a server's content filter; it is ''
-    for every text that was generated, an empty one included.
+    Token counts and the finish reason are None where a server does not tell them. `unanswered` says
+    why there is no text, such as a server's content filter; it is '' for every generated text, an
+    empty one included.
     """
 
     text: str
@@ -59,29 +101,166 @@ class Completion:
 
     @classmethod
     def missing(cls, reason: str) -> Completion:
-        """A completion that could not be generated, for `reason`."""
+        """Make the completion of a prompt that was not answered."""
         return cls("", None, None, None, reason)
 
 
-class Engine(Protocol):
-    """A loaded model. `model_digest` covers weights, configuration and tokenizer.
+def cut_at_stop(text: str, reason: FinishReason, stop: Sequence[str]) -> tuple[str, FinishReason]:
+    """Cut `text` before its first stop string; return it with its finish reason."""
+    places = [at for s in stop if (at := text.find(s)) >= 0]
+    return (text[: min(places)], "stop") if places else (text, reason)
 
-    It is None where the weights are not known: a server's.
+
+def by_prompt(
+    made: Mapping[tuple[int, int], Completion], prompts: int, sampling: Sampling
+) -> list[list[Completion]]:
+    """Arrange completions by (prompt, sample) into `sampling.n` completions per prompt."""
+    each, copies = sampling.distinct, sampling.copies
+    return [[made[p, j] for j in range(each)] * copies for p in range(prompts)]
+
+
+class Engine(Protocol):
+    """A model that generates text. `model_digest` covers weights, configuration and tokenizer.
+
+    `model_digest` is None where the weights are unknown, and `tokenizer` where a server has it.
     """
 
     name: str
     model_id: str
     model_digest: str | None
+    tokenizer: Any
 
     def render(self, messages: Sequence[Message]) -> str:
-        """The prompt text of a conversation, ready for the assistant's turn."""
+        """Render a conversation as the prompt of the assistant's reply."""
         ...
 
     def generate(
+        self, prompts: Sequence[str], sampling: Sampling, on_done: OnDone | None = None
+    ) -> list[list[Completion]]:
+        """Generate `sampling.n` completions per prompt, in the order of the prompts."""
+        ...
+
+
+class LocalEngine(abc.ABC):
+    """An `Engine` whose tokenizer and context are known: the model runs here or on our cluster."""
+
+    name: str
+    model_id: str
+    model_digest: str | None
+    tokenizer: Any
+    context: int  # tokens of prompt and response together
+    parts_at_once = 1  # parts of prompts that `stream` works on together
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """Render a conversation as the prompt of the assistant's reply."""
+        return render(self.tokenizer, messages)
+
+    def encode(self, text: str) -> list[int]:
+        """Encode a prompt as token ids."""
+        return encode(self.tokenizer, text)
+
+    @abc.abstractmethod
+    def generate(
+        self, prompts: Sequence[str], sampling: Sampling, on_done: OnDone | None = None
+    ) -> list[list[Completion]]:
+        """Generate `sampling.n` completions per prompt, in the order of the prompts.
+
+        `completion_tokens` counts the end-of-sequence token. A prompt that leaves no room for
+        `max_tokens` loses its beginning, with a warning.
+        """
+
+    def stream(
+        self, parts: Sequence[Part], sampling: Sampling, on_done: OnDone | None = None
+    ) -> Iterator[tuple[int, list[list[Completion]]]]:
+        """Yield the number of each part of `parts` and its completions, as they are ready."""
+        return one_by_one(self, parts, sampling, on_done)
+
+    def loglikelihood(self, pairs: Sequence[Pair]) -> list[Likelihood]:
+        """Score each continuation after its context; a pair too long loses its beginning.
+
+        Raises:
+            UserError: the engine only generates.
+        """
+        raise cannot_score(self.name)
+
+    def loglikelihoods(self, groups: Sequence[Sequence[Pair]]) -> Iterable[list[Likelihood]]:
+        """Score each group of pairs on its own, so that other groups change no rounding."""
+        return map(self.loglikelihood, groups)
+
+
+def one_by_one(
+    engine: Engine, parts: Sequence[Part], sampling: Sampling, on_done: OnDone | None = None
+) -> Iterator[tuple[int, list[list[Completion]]]]:
+    """Yield the number of each part of `parts` and its completions, in order."""
+    for number, prompts in enumerate(parts):
+        yield number, engine.generate(prompts, sampling, on_done)
+
+
+def cannot_score(engine: str) -> UserError:
+    """Make the error of an engine that has no `loglikelihood`."""
+    return UserError(
+        f"The engine '{engine}' generates text and cannot say how likely a text is, which this "
+        "task asks for. Use the engine 'hf'."
+    )
+
+
+@runtime_checkable
+class RemoteEngine(Engine, Protocol):
+    """An engine that sends each prompt on its own and reports it when all its samples are there."""
+
+    def generate_each(
         self,
         prompts: Sequence[str],
         sampling: Sampling,
-        on_done: Callable[[int], None] | None = None,
+        on_done: OnDone | None = None,
+        *,
+        on_prompt: Callable[[int, list[Completion]], None] | None = None,
+        known: int = 0,
     ) -> list[list[Completion]]:
-        """`sampling.n` completions for each prompt, in order; `on_done(k)` after k responses."""
+        """Generate as `generate` does; call `on_prompt(place, completions)` per finished prompt.
+
+        `known` is the number of completions of the same generation that were answered before.
+        """
         ...
+
+
+class Unanswered:
+    """Count missing responses of one generation, and stop when there are too many.
+
+    Args:
+        total: responses of the generation.
+        share: of `total` that may be missing.
+        at_once: requests under way together, whose refusals may all come before any answer.
+    """
+
+    def __init__(self, total: int, share: float, at_once: int = 1) -> None:
+        self._total = total
+        self._share = share
+        self._most_at_first = max(MAX_UNANSWERED_AT_FIRST, at_once)
+        self._missing = self._answered = 0
+        self._first = ""
+
+    def count_answered(self) -> None:
+        self._answered += 1
+
+    def count(self, what: str, who: str) -> None:
+        """Count a response that `who` does not give; `what` names the prompt and the reason.
+
+        Raises:
+            UserError: too many are missing.
+        """
+        self._missing += 1
+        self._first = self._first or what
+        if self._missing > self._share * self._total:
+            told = (
+                f"left {self._missing} of {self._total} responses unanswered, and at most "
+                f"{self._share:.0%} may be (max_unanswered)"
+            )
+        elif not self._answered and self._missing >= self._most_at_first:
+            told = f"answered none of the first {self._missing} of {self._total} prompts"
+        else:
+            return
+        raise UserError(
+            f"{who} {told}. The first: {self._first}. Correct what the server objects to, or allow "
+            "more with max_unanswered; then run the same command again."
+        )

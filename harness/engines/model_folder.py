@@ -11,6 +11,8 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,21 @@ MAX_NESTED = 4  # configurations in a configuration
 SIZES = re.compile(r".*(_size|_dim|_rank|_inner|_experts|_heads?)|n_embd|d_model|d_ff|d_kv|ffn_dim")
 
 MANIFESTS = "*_model.json"  # what training leaves beside a reward or a feedback model
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights to load: a model folder, and the LoRA adapter on it, if any."""
+
+    name: str
+    model: Path
+    adapter: Path | None = None
+
+    @cached_property
+    def digest(self) -> str:
+        """Identity of weights, configuration and tokenizer, wherever they lie."""
+        base = model_digest(self.model)
+        return base if self.adapter is None else digest([base, model_digest(self.adapter)])
 
 
 def model_digest(folder: Path) -> str:

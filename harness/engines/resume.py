@@ -1,35 +1,44 @@
 """Wrap an engine so that interrupted generation resumes from disk.
 
-A sample depends on nothing but its prompt, its number and the seed, and a part is made anew whole,
-of the same prompts: what is found and what is generated anew are the same bytes. Answers are kept
-by prompt, so that they are found again by an engine that cuts other parts.
+A sample depends only on its prompt, its number and the seed, and a part is always generated whole,
+from the same prompts: completions that were kept and those generated again are the same bytes.
+They are kept by prompt, so an engine that cuts the prompts into other parts finds them too.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic import Field
 
 from harness.core.errors import UserError
 from harness.core.files import read_records, write_jsonl
-from harness.core.progress import Advance, already
+from harness.core.progress import already
 from harness.core.schema import FinishReason, Record, digest
-from harness.engines import Completion, Engine, Sampling
+from harness.engines import (
+    Completion,
+    Engine,
+    LocalEngine,
+    OnDone,
+    RemoteEngine,
+    Sampling,
+    one_by_one,
+)
 
-PARTS = ".parts"  # the folder's usual name
-AT_A_TIME = 1024  # responses in a part, at most
-PROMPTS_IN_A_FILE = 32  # of an engine that tells when each prompt is answered
+PARTS = ".parts"  # usual name of the folder
+RESPONSES_PER_PART = 1024  # at most
+PROMPTS_PER_FILE = 32  # of a remote engine, which reports prompts one by one
 
-OnDone = Callable[[int], None]
-Answers = Iterator[tuple[int, list[list[Completion]]]]  # a part's place among those asked, and it
+_Made = dict[int, list[Completion]]  # completions by the place of their prompt
 
 
 class _Answer(Record):
-    """A `Completion` as it is kept."""
+    """A `Completion` on disk."""
 
     text: str
     finish_reason: FinishReason | None
@@ -38,143 +47,132 @@ class _Answer(Record):
 
 
 class _Row(Record):
-    """The completions of the prompt at a place."""
+    """The completions of the prompt at `place`."""
 
     place: int = Field(ge=0)
     answers: list[_Answer]
 
 
-class Streaming(Engine, Protocol):
-    """An engine that answers several parts at once."""
-
-    at_once: int  # parts that it has under way or waiting, at most
-
-    def stream(
-        self,
-        parts: Sequence[Sequence[str]],
-        sampling: Sampling,
-        on_done: OnDone | None = None,
-    ) -> Answers:
-        """The completions of each part of prompts, as they are ready."""
-        ...
-
-
 class ResumableEngine:
-    """The engine, with a file in `folder` for each part that it has answered.
+    """Generate with `engine`, and keep each finished part in a file of `folder`.
 
-    Weights that are not known by their digest may have changed: of them nothing is kept. A prompt
-    that was left unanswered is not kept, and is asked again.
+    Nothing is kept of an engine without a model digest, whose weights may have changed. A prompt
+    left unanswered is not kept either, and is asked again.
     """
 
     def __init__(self, engine: Engine, folder: Path) -> None:
         self.name, self.model_id = engine.name, engine.model_id
-        self.model_digest = engine.model_digest
+        self.model_digest, self.tokenizer = engine.model_digest, engine.tokenizer
         self.render = engine.render
         self._engine = engine
         self._folder = folder
 
-    def __getattr__(self, name: str) -> Any:
-        """What this engine has beside `Engine`."""
-        return getattr(self._engine, name)
-
     def generate(
-        self,
-        prompts: Sequence[str],
-        sampling: Sampling,
-        on_done: OnDone | None = None,
+        self, prompts: Sequence[str], sampling: Sampling, on_done: OnDone | None = None
     ) -> list[list[Completion]]:
-        """As the engine's, the longest prompts first; each part is kept when it comes."""
+        """Generate as the engine does, the longest prompts first; keep each part when it comes."""
+        engine = self._engine
         if self.model_digest is None:
-            return self._engine.generate(prompts, sampling, on_done)
+            return engine.generate(prompts, sampling, on_done)
         made_from = [self.name, self.model_digest, list(prompts), sampling.to_dict()]
         folder = self._folder / digest(made_from)
         made = _read(folder, len(prompts), sampling.n)
-        if getattr(self._engine, "tells_prompts", False):
-            return self._by_prompt(folder, made, prompts, sampling, on_done)
-        parts = cut(prompts, sampling.n, getattr(self._engine, "at_once", 1))
-        missing = [part for part in parts if not made.keys() >= set(part)]
-        if on_done is not None and len(missing) < len(parts):
-            already(on_done, sampling.n * (len(prompts) - sum(map(len, missing))))
-        asked = [[prompts[place] for place in part] for part in missing]
-        if isinstance(on_done, Advance) and hasattr(self._engine, "at_once"):
-            on_done.at_once(self._engine.at_once * sampling.n * max(map(len, parts), default=1))
-        stream = getattr(self._engine, "stream", None) or self._one_by_one
-        for number, answers in stream(asked, sampling, on_done):
-            found = dict(zip(missing[number], answers, strict=True))
-            _write(folder, found)
-            made |= found
+        call = _Call(folder, prompts, sampling, on_done)
+        if isinstance(engine, RemoteEngine):
+            made |= _generate_each(engine, call, made)
+        else:
+            made |= _generate_parts(engine, call, made)
         return [made[place] for place in range(len(prompts))]
 
-    def _by_prompt(
-        self,
-        folder: Path,
-        made: dict[int, list[Completion]],
-        prompts: Sequence[str],
-        sampling: Sampling,
-        on_done: OnDone | None,
-    ) -> list[list[Completion]]:
-        """Ask for all that is missing at once; what came is kept however the generation ends."""
-        missing = [place for place in range(len(prompts)) if place not in made]
-        missing.sort(key=lambda place: -len(prompts[place]))
-        if on_done is not None and made:
-            already(on_done, sampling.n * len(made))
-        waiting: dict[int, list[Completion]] = {}
 
-        def keep(number: int, completions: list[Completion]) -> None:
-            waiting[missing[number]] = completions
-            if len(waiting) == PROMPTS_IN_A_FILE:
-                _write(folder, waiting)
-                waiting.clear()
+@dataclass(frozen=True)
+class _Call:
+    """One call of `ResumableEngine.generate`, whose completions are kept in `folder`."""
 
-        try:
-            asked = [prompts[place] for place in missing]
-            known = sampling.n * len(made)
-            engine: Any = self._engine  # takes more than an `Engine` has to
-            found = engine.generate(asked, sampling, on_done, on_prompt=keep, known=known)
-        finally:
-            _write(folder, waiting)
-        made |= dict(zip(missing, found, strict=True))
-        return [made[place] for place in range(len(prompts))]
+    folder: Path
+    prompts: Sequence[str]
+    sampling: Sampling
+    on_done: OnDone | None
 
-    def _one_by_one(
-        self, parts: Sequence[Sequence[str]], sampling: Sampling, on_done: OnDone | None
-    ) -> Answers:
-        for number, prompts in enumerate(parts):
-            yield number, self._engine.generate(prompts, sampling, on_done)
+    def count_known(self, prompts: int) -> None:
+        if self.on_done is not None and prompts:
+            already(self.on_done, self.sampling.n * prompts)
 
 
-def cut(prompts: Sequence[str], n: int, at_once: int = 1) -> list[list[int]]:
-    """The places of `prompts` in parts of at most `AT_A_TIME` responses, `n` a prompt.
+def _generate_parts(engine: Engine, call: _Call, made: _Made) -> _Made:
+    """Generate the parts of which a prompt is missing in `made`; keep each when it is ready."""
+    at_once = engine.parts_at_once if isinstance(engine, LocalEngine) else 1
+    parts = cut_into_parts(call.prompts, call.sampling.n, at_once)
+    missing = [part for part in parts if not made.keys() >= set(part)]
+    call.count_known(len(call.prompts) - sum(map(len, missing)))
+    asked = [[call.prompts[place] for place in part] for part in missing]
+    stream = engine.stream if isinstance(engine, LocalEngine) else partial(one_by_one, engine)
+    found: _Made = {}
+    for number, completions in stream(asked, call.sampling, call.on_done):
+        part = dict(zip(missing[number], completions, strict=True))
+        _write(call.folder, part)
+        found |= part
+    return found
 
-    The longest prompts come first. There are at least `at_once` parts, where there are so many
-    prompts. Which they are does not depend on what is finished or how fast.
+
+def _generate_each(engine: RemoteEngine, call: _Call, made: _Made) -> _Made:
+    """Ask for all that is missing in `made`; keep what came, however the generation ends."""
+    missing = [place for place in range(len(call.prompts)) if place not in made]
+    missing.sort(key=lambda place: -len(call.prompts[place]))
+    call.count_known(len(made))
+    waiting: _Made = {}
+
+    def keep(number: int, completions: list[Completion]) -> None:
+        waiting[missing[number]] = completions
+        if len(waiting) == PROMPTS_PER_FILE:
+            _write(call.folder, waiting)
+            waiting.clear()
+
+    try:
+        found = engine.generate_each(
+            [call.prompts[place] for place in missing],
+            call.sampling,
+            call.on_done,
+            on_prompt=keep,
+            known=call.sampling.n * len(made),
+        )
+    finally:
+        _write(call.folder, waiting)
+    return dict(zip(missing, found, strict=True))
+
+
+def cut_into_parts(prompts: Sequence[str], n: int, at_once: int = 1) -> list[list[int]]:
+    """Cut `prompts` into parts of at most `RESPONSES_PER_PART`, `n` per prompt; return indices.
+
+    The longest prompts come first. There are at least `at_once` parts, if there are so many
+    prompts. The parts do not depend on what is finished or how fast.
     """
-    size = max(1, min(AT_A_TIME // n, -(-len(prompts) // at_once)))
+    size = max(1, min(RESPONSES_PER_PART // n, -(-len(prompts) // at_once)))
     order = sorted(range(len(prompts)), key=lambda place: -len(prompts[place]))
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
-def _write(folder: Path, found: Mapping[int, Sequence[Completion]]) -> None:
-    """Keep the completions by the prompt's place, but for prompts that were left unanswered."""
+def _write(folder: Path, made: _Made) -> None:
+    """Keep the completions by the prompt's place, except of prompts left unanswered."""
     rows = [
         {"place": place, "answers": [_row(completion) for completion in completions]}
-        for place, completions in found.items()
+        for place, completions in made.items()
         if not any(completion.unanswered for completion in completions)
     ]
     if rows:
-        write_jsonl(folder / f"{digest(sorted(found))}.jsonl", rows)
+        write_jsonl(folder / f"{digest(sorted(made))}.jsonl", rows)
 
 
 def _row(completion: Completion) -> dict[str, Any]:
     return {name: getattr(completion, name) for name in _Answer.model_fields}
 
 
-def _read(folder: Path, prompts: int, n: int) -> dict[int, list[Completion]]:
-    """What is kept in `folder`, by the prompt's place; a part that is damaged is not there."""
-    found: dict[int, list[Completion]] = {}
+def _read(folder: Path, prompts: int, n: int) -> _Made:
+    """Read what is kept in `folder`, by the prompt's place; a damaged part counts as missing."""
+    made: _Made = {}
     for path in sorted(folder.glob("*.jsonl")):
         with contextlib.suppress(UserError):
             rows = read_records(path, _Row)
             if all(row.place < prompts and len(row.answers) == n for row in rows):
-                found |= {r.place: [Completion(**vars(one)) for one in r.answers] for r in rows}
-    return found
+                made |= {r.place: [Completion(**vars(one)) for one in r.answers] for r in rows}
+    return made

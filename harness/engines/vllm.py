@@ -1,13 +1,13 @@
-"""vLLM as an engine: paged attention, a prefix read once, adapters by name on one loaded base.
+"""Generate with vLLM: paged attention, prefixes read once, several adapters on one loaded base.
 
-vLLM is installed by whoever uses it, for the machine at hand; nothing else here needs it.
+Users install vLLM themselves, for their machine; no other module needs it.
 """
 
 from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,32 +15,41 @@ from harness.core.errors import UserError, first_line
 from harness.core.files import read_json
 from harness.core.progress import Advance
 from harness.core.schema import digest
-from harness.engines import SEEDS, Completion, Sampling, seed_of
-from harness.engines.dtype import DTYPES, choose_dtype, stored_dtype
+from harness.engines import (
+    MAX_UNANSWERED,
+    SEEDS,
+    Completion,
+    LocalEngine,
+    OnDone,
+    Sampling,
+    Unanswered,
+    by_prompt,
+    cut_at_stop,
+    seed_of,
+)
+from harness.engines.loading import DTYPES, check_dtype, choose_dtype, stored_dtype
 from harness.engines.model_folder import ADAPTER_CONFIG, check, check_adapter, find, model_digest
-from harness.engines.template import check_template
-from harness.engines.text import Tokenized, check_sampling, cut, encode_all
-from harness.engines.unanswered import MAX_UNANSWERED, Unanswered
+from harness.engines.prompts import check_template, encode_all
 
-USUAL_AT_ONCE = 256  # responses that vLLM has under way together, unless told
-RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # of adapters, as vLLM makes room for them
+DEFAULT_MAX_BATCH = 256  # responses that vLLM generates together by default
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # of adapters, for which vLLM reserves memory
 
 
-class VLLMEngine(Tokenized):
+class VLLMEngine(LocalEngine):
     """A causal language model under vLLM, loaded once for all adapters on it.
 
-    A sample has a seed of its own, so that its draws do not depend on the batch; its logits still
-    do by some rounding, unless VLLM_BATCH_INVARIANT=1 is set and the machine supports it.
+    Each sample has its own seed, so its draws do not depend on the batch. Its logits still do, by
+    rounding, unless VLLM_BATCH_INVARIANT=1 is set and the machine supports it.
 
     Args:
         model: a folder or the name of a hub model.
         tokenizer: another tokenizer than the model's own: its folder.
-        device: "auto" is what this vLLM is built for.
+        device: "auto" is the device that this vLLM is built for.
         dtype: "auto" is the dtype of the weights, or float32 on a CPU that has no instructions
             for theirs.
-        max_batch: answers generated at a time; None: vLLM's own choice.
+        max_batch: responses generated together; None: vLLM's own choice.
         adapter: a LoRA folder on the model, as in `use`.
-        rank: of the adapters to come, at most; 0: that of `adapter`.
+        rank: highest rank of the adapters used later; 0: that of `adapter`.
 
     Raises:
         UserError: vLLM is not installed, or what cannot be loaded and what to do about it.
@@ -62,8 +71,7 @@ class VLLMEngine(Tokenized):
         _import()
         folder = find(model)
         check(folder)
-        if dtype not in DTYPES:
-            raise UserError(f"There is no dtype '{dtype}'; choose one of {', '.join(DTYPES)}.")
+        check_dtype(dtype)
         from vllm.platforms import current_platform
 
         built_for = str(current_platform.device_type)
@@ -74,27 +82,27 @@ class VLLMEngine(Tokenized):
             )
         self.model_id = str(model)
         self._base = model_digest(folder)
-        self._adapters: list[str] = []  # the digests of those used so far; vLLM numbers them
+        self._adapters: list[str] = []  # digests of the adapters used so far; vLLM numbers them
         rank = max(rank, 0 if adapter is None else _rank(adapter))
         if rank > RANKS[-1]:
-            raise UserError(f"vLLM takes adapters of rank {RANKS[-1]} at most, and not {rank}.")
+            raise UserError(f"vLLM takes adapters up to rank {RANKS[-1]}, and this one has {rank}.")
         self._options: dict[str, Any] = {
             "model": str(folder),
             "tokenizer": str(tokenizer or folder),
-            "dtype": _own_dtype(folder, built_for) if dtype == "auto" else dtype,
+            "dtype": _dtype_of(folder, built_for) if dtype == "auto" else dtype,
             "trust_remote_code": False,
             "enable_prefix_caching": True,
             "enable_sleep_mode": built_for == "cuda",
-            "enforce_eager": built_for == "cpu",  # compiling gains nothing there, and takes longer
+            "enforce_eager": built_for == "cpu",  # compiling takes time there and gains nothing
             "enable_lora": rank > 0,
         }
         if built_for == "cpu":
-            # A prompt that is read in parts rewinds its generator, which those of CPUs cannot.
+            # Chunked prefill rewinds a generator, which a CPU's generator cannot.
             self._options["enable_chunked_prefill"] = False
         if max_batch is not None:
             self._options["max_num_seqs"] = max_batch
         if rank:
-            self._options["max_lora_rank"] = next(room for room in RANKS if room >= rank)
+            self._options["max_lora_rank"] = next(known for known in RANKS if known >= rank)
         self._llm: Any = None
         self._is_asleep = False
         loaded = self._awake()
@@ -105,23 +113,23 @@ class VLLMEngine(Tokenized):
         self.use(adapter)
 
     def use(self, adapter: Path | None) -> None:
-        """Answer with the LoRA folder `adapter` on the model from now on; None: with none.
+        """Use the LoRA folder `adapter` from now on; None: the model without an adapter.
 
         Raises:
-            UserError: it is no adapter, or its rank is above what was made room for.
+            UserError: the folder is not an adapter, or its rank is above the engine's.
         """
         if adapter is None:
             self._lora, self.model_digest = None, self._base
             return
-        room = self._options.get("max_lora_rank", 0)
-        if (rank := _rank(adapter)) > room:
+        highest = self._options.get("max_lora_rank", 0)
+        if (rank := _rank(adapter)) > highest:
             raise UserError(
-                f"The adapter {adapter} has rank {rank}, and the engine has room for {room}."
+                f"The adapter {adapter} has rank {rank}, and the engine was opened for {highest}."
             )
         check_adapter(adapter)
         from vllm.lora.request import LoRARequest
 
-        # A name stands for one content for good, so that no cached prefix is another adapter's.
+        # Adapters are named by content, so that no cached prefix is another adapter's.
         name = model_digest(adapter)
         if name not in self._adapters:
             self._adapters.append(name)
@@ -130,32 +138,24 @@ class VLLMEngine(Tokenized):
         self.model_digest = digest([self._base, name])
 
     def generate(
-        self,
-        prompts: Sequence[str],
-        sampling: Sampling,
-        on_done: Callable[[int], None] | None = None,
+        self, prompts: Sequence[str], sampling: Sampling, on_done: OnDone | None = None
     ) -> list[list[Completion]]:
-        """`sampling.n` completions for each prompt, in order; `on_done(k)` after k more.
-
-        As `HFEngine.generate`: `completion_tokens` counts the end-of-sequence token, a prompt that
-        leaves no room for `max_tokens` loses its beginning, and at temperature 0 the samples of a
-        prompt are one completion n times.
+        """Generate `sampling.n` completions per prompt; see `LocalEngine.generate`.
 
         Raises:
             UserError: `max_tokens` is more than the model's context, or vLLM gives up on too many
-                of the prompts; a few that it does not answer have a completion that says why.
+                prompts; if it gives up on a few, their completions say why.
         """
-        check_sampling(sampling, self.context)
-        each = 1 if sampling.temperature == 0 else sampling.n
-        copies = sampling.n // each
+        sampling.check(self.context)
+        each, copies = sampling.distinct, sampling.copies
         ids = encode_all(self.tokenizer, prompts, self.context - sampling.max_tokens)
         engine = self._awake().llm_engine
         waiting: dict[str, tuple[int, int]] = {}
-        answers: dict[tuple[int, int], Completion] = {}
+        made: dict[tuple[int, int], Completion] = {}
         missing = Unanswered(each * len(prompts), MAX_UNANSWERED)
 
-        def settle(place: tuple[int, int], completion: Completion) -> None:
-            answers[place] = completion
+        def finish(place: tuple[int, int], completion: Completion) -> None:
+            made[place] = completion
             if completion.unanswered:
                 which = f"prompt {place[0]} of {len(prompts)}"
                 missing.count(f"{which}: {completion.unanswered}", self.model_id)
@@ -165,46 +165,46 @@ class VLLMEngine(Tokenized):
                 on_done(copies)
 
         if isinstance(on_done, Advance):
-            most = self._options.get("max_num_seqs", USUAL_AT_ONCE)
+            most = self._options.get("max_num_seqs", DEFAULT_MAX_BATCH)
             on_done.at_once(copies * min(each * len(prompts), most))
         try:
-            for p, prompt in enumerate(prompts):
-                # Each sample is a request of its own: vLLM reads their common prefix once, and
-                # what it makes of one seed for `n` samples is its own affair.
-                for j in range(each):
-                    params = _params(sampling, seed_of(sampling, prompt, j) % SEEDS)
-                    asked = {"prompt_token_ids": list(ids[p])}
-                    try:
-                        engine.add_request(f"{p}/{j}", asked, params, lora_request=self._lora)
-                    except ValueError as error:  # what vLLM raises for a prompt that it refuses
-                        said = f"vLLM refuses the prompt ({first_line(error)})"
-                        settle((p, j), Completion.missing(said))
-                    else:
-                        waiting[f"{p}/{j}"] = p, j
+            # 1. Send a request per sample: vLLM reads their common prefix once, and how it draws
+            # `n` samples from one seed is not ours to know.
+            for place in [(p, j) for p in range(len(prompts)) for j in range(each)]:
+                p, j = place
+                params = _params(sampling, seed_of(sampling, prompts[p], j) % SEEDS)
+                asked = {"prompt_token_ids": list(ids[p])}
+                try:
+                    engine.add_request(f"{p}/{j}", asked, params, lora_request=self._lora)
+                except ValueError as error:  # raised for a prompt that vLLM refuses
+                    reason = f"vLLM refuses the prompt ({first_line(error)})"
+                    finish(place, Completion.missing(reason))
+                else:
+                    waiting[f"{p}/{j}"] = place
+            # 2. Collect the outputs as they finish.
             while waiting:
                 for output in engine.step():
-                    if not output.finished:
-                        continue
-                    place = waiting.pop(output.request_id)
-                    settle(place, self._completion(output, sampling.stop))
+                    if output.finished:
+                        place = waiting.pop(output.request_id)
+                        finish(place, self._completion(output, sampling.stop))
         finally:
             if waiting:
                 engine.abort_request(list(waiting))
-        return [[answers[p, j] for j in range(each)] * copies for p in range(len(prompts))]
+        return by_prompt(made, len(prompts), sampling)
 
     def _completion(self, output: Any, stop: Sequence[str]) -> Completion:
         (made,) = output.outputs
         if made.finish_reason not in ("stop", "length"):
             return Completion.missing(f"vLLM gave up on the answer ({made.finish_reason})")
-        # vLLM decodes token by token; the text of the whole is what the other engines give.
+        # vLLM decodes token by token; the other engines decode the whole response.
         text = str(self.tokenizer.decode(made.token_ids, skip_special_tokens=True))
-        text, reason = cut(text, made.finish_reason, stop)
+        text, reason = cut_at_stop(text, made.finish_reason, stop)
         return Completion(text, reason, len(output.prompt_token_ids), len(made.token_ids))
 
     def release(self) -> None:
-        """Give the device's memory back until the next `generate`.
+        """Free the device's memory until the next `generate`.
 
-        On CUDA the weights sleep in main memory; elsewhere the model is loaded again.
+        On CUDA the weights are moved to main memory; elsewhere the model is loaded again.
         """
         if self._llm is None or self._is_asleep:
             return
@@ -215,21 +215,20 @@ class VLLMEngine(Tokenized):
             self.close()
 
     def close(self) -> None:
-        """Give all memory back."""
+        """Free all memory."""
         if self._llm is not None:
             self._llm.llm_engine.engine_core.shutdown()
         self._llm, self._is_asleep = None, False
         gc.collect()
 
     def _awake(self) -> Any:
-        """The loaded model."""
+        """Return vLLM's model, loaded and on its device."""
         if self._llm is None:
             vllm = _import()
             try:
                 self._llm = vllm.LLM(**self._options)
             except Exception as error:
-                said = first_line(error)
-                raise UserError(f"vLLM cannot load {self.model_id}: {said}") from error
+                raise UserError(f"vLLM cannot load {self.model_id}: {first_line(error)}") from error
         elif self._is_asleep:
             self._llm.wake_up()
             self._is_asleep = False
@@ -237,7 +236,7 @@ class VLLMEngine(Tokenized):
 
 
 def _import() -> Any:
-    """vLLM, quiet, and without its reports to its makers."""
+    """Import vLLM with little logging and without usage reports."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     try:
@@ -251,7 +250,7 @@ def _import() -> Any:
 
 
 def _params(sampling: Sampling, seed: int) -> Any:
-    """vLLM's parameters of one sample."""
+    """Make vLLM's parameters of one sample."""
     from vllm.sampling_params import RequestOutputKind, SamplingParams
 
     return SamplingParams(
@@ -267,18 +266,18 @@ def _params(sampling: Sampling, seed: int) -> Any:
 def _rank(adapter: Path) -> int:
     path = adapter / ADAPTER_CONFIG
     if not path.exists():
-        raise UserError(f"{adapter} is no LoRA adapter: it has no {ADAPTER_CONFIG}.")
+        raise UserError(f"{adapter} is not a LoRA adapter: it has no {ADAPTER_CONFIG}.")
     config = read_json(path)
     rank = config.get("r") if isinstance(config, dict) else None
     if type(rank) is not int or rank < 1:
-        raise UserError(f"{path} names no rank r.")
+        raise UserError(f"{path} does not name the rank r.")
     return rank
 
 
-def _own_dtype(folder: Path, device: str) -> str:
-    """The type of the weights, or float32 on a CPU that is slow with theirs.
+def _dtype_of(folder: Path, device: str) -> str:
+    """Choose the dtype of the weights, or float32 on a CPU that is slow with it.
 
-    vLLM's own "auto" makes half precision of float32.
+    vLLM's own "auto" turns float32 into half precision.
     """
     if (chosen := choose_dtype(folder, device, "auto")) != "auto":
         return chosen

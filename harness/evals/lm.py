@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Protocol, cast
+from typing import Any
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
@@ -14,24 +14,12 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from harness.core.errors import UserError
 from harness.core.log import say
 from harness.core.schema import Message, canonical_json
-from harness.engines import Completion, Engine, Sampling
+from harness.engines import Completion, Engine, LocalEngine, Sampling, cannot_score
+from harness.engines.loading import require_end
 
 DEFAULT_MAX_TOKENS = 256  # lm-eval's own
 LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 AT_A_TIME = 1024  # requests between two entries in lm-eval's cache
-
-
-class Likelihoods(Protocol):
-    """What an engine has beside `Engine` if it can say how likely a text is."""
-
-    tokenizer: Any
-    context: int
-
-    def encode(self, text: str) -> list[int]: ...
-
-    def loglikelihood(
-        self, pairs: Sequence[tuple[list[int], list[int]]]
-    ) -> list[tuple[float, bool]]: ...
 
 
 class EngineLM(TemplateLM):  # type: ignore[misc]  # lm-eval is untyped
@@ -53,7 +41,7 @@ class EngineLM(TemplateLM):  # type: ignore[misc]  # lm-eval is untyped
         self.engine = engine
         self.seed = seed
         self.on_done = on_done
-        self.tokenizer = getattr(engine, "tokenizer", None)
+        self.tokenizer = engine.tokenizer
         self.completions: dict[tuple[str, int], list[Completion]] = {}
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:
@@ -105,21 +93,19 @@ class EngineLM(TemplateLM):  # type: ignore[misc]  # lm-eval is untyped
 
     @property
     def eot_token_id(self) -> int:
-        from harness.engines.loading import require_end
-
-        return require_end(self._likelihoods.tokenizer)
+        return require_end(self._local_engine.tokenizer)
 
     @property
     def prefix_token_id(self) -> int:
-        bos = self._likelihoods.tokenizer.bos_token_id
+        bos = self._local_engine.tokenizer.bos_token_id
         return self.eot_token_id if bos is None else int(bos)
 
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, **kwargs: Any
     ) -> list[int]:
         if add_special_tokens is None:
-            return self._likelihoods.encode(string)
-        tokenizer = self._likelihoods.tokenizer
+            return self._local_engine.encode(string)
+        tokenizer = self._local_engine.tokenizer
         return list(tokenizer.encode(string, add_special_tokens=add_special_tokens))
 
     def loglikelihood(
@@ -131,7 +117,7 @@ class EngineLM(TemplateLM):  # type: ignore[misc]  # lm-eval is untyped
     def _loglikelihood_tokens(
         self, requests: list[tuple[Any, list[int], list[int]]], **kwargs: Any
     ) -> list[tuple[float, bool]]:
-        scored = self._likelihoods.loglikelihood([(a, b) for _, a, b in requests])
+        scored = self._local_engine.loglikelihood([(a, b) for _, a, b in requests])
         for (request, _, _), answer in zip(requests, scored, strict=True):
             self.cache_hook.add_partial("loglikelihood", request, answer)
         if self.on_done is not None:
@@ -147,11 +133,11 @@ class EngineLM(TemplateLM):  # type: ignore[misc]  # lm-eval is untyped
             windows = get_rolling_token_windows(
                 token_list=self.tok_encode(text),
                 prefix_token=self.prefix_token_id,
-                max_seq_len=self._likelihoods.context,
+                max_seq_len=self._local_engine.context,
                 context_len=1,
             )
             pairs = [make_disjoint_window(window) for window in windows]
-            total = sum(value for value, _ in self._likelihoods.loglikelihood(pairs))
+            total = sum(value for value, _ in self._local_engine.loglikelihood(pairs))
             self.cache_hook.add_partial("loglikelihood_rolling", (text,), total)
             totals.append(total)
         if self.on_done is not None:
@@ -159,19 +145,15 @@ class EngineLM(TemplateLM):  # type: ignore[misc]  # lm-eval is untyped
         return totals
 
     @property
-    def _likelihoods(self) -> Likelihoods:
-        if not hasattr(self.engine, "loglikelihood"):
-            raise UserError(
-                f"The engine '{self.engine.name}' generates text and cannot say how likely a "
-                "text is, which this task asks for. Use the engine 'hf'."
-            )
-        return cast(Likelihoods, self.engine)
+    def _local_engine(self) -> LocalEngine:
+        if not isinstance(self.engine, LocalEngine):
+            raise cannot_score(self.engine.name)
+        return self.engine
 
 
 def has_chat_template(engine: Engine) -> bool:
     """Whether prompts are conversations for this engine; one without a tokenizer is a service."""
-    tokenizer = getattr(engine, "tokenizer", None)
-    return tokenizer is None or tokenizer.chat_template is not None
+    return engine.tokenizer is None or engine.tokenizer.chat_template is not None
 
 
 def to_sampling(options: Mapping[str, Any], seed: int) -> Sampling:

@@ -21,7 +21,7 @@ from harness.core.schema import (
     digest,
 )
 from harness.core.scored import ScoredEvaluation
-from harness.engines.text import cut
+from harness.engines import cut_at_stop
 from tasks.task import Judge, Task
 
 
@@ -90,7 +90,7 @@ def score_samples(
 
 def _up_to_stop(sample: Sample, stop: Sequence[str]) -> Sample:
     """Cut a response at the first stop string, as an engine that knows the strings would have."""
-    response, reason = cut(sample.response, "length", stop)
+    response, reason = cut_at_stop(sample.response, "length", stop)
     if response == sample.response:
         return sample
     changes = {} if sample.finish_reason is None else {"finish_reason": reason}

@@ -33,7 +33,7 @@ from tasks.just_eval import JustEvalSettings
 from tasks.task import Task
 
 if TYPE_CHECKING:
-    from harness.judges.in_process import OpenEngine
+    from harness.engines.open import OpenLocal
 
 R = TypeVar("R", bound=Record)
 
@@ -59,7 +59,7 @@ class Judging(Record):
 
     @contextlib.contextmanager
     def open(
-        self, *, fresh: bool = False, open_engine: OpenEngine | None = None
+        self, *, fresh: bool = False, open_engine: OpenLocal | None = None
     ) -> Iterator[LLMJudge | None]:
         """The judge, if there is one, for as long as the block runs; see `open_judge`."""
         if self.judge is None:
@@ -102,7 +102,7 @@ def _rooted(record: R, folder: Path) -> R:
 
 @contextlib.contextmanager
 def open_judge(
-    settings: JudgeSettings, *, fresh: bool = False, open_engine: OpenEngine | None = None
+    settings: JudgeSettings, *, fresh: bool = False, open_engine: OpenLocal | None = None
 ) -> Iterator[LLMJudge]:
     """The judge of `settings`, with its cache open for as long as the block runs.
 
@@ -122,7 +122,7 @@ def open_judge(
         yield LLMJudge(backend, cache, meter)
 
 
-def _backend(settings: JudgeSettings, open_engine: OpenEngine | None) -> Backend:
+def _backend(settings: JudgeSettings, open_engine: OpenLocal | None) -> Backend:
     if settings.engine is not None:
         from harness.judges.in_process import InProcess
 

@@ -10,26 +10,17 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from harness.core.schema import Call, Message, Reply, digest
-from harness.engines import Completion, Sampling
-from harness.engines.cluster import ClusterEngine, Pair
+from harness.engines import Completion, Likelihood, LocalEngine, Pair, Sampling
 from harness.engines.model_folder import find, model_digest
+from harness.engines.open import EngineSpec, OpenLocal, open_local_engine
 from harness.judges.budget import Meter, Tokens
 from harness.judges.llm import Done, failure_of
 from harness.judges.settings import JudgeSettings
-
-if TYPE_CHECKING:
-    from harness.engines.hf import HFEngine
-
-    Loaded = HFEngine | ClusterEngine
-
-# Opens a model's folder on a cluster, with `device` and `dtype` as `HFEngine` has them.
-OpenEngine = Callable[..., ClusterEngine]
 
 TOO_LONG = "the prompt and its reply are longer than the judge's context"
 AT_ONCE = 64  # calls, of each part that an engine has under way, whose replies may be lost
@@ -45,7 +36,7 @@ class InProcess:
         UserError: there is no such model.
     """
 
-    def __init__(self, settings: JudgeSettings, open_engine: OpenEngine | None = None) -> None:
+    def __init__(self, settings: JudgeSettings, open_engine: OpenLocal | None = None) -> None:
         self._settings = settings
         self._open_engine = open_engine
         self._folder = find(settings.model, settings.revision)
@@ -60,7 +51,7 @@ class InProcess:
             }
         )
         self.place, self.at_once = "", AT_ONCE
-        self._engine: Loaded | None = None
+        self._engine: LocalEngine | None = None
 
     @property
     def description(self) -> str:
@@ -73,7 +64,7 @@ class InProcess:
             UserError: the model cannot be loaded, or does not fit into memory.
         """
         engine = self._load()
-        size = AT_ONCE * (engine.at_once if isinstance(engine, ClusterEngine) else 1)
+        size = AT_ONCE * engine.parts_at_once
         waiting = deque(sorted(enumerate(calls), key=lambda numbered: numbered[1].max_tokens))
         while waiting:
             batch: list[_Asked] = []
@@ -91,14 +82,16 @@ class InProcess:
                     batch.append(asked)
             self._generate(engine, batch, meter, done)
 
-    def _read(self, engine: Loaded, place: int, call: Call) -> _Asked:
+    def _read(self, engine: LocalEngine, place: int, call: Call) -> _Asked:
         told = [Message(role="system", content=call.system)] if call.system else []
         prompt = engine.render([*told, Message(role="user", content=call.prompt)])
         length = len(engine.encode(prompt))
         need = Tokens(length, call.max_tokens + self._settings.thinking_tokens)
         return _Asked(place, call, prompt, need)
 
-    def _generate(self, engine: Loaded, batch: Sequence[_Asked], meter: Meter, done: Done) -> None:
+    def _generate(
+        self, engine: LocalEngine, batch: Sequence[_Asked], meter: Meter, done: Done
+    ) -> None:
         if not batch:
             return
         try:
@@ -115,13 +108,11 @@ class InProcess:
         for asked, (completion,), found in zip(batch, made, logprobs, strict=True):
             done(asked.place, _reply(completion, found))
 
-    def _load(self) -> Loaded:
+    def _load(self) -> LocalEngine:
         if self._engine is None:
-            from harness.engines.hf import HFEngine
-
             settings = self._settings
-            opened = self._open_engine or HFEngine
-            self._engine = opened(self._folder, device=settings.device, dtype=settings.dtype)
+            spec = EngineSpec(self._folder, device=settings.device, dtype=settings.dtype)
+            self._engine = (self._open_engine or open_local_engine)(spec)
         return self._engine
 
 
@@ -134,7 +125,7 @@ class _Asked:
     prompt: str
     need: Tokens
 
-    def fits(self, engine: Loaded) -> bool:
+    def fits(self, engine: LocalEngine) -> bool:
         return self.need.total <= engine.context
 
 
@@ -146,17 +137,13 @@ def _reply(completion: Completion, logprobs: dict[str, float] | None) -> Reply:
     return Reply(text=completion.text, failure=failure, logprobs=logprobs)
 
 
-def _logprobs(engine: Loaded, batch: Sequence[_Asked]) -> Iterator[dict[str, float] | None]:
+def _logprobs(engine: LocalEngine, batch: Sequence[_Asked]) -> Iterator[dict[str, float] | None]:
     """Each choice's log-probability as the beginning of the reply, call by call.
 
     The choices of a call are scored by themselves: what else is asked does not change a sum.
     """
     groups = [_pairs(engine, asked) for asked in batch if asked.call.choices]
-    scored: Iterator[list[tuple[float, bool]]]
-    if isinstance(engine, ClusterEngine):
-        scored = iter(engine.loglikelihoods(groups))
-    else:
-        scored = map(engine.loglikelihood, groups)
+    scored: Iterator[list[Likelihood]] = iter(engine.loglikelihoods(groups))
     for asked in batch:
         if not asked.call.choices:
             yield None
@@ -168,7 +155,7 @@ def _logprobs(engine: Loaded, batch: Sequence[_Asked]) -> Iterator[dict[str, flo
         }
 
 
-def _pairs(engine: Loaded, asked: _Asked) -> list[Pair]:
+def _pairs(engine: LocalEngine, asked: _Asked) -> list[Pair]:
     """The prompt with each choice, as token ids."""
     before = engine.encode(asked.prompt)
     encode = engine.tokenizer.encode

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from harness.core.schema import Record
     from harness.core.scored import ScoredEvaluation
     from harness.engines import Engine
-    from rlrf.checkpoint import Engines
+    from harness.engines.open import EngineLoader, EngineSpec
 
 R = TypeVar("R", bound="Record")
 
@@ -98,6 +98,8 @@ def eval_(
     rlrf eval --engine openai --base-url http://localhost:8000/v1 --model m --tasks mini_gsm8k
     rlrf eval --ray auto --engines 8 --gpus 1 --model MODEL --tasks gsm8k --out evaluations/mine
     """
+    from harness.engines.model_folder import Checkpoint, find
+    from harness.engines.open import SERVER_OPTIONS, EngineSpec, open_engine
     from harness.evals import evaluation
     from harness.evals.evaluate import EvalOptions, evaluate
     from harness.judges.config import load_judging
@@ -107,30 +109,29 @@ def eval_(
     if out is not None:
         reads = [Path(model), adapter, tokenizer, data, judge_file]
         evaluation.check_out(out, [task.name for task in wanted], reads)
-    places: dict[str, Any] = {"device": device, "dtype": dtype, "max_batch": max_batch}
-    remote: dict[str, Any] = {
-        "base_url": base_url,
-        "api_key_env": api_key_env,
-        "max_unanswered": max_unanswered,
-        "tokenizer": tokenizer,
-    }
+    spec = EngineSpec(
+        model,
+        kind=engine,
+        revision=revision,
+        adapter=adapter,
+        tokenizer=tokenizer,
+        device=device,
+        dtype=dtype,
+        max_batch=max_batch,
+        base_url=base_url,
+        api_key_env=api_key_env,
+        max_unanswered=max_unanswered,
+    )
     with contextlib.ExitStack() as opened:
         if ray is None:
             _refuse({"engines": engines, "gpus": gpus}, "without --ray")
-            from harness.engines.open import open_engine
-
             judge = opened.enter_context(judging.open())
-            loaded: Engine = open_engine(
-                engine, model, revision=revision, adapter=adapter, **places, **remote
-            )
+            loaded: Engine = open_engine(spec)
         else:
-            _refuse(remote, "with --ray")
-            from harness.engines.model_folder import find
-            from rlrf.checkpoint import Checkpoint
-
+            _refuse(spec.given(*SERVER_OPTIONS, "tokenizer"), "with --ray")
             asked = Checkpoint(model, find(model, revision), adapter)
             executor = {"address": None if ray == "here" else ray, "engines": engines, "gpus": gpus}
-            cluster = _on_cluster({"kind": engine} | places, {"kind": "ray"} | executor)
+            cluster = _on_cluster(spec, {"kind": "ray"} | executor)
             opened.callback(cluster.close)
             judge = opened.enter_context(judging.open(open_engine=cluster.open_judge))
             loaded = cluster.load(asked)
@@ -154,12 +155,12 @@ def _refuse(options: dict[str, Any], where: str) -> None:
             raise UserError(f"--{name.replace('_', '-')} means nothing {where}; leave it out.")
 
 
-def _on_cluster(engine: dict[str, Any], executor: dict[str, Any]) -> Engines:
-    """Engines on a Ray cluster; an option that is None has its default."""
+def _on_cluster(spec: EngineSpec, executor: dict[str, Any]) -> EngineLoader:
+    """Open engines on a Ray cluster; an option that is None has its default."""
     from pydantic import ValidationError
 
     from harness.core.yaml import explain
-    from rlrf.checkpoint import Engines
+    from harness.engines.open import EngineLoader
     from rlrf.config import EngineConfig, Executor
 
     def read(kind: type[R], options: dict[str, Any]) -> R:
@@ -169,7 +170,8 @@ def _on_cluster(engine: dict[str, Any], executor: dict[str, Any]) -> Engines:
         except ValidationError as error:
             raise UserError(f"--ray: {explain(error, kind).removeprefix(': ')}") from error
 
-    return Engines(read(EngineConfig, engine), executor=read(Executor, executor))
+    config = read(EngineConfig, spec.given("kind", "device", "dtype", "max_batch"))
+    return EngineLoader(config.spec(), read(Executor, executor).cluster_options())
 
 
 @click.command()

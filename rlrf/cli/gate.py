@@ -330,7 +330,7 @@ def gate(
         source = gating.load_evaluation(baseline, name) if name else baseline
         decision = rules.decide(*gating.load_sides(source, candidate, rules.tasks))
     else:
-        from harness.engines.hf import HFEngine
+        from harness.engines.open import EngineSpec, open_engine
         from harness.evals.until_decided import CandidateModel
         from harness.judges.config import load_judging
 
@@ -343,8 +343,10 @@ def gate(
             reads += [Path(str(model)), adapter]
             evaluation.check_out(out, [task.name for task in tasks], reads)
         with judging.open() as judge:
-            loaded = HFEngine(
-                str(model), adapter=adapter, device=device, dtype=dtype, max_batch=max_batch
+            loaded = open_engine(
+                EngineSpec(
+                    str(model), adapter=adapter, device=device, dtype=dtype, max_batch=max_batch
+                )
             )
             asked = CandidateModel(loaded, tasks, data, judge)
             if rules.plan and rules.plan.mode == "sequential":

@@ -173,12 +173,12 @@ def pairs(
 
     from harness.core.files import jsonl_bytes
     from harness.core.outputs import check_file, json_lines_of
-    from harness.engines.hf import HFEngine
+    from harness.engines.open import EngineSpec, open_engine
     from rlrf.models.reward.preferences import Preference
     from rlrf.models.reward.world import sample_preferences
 
     written = check_file(out, json_lines_of("a file of preferences", Preference), [Path(model)])
-    engine = HFEngine(model, device=device)
+    engine = open_engine(EngineSpec(model, device=device))
     found = sample_preferences(engine, prompts, n=n, seed=seed, split=split)
     written.write(jsonl_bytes(found))
     counts = dict(sorted(Counter(one.domain for one in found).items()))

@@ -22,9 +22,9 @@ from harness.core.files import read_json, write_json, write_jsonl
 from harness.core.log import say
 from harness.core.progress import Advance
 from harness.core.schema import Message
-from harness.engines import model_folder
-from harness.engines.text import without_surrogates
-from rlrf.checkpoint import Checkpoint
+from harness.engines import loading, model_folder
+from harness.engines.model_folder import Checkpoint
+from harness.engines.prompts import check_template, render, without_surrogates
 from rlrf.config import Adapter, Device, Optimisation, Training
 from rlrf.objectives import data_parallel
 from rlrf.objectives.checkpoints import save_every
@@ -82,8 +82,6 @@ def load_tokenizer(folder: Path) -> Any:
     Raises:
         UserError: the tokenizer cannot be loaded or has no end token.
     """
-    from harness.engines import loading
-
     tokenizer = loading.load_tokenizer(folder)
     loading.require_end(tokenizer)
     if tokenizer.pad_token_id is None:
@@ -97,11 +95,9 @@ def load_policy_tokenizer(start: Checkpoint) -> Any:
     Raises:
         UserError: the tokenizer has no end token, or its chat template drops the user's words.
     """
-    from harness.engines import template
-
     model_folder.check(start.model)
     tokenizer = load_tokenizer(start.model)
-    template.check_template(tokenizer)
+    check_template(tokenizer)
     return tokenizer
 
 
@@ -113,8 +109,6 @@ def load_model(job: Job[Any]) -> tuple[Any, Any]:
     """
     import peft
     import torch
-
-    from harness.engines import loading
 
     start, adapter = job.start, job.adapter
     model_folder.check(start.model)
@@ -138,10 +132,7 @@ def load_model_with_adapter(job: Job[Any]) -> Any:
 
 def adapted_dtype(folder: Path, device: Device) -> str:
     """Return the dtype of weights below an adapter: the one that sampling uses."""
-    from harness.engines import loading
-    from harness.engines.dtype import choose_dtype
-
-    return choose_dtype(folder, loading.find_device(device.device), device.dtype)
+    return loading.choose_dtype(folder, loading.find_device(device.device), device.dtype)
 
 
 def lora_config(adapter: Adapter, task_type: str) -> Any:
@@ -172,8 +163,6 @@ def end_of_response(tokenizer: Any) -> int:
     there; else the tokenizer's end token, which in some models (Gemma) only ends documents."""
     import transformers
 
-    from harness.engines import loading, template
-
     eos = loading.require_end(tokenizer)
     folder = Path(tokenizer.name_or_path)
     if tokenizer.chat_template is None or not (folder / loading.GENERATION).is_file():
@@ -181,7 +170,7 @@ def end_of_response(tokenizer: Any) -> int:
     stops = transformers.GenerationConfig.from_pretrained(folder).eos_token_id
     response = "7"
     turns = [Message(role="user", content="5"), Message(role="assistant", content=response)]
-    text = template.render(tokenizer, turns, add_generation_prompt=False)
+    text = render(tokenizer, turns, add_generation_prompt=False)
     after = text.rpartition(response)[2].lstrip()
     first = tokenizer.encode(after, add_special_tokens=False)[:1]
     return next((token for token in first if isinstance(stops, list) and token in stops), eos)

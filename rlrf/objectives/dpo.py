@@ -19,7 +19,7 @@ from harness.core.errors import UserError
 from harness.core.files import read_records, write_jsonl
 from harness.core.progress import Advance, track
 from harness.core.schema import Record, digest
-from harness.engines.text import encode
+from harness.engines.prompts import encode
 from rlrf.config import Training
 from rlrf.objectives import base, data_parallel
 from rlrf.objectives.checkpoints import Resumable

@@ -12,7 +12,7 @@ from typing import Generic, Protocol, TypeVar
 
 from harness.core.errors import UserError
 from harness.core.schema import Record
-from rlrf.checkpoint import Checkpoint
+from harness.engines.model_folder import Checkpoint
 from rlrf.config import Adapter, Device, Optimisation, Rlmec, Training
 from rlrf.objectives.checkpoints import TrainingState
 

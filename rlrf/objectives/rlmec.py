@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, model_validator
 
 from harness.core.schema import Record
-from harness.engines.text import encode
+from harness.engines.prompts import encode
 from rlrf.config import Rlmec, Training
 from rlrf.objectives import base, custom_loss
 from rlrf.objectives.custom_loss import Rows, token_logps

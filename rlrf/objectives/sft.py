@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.core.progress import track
 from harness.core.schema import Record
-from harness.engines.text import encode
+from harness.engines.prompts import encode
 from rlrf.config import Optimisation
 from rlrf.objectives import base, data_parallel
 from rlrf.objectives.checkpoints import Resumable

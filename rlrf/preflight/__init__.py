@@ -16,9 +16,9 @@ from pathlib import Path
 
 from harness.core.errors import UserError
 from harness.core.schema import Call, Item, Message
+from harness.engines.open import EngineLoader
 from harness.judges.config import Judging, load_judging
 from harness.stats.power import chance, items_needed
-from rlrf.checkpoint import Engines
 from rlrf.config import Config, RewardSource, load
 from rlrf.context import choose_gate_policy, open_feedback_model, pick_items
 from rlrf.doctor import Finding, Findings, Said
@@ -104,7 +104,7 @@ def _executor(config: Config) -> Said:
     executor = config.executor
     if executor.kind == "local":
         return f"{config.engine.kind}, in this process"
-    Engines(config.engine, 0, executor).close()
+    EngineLoader(config.engine.spec(), executor.cluster_options()).close()
     host, _, port = (executor.address or "").rpartition(":")
     if port.isdigit():
         try:
@@ -167,13 +167,13 @@ def _items(config: Config, task: Task) -> Said:
 
 def _prompts(config: Config, task: Task, model: Model) -> Said:
     """Check that prompts and responses fit in the model's context and in `train.max_length`."""
-    from harness.engines.template import render
-    from harness.engines.text import check_sampling, encode
+
+    from harness.engines.prompts import encode, render
 
     settings = [config.explore, *([config.reflect] if _reflects(config) else [])]
     limits = [sampling_for(task, one, 1, config.seed) for one in settings]
     for sampling in limits:
-        check_sampling(sampling, model.context)
+        sampling.check(model.context)
     items: list[Item] = task.items("train", _data(config, task))[:MAX_MEASURED_PROMPTS]
     lengths = [
         len(
@@ -260,5 +260,5 @@ def _reward(config: Config, reward: RewardSource) -> Said:
 
 
 def _feedback_model(config: Config) -> Said:
-    open_feedback_model(config, Engines(config.engine))
+    open_feedback_model(config, EngineLoader(config.engine.spec()))
     return str(config.feedback_model)

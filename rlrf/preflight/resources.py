@@ -63,9 +63,9 @@ class Model:
 
     @property
     def context(self) -> int:
-        from harness.engines.loading import context
+        from harness.engines.loading import context_of
 
-        return context(self.settings, self.tokenizer)
+        return context_of(self.settings, self.tokenizer)
 
     def tokens(self) -> Said:
         """Check that the tokenizer belongs to the model.
@@ -73,20 +73,12 @@ class Model:
         Raises:
             UserError: it has tokens that the model lacks, or no end-of-text token.
         """
-        from harness.engines.template import check_template
+        from harness.engines.loading import check_vocabulary, require_end
+        from harness.engines.prompts import check_template
 
         highest = max(self.tokenizer.get_vocab().values(), default=0)
-        known = int(self.text.vocab_size)
-        if highest >= known:
-            raise UserError(
-                f"The tokenizer in {self.folder} has {highest + 1:,} tokens and the model "
-                f"{known:,}: it is another model's. Save the model's own next to it."
-            )
-        if self.tokenizer.eos_token_id is None:
-            raise UserError(
-                f"The tokenizer in {self.folder} has no token that ends a text (eos_token), so "
-                "that every answer would run to its limit."
-            )
+        check_vocabulary(highest + 1, int(self.text.vocab_size), self.folder)
+        require_end(self.tokenizer)
         check_template(self.tokenizer)
         if self.tokenizer.chat_template is None:
             return f"{highest + 1:,} tokens", (
@@ -152,9 +144,8 @@ def adapter_weights(config: Adapter, model: Model) -> int:
 
 def memory(config: Config, model: Model) -> Said:
     """Estimate memory from below: without activations, and with the cache of one response."""
-    from harness.engines.batch_size import free_memory, numbers_kept
-    from harness.engines.dtype import choose_dtype
-    from harness.engines.loading import find_device
+    from harness.engines.hf import free_memory, numbers_kept
+    from harness.engines.loading import choose_dtype, find_device
 
     device = find_device(config.engine.device)
     where, free = str(device), free_memory(device)

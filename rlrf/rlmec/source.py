@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.core.errors import UserError
 from harness.core.schema import digest
 from harness.engines import model_folder
-from rlrf.checkpoint import Checkpoint
+from harness.engines.model_folder import Checkpoint
 from rlrf.config import Config
 from tasks.task import Judge, Task
 

@@ -8,9 +8,9 @@ from harness.core.errors import UserError
 from harness.core.files import write_json, write_jsonl
 from harness.core.log import say
 from harness.core.schema import Sample
+from harness.engines.model_folder import Checkpoint
 from rlrf import objectives
 from rlrf import rlmec as package
-from rlrf.checkpoint import Checkpoint
 from rlrf.code_digests import generation_settings, source
 from rlrf.context import IterationContext
 from rlrf.feedback import Judged

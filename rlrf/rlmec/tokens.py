@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from harness.engines.text import without_surrogates
+from harness.engines.prompts import without_surrogates
 
 
 def pieces(text: str, tokenizer: Any, *, cut: bool = False) -> list[str]:

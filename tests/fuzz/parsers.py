@@ -396,7 +396,7 @@ def rlmec_rewriter(data: bytes) -> None:
 class Writes:
     """An engine that completes every prompt alike."""
 
-    name, model_id, model_digest = "writes", "m", "0" * 64
+    name, model_id, model_digest, tokenizer = "writes", "m", "0" * 64, None
 
     def __init__(self, text: str) -> None:
         self.completion = Completion(text, "stop", 1, 1)

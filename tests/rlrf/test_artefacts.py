@@ -15,9 +15,9 @@ from fsspec.implementations.local import LocalFileSystem
 from test_loop import config, contents
 
 from harness.core.errors import UserError
+from harness.engines.open import EngineLoader
 from rlrf import loop
 from rlrf.artefacts import open_artefacts
-from rlrf.checkpoint import Engines
 from rlrf.run import open_run
 
 COMMON = {"config": "abc"}
@@ -266,7 +266,7 @@ def test_a_run_that_lost_its_machine_goes_on_elsewhere_and_ends_with_the_same_by
         patch.setattr("rlrf.stages.fit", lambda *_: pytest.fail("trained twice"))
         patch.setattr("rlrf.sampling.explore", lambda *_: pytest.fail("explored twice"))
         loop.train(config(elsewhere, artefacts=url), tmp_path / "second")
-    monkeypatch.setattr(Engines, "load", lambda *_: pytest.fail("generated twice"))
+    monkeypatch.setattr(EngineLoader, "load", lambda *_: pytest.fail("generated twice"))
     loop.train(config(tiny_model, artefacts=url), tmp_path / "third")
     made = [contents(folder) for folder in (whole, tmp_path / "second", tmp_path / "third")]
     # What references gave is a cache of training's, which was not done twice.

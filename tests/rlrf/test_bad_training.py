@@ -62,7 +62,11 @@ def letters_reward(tmp_path_factory, tiny_model):
 @pytest.mark.parametrize(
     ("where", "stage", "remedy"),
     [
-        ("harness.engines.hf.HFEngine._forward", "iter_1/explore", "a shorter max_tokens or dtype"),
+        (
+            "harness.engines.reader.Reader.forward",
+            "iter_1/explore",
+            "a shorter max_tokens or dtype",
+        ),
         ("transformers.AutoModelForCausalLM.from_pretrained", "iter_1/explore", "smaller model or"),
         ("transformers.Trainer.training_step", "iter_1/train", "Lower train.batch_size, and raise"),
         ("rlrf.models.reward.model.batches", "iter_1/reward", "bfloat16 (engine.dtype)"),

@@ -66,7 +66,7 @@ def train_toy(options: str) -> None:
     folder.mkdir(exist_ok=True)
     (folder / "toy.yaml").write_text(toy.YAML)
     tasks.FOLDER, tasks._all = folder, lambda: {"toy_letters": toy.LETTERS}
-    resume.AT_A_TIME = PART
+    resume.RESPONSES_PER_PART = PART
     from rlrf.cli import stopping
 
     stopping.listen()
@@ -167,7 +167,7 @@ def test_a_run_on_nodes_of_which_one_is_killed_is_a_run_in_this_process(
     killer.start()
     executor = {"kind": "ray", "address": nodes.address, "engines": 2, "in_flight": IN_FLIGHT}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(resume, "AT_A_TIME", PART)
+        patch.setattr(resume, "RESPONSES_PER_PART", PART)
         train(config(tiny_model, **executor), out)
     killer.join()
     assert contents(out) == local
@@ -208,7 +208,7 @@ def test_a_killed_run_goes_on_and_a_stopped_one_leaves_no_engine(
     until(lambda: not any(engines_on(node) for node in added))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(resume, "AT_A_TIME", PART)
+        patch.setattr(resume, "RESPONSES_PER_PART", PART)
         train(config(tiny_model, **executor), out)
     assert contents(out) == local
     until(lambda: not any(engines_on(node) for node in added))

@@ -10,7 +10,7 @@ from helpers import toy
 import tasks
 from harness.board import Board
 from harness.core.errors import UserError
-from rlrf.checkpoint import Checkpoint
+from harness.engines.model_folder import Checkpoint
 from rlrf.config import Config
 from rlrf.loop import train
 from rlrf.result import markdown

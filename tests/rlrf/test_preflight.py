@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from test_judged_loop import judged_config
 
 from harness.core.folders import sole_user
-from harness.engines import batch_size
+from harness.engines import hf
 from rlrf.cli import run
 from rlrf.config import load
 from rlrf.doctor import Finding
@@ -224,7 +224,7 @@ def test_a_cluster_where_nobody_answers(write, look):
 
 def test_what_there_is_too_little_of(write, look, monkeypatch):
     config = write()
-    monkeypatch.setattr(batch_size, "free_memory", lambda device: 1000)
+    monkeypatch.setattr(hf, "free_memory", lambda device: 1000)
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     found = wrong(look(config))

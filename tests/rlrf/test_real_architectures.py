@@ -13,8 +13,8 @@ from harness.core.files import read_records
 from harness.core.schema import Message, Sample
 from harness.engines import Sampling
 from harness.engines.hf import HFEngine
-from harness.engines.text import encode
-from rlrf.checkpoint import Checkpoint
+from harness.engines.model_folder import Checkpoint
+from harness.engines.prompts import encode
 from rlrf.config import Config
 from rlrf.loop import train
 from rlrf.objectives import base
@@ -107,12 +107,12 @@ def test_prompts_are_the_same_tokens_for_generation_and_training(family):
     assert "Be brief." in told and "What is 3 plus 4?" in told
 
 
-def test_a_response_ends_in_training_as_the_chat_template_ends_it(family):
+def test_a_responseends_in_training_as_the_chat_templateends_it(family):
     name, folder = family
     tokenizer = base.load_policy_tokenizer(Checkpoint("M", folder))
     end = tokenizer.convert_tokens_to_ids(architectures.FAMILIES[name].end)
     assert base.encode_response("The answer is 7.", tokenizer)[-1] == end
-    assert end in HFEngine(folder, device="cpu")._ends.tolist()
+    assert end in HFEngine(folder, device="cpu").ends.tolist()
     assert base.encode_response("The answer is 7.", tokenizer, cut=True)[-1] != end
 
 
@@ -141,7 +141,7 @@ def test_the_loop_trains_from_the_policy_that_generates(family, tmp_path, toy_le
             assert first[f"logp_{side}"] == pytest.approx(expected, rel=1e-5, abs=1e-3)
         policy = base.checkpoint(at / "train", f"M{iteration}", policy)
         after = HFEngine(policy.model, adapter=policy.adapter, device="cpu")
-        assert after._ends.tolist() == engine._ends.tolist()
+        assert after.ends.tolist() == engine.ends.tolist()
         assert after.model_digest != engine.model_digest
         assert likelihood(after, pairs, "chosen") - likelihood(
             after, pairs, "rejected"

@@ -136,7 +136,7 @@ def test_a_killed_evaluation_goes_on(tmp_path: Path, tiny_model: Path) -> None:
             return engine.generate(prompts, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("harness.engines.resume.AT_A_TIME", 4)
+        patch.setattr("harness.engines.resume.RESPONSES_PER_PART", 4)
         with pytest.raises(KeyboardInterrupt):
             evaluate(Dying(2), ["mini_gsm8k"], EvalOptions(**options), out=tmp_path)
         found = evaluate(Dying(9), ["mini_gsm8k"], EvalOptions(**options), out=tmp_path)

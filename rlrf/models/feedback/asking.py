@@ -11,11 +11,12 @@ before it gives it:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Literal
 
 from pydantic import Field
 
 from harness.core.schema import AspectFeedback, Feedback, Message, Record
+from harness.engines import LocalEngine
 from harness.judges.critique import MAX_JUSTIFICATION
 from harness.replies import UnparsableReplyError
 from rlrf.models.feedback.cases import Subject
@@ -23,15 +24,6 @@ from rlrf.models.feedback.cases import Subject
 MAX_REPLY = 20_000  # characters read
 BREAK = " | "  # a line break in a justification
 GRADES: dict[str, Literal[0, 1, 2]] = {"0": 0, "1": 1, "2": 2}
-
-
-class Speaker(Protocol):
-    """What renders and counts, as `HFEngine` does."""
-
-    context: int
-
-    def render(self, messages: Sequence[Message]) -> str: ...
-    def encode(self, text: str) -> list[int]: ...
 
 
 class Asks(Record):
@@ -42,9 +34,9 @@ class Asks(Record):
     max_length: int = Field(gt=0, description="tokens of prompt and reply")
     max_reply: int = Field(gt=0, description="tokens of a reply")
 
-    def room(self, speaker: Speaker) -> tuple[int, int]:
+    def room(self, engine: LocalEngine) -> tuple[int, int]:
         """Tokens for the prompt and for the reply; the reply has at most half of all."""
-        whole = min(self.max_length, speaker.context)
+        whole = min(self.max_length, engine.context)
         reply = min(self.max_reply, whole // 2)
         return whole - reply, reply
 
@@ -64,18 +56,18 @@ class Prompt(Record):
     cut: bool = False
 
 
-def ask(subject: Subject, asks: Asks, speaker: Speaker) -> Prompt | None:
+def ask(subject: Subject, asks: Asks, engine: LocalEngine) -> Prompt | None:
     """The prompt about one answer; None where question and request alone are too long.
 
     What is too long loses its end: the answer keeps half of the room that there is for answer and
     reference, or more where the reference is short.
     """
-    room, _ = asks.room(speaker)
+    room, _ = asks.room(engine)
     reference = subject.reference if asks.reference else ""
-    text = _render(subject, subject.response, reference, asks, speaker)
-    excess = len(speaker.encode(text)) - room
+    text = _render(subject, subject.response, reference, asks, engine)
+    excess = len(engine.encode(text)) - room
     cut = excess > 0
-    parts = [len(speaker.encode(subject.response)), len(speaker.encode(reference))]
+    parts = [len(engine.encode(subject.response)), len(engine.encode(reference))]
     shared = sum(parts)
     while excess > 0:
         shared -= excess
@@ -84,8 +76,8 @@ def ask(subject: Subject, asks: Asks, speaker: Speaker) -> Prompt | None:
         most = max(shared - parts[1], shared // 2)
         response = _head(subject.response, min(parts[0], most), parts[0])
         shown = _head(reference, shared - min(parts[0], most), parts[1])
-        text = _render(subject, response, shown, asks, speaker)
-        excess = len(speaker.encode(text)) - room
+        text = _render(subject, response, shown, asks, engine)
+        excess = len(engine.encode(text)) - room
     return Prompt(text=text, cut=cut)
 
 
@@ -94,9 +86,11 @@ def _head(text: str, tokens: int, of: int) -> str:
     return text if tokens >= of else text[: len(text) * tokens // of]
 
 
-def _render(subject: Subject, response: str, reference: str, asks: Asks, speaker: Speaker) -> str:
+def _render(
+    subject: Subject, response: str, reference: str, asks: Asks, engine: LocalEngine
+) -> str:
     right = f"What is right: {reference}\n" if reference else ""
-    return speaker.render(
+    return engine.render(
         [
             Message(role="user", content=subject.item.prompt),
             Message(role="assistant", content=response),

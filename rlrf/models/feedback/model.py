@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 from pydantic import Field
 
@@ -12,20 +11,16 @@ from harness.core.errors import UserError
 from harness.core.files import parse, read_json
 from harness.core.log import say
 from harness.core.schema import SCHEMA_VERSION, Feedback, Record, SchemaVersion, digest
-from harness.engines import Engine, Sampling
+from harness.engines import LocalEngine, Sampling
 from harness.engines.model_folder import check_files, model_digest
 from harness.judges.critique import Critique
 from harness.replies import UnparsableReplyError
-from rlrf.models.feedback.asking import Asks, Speaker, ask, read
+from rlrf.models.feedback.asking import Asks, ask, read
 from rlrf.models.feedback.cases import Subject, subject_of
 from rlrf.models.feedback.config import FeedbackTraining
 from tasks.task import Answered, Task
 
 MANIFEST = "feedback_model.json"
-
-
-class Speaking(Engine, Speaker, Protocol):
-    """An engine that says how long texts are and may be."""
 
 
 class Manifest(Record):
@@ -69,7 +64,7 @@ class FeedbackModel:
         UserError: the folder holds none, or not what training wrote.
     """
 
-    def __init__(self, folder: Path, load: Callable[[], Speaking]) -> None:
+    def __init__(self, folder: Path, load: Callable[[], LocalEngine]) -> None:
         self.manifest = read_manifest(folder)
         self.digest = digest([model_digest(folder), self.manifest.asks.model_dump(mode="json")])
         self._load = load
@@ -80,7 +75,7 @@ class FeedbackModel:
         return critiques(self._load(), subjects, self.manifest.asks)
 
 
-def critiques(engine: Speaking, subjects: Sequence[Subject], asks: Asks) -> list[Critique]:
+def critiques(engine: LocalEngine, subjects: Sequence[Subject], asks: Asks) -> list[Critique]:
     """What the model in `engine` says of each answer, decoded greedily."""
     prompts = [ask(subject, asks, engine) for subject in subjects]
     if cut := sum(prompt is not None and prompt.cut for prompt in prompts):

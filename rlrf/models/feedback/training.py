@@ -6,28 +6,25 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from harness.core.errors import UserError
 from harness.core.files import file_digest, write_json
 from harness.core.folders import new_folder
 from harness.core.log import say
 from harness.core.outputs import model_kind
-from harness.engines.model_folder import model_digest
-from rlrf.checkpoint import Checkpoint
+from harness.engines import LocalEngine
+from harness.engines.model_folder import Checkpoint, model_digest
+from harness.engines.open import open_hf_engine, open_local_engine
 from rlrf.config import Device
 from rlrf.models.feedback.asking import Asks, ask, write
 from rlrf.models.feedback.cases import Case, cases_digest, usual_grades
 from rlrf.models.feedback.config import FeedbackTraining
 from rlrf.models.feedback.measure import Comparison, Measured, measure, usual_feedback
-from rlrf.models.feedback.model import MANIFEST, Manifest, Speaking, critiques, read_manifest
+from rlrf.models.feedback.model import MANIFEST, Manifest, critiques, read_manifest
 from rlrf.models.reward.preferences import split
 from rlrf.objectives.base import encode_response
 from rlrf.objectives.job import Job
 from rlrf.objectives.sft import Example, sft
-
-if TYPE_CHECKING:
-    from harness.engines.hf import HFEngine
 
 AGREEMENT = "agreement.json"
 KIND = model_kind("a feedback model", MANIFEST)
@@ -70,7 +67,7 @@ def train(
         max_length=training.max_length,
         max_reply=training.max_reply,
     )
-    engine = _engine(base, device)
+    engine = open_local_engine(device.spec(base))
     examples, cut = _examples(learned, asks, engine)
     if not examples:
         raise UserError(
@@ -82,7 +79,7 @@ def train(
     with new_folder(out, KIND.may_replace) as folder:
         _fit(examples, base, training, device=device, seed=seed, folder=folder)
         comparison = Comparison(
-            model=agreement(_engine(folder, device), held_out, asks),
+            model=agreement(open_local_engine(device.spec(folder)), held_out, asks),
             usual=measure(held_out, usual_feedback(held_out, usual)),
             base=untrained,
         )
@@ -104,7 +101,7 @@ def train(
     return manifest, comparison
 
 
-def agreement(engine: Speaking, cases: Sequence[Case], asks: Asks) -> Measured:
+def agreement(engine: LocalEngine, cases: Sequence[Case], asks: Asks) -> Measured:
     """How the model in `engine` agrees with the judge on `cases`."""
     found = critiques(engine, [case.subject for case in cases], asks)
     return measure(cases, [one.feedback for one in found])
@@ -128,25 +125,15 @@ def evaluate(
     if len(unseen) < len(cases):
         say(f"{len(cases) - len(unseen)} answers are to items that it learned from: left out")
     return Comparison(
-        model=agreement(_engine(folder, device), unseen, manifest.asks),
+        model=agreement(open_local_engine(device.spec(folder)), unseen, manifest.asks),
         usual=measure(unseen, usual_feedback(unseen, manifest.usual)),
-        base=agreement(_engine(base, device), unseen, manifest.asks) if base else None,
+        base=agreement(open_local_engine(device.spec(base)), unseen, manifest.asks)
+        if base
+        else None,
     )
 
 
-def _engine(folder: Path, device: Device, adapter: Path | None = None) -> HFEngine:
-    from harness.engines.hf import HFEngine
-
-    return HFEngine(
-        folder,
-        adapter=adapter,
-        device=device.device,
-        dtype=device.dtype,
-        max_batch=device.max_batch,
-    )
-
-
-def _examples(cases: Sequence[Case], asks: Asks, engine: HFEngine) -> tuple[list[Example], int]:
+def _examples(cases: Sequence[Case], asks: Asks, engine: LocalEngine) -> tuple[list[Example], int]:
     """What can be learned of `cases`, and how many of them had to be cut."""
     _, most = asks.room(engine)
     found, cut = [], 0
@@ -190,7 +177,7 @@ def _fit(
         )
         sft(examples, job)
         if training.adapter is not None:
-            engine = _engine(base, device, made / "adapter")
+            engine = open_hf_engine(device.spec(base, adapter=made / "adapter"))
             engine.model.save_pretrained(folder)
             engine.tokenizer.save_pretrained(folder)
         else:

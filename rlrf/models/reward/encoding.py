@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from harness.core.schema import Message
-from harness.engines import template, text
+from harness.engines import prompts
 
 
 def encode(prompt: str, response: str, tokenizer: Any) -> list[int]:
@@ -13,8 +13,8 @@ def encode(prompt: str, response: str, tokenizer: Any) -> list[int]:
 
     A response ends with the end token, also where a length limit cut it off: a reward is of a text.
     """
-    prompt, response = text.without_surrogates(prompt), text.without_surrogates(response)
-    asked = text.encode(tokenizer, prompt)
+    prompt, response = prompts.without_surrogates(prompt), prompts.without_surrogates(response)
+    asked = prompts.encode(tokenizer, prompt)
     if asked and asked[-1] == tokenizer.eos_token_id and not prompt.endswith(tokenizer.eos_token):
         asked = asked[:-1]  # encoders such as BERT's close what is not yet at its end
     answered = tokenizer.encode(response, add_special_tokens=False)
@@ -23,4 +23,4 @@ def encode(prompt: str, response: str, tokenizer: Any) -> list[int]:
 
 def render(prompt: str, tokenizer: Any) -> str:
     """Render a user's turn by the chat template; the prompt as it is where there is none."""
-    return template.render(tokenizer, [Message(role="user", content=prompt)])
+    return prompts.render(tokenizer, [Message(role="user", content=prompt)])

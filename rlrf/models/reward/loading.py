@@ -10,6 +10,7 @@ from typing import Any
 import safetensors
 
 from harness.core.errors import UserError, is_out_of_memory
+from harness.engines import loading
 from harness.engines.model_folder import check
 from rlrf.quiet import quiet
 
@@ -20,8 +21,6 @@ def load_tokenizer(folder: Path) -> Any:
     Raises:
         UserError: it cannot be read, or has no end token.
     """
-    from harness.engines import loading
-
     tokenizer = loading.load_tokenizer(folder)
     loading.require_end(tokenizer)
     if tokenizer.pad_token_id is None:
@@ -45,12 +44,7 @@ def check_tokenizer(tokenizer: Any, config: Any, folder: Path) -> None:
     Raises:
         UserError: it is another model's tokenizer.
     """
-    rows = config.get_text_config().vocab_size
-    if len(tokenizer) > rows:
-        raise UserError(
-            f"The tokenizer in {folder} has {len(tokenizer)} tokens and the model only {rows}: it "
-            "is another model's tokenizer. Use the one it was trained with."
-        )
+    loading.check_vocabulary(len(tokenizer), config.get_text_config().vocab_size, folder)
 
 
 def context(model: Any, tokenizer: Any, wanted: int | None = None) -> int:

@@ -13,7 +13,7 @@ from harness.core.errors import UserError, explain_out_of_memory
 from harness.core.files import parse, read_json
 from harness.core.progress import track
 from harness.core.schema import digest
-from harness.engines.dtype import choose_dtype
+from harness.engines.loading import choose_dtype
 from harness.engines.model_folder import check, check_files, find, model_digest
 from rlrf.config import Device
 from rlrf.models.reward.encoding import encode, render

@@ -17,8 +17,7 @@ from harness.core.folders import new_folder
 from harness.core.outputs import model_kind
 from harness.core.progress import track
 from harness.core.schema import SCHEMA_VERSION, Record, SchemaVersion
-from harness.engines.model_folder import model_digest
-from rlrf.checkpoint import Checkpoint
+from harness.engines.model_folder import Checkpoint, model_digest
 from rlrf.config import Device
 from rlrf.models.reward.config import RewardTraining
 from rlrf.models.reward.encoding import encode

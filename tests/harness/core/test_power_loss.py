@@ -111,7 +111,7 @@ def test_evaluations_scored_and_added_to_a_board_are_the_same_after_a_power_loss
     tmp_path: Path, model_folder: Path, engine: Any, eager: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "harness.engines.resume.AT_A_TIME", 2
+        "harness.engines.resume.RESPONSES_PER_PART", 2
     )  # an answer is kept after every second one
 
     def act(root: Path) -> None:

@@ -14,10 +14,10 @@ from helpers.random_llama import TEMPLATE, make_tokenizer
 from harness.core.errors import UserError
 from harness.core.schema import Message
 from harness.engines.hf import HFEngine
+from harness.engines.model_folder import Checkpoint
 from harness.engines.openai import OpenAIEngine
-from harness.engines.template import check_template, render
+from harness.engines.prompts import check_template, render
 from harness.serving.settings import ServerSettings
-from rlrf.checkpoint import Checkpoint
 from rlrf.models.reward import encoding
 from rlrf.objectives import base
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from harness.core.errors import UserError
-from harness.engines import Completion, Sampling, resume, seed_of
+from harness.engines import Completion, Pair, Sampling, resume, seed_of
 from harness.engines import cluster as clusters
 from harness.engines.cluster import Cluster, ClusterEngine
 from harness.engines.resume import ResumableEngine
@@ -68,7 +68,7 @@ class Faulty:
             self.do(*prompt.split(":"))
         return answers(prompts, sampling)
 
-    def loglikelihood(self, pairs: Sequence[clusters.Pair]) -> list[tuple[float, bool]]:
+    def loglikelihood(self, pairs: Sequence[Pair]) -> list[tuple[float, bool]]:
         """A context of 0 kills the process, once."""
         self.note("scored", str(pairs))
         if pairs[0][0] == [0]:
@@ -97,7 +97,7 @@ def answers(prompts: Sequence[str], sampling: Sampling = SAMPLING) -> list[list[
     ]
 
 
-def likelihoods(pairs: Sequence[clusters.Pair]) -> list[tuple[float, bool]]:
+def likelihoods(pairs: Sequence[Pair]) -> list[tuple[float, bool]]:
     """What a faulty engine finds likely, which depends on what is asked together."""
     return [(-float(sum(after)), before == pairs[0][0]) for before, after in pairs]
 
@@ -198,7 +198,7 @@ def test_engines_work_at_once_and_no_more_is_handed_out_than_they_may_have(
 def test_each_part_is_kept_as_it_comes(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resume, "AT_A_TIME", 6)  # two prompts
+    monkeypatch.setattr(resume, "RESPONSES_PER_PART", 6)  # two prompts
     # The longest prompt is in the first part, which is answered when another is kept.
     prompts = ["wait for:kept/*/*.jsonl", *PROMPTS]
     keeping = ResumableEngine(engine(cluster, tmp_path), tmp_path / "kept")
@@ -225,7 +225,7 @@ def test_what_kills_every_engine_is_not_tried_for_ever(cluster: Cluster, tmp_pat
     running = engine(cluster, tmp_path)
     with pytest.raises(UserError, match=r"3 engines were lost.*over the same 3 responses"):
         list(running.stream([["die:dead"]], SAMPLING))
-    assert asked(tmp_path) == ["die:dead"] * clusters.TRIES
+    assert asked(tmp_path) == ["die:dead"] * clusters.MAX_LOST_ACTORS
 
 
 def test_what_an_engine_refuses_is_said_as_it_says_it(cluster: Cluster, tmp_path: Path) -> None:
@@ -293,7 +293,7 @@ def test_engines_release_and_leave_nothing_behind(cluster: Cluster, tmp_path: Pa
 def test_another_version_on_a_node_is_refused(
     nodes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clusters.actors, "own_version", lambda: "9.9")
+    monkeypatch.setattr(clusters, "own_version", lambda: "9.9")
     other = Cluster(Faulty(), engines=1, address=nodes)
     with pytest.raises(UserError, match=r"the run is of 9\.9: install the same one"):
         engine(other, tmp_path)
@@ -302,7 +302,7 @@ def test_another_version_on_a_node_is_refused(
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "nonsense"])
 def test_no_cluster_at_the_address_is_said(tmp_path: Path, address: str) -> None:
-    with pytest.raises(UserError, match=f"There is no Ray cluster to be had at {address}"):
+    with pytest.raises(UserError, match=f"Cannot reach a Ray cluster at {address}"):
         engine(Cluster(Faulty(), engines=1, address=address), tmp_path)
 
 

@@ -10,9 +10,9 @@ import torch
 from helpers.jobs import job
 from helpers.random_llama import make_model
 
-from harness.engines import Sampling, dtype
-from harness.engines.dtype import choose_dtype, has_instructions, stored_dtype
+from harness.engines import Sampling, loading
 from harness.engines.hf import HFEngine
+from harness.engines.loading import choose_dtype, has_instructions, stored_dtype
 from rlrf.config import Adapter
 from rlrf.objectives import base
 
@@ -34,8 +34,8 @@ def on(monkeypatch: pytest.MonkeyPatch) -> Any:
     """`on(capabilities)`: the machine is a CPU with these."""
 
     def set_to(capabilities: dict[str, Any]) -> None:
-        monkeypatch.setattr(dtype, "_capabilities", lambda: capabilities)
-        dtype._tell.cache_clear()
+        monkeypatch.setattr(loading, "_capabilities", lambda: capabilities)
+        loading._report.cache_clear()
 
     return set_to
 
@@ -69,7 +69,7 @@ def test_weights_stay_as_they_are_where_memory_does_not_hold_them(
     half: Path, on: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     on(OLD)
-    monkeypatch.setattr(dtype, "_free_memory", lambda: 1000)
+    monkeypatch.setattr(loading, "_free_memory", lambda: 1000)
     assert choose_dtype(half, "cpu", "auto") == "auto"
     assert "many times slower" in capsys.readouterr().err
 
@@ -77,7 +77,7 @@ def test_weights_stay_as_they_are_where_memory_does_not_hold_them(
 def test_adapters_are_trained_on_weights_of_the_type_that_is_sampled_from(
     half: Path, on: Any
 ) -> None:
-    from rlrf.checkpoint import Checkpoint
+    from harness.engines.model_folder import Checkpoint
 
     start, adapter = Checkpoint("M0", half), Adapter(r=2, target_modules=["q_proj"])
     for capabilities, kind in ((OLD, torch.float32), (NEW, getattr(torch, half.name))):

@@ -14,8 +14,8 @@ from helpers.random_llama import CONTEXT, make_model, make_tokenizer
 from harness.core.errors import UserError
 from harness.core.schema import Message
 from harness.engines import Sampling
-from harness.engines.hf import HFEngine, model_digest
-from harness.engines.sampling import choose, draws
+from harness.engines.hf import HFEngine, choose, draw
+from harness.engines.model_folder import model_digest
 
 PROMPTS = [
     "She has 14 plums.",
@@ -125,7 +125,7 @@ def test_draws_follow_the_distribution() -> None:
 
     n, logits = 20_000, torch.tensor([1.0, -torch.inf, 3.0, 2.0, 0.0])
     sampling = Sampling(temperature=2.0, max_tokens=1, seed=5)
-    drawn = draws([("plums", j) for j in range(n)], sampling)[:, 0]
+    drawn = draw([("plums", j) for j in range(n)], sampling)[:, 0]
     seen = torch.bincount(choose(logits.expand(n, -1), sampling, drawn), minlength=5) / n
     shares = torch.softmax(logits / 2.0, -1)
     assert ((seen - shares).abs() <= 5 * (shares * (1 - shares) / n).sqrt()).all()
@@ -223,7 +223,7 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(
 
     engine = HFEngine(model, tokenizer=tokenizer)
     expected = texts(engine, PROMPTS, WARM)
-    real, sizes = engine._forward, []
+    real, sizes = engine.reader.forward, []
 
     def forward(tokens: Any, *rest: Any) -> Any:
         sizes.append(len(tokens))
@@ -231,7 +231,7 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(tokens, *rest)
 
-    monkeypatch.setattr(engine, "_forward", forward)
+    monkeypatch.setattr(engine.reader, "forward", forward)
     done: list[int] = []
     found = engine.generate(PROMPTS, WARM, done.append)
     assert [[c.text for c in row] for row in found] == expected
@@ -247,7 +247,7 @@ def test_one_answer_too_many_for_memory_is_said(
     def forward(*_: Any) -> Any:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
 
-    monkeypatch.setattr(engine, "_forward", forward)
+    monkeypatch.setattr(engine.reader, "forward", forward)
     with pytest.raises(UserError, match="does not fit in the memory"):
         engine.generate(PROMPTS, GREEDY)
 
@@ -260,7 +260,7 @@ def test_other_failures_are_not_taken_for_memory(
     def forward(*_: Any) -> Any:
         raise RuntimeError("shapes do not match")
 
-    monkeypatch.setattr(engine, "_forward", forward)
+    monkeypatch.setattr(engine.reader, "forward", forward)
     with pytest.raises(RuntimeError, match="shapes"):
         engine.generate(PROMPTS, GREEDY)
 

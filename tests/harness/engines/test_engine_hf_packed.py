@@ -35,7 +35,7 @@ def load(folder: Path) -> Any:
 
 
 def packed(model: Any) -> set[str]:
-    return {name for name, layer in model.named_modules() if type(layer).__name__ == "Packed"}
+    return {name for name, layer in model.named_modules() if type(layer).__name__ == "OneDNNLinear"}
 
 
 @pytest.mark.parametrize("max_batch", [1, 4, 256])

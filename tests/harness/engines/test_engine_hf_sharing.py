@@ -80,13 +80,13 @@ def is_generate(engine: HFEngine, prompts: list[str]) -> bool:
 
 def read(engine: HFEngine, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """The shapes (rows, columns) of what `engine` will read."""
-    real, shapes = engine._forward, []
+    real, shapes = engine.reader.forward, []
 
     def forward(tokens: Any, *rest: Any) -> Any:
         shapes.append(tuple(tokens.shape))
         return real(tokens, *rest)
 
-    monkeypatch.setattr(engine, "_forward", forward)
+    monkeypatch.setattr(engine.reader, "forward", forward)
     return shapes
 
 
@@ -95,7 +95,7 @@ def test_a_common_beginning_is_read_once_and_answers_are_those_of_generate(
     kind: Callable[[int], Any], tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = HFEngine(kind(len(tokenizer)), tokenizer=tokenizer)
-    assert engine.shares
+    assert engine.reader.shares
     own = engine.model.config._attn_implementation
     shapes = read(engine, monkeypatch)
     assert is_generate(engine, FEWSHOT)
@@ -143,7 +143,7 @@ def test_prompts_are_read_whole_where_a_window_slides(
     kind: Callable[[int], Any], tokenizer: Any
 ) -> None:
     engine = HFEngine(kind(len(tokenizer)), tokenizer=tokenizer)
-    assert engine.shares
+    assert engine.reader.shares
     assert is_generate(engine, FEWSHOT)
     warm = replace(GREEDY, temperature=1.0, n=3)
     alone = HFEngine(engine.model, tokenizer=tokenizer, max_batch=1)
@@ -155,7 +155,7 @@ def test_models_with_an_attention_of_their_own_decode_as_they_do(
     kind: Callable[[int], Any], tokenizer: Any
 ) -> None:
     engine = HFEngine(kind(len(tokenizer)), tokenizer=tokenizer)
-    assert not engine.shares
+    assert not engine.reader.shares
     assert is_generate(engine, FEWSHOT)
 
 
@@ -187,23 +187,23 @@ def test_prompts_without_a_common_beginning_are_read_together(
 def test_the_batch_is_as_large_as_free_memory_allows(
     model: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from harness.engines import batch_size
+    from harness.engines import hf
 
     engine = HFEngine(model, tokenizer=tokenizer, device="cpu")
     expected = texts(engine, FEWSHOT, GREEDY)
     shapes = read(engine, monkeypatch)
 
     def most(free: int) -> int:
-        monkeypatch.setattr(batch_size, "free_memory", lambda _: free)
+        monkeypatch.setattr(hf, "free_memory", lambda _: free)
         shapes.clear()
         assert texts(engine, FEWSHOT, GREEDY) == expected
         return max(rows for rows, _ in shapes)
 
-    assert batch_size.free_memory(engine.device) > 2**20
+    assert hf.free_memory(engine.device) > 2**20
     assert most(2**30) == len(FEWSHOT)
     assert most(0) == 1
     columns = max(len(engine.encode(prompt)) for prompt in FEWSHOT) + GREEDY.max_tokens
     past = 2 * 2 * 2 * 8 * 4 * columns  # keys and values: layers, heads, dim, bytes
-    row = past + batch_size.COPIES * 4 * len(tokenizer)
+    row = past + hf.LOGITS_COPIES * 4 * len(tokenizer)
     # A power of two, so that a little more memory free than before changes no rounding.
-    assert most(int(3 * row / batch_size.PART) + 1) == most(int(2 * row / batch_size.PART) + 1) == 2
+    assert most(int(3 * row / hf.MEMORY_SHARE) + 1) == most(int(2 * row / hf.MEMORY_SHARE) + 1) == 2

@@ -18,7 +18,7 @@ import tasks as benchmarks
 from harness.core.errors import UserError
 from harness.core.schema import Message
 from harness.engines import Sampling
-from harness.engines.open import open_engine
+from harness.engines.open import EngineSpec, open_engine
 from harness.engines.openai import OpenAIEngine
 from harness.evals.evaluate import EvalOptions, evaluate
 from harness.serving import server as serving
@@ -382,18 +382,18 @@ def test_the_key_is_sent_and_shown_nowhere(serve: Any, monkeypatch: Any, caplog:
         ({}, "name its address as base_url"),
         ({"base_url": "localhost"}, "starts with http"),
         ({"base_url": "http://h/v1", "api_key_env": "sk-Zebra"}, "not the key"),
-        ({"base_url": "http://h/v1", "device": "cpu"}, "device is nothing that"),
+        ({"base_url": "http://h/v1", "device": "cpu"}, "does not take device"),
     ],
 )
 def test_options_that_make_no_server_are_refused(options: Any, what: str) -> None:
     with pytest.raises(UserError, match=what) as caught:
-        open_engine("openai", "m", **options)
+        open_engine(EngineSpec("m", kind="openai", **options))
     assert "Zebra" not in str(caught.value)
 
 
 def test_a_local_engine_has_no_address(model_folder: Path) -> None:
-    with pytest.raises(UserError, match="base_url is nothing that the engine hf has"):
-        open_engine("hf", str(model_folder), base_url="http://h/v1")
+    with pytest.raises(UserError, match="The engine hf does not take base_url"):
+        open_engine(EngineSpec(str(model_folder), base_url="http://h/v1"))
 
 
 # Whole evaluations ------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from helpers.serving import VLLM, vllm_serve
 from harness.core.errors import UserError
 from harness.core.schema import Message
 from harness.engines import Completion, Sampling
-from harness.engines.open import open_engine
+from harness.engines.open import EngineSpec, open_engine
 
 ROOT = Path(__file__).parents[3]
 PROMPTS = [
@@ -77,7 +77,7 @@ def told(folder: Path) -> Any:
 def here(folder: Path, prompts: list[str], sampling: Sampling, adapter: str = "") -> list[Any]:
     """What the engine hf gives for the same."""
     used = folder / adapter if adapter else None
-    engine = open_engine("hf", str(folder / "model"), adapter=used, device="cpu")
+    engine = open_engine(EngineSpec(str(folder / "model"), adapter=used, device="cpu"))
     return [[vars(c) for c in row] for row in engine.generate(prompts, sampling)]
 
 
@@ -90,7 +90,7 @@ def test_without_vllm_the_engine_says_what_to_install(model_folder: Path) -> Non
     if "vllm" in sys.modules:
         pytest.skip("vllm is here")
     with pytest.raises(UserError, match="pip install vllm"):
-        open_engine("vllm", str(model_folder))
+        open_engine(EngineSpec(str(model_folder), kind="vllm"))
 
 
 @needs_vllm
@@ -110,7 +110,7 @@ def test_it_answers_as_hf_does(folder: Path, told: Any) -> None:
     assert "1 of 3 prompts were longer" in told["stderr"]
     assert told["context"] == CONTEXT
     assert f"context of {CONTEXT} tokens" in told["refused"]
-    model = open_engine("hf", str(folder / "model"), device="cpu")
+    model = open_engine(EngineSpec(str(folder / "model"), device="cpu"))
     assert told["digest"] == model.model_digest
 
 
@@ -137,7 +137,7 @@ def test_an_adapter_is_used_by_its_content(folder: Path, told: Any) -> None:
     assert told["base again"] == told["greedy"]
     assert told["greedy"] != adapted != other
     merged = open_engine(
-        "hf", str(folder / "model"), adapter=folder / "adapter", device="cpu"
+        EngineSpec(str(folder / "model"), adapter=folder / "adapter", device="cpu")
     ).model_digest
     assert told["adapter digest"] == merged
 
@@ -149,21 +149,21 @@ def test_its_server_continues_rendered_prompts_alike(folder: Path, tmp_path: Pat
     # A server's text lacks a token that ends an answer, even one that is no special token.
     model = Path(shutil.copytree(folder / "model", tmp_path / "model"))
     (model / "generation_config.json").write_text('{"eos_token_id": 1}')
-    engine = open_engine("hf", str(model), device="cpu")
+    engine = open_engine(EngineSpec(str(model), device="cpu"))
     prompts = [engine.render([Message(role="user", content=prompt)]) for prompt in PROMPTS]
     warm = Sampling(temperature=1.0, max_tokens=24, n=3, stop=("zz",), seed=3)
     with vllm_serve(model, tmp_path / "log", "tiny", CONTEXT) as base_url:
         at = {"base_url": base_url, "max_batch": 4}
-        rendered = open_engine("openai", "tiny", tokenizer=model, **at)
+        rendered = open_engine(EngineSpec("tiny", kind="openai", tokenizer=model, **at))
         expected = whole(engine.generate(prompts, GREEDY))
         assert whole(rendered.generate(prompts, GREEDY)) == expected
-        served = open_engine("openai", "tiny", **at)
+        served = open_engine(EngineSpec("tiny", kind="openai", **at))
         assert whole(served.generate(PROMPTS, GREEDY)) == expected
         once = served.generate(PROMPTS, warm)
         assert served.generate(PROMPTS[::-1], warm)[::-1] == once
         assert all(len({c.text for c in row}) > 1 for row in once)
         assert "refuses" not in served.description
         with pytest.raises(UserError, match="not the model 'other'"):
-            open_engine("openai", "other", **at).generate(["plums"], GREEDY)
+            open_engine(EngineSpec("other", kind="openai", **at)).generate(["plums"], GREEDY)
         with pytest.raises(UserError, match=r"refuses the call .400"):
             served.generate(["plums " * 500], GREEDY)

@@ -17,7 +17,7 @@ from helpers.random_llama import make_model
 from harness.core.errors import UserError
 from harness.core.schema import Message
 from harness.engines.hf import HFEngine
-from rlrf.checkpoint import Checkpoint
+from harness.engines.model_folder import Checkpoint
 from rlrf.objectives import base
 
 ROOT = Path(__file__).parents[3]

@@ -17,7 +17,7 @@ SAMPLING = Sampling(temperature=1.0, max_tokens=8, n=2, seed=5)
 
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resume, "AT_A_TIME", 8)  # three parts
+    monkeypatch.setattr(resume, "RESPONSES_PER_PART", 8)  # three parts
 
 
 class Dying:
@@ -54,7 +54,9 @@ def test_what_was_generated_is_found_by_who_cuts_other_parts(
     first, second = Dying(engine, 2), Dying(engine, 9)
     with pytest.raises(KeyboardInterrupt):
         ResumableEngine(first, tmp_path).generate(PROMPTS, SAMPLING)
-    monkeypatch.setattr(resume, "AT_A_TIME", 4)  # six parts, four of them in the two there are
+    monkeypatch.setattr(
+        resume, "RESPONSES_PER_PART", 4
+    )  # six parts, four of them in the two there are
     found = ResumableEngine(second, tmp_path).generate(PROMPTS, SAMPLING)
     assert found == engine.generate(PROMPTS, SAMPLING)
     assert len(second.asked) == 2

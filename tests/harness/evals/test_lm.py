@@ -41,7 +41,7 @@ def lm(engine: Any) -> Any:
 class Told:
     """An engine that answers with what it was asked, and remembers how."""
 
-    name, model_id, model_digest = "told", "told", None
+    name, model_id, model_digest, tokenizer = "told", "told", None, None
 
     def __init__(self) -> None:
         self.asked: list[tuple[list[str], Sampling]] = []

@@ -21,8 +21,8 @@ from test_training_dpo import PAIRS
 from test_training_rrhf import RANKINGS
 from test_training_sft import EXAMPLES
 
+from harness.engines.model_folder import Checkpoint
 from rlrf import loop
-from rlrf.checkpoint import Checkpoint
 from rlrf.config import Adapter, Launch, Training
 from rlrf.objectives import base
 from rlrf.objectives.checkpoints import WEIGHTS, TrainingState

@@ -8,7 +8,8 @@ from helpers.jobs import job
 
 from harness.core.errors import UserError
 from harness.engines import Sampling
-from rlrf.checkpoint import Checkpoint, Engines
+from harness.engines.model_folder import Checkpoint
+from harness.engines.open import EngineLoader
 from rlrf.config import Adapter, EngineConfig, Training
 from rlrf.objectives.dpo import dpo, tokenize
 from rlrf.objectives.job import DivergedError, checkpoint
@@ -70,7 +71,7 @@ def test_an_adapter_goes_on_from_itself_and_is_what_generation_loads(start, tmp_
     second = fit(first, tmp_path / "b", adapter=Adapter(r=4))
     assert rows(tmp_path / "b")[0]["margin"] == pytest.approx(0, abs=1e-5)
     assert len({start.digest, first.digest, second.digest}) == 3
-    engines = Engines(CPU)
+    engines = EngineLoader(CPU.spec())
     engine = engines.load(second)
     assert engine.model_digest == second.digest
     assert engines.load(second) is engine

@@ -10,7 +10,7 @@ import pytest
 from helpers.jobs import job
 from test_training_dpo import PAIRS, pair
 
-from rlrf.checkpoint import Checkpoint
+from harness.engines.model_folder import Checkpoint
 from rlrf.config import Adapter, Training
 from rlrf.objectives.dpo import dpo
 from rlrf.objectives.job import DivergedError, checkpoint

@@ -8,7 +8,7 @@ from helpers import architectures
 from helpers.jobs import job
 from test_training_dpo import fit, pair, rows
 
-from rlrf.checkpoint import Checkpoint
+from harness.engines.model_folder import Checkpoint
 from rlrf.config import Adapter, Training
 from rlrf.objectives import base, shared_prompt
 from rlrf.objectives.dpo import tokenize

@@ -14,7 +14,7 @@ from helpers.jobs import job
 from helpers.processes import started_by_tests
 from test_training_dpo import pair
 
-from rlrf.checkpoint import Checkpoint
+from harness.engines.model_folder import Checkpoint
 from rlrf.config import Adapter, Device, Launch, Training
 from rlrf.objectives import base, launch
 from rlrf.objectives.dpo import dpo

@@ -21,8 +21,8 @@ from test_training_dpo import PAIRS
 from harness.board import Board
 from harness.core.errors import OutOfMemoryError, UserError
 from harness.core.files import write_jsonl
+from harness.engines.model_folder import Checkpoint
 from rlrf import config as configuration
-from rlrf.checkpoint import Checkpoint
 from rlrf.config import Launch, Training
 from rlrf.loop import train
 from rlrf.objectives import launch

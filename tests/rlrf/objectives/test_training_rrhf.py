@@ -8,7 +8,8 @@ from helpers.jobs import job
 
 from harness.core.errors import UserError
 from harness.engines import Sampling
-from rlrf.checkpoint import Checkpoint, Engines
+from harness.engines.model_folder import Checkpoint
+from harness.engines.open import EngineLoader
 from rlrf.config import Adapter, EngineConfig, Training
 from rlrf.objectives.job import checkpoint
 from rlrf.objectives.rrhf import Ranking, loss_terms, response_logps, rrhf, tokenize
@@ -184,7 +185,7 @@ def test_an_adapter_goes_on_from_itself_and_is_what_generation_loads(start, tmp_
     assert first.model == second.model == start.model
     assert rows(tmp_path / "b")[0]["loss"] < rows(tmp_path / "a")[0]["loss"] - 0.1
     assert len({start.digest, first.digest, second.digest}) == 3
-    engine = Engines(CPU).load(second)
+    engine = EngineLoader(CPU.spec()).load(second)
     assert engine.model_digest == second.digest
     assert engine.generate(["What"], Sampling(max_tokens=3))
 
@@ -194,7 +195,7 @@ def test_what_is_saved_is_a_plain_folder_that_generates_with_a_cache(start, tmp_
 
     trained = fit(start, tmp_path / "a")
     assert AutoModelForCausalLM.from_pretrained(trained.model).config.use_cache
-    assert Engines(CPU).load(trained).generate(["What"], Sampling(max_tokens=3))
+    assert EngineLoader(CPU.spec()).load(trained).generate(["What"], Sampling(max_tokens=3))
 
 
 def test_what_does_not_fit_is_left_out(start, tiny_model, tmp_path):

@@ -8,8 +8,9 @@ import pytest
 import torch
 from helpers import toy
 
-from rlrf.checkpoint import Checkpoint, Engines
-from rlrf.config import EngineConfig, Rlmec
+from harness.engines.model_folder import Checkpoint
+from harness.engines.open import EngineLoader, EngineSpec
+from rlrf.config import Rlmec
 from rlrf.objectives import base
 from rlrf.rlmec.rewards import token_rewards
 from rlrf.rlmec.rewriter import (
@@ -31,7 +32,7 @@ TASKS = {"toy": toy.TASK}
 
 @pytest.fixture(scope="module")
 def engine(tiny_model):
-    return Engines(EngineConfig(device="cpu")).load(Checkpoint("the rewriter", tiny_model))
+    return EngineLoader(EngineSpec(device="cpu")).load(Checkpoint("the rewriter", tiny_model))
 
 
 def correction(judged, rewrite: str, first: int) -> Correction:

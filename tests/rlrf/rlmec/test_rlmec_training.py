@@ -8,7 +8,7 @@ import torch
 from helpers.jobs import job
 
 from harness.core.errors import UserError
-from rlrf.checkpoint import Checkpoint
+from harness.engines.model_folder import Checkpoint
 from rlrf.config import Adapter, Device, Rlmec, Training
 from rlrf.objectives import base
 from rlrf.objectives.job import DivergedError, checkpoint

@@ -1,4 +1,4 @@
-"""What runs on a node of the cluster: an actor with an engine of its own."""
+"""Run on a node of the cluster: an actor with its own engine."""
 
 from __future__ import annotations
 
@@ -13,21 +13,19 @@ from typing import Any, Protocol
 
 from harness.core.errors import UserError
 from harness.core.schema import Record
-from harness.engines import Completion, Engine, Sampling
-
-Pair = tuple[list[int], list[int]]  # context and continuation, as token ids
+from harness.engines import Completion, Likelihood, LocalEngine, Pair, Sampling
 
 
 class Loader(Protocol):
-    """What opens an actor's engines, one at a time; it is sent to each of them."""
+    """Open an actor's engines, one at a time; each actor gets a copy."""
 
-    def load(self, what: Any, /) -> Engine: ...
+    def load(self, what: Any, /) -> LocalEngine: ...
     def release(self) -> None: ...
     def close(self) -> None: ...
 
 
-class Model(Record):
-    """What an actor says of the model that it has loaded."""
+class LoadedModel(Record):
+    """The model that an actor has loaded, as it is shown to the run."""
 
     name: str
     model_id: str
@@ -35,17 +33,17 @@ class Model(Record):
     context: int
 
 
-class Host:
-    """The actor: it lives on a node of the cluster, in a process of its own."""
+class Actor:
+    """A process on a node of the cluster. Methods also return the lines that were logged."""
 
     def __init__(self, loader: Loader, version: str) -> None:
-        # As of the command line: to be set before torch is loaded.
+        # Set before torch is loaded, as the command line does.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         self._loader = loader
         self._version = version
 
     def place(self) -> str:
-        """The name of the node.
+        """Return the name of the node.
 
         Raises:
             UserError: another version of this program is installed there.
@@ -58,17 +56,17 @@ class Host:
             )
         return node
 
-    def load(self, what: Any, folders: Sequence[Path]) -> tuple[Model, list[str]]:
-        """Load `what`, which lies in `folders`; what was said meanwhile comes with it."""
+    def load(self, what: Any, folders: Sequence[Path]) -> tuple[LoadedModel, list[str]]:
+        """Load `what`, which lies in `folders`."""
         for folder in folders:
             if not folder.is_dir():
                 raise UserError(
-                    f"The node {socket.gethostname()} has no folder {folder}: models and runs of a "
-                    "cluster lie on a file system that all its nodes see, under the same path."
+                    f"The node {socket.gethostname()} has no folder {folder}: put models and runs "
+                    "of a cluster on a file system that all its nodes see, under the same path."
                 )
-        with _said() as lines:
-            engine: Any = self._loader.load(what)
-        model = Model(
+        with _logged() as lines:
+            engine = self._loader.load(what)
+        model = LoadedModel(
             name=engine.name,
             model_id=engine.model_id,
             model_digest=engine.model_digest,
@@ -79,19 +77,16 @@ class Host:
     def generate(
         self, what: Any, prompts: Sequence[str], sampling: Sampling
     ) -> tuple[list[list[Completion]], list[str]]:
-        """As `Engine.generate` of `what`; what was said meanwhile comes with it."""
-        with _said() as lines:
-            answers = self._loader.load(what).generate(prompts, sampling)
-        return answers, lines()
+        """Generate with the engine of `what`."""
+        with _logged() as lines:
+            completions = self._loader.load(what).generate(prompts, sampling)
+        return completions, lines()
 
-    def loglikelihood(
-        self, what: Any, pairs: Sequence[Pair]
-    ) -> tuple[list[tuple[float, bool]], list[str]]:
-        """As `HFEngine.loglikelihood` of `what`; what was said meanwhile comes with it."""
-        with _said() as lines:
-            engine: Any = self._loader.load(what)
-            scored = engine.loglikelihood(pairs)
-        return scored, lines()
+    def loglikelihood(self, what: Any, pairs: Sequence[Pair]) -> tuple[list[Likelihood], list[str]]:
+        """Score pairs with the engine of `what`."""
+        with _logged() as lines:
+            scores = self._loader.load(what).loglikelihood(pairs)
+        return scores, lines()
 
     def release(self) -> None:
         self._loader.release()
@@ -101,8 +96,8 @@ class Host:
 
 
 @contextlib.contextmanager
-def _said() -> Iterator[Callable[[], list[str]]]:
-    """What `say` writes while the block runs."""
+def _logged() -> Iterator[Callable[[], list[str]]]:
+    """Collect what `say` writes while the block runs."""
     told = io.StringIO()
     with contextlib.redirect_stderr(told):
         yield lambda: told.getvalue().splitlines()

@@ -1,4 +1,4 @@
-"""Calls to Ray that signals may end, and whose errors are this program's."""
+"""Call Ray so that signals can end a call, and its errors are this program's."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any
 
 from harness.core.errors import UserError
 
-SLICE = 0.5  # seconds after which a wait that was given up ends
-LOOK_FOR = 10.0  # seconds that the cluster's address has to answer
+WAIT_SECONDS = 0.5  # after which a wait that was given up ends
+CONNECT_SECONDS = 10.0  # that the cluster's address has to answer
 
 
 class ActorLostError(Exception):
@@ -23,14 +23,14 @@ class ActorLostError(Exception):
 
 
 def wait_for(refs: Sequence[Any], count: int = 1, timeout: float | None = None) -> list[Any]:
-    """Those of `refs` that are done, when `count` are, or fewer after `timeout` seconds.
+    """Return those of `refs` that are done, once `count` are, or fewer after `timeout` seconds.
 
-    In a thread of its own: in the main one Ray makes an end of the process of its own out of the
-    exception by which a signal stops the program.
+    Waits in another thread: in the main thread, Ray ends the whole process when a signal handler
+    raises.
     """
     import ray
 
-    found: Future[list[Any]] = Future()
+    result: Future[list[Any]] = Future()
     given_up = threading.Event()
     until = None if timeout is None else time.monotonic() + timeout
 
@@ -38,29 +38,29 @@ def wait_for(refs: Sequence[Any], count: int = 1, timeout: float | None = None) 
         try:
             done: list[Any] = []
             while len(done) < count and not given_up.is_set():
-                done, _ = ray.wait(list(refs), num_returns=count, timeout=SLICE)
+                done, _ = ray.wait(list(refs), num_returns=count, timeout=WAIT_SECONDS)
                 if until is not None and time.monotonic() > until:
                     break
-            found.set_result(done)
+            result.set_result(done)
         except BaseException as error:
-            found.set_exception(error)
+            result.set_exception(error)
 
     if not refs:
         return []
     waiting = threading.Thread(target=wait, daemon=True)
     waiting.start()
     try:
-        return found.result()
+        return result.result()
     finally:
         given_up.set()
         waiting.join()
 
 
 def get(ref: Any) -> Any:
-    """What an actor gave.
+    """Return an actor's result, or raise what it raised.
 
     Raises:
-        ActorLostError: it is gone; anything else is what it raised.
+        ActorLostError: the actor is gone.
     """
     import ray
     from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
@@ -68,7 +68,7 @@ def get(ref: Any) -> Any:
     try:
         return ray.get(ref)
     except RayTaskError as error:
-        # Of Ray's own making is an exception that has its traceback for a message.
+        # The exception that Ray makes of the cause has a traceback as its message.
         if isinstance(error.cause, UserError):
             raise error.cause from None
         raise error.cause from error
@@ -85,22 +85,22 @@ def get(ref: Any) -> Any:
 
 
 def check_reachable(address: str | None) -> None:
-    """See that somebody listens at host:port: Ray itself waits for minutes.
+    """Check that something listens at host:port, for which Ray itself waits minutes.
 
     Raises:
-        OSError: nobody does.
-        ValueError: it is no address.
+        OSError: nothing listens there.
+        ValueError: not an address.
     """
     if address == "auto":
         address = os.environ.get("RAY_ADDRESS", address)
     if address not in (None, "auto"):
         host, _, port = str(address).rpartition(":")
-        socket.create_connection((host, int(port)), timeout=LOOK_FOR).close()
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
 
 
 @contextlib.contextmanager
 def own_signals() -> Iterator[None]:
-    """Ray takes SIGTERM for itself; it is this program's to handle."""
+    """Keep this program's handler of SIGTERM, which Ray replaces by its own."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
