@@ -19,8 +19,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import ratio
 
@@ -28,13 +26,14 @@ from harness.board import Board
 from harness.board.ledger import FIRST, Reading
 from harness.core.files import jsonl_bytes
 from harness.core.schema import Evaluation, Metric, ModelRef, Policy, Rule, Score, digest
+from harness.core.scored import ScoredEvaluation
 from harness.gate import decide, promote
 from tasks.task import aggregate
 
 POLICY = Policy(rules=[Rule(task="quiz", metric="accuracy", margin=0.1)])
 
 
-def evaluation(model: str, rng: random.Random, items: int) -> Any:
+def evaluation(model: str, rng: random.Random, items: int) -> ScoredEvaluation:
     """An evaluation with its scores: a coin decides each answer."""
     names = [hashlib.sha256(f"item {i}".encode()).hexdigest() for i in range(items)]
     scores = [
@@ -57,7 +56,7 @@ def evaluation(model: str, rng: random.Random, items: int) -> Any:
         samples_digest=digest(model),
         scores_digest=hashlib.sha256(jsonl_bytes(scores)).hexdigest(),
     )
-    return SimpleNamespace(evaluation=found, scores=scores)
+    return ScoredEvaluation(found, scores)
 
 
 def loop(board: Board, k: int, items: int) -> None:
