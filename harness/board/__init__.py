@@ -1,4 +1,4 @@
-"""The record: an append-only ledger that anyone can recompute, and the scores beside it."""
+"""Leaderboards: an append-only ledger that anyone can recompute, with the scores next to it."""
 
 from harness.board.board import Board
 

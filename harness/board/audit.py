@@ -1,7 +1,7 @@
-"""Whether a ledger's entries follow from the scores beside it: everything is computed again.
+"""Check that a ledger's entries follow from the scores next to it, by computing them again.
 
-What was found right once is not computed again: an entry that another run repeats, a decision that
-was made against two baselines, the scores that several decisions look at.
+Nothing is computed twice: not an entry that another run repeats, nor the scores of an evaluation
+that several decisions use.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ KEPT_SCORES = 2_000_000
 
 @dataclass
 class Audit:
-    """What is on the board so far, and what of a further entry does not follow from it."""
+    """Hold what is on the board so far, to check whether a further entry follows from it."""
 
     load: LoadScores
     entries: dict[str, str] = field(default_factory=dict)  # digest -> kind, and task
@@ -41,7 +41,7 @@ class Audit:
     _scores: OrderedDict[str, list[Score]] = field(default_factory=OrderedDict)
 
     def admit(self, line: Line, *, check: bool) -> list[str]:
-        """Take a line's entry in; where `check`, say what of it does not hold."""
+        """Add a line's entry; with `check`, return what is wrong with it."""
         name = line.entry_digest
         if name in self.entries:
             return []
@@ -56,7 +56,7 @@ class Audit:
         return problems
 
     def problems(self, entry: Any) -> list[str]:
-        """What of an entry does not follow from what was admitted before."""
+        """List what of an entry does not follow from the entries admitted before."""
         found: list[str] = []
         try:
             match entry.kind:
@@ -112,9 +112,9 @@ class Audit:
         if any(check.planned is not None for check in decision.checks):
             return ["a gate that may stop early cannot be recomputed without its plan's order"]
         sides = side(decision.baseline), side(decision.candidate)
-        # Alarms and the plan are about more than the scores: what they do is checked, not they.
-        # Identities are those that were written; which tasks they are of is checked.
-        # A board keeps no items, so that clusters are those that were recorded, too.
+        # Alarms and the plan depend on more than the scores: their effect is checked. Identities
+        # are taken as written, and their tasks are checked. A board keeps no items, so that the
+        # clusters are also those that were recorded.
         again = gate(
             *sides,
             decision.policy,
@@ -147,7 +147,7 @@ class Audit:
                 return [
                     f"its decision is about evaluations that the board has under no name '{name}'"
                 ]
-        # The digests are of what was written; only what they name matters here.
+        # The digests are of the written decisions, and only which decisions they name matters.
         again = promote(vs_incumbent, vs_anchor).model_copy(
             update={"vs_incumbent": named[0], "vs_anchor": named[1]}
         )
@@ -174,7 +174,7 @@ class Audit:
 
 
 def evaluation_problems(evaluation: Evaluation, scores: Sequence[Score]) -> list[str]:
-    """List what of an evaluation does not hold: its claims, or its metrics."""
+    """List the claims and metrics of an evaluation that its scores contradict."""
     found = claims.contradictions(evaluation, scores)
     if said := claims.missing(evaluation, scores):
         found.append(said)
@@ -184,7 +184,7 @@ def evaluation_problems(evaluation: Evaluation, scores: Sequence[Score]) -> list
 
 
 def metric_problems(evaluation: Evaluation, scores: Sequence[Score]) -> list[str]:
-    """Which metrics of an evaluation its scores do not give."""
+    """List the metrics of an evaluation that its scores do not give."""
     recomputed, complete = _recompute(evaluation, scores)
     problems = []
     for name in sorted({*evaluation.metrics, *recomputed}):
@@ -205,7 +205,7 @@ def underived(evaluation: Evaluation, scores: Sequence[Score]) -> list[str]:
 
 
 def lean(evaluation: Evaluation, scores: Sequence[Score]) -> list[Score]:
-    """The scores without the details (answers, replies) that the metrics do not depend on."""
+    """Drop the details (answers, replies) of scores that the metrics do not depend on."""
     kept = list(scores)
     for key in sorted({key for score in scores for key in score.details}):
         fewer = [
@@ -228,7 +228,7 @@ def _other(kinds: Sequence[str], entry: SupersedeEntry) -> str:
 def _recompute(
     evaluation: Evaluation, scores: Sequence[Score]
 ) -> tuple[dict[str, MetricResult], bool]:
-    """The metrics of `scores`, and whether these are all that the evaluation can have."""
+    """Compute the metrics of `scores`; return them, and whether they are all there can be."""
     task = tasks.installed(evaluation.task, evaluation.task_version)
     if task:
         return task.aggregate(scores), True
@@ -236,7 +236,7 @@ def _recompute(
 
 
 def _without_words(value: Decision | Promotion) -> Any:
-    """What is decided, without the sentences that say it, which may be reworded."""
+    """Return a decision or promotion as JSON, without its sentences, which may be reworded."""
     return value.model_dump(
         mode="json", exclude={"reasons": True, "notes": True, "checks": {"__all__": {"reason"}}}
     )
@@ -254,7 +254,7 @@ def _plain(result: MetricResult | None) -> Any:
 
 
 def _close(one: Any, other: Any) -> bool:
-    """Equal JSON, but for the last digits of numbers: libraries round differently."""
+    """Compare JSON up to the last digits of numbers, which libraries round differently."""
     if isinstance(one, float) and isinstance(other, float | int):
         return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-12)
     if isinstance(one, dict) and isinstance(other, dict):

@@ -1,20 +1,19 @@
-"""A leaderboard: what is put on it follows from scores that are kept, and stays.
+"""Keep a leaderboard: append-only results that can be recomputed from the scores next to them.
 
 A board is a folder:
 
-    ledger.jsonl            a `Row` a line, chained; see `harness.board.ledger`
+    ledger.jsonl            a `Row` per line, chained; see `harness.board.ledger`
     HEAD                    digest of the last row, so that a ledger cut short is noticed
     samples/DIGEST.jsonl.gz per-item scores of one evaluation, named by the sha256 of the file
 
-A row never changes and no row is taken away: what is wrong is superseded or invalidated by a
-further row. The scores are kept without the answers: of a score's details only those that the
-metrics are computed from. Appends are made one at a time under a lock, each written and fsynced
-before HEAD moves on. A process that is killed in between leaves a torn last line, or a HEAD one row
-behind; `verify` says so, and the next append puts it right, since nothing that was acknowledged is
-lost.
+Rows are never changed or removed: a further row supersedes or invalidates what is wrong. Scores are
+kept without responses, with only those details that the metrics are computed from. Appends are made
+one at a time under a lock, each written and fsynced before HEAD is replaced. A process that is
+killed in between leaves an unfinished last line, or a HEAD one row behind. `verify` reports this,
+and the next append repairs it; nothing that was acknowledged is lost.
 
-The chain shows accident and careless change. It cannot show that someone rewrote rows, digests and
-HEAD together: keep the folder under version control, or note the HEAD elsewhere.
+The chain shows accidents and careless changes. It cannot show that someone rewrote rows, digests
+and HEAD together: keep the folder under version control, or note the HEAD elsewhere.
 """
 
 from __future__ import annotations
@@ -74,8 +73,8 @@ class Board:
         """Record an evaluation of the model `name`; return the digest of its row.
 
         Raises:
-            UserError: its scores do not give its digest or its metrics; or the board is damaged,
-                locked or cannot be written.
+            UserError: the scores do not give the evaluation's digest or metrics; or the board is
+                damaged, locked or cannot be written.
         """
         check_name(name, "The name of the model")
         check_name(run, "The name of the run")
@@ -105,8 +104,8 @@ class Board:
         """Record a decision against the `kind` of baseline; return the digest of its row.
 
         Raises:
-            UserError: its evaluations are not on the board, or do not give this decision; or as
-                `add_evaluation`.
+            UserError: the decision's evaluations are not on the board, or do not give this
+                decision; or as `add_evaluation`.
         """
         entry = DecisionEntry(against=kind, decision=decision)
         return self._append_checked(run, entry, f"The decision against the {kind}")
@@ -115,8 +114,8 @@ class Board:
         """Record whether `candidate` took the place of `incumbent`; return the row's digest.
 
         Raises:
-            UserError: its decisions, or the two names, are not on the board, or do not give this
-                promotion; or as `add_evaluation`.
+            UserError: the promotion's decisions, or the two names, are not on the board, or do not
+                give this promotion; or as `add_evaluation`.
         """
         entry = PromotionEntry(candidate=candidate, incumbent=incumbent, promotion=promotion)
         return self._append_checked(run, entry, f"The promotion of {candidate}")
@@ -124,11 +123,11 @@ class Board:
     def supersede(self, old: str, new: str, reason: str, run: str = MANUAL) -> str:
         """Record that the evaluation `new` replaces `old`; return the digest of the row.
 
-        The two are named by the beginning of their digests, of row or of entry. What rests on the
-        old one, decisions and promotions, no longer counts either.
+        `old` and `new` are the beginnings of digests, of rows or of entries. Decisions and
+        promotions that rest on the old evaluation no longer count either.
 
         Raises:
-            UserError: they do not name two evaluations of one task; or as `add_evaluation`.
+            UserError: `old` and `new` are not two evaluations of one task; or as `add_evaluation`.
         """
         names = self._find(old), self._find(new)
         entry = parse(
@@ -139,7 +138,7 @@ class Board:
     def invalidate(self, entry: str, reason: str, run: str = MANUAL) -> str:
         """Record that an entry, named by the beginning of its digest, no longer counts.
 
-        To take that back, invalidate the invalidation.
+        Invalidate the invalidation to undo it.
 
         Raises:
             UserError: the digest names no entry or several; or as `add_evaluation`.
@@ -150,7 +149,7 @@ class Board:
         return self._append_checked(run, withdrawn, "The invalidation")
 
     def rows(self) -> list[Row]:
-        """All rows, each after those it follows; none where there is no board yet.
+        """Return all rows, each after those it follows; none if there is no board yet.
 
         Raises:
             UserError: the ledger is damaged.
@@ -160,10 +159,10 @@ class Board:
         return ledger.in_order([line.row() for line in lines])
 
     def scores(self, entry: EvaluationEntry) -> list[Score]:
-        """The per-item scores of an evaluation on this board.
+        """Read the per-item scores of an evaluation on this board.
 
         Raises:
-            UserError: their file is missing, or not the one that was recorded.
+            UserError: the file is missing or was changed.
         """
         path = self._samples(entry.samples)
         try:
@@ -183,9 +182,9 @@ class Board:
             raise UserError(f"{path} is not gzipped JSON lines ({error}).") from error
 
     def exposure(self) -> dict[str, Mapping[str, int]]:
-        """Task -> item digest -> how many decisions have looked at the item.
+        """Count how many decisions used each item: task -> item digest -> decisions.
 
-        A decision counts once, however often it is on the board, and also where it was withdrawn:
+        A decision counts once, however often it is on the board. Withdrawn decisions count too:
         the items were seen.
 
         Raises:
@@ -218,13 +217,13 @@ class Board:
         }
 
     def verify(self) -> list[str]:
-        """Recompute everything; return what does not hold, nothing where the board is sound.
+        """Recompute everything; return the problems, of which a sound board has none.
 
-        The chain, HEAD and the digest of every file; every metric from the per-item scores (by
-        the task's own `aggregate`; for a task or task version that is not installed, the metrics
-        that are plain means of items); every decision by the gate, and every promotion; that what
-        is superseded or invalidated is there. Numbers may differ by 1e-9, relatively. The wording
-        of reasons is held by the chain alone.
+        Checked are the chain, HEAD and the digest of every file; every metric from the per-item
+        scores (by the task's own `aggregate`; for a task or task version that is not installed,
+        only metrics that are plain means of items); every decision by the gate, and every
+        promotion; and that superseded and invalidated entries exist. Numbers may differ by 1e-9,
+        relatively. The wording of reasons is checked by the chain only.
 
         Raises:
             UserError: there is no board.
@@ -234,7 +233,7 @@ class Board:
         with ledger.lock(self.folder):
             # First whether the rows are those that were written, then whether they are right.
             reading = Reading(*self._files)
-            distinct: dict[str, Line] = {}  # what another run repeats is right where it is
+            distinct: dict[str, Line] = {}  # what another run repeats is checked once
             for line in reading:
                 distinct.setdefault(line.entry_digest, line)
             if reading.damage:
@@ -262,7 +261,7 @@ class Board:
         return lines
 
     def _find(self, prefix: str) -> str:
-        """The digest of the entry whose digest, or whose row's digest, begins with `prefix`."""
+        """Find the digest of the entry that, or whose row, has a digest beginning with `prefix`."""
         self.check_place()
         with ledger.lock(self.folder):
             lines = self._lines(Reading(*self._files))
@@ -284,10 +283,10 @@ class Board:
     # Appending
 
     def check_place(self) -> None:
-        """See that the folder holds a board, or is new or empty.
+        """Refuse a folder that is neither a board, nor new, nor empty.
 
         Raises:
-            UserError: it holds other things.
+            UserError: the folder holds other things, or cannot be written to.
         """
         try:
             real = check_place(self.folder)
@@ -318,7 +317,7 @@ class Board:
     def _append(
         self, run: str, same: Callable[[Line], bool], make: Callable[[Sequence[Line]], Entry]
     ) -> str:
-        """The digest of the row that holds the entry: the one there already, or a new one."""
+        """Return the digest of the row with the entry, which is appended unless it is there."""
         self.check_place()
         try:
             make_folder(self.folder)
@@ -351,7 +350,7 @@ def _row(run: str, entry: Entry, previous: str) -> Row:
 
 
 def _unpacked(packed: bytes, path: Path) -> Iterator[Score]:
-    """Parse the scores line by line, so that what unpacks to too much is never held in memory."""
+    """Parse the scores line by line, so that memory never holds all that the file unpacks to."""
     with gzip.GzipFile(fileobj=io.BytesIO(packed)) as file:
         total = 0
         for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), 1):

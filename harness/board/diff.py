@@ -1,4 +1,4 @@
-"""What two boards have in common, and which numbers differ."""
+"""Compare two boards: common rows, rows of one side only, and numbers that differ."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ Key = tuple[str, str, str, str]  # run, model, task, comparable key
 
 @dataclass(frozen=True)
 class Change:
-    """A metric of a model, measured in the same way, whose number or standing differs."""
+    """A metric of a model, measured in the same way, that differs or counts on one side only."""
 
     run: str
     name: str
     task: str
     split: str
     metric: str
-    before: MetricResult | None  # None: it does not stand there
+    before: MetricResult | None  # None: it does not count there
     after: MetricResult | None
 
 
 @dataclass(frozen=True)
 class Difference:
-    """`b` seen from `a`."""
+    """What is different on board `b`, compared to `a`."""
 
     common: int  # rows that begin both
     removed: list[Row]  # only in a
@@ -40,15 +40,15 @@ class Difference:
 
     @property
     def diverged(self) -> bool:
-        """Neither is the other with rows added."""
+        """Whether each board has rows that the other lacks."""
         return bool(self.removed and self.added)
 
 
 def load(path: Path) -> list[Row]:
-    """The rows of a board's folder, or of a ledger file alone, such as git keeps of the past.
+    """Read the rows of a board's folder, or of a ledger file alone, as taken from git's history.
 
     Raises:
-        UserError: there is none, or it is damaged.
+        UserError: there is no board or ledger, or it is damaged.
     """
     if path.is_dir():
         if rows := Board(path).rows():
@@ -67,8 +67,8 @@ def load(path: Path) -> list[Row]:
 def diff(a: Sequence[Row], b: Sequence[Row]) -> Difference:
     """Compare the rows of two boards.
 
-    Rows are the same where their digests are. Numbers are compared between the evaluations that
-    count, by run, model and task, where they were made in the same way.
+    Rows are equal if their digests are. Numbers are compared between evaluations that count, of
+    the same run, model and task, made in the same way.
     """
     common = next(
         (k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x.digest != y.digest),

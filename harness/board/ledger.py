@@ -1,14 +1,14 @@
-"""The ledger on disk: rows that each name the row they follow, and HEAD, which names the last.
+"""Read and append to the ledger: chained rows, and HEAD, which names the last one.
 
-    ledger.jsonl   a `Row` a line in canonical JSON; a row is never changed, and none is taken away
+    ledger.jsonl   a `Row` per line in canonical JSON; rows are never changed or removed
     HEAD           digest of the last row, so that a ledger cut short is noticed
 
-Where two people appended at once, each to a copy, the ledger has two branches: `merge` puts their
-lines into one file, HEAD names the last row of each, a line for each, and the next append joins
-them by a `MergeEntry`. So no row changes its digest when boards are merged.
+If two people append at once, each to a copy, the ledger has two branches: `merge` puts their lines
+into one file, HEAD names the last row of each on a line of its own, and the next append joins the
+branches by a `MergeEntry`. No row changes its digest when boards are merged.
 
-A digest is checked on the bytes as they were written, so a program whose records have gained
-fields still reads the ledgers of an older one.
+A digest is checked on the bytes as they were written. A program whose records have gained fields
+therefore still reads the ledgers of an older one.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ LOCK_SECONDS = 60
 MAX_LEDGER_BYTES = 4 * 1024**3
 MAX_HEAD_BYTES = 1024**2
 
-# A row in canonical JSON. Its digest is of the same text without the first member.
+# A row in canonical JSON. Its digest is of the same text without the first member, so the digest
+# and the entry are read from the bytes: to parse each row and write it again takes 4 times as long.
 _FRAME = re.compile(
     rb'\{"digest":"(?P<digest>[0-9a-f]{64})",(?P<rest>"entry":(?P<entry>\{.*\}),'
     rb'"previous":"(?P<previous>[0-9a-f]{64})","run":(?P<run>"(?:[^"\\]|\\.)*"),'
@@ -54,7 +55,7 @@ _FRAME = re.compile(
 
 @dataclass(frozen=True)
 class Line:
-    """A row as it is written: intact, but not yet understood."""
+    """A row as it is written: its digest is right, and its entry is not parsed yet."""
 
     number: int
     text: bytes
@@ -65,14 +66,14 @@ class Line:
 
     @property
     def entry_digest(self) -> str:
-        """What supersessions and invalidations name."""
+        """The digest by which supersessions and invalidations name the entry."""
         return hashlib.sha256(self.entry).hexdigest()
 
     def row(self) -> Row:
-        """The row.
+        """Parse the row.
 
         Raises:
-            UserError: it is none of the rows that this program knows.
+            UserError: the row does not fit the records of this program.
         """
         where = f"ledger.jsonl, line {self.number}"
         try:
@@ -90,25 +91,25 @@ _JSON = json.JSONDecoder(parse_constant=_refuse, object_pairs_hook=unique_keys)
 
 
 def loads(text: bytes) -> Any:
-    """Parse JSON without NaN and without a key that is there twice in one object.
+    """Parse JSON; NaN and repeated keys are refused.
 
     Raises:
-        ValueError: it is not JSON, or not such JSON.
-        RecursionError: it is too deep.
+        ValueError: not JSON, NaN, or a key twice in one object.
+        RecursionError: nested too deeply.
     """
     return _JSON.decode(text.decode("utf-8", "surrogatepass"))
 
 
 class Reading:
-    """One pass over a ledger: iterate for its lines, then ask what was found.
+    """Read a ledger once: iterate over its intact lines, then look at `damage` and `interrupted`.
 
-    The lines come in the order of the file, and stop before the first that does not hold.
+    The lines come in the order of the file, and stop before the first damaged one.
     """
 
     def __init__(self, ledger: Path, head: Path | None) -> None:
         self.ledger, self.head = ledger, head
         self.damage = ""  # why the ledger cannot be trusted
-        self.interrupted = ""  # what a killed append left behind
+        self.interrupted = ""  # what an append that was killed left behind
         self.torn = 0  # bytes of an unfinished last line
         self.tips: list[str] = []  # rows that no other follows: the ends of the branches
         self._seen: set[str] = set()
@@ -181,7 +182,7 @@ class Reading:
 
 
 def heads(path: Path) -> set[str]:
-    """What HEAD names: the last row of each branch; a set that no board has where it is damaged."""
+    """Read HEAD: the last row of each branch, or {"damaged"}."""
     try:
         with open_plain(path) as file:
             text = file.read(MAX_HEAD_BYTES)
@@ -194,9 +195,9 @@ def heads(path: Path) -> set[str]:
 
 
 def in_order(rows: Sequence[Row]) -> list[Row]:
-    """The rows, each after those it follows: an order that the lines of branches do not change.
+    """Sort the rows so that each is after those it follows, whatever the order of branches' lines.
 
-    Where there is one branch it is the order of the file.
+    With one branch, this is the order of the file.
     """
     parents = {row.digest: _parents(row) for row in rows}
     if all(row.previous == last for row, last in zip(rows[1:], parents, strict=False)):
@@ -216,7 +217,7 @@ def in_order(rows: Sequence[Row]) -> list[Row]:
 
 
 def write_row(folder: Path, row: Row) -> None:
-    """Append `row`, durably, and make HEAD name it."""
+    """Append `row` durably, and make HEAD name it."""
     path = folder / "ledger.jsonl"
     if not path.exists():
         write_bytes(path, b"")
@@ -232,7 +233,7 @@ def write_heads(folder: Path, tips: Sequence[str]) -> None:
 
 
 def recover(folder: Path, reading: Reading) -> None:
-    """Finish or take back what an interrupted append left."""
+    """Finish or undo an append that was interrupted."""
     sweep(folder)
     if reading.torn:
         path = folder / "ledger.jsonl"
@@ -249,15 +250,15 @@ def row_digest(row: Row) -> str:
 
 @contextlib.contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Keep other processes from appending.
+    """Keep other processes from appending to the board while the block runs.
 
     Raises:
-        UserError: another process has held the board for a minute.
+        UserError: another process held the board for `LOCK_SECONDS`.
     """
     import filelock
 
     with contextlib.ExitStack() as held:
-        # A board that cannot be written, or is not there yet, needs no lock to be read.
+        # A board that is read-only, or not there yet, needs no lock.
         if folder.is_dir() and os.access(folder, os.W_OK):
             try:
                 held.enter_context(filelock.FileLock(folder / ".lock", timeout=LOCK_SECONDS))
@@ -275,7 +276,7 @@ def lock(folder: Path) -> Iterator[None]:
 
 
 class _BadLineError(Exception):
-    """What is wrong with a line."""
+    """Report what is wrong with a line of the ledger."""
 
     def __init__(self, what: str, number: int = 0) -> None:
         super().__init__(what)
@@ -304,7 +305,7 @@ def _text(literal: bytes) -> str:
 
 
 def _unusual(text: bytes, number: int) -> Line:
-    """A line that is not plainly a row: one with a lone surrogate, or none; says what is wrong."""
+    """Read a row with a lone surrogate, which its text escapes, or say what is wrong with it."""
     try:
         value = loads(text)
     except (ValueError, RecursionError) as error:

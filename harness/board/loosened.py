@@ -1,4 +1,4 @@
-"""Find decisions by a looser policy than the board has seen before, and gates without effect.
+"""Find decisions by a looser gate policy than an earlier one, and gates without effect.
 
 Pure functions of a board's rows, for whatever renders or verifies them.
 """
@@ -18,7 +18,7 @@ Key = tuple[str, str]  # task and metric
 
 @dataclass(frozen=True)
 class Loosened:
-    """A decision by a policy that lets more pass than an earlier one on the board did."""
+    """A decision by a gate policy that lets more pass than an earlier policy on the board."""
 
     row: Row
     differences: list[str]
@@ -32,10 +32,10 @@ class Loosened:
 
 
 def loosened(rows: Sequence[Row]) -> dict[str, Loosened]:
-    """Row digest -> what of a decision's policy is looser than the strictest one before.
+    """Compare each decision's policy with the strictest one before: row digest -> what is looser.
 
-    Only policies that share a task with the decision count, and withdrawn decisions do, too:
-    otherwise withdrawing the strict one would hide the change.
+    Only policies that share a task with the decision are compared. Withdrawn decisions are
+    included: otherwise withdrawing the strict one would hide the change.
     """
     before: dict[str, Policy] = {}
     found: dict[str, Loosened] = {}

@@ -1,9 +1,9 @@
-"""One board out of two that people appended to apart, as git asks for it: a file at a time.
+"""Merge two boards that people appended to apart, one file at a time, as a git merge driver.
 
-A ledger's rows name the rows they follow, so the lines of two ledgers are put into one file as they
-are; HEAD names the last row of each branch. Neither merge needs to see the other's file: a row that
-one side lost, a branch that HEAD does not name, show when the two are read together. Scores are
-files named by their content, which git merges by itself.
+A ledger's rows name the rows they follow, so the lines of two ledgers are put into one file
+unchanged; HEAD names the last row of each branch. Each file is merged without the other: a lost row
+or a branch that HEAD does not name is noticed when the board is read. Scores are files named by
+their content, which git merges by itself.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _HEADS = re.compile(rb"(?:[0-9a-f]{64}\n)*")
 
 
 def merge(base: Path, ours: Path, theirs: Path, name: str) -> None:
-    """Merge two versions of the file `name` of a board into `ours`; `base` is what both began from.
+    """Merge two versions of a board's file `name`, with the common ancestor `base`, into `ours`.
 
     Raises:
-        UserError: a version is damaged, or misses a row that `base` has; nothing is changed then.
+        UserError: a version is damaged, or lacks a row of `base`; nothing is changed then.
     """
     file = Path(name).name
     if file == "ledger.jsonl":
@@ -36,7 +36,7 @@ def merge(base: Path, ours: Path, theirs: Path, name: str) -> None:
 
 
 def _ledgers(base: Path, ours: Path, theirs: Path) -> bytes:
-    """Our lines, then those of theirs that are not among them."""
+    """Return our lines, then those lines of theirs that we lack."""
     before, mine, other = (dict(_lines(path)) for path in (base, ours, theirs))
     for side, rows in (("ours", mine), ("theirs", other)):
         if before.keys() - rows.keys():
@@ -57,7 +57,7 @@ def _lines(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _heads(base: Path, ours: Path, theirs: Path) -> bytes:
-    """The branches of both, but for those that a side has gone on from."""
+    """Return the branches of both sides, without those that a side has appended to."""
     before, mine, other = (_names(path) for path in (base, ours, theirs))
     gone = (before.keys() - mine.keys()) | (before.keys() - other.keys())
     return b"".join(name + b"\n" for name in mine | other if name not in gone)
