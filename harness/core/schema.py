@@ -18,15 +18,15 @@ from harness.core.errors import UserError
 from harness.core.text import NOT_IN_NAMES
 
 SCHEMA_VERSION = 1
-RESPONDED = "responded"  # what a task calls the metric that says whether a model answered
-TESTS_VERSION = 2  # of what the gate concludes from the same scores; see `Decision.tests_version`
+RESPONDED = "responded"  # the metric by which a task says whether a model answered
+TESTS_VERSION = 2  # of the gate's tests; see `Decision.tests_version`
 
 MetricKind = Literal["binary", "continuous"]
 Tier = Literal["critical", "guardrail", "advisory"]
 Verdict = Literal["pass", "fail", "inconclusive"]
 FinishReason = Literal["stop", "length"]
 Estimand = Literal["items", "population"]
-"""What a sequential test is about: the planned items alone, or all that are like them."""
+"""What a sequential test estimates: the planned items only, or the population they stand for."""
 
 
 def _known(version: int) -> int:
@@ -39,22 +39,24 @@ def _known(version: int) -> int:
 
 
 SchemaVersion = Annotated[int, AfterValidator(_known)]
-"""Of what is stored, so that another version's is refused rather than misread."""
+"""Version of a stored record: another version is refused rather than misread."""
 
-MAX_NAME = 1024  # characters
+MAX_NAME_CHARS = 1024  # characters
 
 
 def _plain(name: str) -> str:
     if found := NOT_IN_NAMES.search(name):
         hidden = f"U+{ord(found[0]):04X}"
         raise ValueError(f"a name is one line of visible text, and this one has {hidden}")
-    if len(name) > MAX_NAME:
-        raise ValueError(f"a name has at most {MAX_NAME:,} characters, and this one {len(name):,}")
+    if len(name) > MAX_NAME_CHARS:
+        raise ValueError(
+            f"a name has at most {MAX_NAME_CHARS:,} characters, and this one {len(name):,}"
+        )
     return name
 
 
 Name = Annotated[str, AfterValidator(_plain)]
-"""Of a task, a metric, a model or a judge: one line, in which no character is hidden."""
+"""Name of a task, metric, model or judge: one line without hidden characters."""
 
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 
@@ -73,11 +75,11 @@ def check_name(text: str, subject: str) -> str:
 
 
 Fingerprint = Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z._:-]{0,127}$")]
-"""A digest, or what stands for one where others made it: no spaces, no markup, no formula."""
+"""Digest, or another program's stand-in for one: no spaces, no markup, no formula."""
 
 
 def canonical_json(value: Any) -> str:
-    """JSON with sorted keys, no spaces and no NaN: equal values give equal bytes.
+    """Write JSON with sorted keys, no spaces and no NaN: equal values give equal text.
 
     Raises:
         ValueError: a float is NaN or infinite.
@@ -89,7 +91,7 @@ def canonical_json(value: Any) -> str:
 
 
 def digest(value: Any) -> str:
-    """sha256 (hex) of the canonical JSON of `value`; a `Record` counts as its JSON form."""
+    """Return the sha256 (hex) of the canonical JSON of `value`, which may be a `Record`."""
     if isinstance(value, BaseModel):
         value = value.model_dump(mode="json")
     # A lone surrogate in model output cannot be encoded strictly; it must not break identity.
@@ -97,40 +99,50 @@ def digest(value: Any) -> str:
 
 
 class Record(BaseModel):
-    """Base of every stored value: frozen, unknown keys refused, no NaN."""
+    """Base class of every stored value: frozen, without unknown keys, without NaN."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+def added(default: Any, description: str, **limits: Any) -> Any:
+    """Define a field that older records lack: left out at its default, so they keep their bytes."""
+    return Field(
+        default=default,
+        exclude_if=lambda value: value == default,
+        description=description,
+        **limits,
+    )
+
+
 class Message(Record):
-    """One turn of a conversation."""
+    """One message of a conversation."""
 
     role: Literal["system", "user", "assistant"]
     content: str
 
 
 class Item(Record):
-    """One thing asked: what a task hands to the explorer, the evaluator and the scorer."""
+    """One item of a benchmark: a prompt, and what scoring its responses needs."""
 
     task: Name
     split: Name
-    index: int = Field(ge=0, description="position in its split; the id of recorded responses")
-    prompt: str = Field(description="the user's turn, before any chat template")
+    index: int = Field(
+        ge=0, description="position in its split, by which recorded responses name it"
+    )
+    prompt: str = Field(description="the user's message, before any chat template")
     reference: dict[str, Any] = Field(
         default_factory=dict, description="what scoring needs: gold, aspects, entity, ..."
     )
     tags: dict[str, list[str]] = Field(
-        default_factory=dict, description="slices this item belongs to, e.g. {'topic': ['stem']}"
+        default_factory=dict, description="subgroups of the item, e.g. {'topic': ['stem']}"
     )
-    document: dict[str, Any] = Field(
-        default={},
-        exclude_if=lambda document: not document,
-        description="what lm-eval asked: its fields may name clusters; not part of the identity",
+    document: dict[str, Any] = added(
+        {}, "lm-eval's document, whose fields may name clusters; not part of the identity"
     )
 
     @property
     def digest(self) -> str:
-        """Content identity: task, prompt and reference, not the position or the split."""
+        """Identity by content: task, prompt and reference, not position or split."""
         return digest({"task": self.task, "prompt": self.prompt, "reference": self.reference})
 
 
@@ -148,15 +160,13 @@ class Sample(Record):
     )
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
-    unanswered: str = Field(
-        default="",
-        exclude_if=lambda reason: not reason,
-        description="why there is no response, e.g. the server's content filter; '' if there is",
+    unanswered: str = added(
+        "", "why there is no response, e.g. the server's content filter; '' if there is"
     )
 
 
 class Score(Record):
-    """What a sample is worth: every metric of the task has a value or a reason for its absence."""
+    """Metrics of one sample: each has a value, or a reason why it is unscored."""
 
     task: Name
     item: str
@@ -168,7 +178,7 @@ class Score(Record):
 
 
 class AspectFeedback(Record):
-    """One aspect of fine-grained feedback: a justification first, then a grade of three levels."""
+    """Feedback on one aspect of a response: a justification, then a grade of three levels."""
 
     aspect: str
     justification: str = Field(description="names the failing step, fact or sentence; the evidence")
@@ -176,7 +186,7 @@ class AspectFeedback(Record):
 
 
 class Feedback(Record):
-    """Fine-grained feedback on one sample, as reflection reads it."""
+    """Fine-grained feedback on one sample."""
 
     task: Name
     item: str
@@ -184,20 +194,20 @@ class Feedback(Record):
 
     @property
     def grade(self) -> float:
-        """Mean grade over the aspects, in [0, 1]."""
+        """Mean grade of the aspects, in [0, 1]."""
         return sum(a.grade for a in self.aspects) / (2 * len(self.aspects)) if self.aspects else 0.0
 
     def text(self) -> str:
-        """The justifications of what is not yet good, one a line; what the policy is shown."""
+        """Join the justifications of grades below 2, one per line, for the policy model."""
         return "\n".join(a.justification for a in self.aspects if a.grade < 2)
 
 
 class Metric(Record):
-    """What a task measures, and how the gate has to read it."""
+    """A quantity that a task measures, and how the gate reads its values."""
 
     name: Name
     kind: MetricKind
-    low: float | None = Field(default=0.0, description="least possible value; None: not known")
+    low: float | None = Field(default=0.0, description="least possible value; None if not known")
     high: float | None = 1.0
     higher_is_better: bool = True
     primary: bool = Field(default=False, description="the task's headline number")
@@ -205,19 +215,19 @@ class Metric(Record):
 
     @property
     def span(self) -> float | None:
-        """Width of the range of values, or None where an end of it is not known."""
+        """Width of the range of values, or None if an end is not known."""
         return None if self.low is None or self.high is None else self.high - self.low
 
     @property
     def meaning(self) -> dict[str, Any]:
-        """Everything that changes how a value is read; the description is for people."""
+        """All fields that change how a value is read: without the description."""
         return self.model_dump(mode="json", exclude={"description"})
 
 
 class MetricResult(Record):
-    """A metric over an evaluation: mean with its standard error and 95 % interval.
+    """Mean of a metric over an evaluation, with standard error and 95 % interval.
 
-    What cannot be known is None: the mean of nothing, the spread of one.
+    The mean of no values, and the spread of a single value, are None.
     """
 
     mean: float | None
@@ -226,56 +236,56 @@ class MetricResult(Record):
     high: float | None = None
     n: int = Field(description="items with a value")
     unscored: int = 0
-    clusters: int | None = Field(
-        default=None,
-        exclude_if=lambda clusters: clusters is None,
-        description="that the interval allows for; None: it takes items as independent",
+    clusters: int | None = added(
+        None, "clusters that the interval allows for; None: items are independent"
     )
 
 
 class ModelRef(Record):
-    """Which weights answered. `digest` covers weights, configuration and tokenizer."""
+    """The model that was evaluated; `digest` covers weights, configuration and tokenizer."""
 
     id: Name
     digest: Fingerprint | None = Field(default=None, description="None only for recorded responses")
 
 
 class JudgeRef(Record):
-    """Who graded: results under different judges or prompts are never compared."""
+    """The judge that graded. Results of different judges or judge prompts are never compared."""
 
     id: Name
     digest: Fingerprint | None = Field(
-        default=None, description="of revision and decoding; None only for recorded replies"
+        default=None, description="digest of revision and decoding; None only for recorded replies"
     )
     prompt_digest: Fingerprint | None = None
 
 
 class Call(Record):
-    """One question to a judge: all that decides its reply, but for the judge itself."""
+    """One call of a judge: everything that its reply depends on, except the judge itself."""
 
     prompt: str
     system: str = ""
     max_tokens: int = Field(default=1024, gt=0)
     reply_schema: dict[str, Any] | None = Field(
-        default=None, description="JSON schema that the reply is held to, where the server can"
+        default=None,
+        description="JSON schema that the reply must fit, if the server can enforce it",
     )
     choices: tuple[str, ...] = Field(
-        default=(), description="words whose probability as the first one is wanted, where served"
+        default=(),
+        description="words whose probability as the first word is requested, if the server can",
     )
 
 
 class Reply(Record):
-    """What a judge said: text, or the reason why there is none; a reply cut short has both."""
+    """A judge's reply: text, or the reason for its absence; a truncated reply has both."""
 
     text: str = ""
     failure: str = ""
     logprobs: dict[str, float] | None = Field(
-        default=None, description="choice -> log-probability as the first word; None: not served"
+        default=None, description="choice -> log-probability as the first word; None if not served"
     )
 
 
 class Evaluation(Record):
-    """One model on one task: the unit that is gated, recorded and published."""
+    """Results of one model on one task: the unit that is gated, recorded and published."""
 
     schema_version: SchemaVersion = SCHEMA_VERSION
     task: Name
@@ -289,11 +299,15 @@ class Evaluation(Record):
         default=None, description="e.g. FActScore's decomposer, retriever, verifier and k"
     )
     dataset_digest: Fingerprint = Field(description="digest of the item digests, in order of index")
-    prompt_digest: Fingerprint = Field(description="of how prompts are made (template, shots)")
+    prompt_digest: Fingerprint = Field(
+        description="digest of how prompts are made (template, shots)"
+    )
     code_version: Name
     seed: int = 0
-    items: int = Field(description="items that were asked")
-    definitions: dict[Name, Metric] = Field(description="how the gate reads each per-item metric")
+    items: int = Field(description="number of items")
+    definitions: dict[Name, Metric] = Field(
+        description="definition of each metric with a value per item"
+    )
     metrics: dict[Name, MetricResult]
     samples_digest: Fingerprint
     scores_digest: Fingerprint
@@ -304,7 +318,7 @@ class Evaluation(Record):
 
     @property
     def comparable_key(self) -> str:
-        """Equal for two evaluations whose numbers may stand in one ranking."""
+        """Key that is equal for two evaluations whose numbers compare."""
         return digest(
             {
                 "task": self.task,
@@ -320,40 +334,35 @@ class Evaluation(Record):
         )
 
 
-FEWEST_RUNS = 5  # with fewer the level of a gate that reckons with noise is not what it says
+FEWEST_RUNS = 5  # with fewer, a gate that allows for noise does not hold its level
 
 
 class Noise(Record):
-    """What runs of one model differ by as wholes; see `harness.stats.repeatability`."""
+    """Differences between whole runs of one model; see `harness.stats.repeatability`."""
 
     sd: float = Field(
-        ge=0, description="standard deviation between runs that their items do not explain"
+        ge=0, description="standard deviation between runs that the items do not explain"
     )
-    runs: int = Field(ge=FEWEST_RUNS, description="on which it was measured")
+    runs: int = Field(ge=FEWEST_RUNS, description="number of runs it was measured on")
 
 
 class Rule(Record):
-    """What a gate demands of one metric."""
+    """A gate's requirement for one metric."""
 
     task: Name
     metric: Name
     tier: Tier = "critical"
     margin: float = Field(gt=0, description="largest tolerated loss, in the metric's unit")
-    noise: Noise | None = Field(
-        default=None,
-        exclude_if=lambda noise: noise is None,
-        description="what `rlrf noise` measured; None: runs do not differ beyond their items",
+    noise: Noise | None = added(
+        None, "result of `rlrf noise`; None: runs do not differ beyond their items"
     )
-    cluster: Name | None = Field(
-        default=None,
+    cluster: Name | None = added(
+        None,
+        "tag or field that items of a cluster share, e.g. passage; None: as in the policy",
         min_length=1,
-        exclude_if=lambda cluster: cluster is None,
-        description="tag or field whose items go together, e.g. passage; None: the policy's",
     )
-    allow_floor: bool = Field(
-        default=False,
-        exclude_if=lambda allowed: not allowed,
-        description="let a critical check pass whose baseline is so low that it cannot fail",
+    allow_floor: bool = added(
+        False, "let a critical check pass although its baseline is too low for it to fail"
     )
 
 
@@ -361,103 +370,90 @@ MAX_THRESHOLD = 10.0  # standard errors: no gain exceeds more by chance
 
 
 class PromotionRule(Record):
-    """What a candidate must gain over the incumbent to be promoted."""
+    """Gain over the incumbent that a candidate needs to be promoted."""
 
     threshold: float = Field(
         default=1.0,
         ge=0,
         le=MAX_THRESHOLD,
-        description="gain that it has to exceed, in standard errors",
+        description="gain to exceed, in standard errors",
     )
 
 
 class Policy(Record):
-    """A gate's rules, written before any score exists."""
+    """A gate policy: rules that are written before any score exists."""
 
     alpha: float = Field(default=0.05, gt=0, lt=0.5, description="one-sided level")
     min_completeness: float = Field(default=0.995, ge=0, le=1)
     max_unscored: float = Field(default=0.01, ge=0, le=1)
     seed: int = 0
-    alarms: Literal["report", "block"] = Field(
-        default="report",
-        exclude_if=lambda alarms: alarms == "report",  # a ledger keeps its bytes
-        description="what an alarm does to a pass: nothing, or it makes it inconclusive",
+    alarms: Literal["report", "block"] = added(
+        "report", "report: an alarm is shown; block: an alarm makes a pass inconclusive"
     )
-    cluster: Name | None = Field(
-        default=None,
-        min_length=1,
-        exclude_if=lambda cluster: cluster is None,
-        description="cluster of the rules that name none; None: items are independent",
+    cluster: Name | None = added(
+        None, "cluster for rules without one; None: items are independent", min_length=1
     )
-    promotion: PromotionRule | None = Field(
-        default=None,
-        exclude_if=lambda promotion: promotion is None,
-        description="None: a gain of more than one standard error",
-    )
-    allow_different: list[Annotated[str, Field(pattern=r"^decoding\.[A-Za-z0-9_]+$")]] = Field(
-        default=[],
-        exclude_if=lambda allowed: not allowed,
-        description="settings that may differ between the sides, such as decoding.max_tokens",
+    promotion: PromotionRule | None = added(None, "None: a gain of more than one standard error")
+    allow_different: list[Annotated[str, Field(pattern=r"^decoding\.[A-Za-z0-9_]+$")]] = added(
+        [], "settings that may differ between baseline and candidate, e.g. decoding.max_tokens"
     )
     rules: list[Rule] = Field(min_length=1)
 
     def cluster_of(self, rule: Rule) -> str | None:
-        """Return what names the clusters of a rule's items; None: they are independent."""
+        """Return the tag or field by which a rule's items are clustered, or None."""
         return rule.cluster or self.cluster
 
     @property
     def tasks(self) -> list[str]:
-        """The tasks that the rules are about."""
+        """Tasks of the rules."""
         return sorted({rule.task for rule in self.rules})
 
 
 class Alarm(Record):
-    """Something that no metric may show and a person should look at."""
+    """A warning sign that metrics may not show, for a person to look at."""
 
     kind: Literal["length", "truncation", "refusals", "repetition", "reward", "overlap"]
     task: Name
     message: str
-    baseline: float | None = Field(default=None, description="what it was; None: not a comparison")
+    baseline: float | None = Field(
+        default=None, description="value of the baseline; None if nothing is compared"
+    )
     candidate: float
 
 
 class Check(Record):
-    """The gate's finding on one rule."""
+    """The gate's verdict on one rule."""
 
     task: Name
     metric: Name
     tier: Tier
     verdict: Verdict
     label: Literal["improved", "tolerated-regression", "unchanged", "regressed", "unclear"]
-    test: Name = Field(description="the procedure that gave the interval")
+    test: Name = Field(description="the test that gave the interval")
     n: int
     baseline_mean: float
     candidate_mean: float
-    delta: float = Field(description="gain: above 0 the candidate is better, either direction")
+    delta: float = Field(
+        description="gain: above 0 if the candidate is better, whichever direction is better"
+    )
     stderr: float
     low: float | None = Field(
-        description="lower end of the 1 - 2 alpha interval of delta; None: there is no bound"
+        description="lower end of the 1 - 2 alpha interval of delta; None if unbounded"
     )
     high: float | None
     margin: float
     p_value: float = Field(description="one-sided, of delta <= -margin")
     improved_only: int | None = Field(default=None, description="binary: only candidate right")
     regressed_only: int | None = Field(default=None, description="binary: only baseline right")
-    planned: int | None = Field(
-        default=None,
-        exclude_if=lambda planned: planned is None,
-        description="items the plan had for a check that may stop early",
-    )
-    clusters: int | None = Field(
-        default=None,
-        exclude_if=lambda clusters: clusters is None,
-        description="clusters that the items are in; None: each is on its own",
+    planned: int | None = added(None, "items planned for a check that may stop early")
+    clusters: int | None = added(
+        None, "number of clusters of the items; None if items are independent"
     )
     reason: str
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 1 - 2 alpha interval of delta, with infinite ends where there is no bound."""
+        """The 1 - 2 alpha interval of delta, with infinite ends where it is unbounded."""
         return (
             -math.inf if self.low is None else self.low,
             math.inf if self.high is None else self.high,
@@ -465,7 +461,7 @@ class Check(Record):
 
 
 class Decision(Record):
-    """The gate's verdict: frozen, with its reasons and the digests of all it looked at."""
+    """The gate's verdict, with its reasons and the digests of the evaluations it used."""
 
     schema_version: SchemaVersion = SCHEMA_VERSION
     verdict: Verdict
@@ -475,33 +471,18 @@ class Decision(Record):
     policy_digest: Fingerprint
     baseline: dict[Name, Fingerprint] = Field(description="task -> identity of the evaluation")
     candidate: dict[Name, Fingerprint]
-    plan: Fingerprint | None = Field(
-        default=None,
-        exclude_if=lambda plan: plan is None,
-        description="digest of the plan that was written before",
+    plan: Fingerprint | None = added(None, "digest of the plan that the gate followed")
+    alarms: list[Alarm] = added([], "alarms that were raised")
+    clusters: dict[Name, dict[Name, list[int]]] = added(
+        {}, "task -> cluster key -> number of each item's cluster, in order of item digest"
     )
-    alarms: list[Alarm] = Field(default=[], exclude_if=lambda alarms: not alarms)
-    clusters: dict[Name, dict[Name, list[int]]] = Field(
-        default={},
-        exclude_if=lambda clusters: not clusters,
-        description="task -> cluster key -> number of each item's cluster, in order of item digest",
-    )
-    estimand: Estimand | None = Field(
-        default=None,
-        exclude_if=lambda estimand: estimand is None,
-        description="of a sequential plan: what the verdict is about",
-    )
-    notes: list[str] = Field(
-        default=[],
-        exclude_if=lambda notes: not notes,
-        description="what a reader should know that changes no verdict",
-    )
-    tests_version: int = Field(
-        default=1,
+    estimand: Estimand | None = added(None, "what the verdict of a sequential plan is about")
+    notes: list[str] = added([], "information for readers that changes no verdict")
+    tests_version: int = added(
+        1,
+        "version of the tests: 1 ignored skew and a baseline at the floor",
         ge=1,
         le=TESTS_VERSION,
-        exclude_if=lambda version: version == 1,  # a ledger keeps its bytes
-        description="of the tests: 1 knew neither skew nor a baseline at the floor",
     )
 
 
@@ -510,11 +491,11 @@ class Promotion(Record):
 
     promoted: bool
     reasons: list[str]
-    ladder_z: float = Field(description="combined standardised gain over the incumbent")
+    ladder_z: float = Field(description="combined standardized gain over the incumbent")
     vs_incumbent: Fingerprint = Field(description="digest of the decision against the incumbent")
     vs_anchor: Fingerprint = Field(description="digest of the decision against the frozen anchor")
 
 
 def mean(values: list[float]) -> float:
-    """Arithmetic mean by exact summation, so that the order of the values does not matter."""
+    """Return the mean by exact summation, independent of the order of the values."""
     return math.fsum(values) / len(values)

@@ -34,7 +34,7 @@ from harness.core.errors import UserError
 from harness.core.files import jsonl_bytes
 from harness.core.run_status import SPEND
 from harness.core.schema import (
-    MAX_NAME,
+    MAX_NAME_CHARS,
     Alarm,
     Call,
     Decision,
@@ -902,7 +902,7 @@ def rows_of(said: str) -> tuple[list[Any], Decision]:
     """Rows and a decision in which `said` is every name and every sentence."""
     from harness.board.board import _row
 
-    name = NOT_IN_NAMES.sub("", said)[:MAX_NAME]
+    name = NOT_IN_NAMES.sub("", said)[:MAX_NAME_CHARS]
     made: Evaluation = labelled().evaluation
     named = Evaluation.model_validate(
         made.model_dump()
@@ -933,7 +933,7 @@ def shown_board(data: bytes) -> None:
     assert named == rows[0]  # what was written is read again
     with contextlib.suppress(UserError):  # a name that is refused is refused in a sentence
         assert store.parse(ModelRef, {"id": said}, "the model").id == said
-        assert not NOT_IN_NAMES.search(said) and len(said) <= MAX_NAME
+        assert not NOT_IN_NAMES.search(said) and len(said) <= MAX_NAME_CHARS
     for shown in (markdown.board(rows), latex.board(rows), markdown.decision(decision)):
         assert "<script" not in shown
     assert len(list(read_csv(io.StringIO(csv.board(rows), newline="")))) > 1
