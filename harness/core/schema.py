@@ -284,6 +284,13 @@ class Reply(Record):
     )
 
 
+# What two evaluations of a task must have in common for their scores to be compared; besides
+# these, their decoding and the definitions of their metrics.
+COMPARED_FIELDS = (
+    "task_version", "split", "dataset_digest", "prompt_digest", "judge", "estimator",
+)  # fmt: skip
+
+
 class Evaluation(Record):
     """Results of one model on one task: the unit that is gated, recorded and published."""
 
@@ -319,15 +326,10 @@ class Evaluation(Record):
     @property
     def comparable_key(self) -> str:
         """Key that is equal for two evaluations whose numbers compare."""
+        fields = self.model_dump(mode="json", include={"task", *COMPARED_FIELDS})
         return digest(
-            {
-                "task": self.task,
-                "task_version": self.task_version,
-                "split": self.split,
-                "dataset": self.dataset_digest,
-                "prompt": self.prompt_digest,
-                "judge": self.judge.model_dump(mode="json") if self.judge else None,
-                "estimator": self.estimator,
+            {name.removesuffix("_digest"): value for name, value in fields.items()}
+            | {
                 "decoding": normalize_decoding(self.decoding),
                 "definitions": {name: m.meaning for name, m in self.definitions.items()},
             }

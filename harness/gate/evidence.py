@@ -11,22 +11,12 @@ import numpy as np
 
 from harness.core.decoding import normalize_decoding
 from harness.core.errors import UserError
-from harness.core.schema import Evaluation, JudgeRef, Metric, Policy, Rule
+from harness.core.schema import COMPARED_FIELDS, Evaluation, JudgeRef, Metric, Policy, Rule
 from harness.core.scored import ScoredEvaluation
 from harness.core.text import did_you_mean, shorten
 from harness.gate import claims
 from harness.gate.clusters import Assigned, assign
 from harness.stats.paired import ItemTable, Numbers, ScoreColumns, align, columns, gather_items
-
-SAME = (
-    "task_version",
-    "split",
-    "dataset_digest",
-    "items",
-    "prompt_digest",
-    "judge",
-    "estimator",
-)
 
 ROUNDING = 1e-9
 MAX_DIFFERENCES = 10  # settings in a message
@@ -217,7 +207,7 @@ def decoding_differences(before: Evaluation, after: Evaluation) -> list[tuple[st
 
 
 def _require_comparable(before: Evaluation, after: Evaluation, allowed: Sequence[str]) -> None:
-    for field in SAME:
+    for field in ("items", *COMPARED_FIELDS):
         old, new = getattr(before, field), getattr(after, field)
         if old != new:
             raise UserError(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import lm_eval_stock
 from helpers.build import build_evaluation
 
 import tasks
@@ -228,46 +229,14 @@ def splits(**_):
     ]
     return {"test": datasets.Dataset.from_list(rows)}
 """
-SUMS = """
-task: sums
-custom_dataset: !function documents.splits
-test_split: test
-output_type: generate_until
-doc_to_text: "Question: {{question}} Answer:"
-doc_to_target: "{{answer}}"
-generation_kwargs: {until: ["|"], max_gen_toks: 8}
-metric_list:
-  - {metric: exact_match, aggregation: mean, higher_is_better: true}
-metadata: {version: 2}
-"""
 
 
 @pytest.fixture(scope="module")
 def stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What lm-eval itself writes of a task whose documents share passages."""
-    import huggingface_hub.constants
-    from lm_eval import simple_evaluate
-    from lm_eval.loggers import EvaluationTracker
-    from lm_eval.tasks import TaskManager
-
-    folder = tmp_path_factory.mktemp("stock")
+    folder = lm_eval_stock.make_tasks(tmp_path_factory.mktemp("stock"))
     (folder / "documents.py").write_text(DOCUMENTS)
-    (folder / "sums.yaml").write_text(SUMS)
-    tracker = EvaluationTracker(output_path=str(folder / "out"))
-    with pytest.MonkeyPatch.context() as patch:  # it looks for newer metrics on the hub
-        patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-        results = simple_evaluate(
-            model="dummy",
-            tasks=["sums"],
-            task_manager=TaskManager(include_path=str(folder), include_defaults=False),
-            bootstrap_iters=0,
-            log_samples=True,
-            evaluation_tracker=tracker,
-        )
-    answered = results.pop("samples")
-    tracker.save_results_aggregated(results=results, samples=answered)
-    tracker.save_results_samples(task_name="sums", samples=answered["sums"])
-    return folder / "out"
+    return lm_eval_stock.evaluate(folder, folder / "out", ["sums"], limit=None)
 
 
 @pytest.mark.parametrize("key", ["doc.passage.id", "doc.group", "group"])
