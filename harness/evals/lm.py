@@ -1,4 +1,4 @@
-"""An engine as lm-eval sees it: tasks are evaluated with what the trainer samples from."""
+"""Let lm-eval use an engine as its model, so that tasks and training share one engine."""
 
 from __future__ import annotations
 
@@ -18,46 +18,40 @@ from harness.engines import Completion, Engine, LocalEngine, Sampling, cannot_sc
 from harness.engines.loading import require_end
 
 DEFAULT_MAX_TOKENS = 256  # lm-eval's own
-LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
-AT_A_TIME = 1024  # requests between two entries in lm-eval's cache
+LENGTH_OPTIONS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+CACHED_TOGETHER = 1024  # requests: lm-eval's cache is written after so many
 
 
 class EngineLM(TemplateLM):  # type: ignore[misc]  # lm-eval is untyped
-    """An `Engine` as an lm-eval model; keeps the completion of each generated response.
+    """Adapt an `Engine` to lm-eval's model interface, and keep all completions.
 
-    `completions` maps (task, doc id) to the completions of that document, by repeat, where the
-    doc id is the position among the documents that were asked. `on_done(k)` is called after k
-    more responses.
+    `completions` maps (task, doc id) to the completions of a document, by repeat; the doc id is
+    the position among the documents that were asked. `on_done(k)` is called after k more
+    responses.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        *,
-        seed: int = 0,
-        on_done: Callable[[int], None] | None = None,
-    ) -> None:
+    def __init__(self, engine: Engine, *, seed: int = 0) -> None:
         super().__init__()
         self.engine = engine
         self.seed = seed
-        self.on_done = on_done
+        self.on_done: Callable[[int], None] | None = None
         self.tokenizer = engine.tokenizer
         self.completions: dict[tuple[str, int], list[Completion]] = {}
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:
-        """The response to each request, in order; a request that comes k times gets k samples.
+        """Generate a response per request, in order; k equal requests get k samples.
 
         Raises:
-            UserError: a generation option that the engines do not have.
+            UserError: the engines do not support a generation option.
         """
         counts = Counter(map(id, requests))
         groups: dict[tuple[str, int], list[Instance]] = defaultdict(list)
         for request in {id(request): request for request in requests}.values():
             groups[canonical_json(request.args[1]), counts[id(request)]].append(request)
         made: dict[int, Iterator[Completion]] = {}
-        # Where nothing is cached the engine gets all at once: many actors are busy until the end.
+        # Without a cache the engine gets all requests at once, which keeps many actors busy.
         is_cached = getattr(self.cache_hook, "dbdict", self.cache_hook) is not None
-        at_a_time = AT_A_TIME if is_cached else len(requests)
+        at_a_time = CACHED_TOGETHER if is_cached else len(requests)
         for (_, repeats), group in groups.items():
             sampling = replace(to_sampling(group[0].args[1], self.seed), n=repeats)
             group.sort(key=lambda request: -len(request.args[0]))
@@ -67,25 +61,28 @@ class EngineLM(TemplateLM):  # type: ignore[misc]  # lm-eval is untyped
                 for request, completions in zip(part, answers, strict=True):
                     made[id(request)] = iter(completions)
                     self.completions[request.task_name, request.doc_id] = completions
-                    for each in completions:
-                        if not each.unanswered:
-                            self.cache_hook.add_partial("generate_until", request.args, each.text)
-        found = [next(made[id(request)]) for request in requests]
-        if reasons := [each.unanswered for each in found if each.unanswered]:
+                    for completion in completions:
+                        if not completion.unanswered:
+                            self.cache_hook.add_partial(
+                                "generate_until", request.args, completion.text
+                            )
+        in_order = [next(made[id(request)]) for request in requests]
+        if reasons := [c.unanswered for c in in_order if c.unanswered]:
             say(
-                f"{len(reasons)} of {len(found)} responses are missing ({reasons[0]}). Benchmarks "
-                "of this package leave them unscored; lm-eval's own tasks take them as empty."
+                f"{len(reasons)} of {len(in_order)} responses are missing ({reasons[0]}). The "
+                "benchmarks of this package leave them unscored; lm-eval's own tasks take them "
+                "as empty."
             )
-        return [each.text for each in found]
+        return [completion.text for completion in in_order]
 
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
-        """The prompt text of a conversation, whose last turn may be one to be continued."""
-        turns = [Message.model_validate(turn) for turn in chat_history]
+        """Render a conversation as a prompt; its last message may be one to continue."""
+        messages = [Message.model_validate(message) for message in chat_history]
         if add_generation_prompt:
-            return self.engine.render(turns)
-        return self.engine.render(turns[:-1]) + turns[-1].content
+            return self.engine.render(messages)
+        return self.engine.render(messages[:-1]) + messages[-1].content
 
     @property
     def tokenizer_name(self) -> str:
@@ -111,7 +108,7 @@ class EngineLM(TemplateLM):  # type: ignore[misc]  # lm-eval is untyped
     def loglikelihood(
         self, requests: list[Instance], disable_tqdm: bool = True
     ) -> list[tuple[float, bool]]:
-        """(log-probability, is greedy) of each request's continuation after its context."""
+        """Compute (log-probability, is greedy) of each continuation, given its context."""
         return list(super().loglikelihood(requests, disable_tqdm=True))
 
     def _loglikelihood_tokens(
@@ -127,7 +124,7 @@ class EngineLM(TemplateLM):  # type: ignore[misc]  # lm-eval is untyped
     def loglikelihood_rolling(
         self, requests: list[Instance], disable_tqdm: bool = True
     ) -> list[float]:
-        """The log-probability of each request's whole text, in windows of the model's context."""
+        """Compute the log-probability of each whole text, in windows of the model's context."""
         totals = []
         for (text,) in (request.args for request in requests):
             windows = get_rolling_token_windows(
@@ -152,26 +149,26 @@ class EngineLM(TemplateLM):  # type: ignore[misc]  # lm-eval is untyped
 
 
 def has_chat_template(engine: Engine) -> bool:
-    """Whether prompts are conversations for this engine; one without a tokenizer is a service."""
+    """Whether the engine takes prompts as conversations; without a tokenizer it is a service."""
     return engine.tokenizer is None or engine.tokenizer.chat_template is not None
 
 
 def to_sampling(options: Mapping[str, Any], seed: int) -> Sampling:
-    """lm-eval's generation options as a `Sampling` (of one response).
+    """Convert lm-eval's generation options to the `Sampling` of one response.
 
     As in lm-eval, `do_sample: false` is greedy whatever the temperature.
 
     Raises:
-        UserError: an option that the engines do not have, or one of a wrong type.
+        UserError: an option is not supported, or has the wrong type.
     """
-    known = {"until", "do_sample", "temperature", "top_p", *LENGTHS}
+    known = {"until", "do_sample", "temperature", "top_p", *LENGTH_OPTIONS}
     if unknown := sorted(set(options) - known):
         raise UserError(
             f"The generation option '{unknown[0]}' is not supported; known are "
             f"{', '.join(sorted(known))}."
         )
     until = options.get("until") or []
-    length = next((options[name] for name in LENGTHS if name in options), DEFAULT_MAX_TOKENS)
+    length = next((options[name] for name in LENGTH_OPTIONS if name in options), DEFAULT_MAX_TOKENS)
     greedy = options.get("do_sample") is False
     try:
         return Sampling(

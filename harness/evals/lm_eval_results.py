@@ -1,12 +1,12 @@
-"""What stock lm-eval wrote, read as evaluations, so that any run of it can be gated.
+"""Read the output of stock lm-eval as evaluations, so that any of its runs can be gated.
 
     lm_eval run --model hf --model_args pretrained=MODEL --tasks arc_easy --log_samples \\
         --output_path results/before
 
 writes a results file and a file of samples per task (see `harness.evals.lm_eval_runs`), one line
-per document and filter. A metric is called as lm-eval's table has it: `acc`, and with a filter
+per document and filter. Metrics are named as in lm-eval's table: `acc`, and with a filter
 `exact_match,strict-match`. Metrics that are not averages over documents (perplexity, BLEU) cannot
-be compared item by item and are left out.
+be compared item by item, and are left out.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ from harness.evals.lm_eval_runs import (
 )
 from tasks.task import aggregate
 
-# What documents call the question; one that calls it otherwise is shown whole.
-QUESTIONS = ("question", "prompt", "instruction", "query", "problem", "goal", "sentence")
+# Fields of documents that hold the question; a document without any of them is shown whole.
+QUESTION_FIELDS = ("question", "prompt", "instruction", "query", "problem", "goal", "sentence")
 ENGINE = "lm-eval"
-# What every sample holds; versions before 0.4.7 named the metrics by nothing but the other keys.
-_OF_EVERY_SAMPLE = {
+# Keys of every sample. Before lm-eval 0.4.7 all other keys were names of metrics.
+_COMMON_KEYS = {
     "doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "doc_hash", "prompt_hash",
     "target_hash",
 }  # fmt: skip
 
 
 def load(path: Path, wanted: Collection[str] | None = None) -> dict[str, ScoredEvaluation]:
-    """Return task -> evaluation from what lm-eval left at `path` (see `find`).
+    """Load lm-eval's output at `path` (see `find`) as task -> evaluation.
 
     With `wanted`, only these tasks and groups of tasks are read; without, every task.
 
     Raises:
-        UserError: what is wanted is not there; no samples were logged; a file is malformed, too
-            large, or does not hold what the results say; or as `harness.evals.lm_eval_runs.choose`.
+        UserError: a wanted task is missing; no samples were logged; a file is malformed, too
+            large, or contradicts the results; or as `harness.evals.lm_eval_runs.choose`.
     """
     runs = choose(path, wanted)
     groups = find_groups(runs)
@@ -84,8 +84,8 @@ def load_task(run: Run, task: str) -> ScoredEvaluation:
         _ = logged.evaluation.identity  # what cannot be identified cannot be compared
     except (ValueError, OverflowError, OSError) as error:
         raise UserError(
-            f"What {run.path} or its samples say of {quote(task)} is nothing that lm-eval "
-            f"writes ({type(error).__name__}). Evaluate again."
+            f"{run.path} or its samples of {quote(task)} are malformed: lm-eval does not write "
+            f"such values ({type(error).__name__}). Evaluate again."
         ) from error
     return logged
 
@@ -175,10 +175,10 @@ def _check_row(row: dict[str, Any], where: str) -> None:
 def _by_document(
     rows: Sequence[dict[str, Any]], config: Mapping[str, Any], path: Path
 ) -> dict[int, list[dict[str, Any]]]:
-    """Document -> its rows, one per filter, each with the names of its filter and its metrics.
+    """Group rows by document: one row per filter, with the names of its filter and metrics.
 
-    Before 0.4.7 lm-eval wrote neither name: it wrote the filters in the order of the configuration,
-    and a metric is then what is not part of every sample.
+    Before 0.4.7 lm-eval wrote neither: the filters are in the order of the configuration, and the
+    metrics are the keys that not every sample has.
     """
     documents: dict[int, list[dict[str, Any]]] = {}
     for row in rows:
@@ -200,14 +200,14 @@ def _by_document(
                 "evaluate again."
             )
         for name, row in zip(filters, unnamed, strict=True):
-            row |= {"filter": name, "metrics": [key for key in row if key not in _OF_EVERY_SAMPLE]}
+            row |= {"filter": name, "metrics": [key for key in row if key not in _COMMON_KEYS]}
     return documents
 
 
 def _values(rows: Sequence[dict[str, Any]], where: str, gaps: Collection[str]) -> dict[str, Any]:
-    """The metrics of one document, over its filters.
+    """Collect the metrics of one document over its filters.
 
-    A metric in `gaps` may be NaN: it does not apply to the document.
+    A metric in `gaps` may be NaN, which says that it does not apply to the document.
     """
     values: dict[str, Any] = {}
     for row in rows:
@@ -231,7 +231,7 @@ def _values(rows: Sequence[dict[str, Any]], where: str, gaps: Collection[str]) -
 
 
 def _not_numbers(values: Sequence[dict[str, Any]]) -> set[str]:
-    """Metrics that lm-eval only sums up over all documents, from tuples and the like."""
+    """Name the metrics whose values are tuples and the like, for lm-eval to aggregate."""
     return {
         name
         for row in values
@@ -241,10 +241,10 @@ def _not_numbers(values: Sequence[dict[str, Any]]) -> set[str]:
 
 
 def _item(task: str, index: int, row: dict[str, Any]) -> Item:
-    """The document: what was asked, before a model's template made a prompt of it."""
+    """Make an item of a document: the question, before a chat template is applied."""
     doc = row.get("doc")
-    fields = (doc.get(name) for name in QUESTIONS) if isinstance(doc, dict) else ()
-    # As canonical JSON, but that data sets may hold NaN.
+    fields = (doc.get(name) for name in QUESTION_FIELDS) if isinstance(doc, dict) else ()
+    # Canonical JSON, except that data sets may hold NaN.
     whole = json.dumps(doc, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return Item(
         task=task,
@@ -257,7 +257,7 @@ def _item(task: str, index: int, row: dict[str, Any]) -> Item:
 
 
 def _sample(task: str, item: str, index: int, row: dict[str, Any]) -> Sample | None:
-    """What was generated; None where likelihoods were asked for."""
+    """Make a sample of a generated response; None if likelihoods were computed instead."""
     replies = row.get("resps")
     while isinstance(replies, list) and len(replies) > 0:
         replies = replies[0]
@@ -271,7 +271,7 @@ def _sample(task: str, item: str, index: int, row: dict[str, Any]) -> Sample | N
 def _prompt_digest(
     run: Run, task: str, config: dict[str, Any], rows: Sequence[dict[str, Any]]
 ) -> str:
-    """How prompts were made. A chat template is a part of the model, and its prompts with it."""
+    """Identify how prompts were made; a chat template, and its prompts, belong to the model."""
     results = run.results
     made: dict[str, Any] = {
         "system": results.get("system_instruction_sha"),

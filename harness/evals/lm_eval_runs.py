@@ -25,9 +25,9 @@ MAX_FOLDERS = 5_000
 MAX_RUNS = 1_000
 _RESULTS, _SAMPLES = "results_", "samples_"
 _NAMED = re.compile(r".+_\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(\.\d+)?\.json")
-_ADDRESS = re.compile(r"0x[0-9a-f]+")  # where a function of Python was in memory
-# Arguments of a model that say where and how fast it runs, not which model it is.
-_MACHINE = {
+_ADDRESS = re.compile(r"0x[0-9a-f]+")  # of a Python function in memory
+# Arguments of a model that change where and how fast it runs, not which model it is.
+_MACHINE_ARGUMENTS = {
     "batch_size", "data_parallel_size", "device", "device_map", "device_map_option",
     "gpu_memory_utilization", "max_batch_size", "max_retries", "num_concurrent", "parallelize",
     "tensor_parallel_size", "timeout",
@@ -41,19 +41,19 @@ _CONFIGURED = (
 
 @dataclass(frozen=True)
 class Run:
-    """One call of lm-eval: its results file, read."""
+    """One call of lm-eval: its results file, and what the file says."""
 
     path: Path
     results: dict[str, Any]
 
     @property
     def time(self) -> str:
-        """When the run was written, as lm-eval puts it into the name of its files."""
+        """The time in the names of the run's files."""
         return self.path.stem.rpartition("_")[2]
 
     @property
     def place(self) -> Path:
-        """What the files of one output path have in common: folder and name, without the time."""
+        """The output path: folder and name of the results file, without the time."""
         return self.path.parent / self.path.stem.rpartition("_")[0]
 
     @property
@@ -62,9 +62,9 @@ class Run:
 
     @property
     def model(self) -> dict[str, Any]:
-        """Which model was evaluated: its source, its name and the arguments that matter.
+        """The evaluated model: its source, its name and the arguments that matter.
 
-        Where no argument names the model, lm-eval makes up a name that differs from call to call.
+        If no argument names the model, lm-eval makes up a name that differs from call to call.
         """
         config = mapping(self.results.get("config"))
         arguments = _arguments(config.get("model_args"))
@@ -79,7 +79,7 @@ class Run:
         return self.path.with_name(f"{_SAMPLES}{task}_{self.time}.jsonl")
 
     def documents(self, task: str) -> int:
-        """How many documents of the task lm-eval says it evaluated."""
+        """Return how many documents of the task were evaluated, by the results file."""
         count = mapping(part(self.results, "n-samples", self.path).get(task)).get("effective")
         if not isinstance(count, int) or count < 1:
             raise UserError(
@@ -89,7 +89,7 @@ class Run:
         return count
 
     def settings(self, task: str) -> dict[str, Any]:
-        """How the task was asked and scored: what two runs of it must agree on."""
+        """Return how the task was asked and scored, on which two runs have to agree."""
         results, config = self.results, mapping(self.results.get("config"))
         configured = mapping(part(results, "configs", self.path).get(task))
         shots = mapping(results.get("n-shot")).get(task)
@@ -108,7 +108,7 @@ class Run:
 
 
 def multiturn(results: Mapping[str, Any], task: str) -> bool | None:
-    """Whether few-shot examples were turns of a conversation; None where it makes no difference."""
+    """Whether few-shot examples were turns of a conversation; None if it makes no difference."""
     shots = mapping(results.get("n-shot")).get(task)
     if not results.get("chat_template") or shots == 0:
         return None
@@ -122,7 +122,7 @@ def find(path: Path, depth: int = MAX_DEPTH) -> list[Path]:
     NAME.json that lm-eval was given as its output path.
 
     Raises:
-        UserError: there are more folders or files than are looked through.
+        UserError: there are too many folders or files.
     """
     if path.is_file():
         return [path] if path.suffix == ".json" else []
@@ -132,19 +132,19 @@ def find(path: Path, depth: int = MAX_DEPTH) -> list[Path]:
             return []
         found = [file for file in path.parent.iterdir() if named.fullmatch(file.name)]
     else:
-        found = _once(file for folder in _folders(path, depth) for file in _results_in(folder))
+        found = _once(_results_below(path, depth))
     if len(found) > MAX_RUNS:
         raise UserError(f"{path} holds more than {MAX_RUNS:,} results of lm-eval: name one folder.")
     return sorted(found, key=lambda file: (file.stem.rpartition("_")[2], str(file)))
 
 
 def choose(path: Path, wanted: Collection[str] | None = None) -> dict[str, Run]:
-    """Return the newest run of each task at `path`, and say on stderr which files these are.
+    """Choose the newest run of each task at `path`, and log which files are read.
 
-    `wanted` names the tasks and groups that matter, if not all do.
+    `wanted` names the tasks and groups to read; default: all.
 
     Raises:
-        UserError: there is no run; the runs are of several models; runs of one task lie in
+        UserError: there is no run; the runs are of several models; the runs of a task lie in
             several places or differ in their settings; a file is malformed.
     """
     runs = [_read(file) for file in find(path)]
@@ -180,7 +180,7 @@ def part(results: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
     """Return an object that every results file has.
 
     Raises:
-        UserError: it is missing.
+        UserError: the object is missing.
     """
     if not isinstance(results.get(key), dict):
         raise UserError(
@@ -195,54 +195,35 @@ def mapping(value: Any) -> dict[str, Any]:
 
 
 def without_addresses(value: Any) -> str:
-    """A configured value as text, without the addresses of functions, which differ by process."""
+    """Write a configured value as text, without addresses of functions: they differ by process."""
     return _ADDRESS.sub("", str(value))
 
 
-def _folders(path: Path, depth: int) -> Iterator[Path]:
-    """The folder and those in it, at most `depth` deep."""
-    level, seen = [path], 0
-    for left in range(depth, -1, -1):
-        yield from level
-        if not left:
-            return
-        below = []
-        for folder in level:
-            for entry in sorted(_entries(folder)):
-                if entry.is_dir():
-                    seen += 1
-                    below.append(entry)
-                if seen > MAX_FOLDERS:
-                    raise UserError(
-                        f"{path} holds more than {MAX_FOLDERS:,} folders: name the one that "
-                        "lm-eval wrote."
-                    )
-        level = below
+def _results_below(path: Path, depth: int) -> Iterator[Path]:
+    """Find results files in a folder and those in it, at most `depth` levels deep."""
+    seen = 0
+    for place, folders, names in os.walk(path, followlinks=True):
+        folder = Path(place)
+        for name in (*names, *folders):
+            if name.endswith(".json") and (name.startswith(_RESULTS) or _NAMED.fullmatch(name)):
+                yield folder / name
+        folders.sort()
+        if len(folder.parts) - len(path.parts) >= depth:
+            folders.clear()
+        seen += len(folders)
+        if seen > MAX_FOLDERS:
+            raise UserError(
+                f"{path} holds more than {MAX_FOLDERS:,} folders: name the one that lm-eval wrote."
+            )
 
 
 def _once(files: Iterable[Path]) -> list[Path]:
-    """List each file once, by its own name where links such as `latest` lead to it, too."""
+    """List each file once, by its own name if links such as `latest` lead to it, too."""
     nearest = sorted(files, key=lambda file: (file.is_symlink(), len(file.parts)))
     by_place: dict[str, Path] = {}
     for file in nearest:
         by_place.setdefault(os.path.realpath(file), file)
     return [*by_place.values()]
-
-
-def _entries(folder: Path) -> list[Path]:
-    try:
-        return list(folder.iterdir())
-    except OSError:
-        return []  # not ours to read
-
-
-def _results_in(folder: Path) -> list[Path]:
-    return [
-        entry
-        for entry in _entries(folder)
-        if entry.suffix == ".json"
-        and (entry.name.startswith(_RESULTS) or _NAMED.fullmatch(entry.name))
-    ]
 
 
 def _read(path: Path) -> Run:
@@ -254,14 +235,14 @@ def _read(path: Path) -> Run:
 
 
 def _arguments(value: Any) -> dict[str, str]:
-    """The arguments of a model by name; versions before 0.4.10 wrote them as one text."""
+    """Read a model's arguments by name; versions before 0.4.10 wrote them as one text."""
     if isinstance(value, str):
         pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
         value = {name.strip(): text.strip() for name, _, text in pairs}
     return {
         f"model argument {name}": str(text)
         for name, text in mapping(value).items()
-        if name not in _MACHINE
+        if name not in _MACHINE_ARGUMENTS
     }
 
 
@@ -289,7 +270,7 @@ def _require_same_settings(path: Path, task: str, old: Run, new: Run) -> None:
 
 
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
-    """The first setting that differs, with its two values."""
+    """Return the first setting that differs, with its two values."""
     for key in dict.fromkeys([*old, *new]):
         if old.get(key) != new.get(key):
             return key, old.get(key), new.get(key)
@@ -305,7 +286,7 @@ def _told(difference: tuple[str, Any, Any], old: Run, new: Run) -> str:
 
 
 def _with_members(wanted: Collection[str], runs: Sequence[Run]) -> set[str]:
-    """The names that are wanted, and those of all tasks and groups below these."""
+    """Return the wanted names, and those of all tasks and groups below them."""
     found: set[str] = set()
     left = [*wanted]
     while left:

@@ -566,7 +566,7 @@ def test_margins_are_part_of_a_policy_and_of_a_plan(
     policy = tmp_path / "policy.json"
     policy.write_text(json.dumps(rule("losses", "acc", 0.2).model_dump(mode="json")))
     assert rlrf("gate", losses, losses, "--policy", policy, "--margin", "acc=1") == 3
-    assert "--policy or --margin" in capsys.readouterr().err
+    assert "either a policy or margins" in capsys.readouterr().err
     made = tmp_path / "plan.json"
     again = ["--discordance", "0.2", "--out", made]
     assert rlrf("plan", policy, "--baseline", losses, *again) == 0

@@ -209,8 +209,8 @@ def huge(row: dict[str, Any]) -> None:
         (nan, "document 0: 'exact_match,strict-match' is nan"),
         (hashless, "'doc_hash' is missing"),
         (nameless, "'metrics' are not names"),
-        (negative, "is nothing that lm-eval writes"),
-        (huge, "is nothing that lm-eval writes"),
+        (negative, "lm-eval does not write such values"),
+        (huge, "lm-eval does not write such values"),
     ],
 )
 def test_malformed_samples_are_named(
@@ -249,7 +249,7 @@ def test_a_run_without_samples_says_how_to_log_them(copy: Path) -> None:
 @pytest.mark.parametrize("name", ["a/b", "x" * 300, "a\0b"])
 def test_a_task_that_cannot_be_the_name_of_a_file_is_told(tmp_path: Path, name: str) -> None:
     (tmp_path / "results_2026.json").write_text(json.dumps({"n-samples": {name: {"effective": 1}}}))
-    with pytest.raises(UserError, match=r"kept no samples|nothing that lm-eval writes"):
+    with pytest.raises(UserError, match=r"kept no samples|does not write such values"):
         lm_eval_results.load(tmp_path)
 
 
