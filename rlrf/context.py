@@ -28,10 +28,10 @@ from rlrf.config import Config
 from rlrf.feedback import Critic, by_judge, by_model, by_score
 from rlrf.models import feedback as feedback_model
 from rlrf.models.feedback.model import FeedbackModel
-from rlrf.models.reward.source import Rewarder, open_rewarder
+from rlrf.models.reward.rewarder import Rewarder, open_rewarder
 from rlrf.objectives.base import check_reporters
 from rlrf.objectives.launch import check_launch
-from rlrf.rlmec.source import RewriterSource, open_rewriter
+from rlrf.rlmec.rewriter import RewriterSource, open_rewriter
 from rlrf.run import Run, holds_run, open_run, refuse_strangers_in_run
 from tasks.task import Judge, Task
 
@@ -280,7 +280,7 @@ def _open_critics(
         if task.feedback == "critique" and judge is not None:
             critics[task.name] = by_judge(judge, tasks[task.name])
         elif task.feedback == "model" and model is not None:
-            critics[task.name] = by_model(model, tasks[task.name])
+            critics[task.name] = by_model(model.critiques, tasks[task.name])
         elif task.feedback == "score":
             critics[task.name] = by_score(tasks[task.name])
     return critics

@@ -18,7 +18,6 @@ from tasks.task import Answered, Judge, Task, quality
 
 if TYPE_CHECKING:
     from harness.judges.critique import Critique
-    from rlrf.models.feedback.model import FeedbackModel
 
 # What says what is wrong with scored answers, in order; no aspects where it cannot.
 Critic = Callable[[Sequence[Answered], Sequence[Score]], list[Feedback]]
@@ -88,9 +87,9 @@ def by_judge(judge: Judge, task: Task) -> Critic:
     return _by_critiques(lambda answered: critique(answered, judge, task.ground))
 
 
-def by_model(model: FeedbackModel, task: Task) -> Critic:
-    """The critiques of a trained feedback model."""
-    return _by_critiques(lambda answered: model.critiques(answered, task))
+def by_model(critiques: Callable[[Sequence[Answered], Task], list[Critique]], task: Task) -> Critic:
+    """Take the critiques of a trained feedback model as feedback."""
+    return _by_critiques(lambda answered: critiques(answered, task))
 
 
 def _by_critiques(critiques: Callable[[Sequence[Answered]], list[Critique]]) -> Critic:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from harness.core.schema import Feedback, Item, Message, Record, Sample, digest
+from harness.core.schema import Feedback, Item, Record, Sample, digest
 from harness.engines import Engine
 from rlrf.config import Reflect
 from rlrf.feedback import Judged
 from rlrf.reward import Reward, of_feedback
-from rlrf.sampling import completions, drop_unanswered, sample_of
+from rlrf.sampling import completions, conversation, drop_unanswered, sample_of
 from tasks.task import Task
 
 
@@ -24,15 +24,6 @@ class Refinement(Record):
 def request(feedback: Feedback) -> str:
     """Return the user message that asks for a rewrite; the seed policy was trained on it."""
     return f"{feedback.text()}\nRewrite the answer."
-
-
-def conversation(item: Item, draft: str, feedback: Feedback) -> list[Message]:
-    """Return the messages: prompt, draft, and the feedback with the request to rewrite."""
-    return [
-        Message(role="user", content=item.prompt),
-        Message(role="assistant", content=draft),
-        Message(role="user", content=request(feedback)),
-    ]
 
 
 def choose_drafts(
@@ -69,7 +60,9 @@ def reflect(
     """Sample one rewrite per draft; the repeats of an item's rewrites count from `first_repeat`."""
     chosen = [one for name in tasks for one in drafts if one.sample.task == name]
     prompts = [
-        engine.render(conversation(items[d.sample.item], d.sample.response, d.feedback))
+        engine.render(
+            conversation(items[d.sample.item].prompt, d.sample.response, request(d.feedback))
+        )
         for d in chosen
     ]
     to_ask = [(d.sample.task, prompt) for d, prompt in zip(chosen, prompts, strict=True)]

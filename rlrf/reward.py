@@ -7,9 +7,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from harness.core.schema import Feedback, Metric, Record, Sample, Score
 from rlrf.feedback import Judged
-from rlrf.models.reward.self_labels import sigmoid
 from tasks.task import Task, quality
 
 
@@ -87,3 +89,9 @@ def by_model(samples: Sequence[Sample], rewards: Sequence[float]) -> list[Reward
         Rewarded(sample, Reward(float(sigmoid(above)), grade=above), raw=float(reward))
         for sample, reward, above in zip(samples, rewards, over, strict=True)
     ]
+
+
+def sigmoid(rewards: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Compute 1 / (1 + exp(-reward)) without overflow."""
+    half = np.asarray(rewards, dtype=np.float64) / 2
+    return np.asarray((np.tanh(half) + 1) / 2)

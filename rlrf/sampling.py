@@ -73,6 +73,15 @@ def sampling_for(task: Task, decoding: Decoding, n: int, seed: int) -> Sampling:
     )
 
 
+def conversation(prompt: str, response: str, request: str) -> list[Message]:
+    """Write a conversation that asks for something about a response to `prompt`."""
+    return [
+        Message(role="user", content=prompt),
+        Message(role="assistant", content=response),
+        Message(role="user", content=request),
+    ]
+
+
 def sample_of(item: Item, prompt: str, completion: Completion, repeat: int) -> Sample:
     """Turn a completion into a record."""
     return Sample(

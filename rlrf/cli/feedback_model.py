@@ -93,8 +93,8 @@ def train(
     from harness.engines.model_folder import find
     from rlrf.config import Device
     from rlrf.models.feedback import training
-    from rlrf.models.feedback.config import FeedbackTraining
     from rlrf.models.feedback.measure import markdown
+    from rlrf.models.feedback.model import FeedbackTraining
 
     how = load(settings, FeedbackTraining) if settings else FeedbackTraining()
     training.KIND.check(out, [*judged, Path(base), settings, judge])

@@ -81,17 +81,16 @@ def train(
     from harness.engines.model_folder import find
     from rlrf.config import Device
     from rlrf.models.reward import training
-    from rlrf.models.reward.config import RewardTraining
-    from rlrf.models.reward.encoding import render
-    from rlrf.models.reward.loading import load_tokenizer
-    from rlrf.models.reward.preferences import rendered
+    from rlrf.models.reward.model import RewardTraining, render
+    from rlrf.models.reward.preferences import render_prompts
+    from rlrf.objectives.base import load_tokenizer
 
     how = load(settings, RewardTraining) if settings else RewardTraining()
     training.KIND.check(out, [Path(pairs), Path(base), settings])
     found, folder = _read(pairs, columns, split), find(base)
     if chat:
         tokenizer = load_tokenizer(folder)
-        found = rendered(found, lambda prompt: render(prompt, tokenizer))
+        found = render_prompts(found, lambda prompt: render(prompt, tokenizer))
     on = Device.model_validate({"device": device})
     manifest = training.train(found, folder, how, device=on, seed=seed, out=out)
     if json_:
@@ -129,13 +128,13 @@ def evaluate(
     from rlrf.config import Device
     from rlrf.models.reward.measure import measure
     from rlrf.models.reward.model import Ensemble, RewardModel, margins
-    from rlrf.models.reward.preferences import rendered
+    from rlrf.models.reward.preferences import render_prompts
 
     found = _read(pairs, columns, split)
     on = Device.model_validate({"device": device})
     loaded = [RewardModel(model, device=on) for model in models]
     if chat:
-        found = rendered(found, loaded[0].render)
+        found = render_prompts(found, loaded[0].render)
     scorer = loaded[0] if len(loaded) == 1 else Ensemble(loaded, beta)
     measured = measure(margins(scorer, found), [one.domain for one in found])
     if json_:
@@ -174,8 +173,7 @@ def pairs(
     from harness.core.files import jsonl_bytes
     from harness.core.outputs import check_file, json_lines_of
     from harness.engines.open import EngineSpec, open_engine
-    from rlrf.models.reward.preferences import Preference
-    from rlrf.models.reward.world import sample_preferences
+    from rlrf.models.reward.preferences import Preference, sample_preferences
 
     written = check_file(out, json_lines_of("a file of preferences", Preference), [Path(model)])
     engine = open_engine(EngineSpec(model, device=device))
@@ -201,9 +199,9 @@ def self_evolve(config: Path, out: Path | None, fresh: bool, json_: bool) -> Non
     rlrf reward-model self-evolve ser.yaml
     rlrf reward-model self-evolve ser.yaml --out runs/ser --json
     """
-    from rlrf.models.reward.config import load
-    from rlrf.models.reward.result import markdown
+    from rlrf.models.reward.self_evolve import load
     from rlrf.models.reward.self_evolve import self_evolve as run
+    from rlrf.models.reward.self_evolve_report import markdown
 
     folder = out or Path("runs") / config.stem
     result = run(load(config), folder, fresh=fresh)

@@ -17,9 +17,7 @@ from rlrf.objectives import base
 from rlrf.objectives.rlmec import RewriteExample, rlmec
 from rlrf.reward import Rewarded, by_feedback
 from rlrf.rlmec import stages as steps
-from rlrf.rlmec.alignment import edited
-from rlrf.rlmec.rewards import TokenRewards
-from rlrf.rlmec.tokens import pieces
+from rlrf.rlmec.tokens import TokenRewards, edited, pieces
 from rlrf.stages import Attempt
 from rlrf.training_examples import ExamplesReport, Skipped, collect, distinct
 

@@ -1,0 +1,1 @@
+"""Side models that training uses and makes: reward models and feedback models."""

@@ -22,12 +22,12 @@ from harness.stats.power import chance, items_needed
 from rlrf.config import Config, RewardSource, load
 from rlrf.context import choose_gate_policy, open_feedback_model, pick_items
 from rlrf.doctor import Finding, Findings, Said
-from rlrf.models.reward.source import open_rewarder
+from rlrf.models.reward.rewarder import open_rewarder
 from rlrf.objectives.base import check_reporters
 from rlrf.objectives.launch import check_launch
 from rlrf.preflight import resources
 from rlrf.preflight.resources import Model
-from rlrf.rlmec.source import open_rewriter
+from rlrf.rlmec.rewriter import open_rewriter
 from rlrf.sampling import sampling_for
 from tasks.task import Task
 

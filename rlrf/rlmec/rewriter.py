@@ -1,39 +1,44 @@
-"""The generative reward model: it finds the first wrong step of an answer, and rewrites it.
+"""The generative reward model of RLMEC, which finds a response's first wrong step and rewrites it.
 
-It is asked in conversations, rendered with its own chat template: the question, the answer, and a
-request. It learns to name the first wrong step and to write the whole answer anew, as its teacher
-does, and to leave alone what is right.
+It is asked in conversations, in its own chat template: the prompt, the response, and a request. It
+learns from its teacher to name the first wrong step, to rewrite the whole response, and to leave
+right responses unchanged.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from pydantic import Field
 
+from harness.core.errors import UserError
 from harness.core.log import say
 from harness.core.schema import Item, Message, Metric, MetricResult, Record, Sample, Score, digest
-from harness.engines import Engine, Sampling
-from rlrf.config import Decoding
+from harness.engines import Engine, Sampling, model_folder
+from harness.engines.model_folder import Checkpoint
+from rlrf.config import Config, Decoding
 from rlrf.feedback import Judged
 from rlrf.objectives.sft import Example
 from rlrf.reflect import Refinement
 from rlrf.rlmec.teacher import Correction, is_right
-from rlrf.sampling import completions, sample_of
-from tasks.task import Task, aggregate
+from rlrf.sampling import completions, conversation, sample_of
+from tasks.task import Judge, Task, aggregate
 
 LOCATE = "Which step is the first wrong one?"
 REWRITE = "Keep what is right.\nRewrite the answer."
 REQUESTS = digest([LOCATE, REWRITE])
 
 NUMBER = Sampling(max_tokens=8)
+NAME = "the rewriter"
 
 Render = Callable[[Sequence[Message]], str]
 
 
 class Agreement(Record):
-    """How a rewriter does on the items that it did not learn from: means over items."""
+    """Quality of a rewriter on the items that it did not learn from: means over items."""
 
     by_task: dict[str, dict[str, MetricResult]] = Field(
         description="task -> located: the first wrong step is the teacher's; repaired: the rewrite "
@@ -41,24 +46,15 @@ class Agreement(Record):
     )
 
     def sentence(self) -> str:
-        """What a person wants to know, in one line."""
+        """Summarise the agreement in one line."""
         return "; ".join(
             f"{task} " + ", ".join(f"{name} {_shown(found)}" for name, found in metrics.items())
             for task, metrics in self.by_task.items()
         )
 
 
-def conversation(prompt: str, response: str, request: str) -> list[Message]:
-    """What the rewriter is asked of a response to `prompt`."""
-    return [
-        Message(role="user", content=prompt),
-        Message(role="assistant", content=response),
-        Message(role="user", content=request),
-    ]
-
-
 def held_out(asked: Mapping[str, Sequence[Item]], share: float, seed: int) -> set[str]:
-    """Digests of the items of each task that the rewriter is measured on: `share` of them."""
+    """Choose the items on which the rewriter is measured: a `share` of each task's, by digest."""
     found: set[str] = set()
     for items in asked.values():
         order = sorted((item.digest for item in items), key=lambda one: digest([seed, one]))
@@ -75,9 +71,9 @@ def examples(
     gold: float,
     render: Render,
 ) -> list[Example]:
-    """What the rewriter learns: both tasks for each response that is right or corrected.
+    """Make the rewriter's training examples: both requests for each right or corrected response.
 
-    A correction is right too, and so is to be left alone.
+    A correction is also right, so the rewriter learns to leave it unchanged.
     """
     responses = {(one.sample.item, one.sample.repeat): one for one in judged}
     shown: dict[tuple[str, str], tuple[int, str]] = {}  # item, response -> first wrong, rewrite
@@ -111,7 +107,7 @@ def rewrite(
     max_tokens: int | None,
     first_repeat: int,
 ) -> list[Refinement]:
-    """The rewriter's likeliest rewrite of each sample; its repeat is `first_repeat` more."""
+    """Rewrite each sample greedily; the rewrite's repeat is the sample's plus `first_repeat`."""
     prompts = _prompts(engine, samples, items, REWRITE)
     to_ask = [(draft.task, prompt) for draft, prompt in zip(samples, prompts, strict=True)]
     greedy = Decoding(temperature=0, max_tokens=max_tokens)
@@ -128,9 +124,9 @@ def rewrite(
 def locate(
     engine: Engine, samples: Sequence[Sample], items: Mapping[str, Item]
 ) -> list[int | None]:
-    """The number of each sample's first wrong step, 0 for none, as the rewriter says it.
+    """Ask the rewriter for the number of each sample's first wrong step, 0 for none.
 
-    None where it says no number.
+    None if its reply has no number.
     """
     prompts = _prompts(engine, samples, items, LOCATE)
     answers = engine.generate(prompts, NUMBER) if prompts else []
@@ -147,10 +143,10 @@ def agreement(
     tasks: Mapping[str, Task],
     gold: float,
 ) -> list[Score]:
-    """Where the rewriter does as it should, response by response.
+    """Score the rewriter, response by response.
 
-    `rewritten` are the judged rewrites of `judged`, `located` what it says of their first wrong
-    steps, which is measured where a teacher has corrected responses to the task.
+    `rewritten` are the judged rewrites of `judged`, `located` the rewriter's numbers of their first
+    wrong steps, which are scored in tasks for which a teacher corrected responses.
     """
     taught = {(one.item, one.repeat): one.first_wrong for one in corrections if one.rewrite}
     with_teacher = {one.task for one in corrections if one.rewrite}
@@ -180,15 +176,15 @@ def agreement(
 
 
 def agree(scores: Sequence[Score]) -> Agreement:
-    """Means over items, with their intervals; what was found is told."""
+    """Average the scores over items, with intervals, and report the result."""
     names = dict.fromkeys(score.task for score in scores)
     metrics = {metric for score in scores for metric in score.values}
     shares = {metric: Metric(name=metric, kind="continuous") for metric in metrics}
-    found = Agreement(
+    agreed = Agreement(
         by_task={name: aggregate([s for s in scores if s.task == name], shares) for name in names}
     )
-    say(f"the rewriter on what it did not learn from: {found.sentence() or 'nothing is held out'}")
-    return found
+    say(f"the rewriter on items held out from it: {agreed.sentence() or 'none were held out'}")
+    return agreed
 
 
 def _prompts(
@@ -204,3 +200,72 @@ def _shown(found: MetricResult) -> str:
     if found.mean is None or found.low is None or found.high is None:
         return f"{found.mean} (n {found.n})"
     return f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}] (n {found.n})"
+
+
+# Open a rewriter ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RewriterSource:
+    """A trained rewriter, or None and the base from which the run trains its own."""
+
+    base: Checkpoint
+    trained: Checkpoint | None
+
+    @property
+    def digest(self) -> str:
+        return digest([self.base.digest, self.trained.digest if self.trained else None])
+
+
+def open_rewriter(
+    config: Config, tasks: Mapping[str, Task], judge: Judge | None
+) -> RewriterSource | None:
+    """Find the rewriter, or its base, that the configuration names; None for other methods.
+
+    Raises:
+        UserError: the model is missing, has other tokens than the policy model, or has no teacher.
+    """
+    if config.method != "rlmec":
+        return None
+    settings = config.rlmec
+    policy = model_folder.find(config.model, config.revision)
+    base = Checkpoint(
+        "the rewriter's base", model_folder.find(settings.base) if settings.base else policy
+    )
+    model_folder.check(base.model)
+    trained = None
+    if settings.rewriter is not None:
+        folder = model_folder.find(settings.rewriter)
+        if (folder / model_folder.ADAPTER_CONFIG).exists():
+            trained = Checkpoint(NAME, base.model, folder)
+        else:
+            model_folder.check(folder)
+            trained = Checkpoint(NAME, folder)
+    else:
+        _check_teachers(config, tasks, judge)
+    for read in {base.model, trained.model if trained else base.model} - {policy}:
+        _check_tokens(read, policy)
+    return RewriterSource(base, trained)
+
+
+def _check_teachers(config: Config, tasks: Mapping[str, Task], judge: Judge | None) -> None:
+    if judge is not None:
+        return
+    for name, task in tasks.items():
+        if config.rlmec.teacher == "judge" or task.rewrite is None:
+            raise UserError(
+                f"There is no teacher that corrects wrong answers to {name} for the rewriter. Name "
+                "a judge's file as 'judge', or a trained rewriter as rlmec.rewriter."
+            )
+
+
+def _check_tokens(model: Path, policy: Path) -> None:
+    """Check that rewriter and policy model have the same tokens, which token rewards need."""
+    from harness.engines.loading import load_tokenizer
+
+    read, written = (load_tokenizer(folder) for folder in (model, policy))
+    if read.get_vocab() != written.get_vocab() or read.eos_token_id != written.eos_token_id:
+        raise UserError(
+            f"The rewriter in {model} has other tokens than the policy model in {policy}, so it "
+            "cannot reward them. Train a rewriter from a model of the same family."
+        )

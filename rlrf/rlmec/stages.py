@@ -18,11 +18,18 @@ from rlrf.objectives.job import DivergedError, Job, checkpoint
 from rlrf.objectives.sft import sft
 from rlrf.reflect import Refinement
 from rlrf.rlmec import rewriter
-from rlrf.rlmec.rewards import TokenRewards, token_rewards
-from rlrf.rlmec.rewriter import REQUESTS, agree, agreement, examples, held_out, locate
-from rlrf.rlmec.source import NAME, RewriterSource
-from rlrf.rlmec.teacher import Correction, teach
-from rlrf.rlmec.teacher_prompt import TEACHER_DIGEST
+from rlrf.rlmec.rewriter import (
+    NAME,
+    REQUESTS,
+    RewriterSource,
+    agree,
+    agreement,
+    examples,
+    held_out,
+    locate,
+)
+from rlrf.rlmec.teacher import TEACHER_DIGEST, Correction, teach
+from rlrf.rlmec.tokens import TokenRewards, token_rewards
 from rlrf.run import Records
 from rlrf.stages import training_state
 

@@ -29,9 +29,7 @@ from harness.gate import decide, plan, promote
 from harness.judges.cache import Cache
 from rlrf.config import Config, TaskConfig
 from rlrf.feedback import Judged, give_feedback
-from rlrf.models.feedback.asking import Asks
-from rlrf.models.feedback.config import FeedbackTraining
-from rlrf.models.feedback.model import Manifest as FeedbackManifest
+from rlrf.models.feedback.model import Asks, FeedbackManifest, FeedbackTraining
 from rlrf.objectives.dpo import CachedLogp
 from rlrf.objectives.rlmec import RewriteExample
 from rlrf.pairs import make_pairs

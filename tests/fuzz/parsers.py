@@ -81,15 +81,14 @@ from harness.serving.settings import ServerSettings
 from rlrf import config, stage_commands
 from rlrf import report as run_report
 from rlrf import status as run_status
-from rlrf.models.feedback import asking, cases
+from rlrf.models.feedback import cases
+from rlrf.models.feedback import model as asking
 from rlrf.models.feedback.model import read_manifest
 from rlrf.models.reward.preferences import preferences_digest, read_preferences
-from rlrf.models.reward.preferences import split as split_preferences
+from rlrf.models.trained_model import split_by_prompt as split_preferences
 from rlrf.objectives.dpo import ReferenceLogps
 from rlrf.rlmec import show as rewrites
 from rlrf.rlmec.rewriter import locate
-from rlrf.rlmec.steps import first_wrong, steps
-from rlrf.rlmec.teacher_prompt import read_rewrite
 from rlrf.run import Stage, open_run
 from rlrf.stage_folder import MANIFEST
 from tasks.factscore.abstention import abstains
@@ -356,7 +355,7 @@ def feedback_model_reply(data: bytes) -> None:
     reply = text(data)
     names = ["logical_correctness", "factuality", "readability"]
     try:
-        aspects = asking.read(reply, names)
+        aspects = asking.read_reply(reply, names)
     except UnparsableReplyError:
         return
     assert aspects and len({said.aspect for said in aspects}) == len(aspects)
@@ -364,7 +363,7 @@ def feedback_model_reply(data: bytes) -> None:
     assert all(said.justification for said in aspects)
     found = Feedback(task="", item="", aspects=aspects)
     storable(found)
-    assert [said.grade for said in asking.read(asking.write(found), names)] == [
+    assert [said.grade for said in asking.read_reply(asking.write_reply(found), names)] == [
         said.grade for said in aspects
     ]
 
@@ -754,7 +753,7 @@ def feedback_cases(data: bytes) -> None:
     with files(records_jsonl=data) as folder:
         found = cases.read_cases([folder / "records.jsonl"], tasks.load, {})
         assert cases.cases_digest(found) and cases.usual_grades(found)
-        assert all(asking.write(case.feedback) for case in found)
+        assert all(asking.write_reply(case.feedback) for case in found)
 
 
 @parser

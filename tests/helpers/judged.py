@@ -10,10 +10,9 @@ from harness.core.schema import AspectFeedback, Feedback
 from helpers import toy
 from rlrf.config import Device
 from rlrf.feedback import Judged
-from rlrf.models.feedback.cases import Case, subject_of
-from rlrf.models.feedback.config import FeedbackTraining
+from rlrf.models.feedback.cases import Case
 from rlrf.models.feedback.measure import Comparison
-from rlrf.models.feedback.model import Manifest
+from rlrf.models.feedback.model import FeedbackManifest, FeedbackTraining, subject_of
 from rlrf.models.feedback.training import train
 
 SETTINGS = FeedbackTraining(
@@ -62,7 +61,7 @@ def cases(prompts: int = 40) -> list[Case]:
     ]
 
 
-def fit(base: Path, out: Path, **arguments: object) -> tuple[Manifest, Comparison]:
+def fit(base: Path, out: Path, **arguments: object) -> tuple[FeedbackManifest, Comparison]:
     """Train a feedback model on the cases; `changes` are of the settings."""
     changes = arguments.pop("changes", {})
     found = {"cases": cases(), "training": SETTINGS.model_copy(update=changes)} | arguments

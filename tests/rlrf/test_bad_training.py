@@ -230,9 +230,9 @@ def test_reward_models_that_are_none_are_refused_before_anything_is_generated(
     labels = {"id2label": {"0": "a", "1": "b"}, "label2id": {"a": 0, "b": 1}}
     (several / "config.json").write_text(json.dumps(settings | labels))
     for model, said in (
-        (tiny_model, "holds no reward model: its head gives words, not a number"),
+        (tiny_model, "is not a reward model: its head gives words, not a number"),
         (other, "it is another model's tokenizer"),
-        (several, "gives 2 numbers a text; a reward is one"),
+        (several, "gives 2 numbers per text, but a reward is one"),
         (tmp_path / "none", "There is no model folder"),
         ("nobody/has-it", "neither a folder here nor a model that the Hugging Face hub gives out"),
     ):
@@ -256,7 +256,7 @@ def test_a_configuration_that_lies_about_the_head_is_found_out(
     lying = tmp_path / "lying"
     shutil.copytree(tiny_model, lying)
     shutil.copy(letters_reward / "config.json", lying / "config.json")
-    with pytest.raises(UserError, match=r"lack score\.weight: they are no reward model's"):
+    with pytest.raises(UserError, match=r"lack score\.weight: they are not a reward model's"):
         RewardModel(lying, device=Device(device="cpu"))
 
 
@@ -269,7 +269,7 @@ def test_reward_that_rises_while_the_benchmark_falls_raises_an_alarm(
     """The reward is a fake that likes everything but letters, so that learning it loses them."""
     import numpy as np
 
-    from rlrf.models.reward.source import Rewarder
+    from rlrf.models.reward.rewarder import Rewarder
 
     def hates_letters(self, samples, items):
         return np.array([1 - toy._letters(sample.response) for sample in samples])

@@ -18,7 +18,7 @@ from harness.core.schema import Sample
 from rlrf.config import Config, Device
 from rlrf.feedback import Judged
 from rlrf.loop import train
-from rlrf.models.reward.config import RewardTraining
+from rlrf.models.reward.model import RewardTraining
 from rlrf.models.reward.preferences import Preference
 from rlrf.models.reward.training import train as train_reward_model
 from rlrf.objectives.rrhf import Ranking
@@ -177,7 +177,11 @@ def test_the_reward_model_is_part_of_what_a_run_is(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "stage",
-    ["rlrf.models.reward.source.RewardModel", "rlrf.methods.reward_only.dpo", "rlrf.loop.evaluate"],
+    [
+        "rlrf.models.reward.rewarder.RewardModel",
+        "rlrf.methods.reward_only.dpo",
+        "rlrf.loop.evaluate",
+    ],
 )
 def test_a_run_killed_in_any_stage_ends_with_the_same_artefacts(
     reward_only, tmp_path, toy_letters, stage
@@ -344,7 +348,7 @@ def test_a_method_without_what_it_needs_is_refused(tiny_model, changes, said):
 
 def test_a_language_model_that_is_to_reward_is_refused(tiny_model, tmp_path, toy_letters):
     words = tiny.save(tmp_path / "words", seed=3)
-    with pytest.raises(UserError, match="no reward model"):
+    with pytest.raises(UserError, match="is not a reward model"):
         train(
             config(tiny_model, method="reward_only", reward={"models": [str(words)]}),
             tmp_path / "run",

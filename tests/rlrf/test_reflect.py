@@ -6,8 +6,8 @@ from harness.engines import Completion
 from rlrf.config import Explore, Reflect
 from rlrf.context import pick_items, rotate
 from rlrf.feedback import give_feedback
-from rlrf.reflect import choose_drafts, conversation, reflect, request
-from rlrf.sampling import explore
+from rlrf.reflect import choose_drafts, reflect, request
+from rlrf.sampling import conversation, explore
 
 TASKS = {"toy": toy.TASK}
 ITEMS = {item.digest: item for item in toy.items("train")}
@@ -76,7 +76,7 @@ def test_equal_responses_are_scored_once():
 def test_the_request_says_what_is_wrong_and_asks_for_a_rewrite():
     (one,) = give_feedback([toy.sample("five")], ITEMS, TASKS)
     assert request(one.feedback) == "The sum is wrong.\nRewrite the answer."
-    turns = conversation(toy.items("train")[0], "five", one.feedback)
+    turns = conversation(toy.items("train")[0].prompt, "five", request(one.feedback))
     assert [(t.role, t.content) for t in turns] == [
         ("user", "What is 0 plus 4?"),
         ("assistant", "five"),

@@ -25,8 +25,8 @@ from harness.gate import plan
 from harness.gate.plan import Plan
 from harness.judges.cache import Cache
 from rlrf.cli import run
-from rlrf.models.feedback.model import Manifest as FeedbackManifest
-from rlrf.models.reward.training import Manifest as RewardManifest
+from rlrf.models.feedback.model import FeedbackManifest
+from rlrf.models.reward.model import RewardManifest
 from rlrf.pairs import Pair
 from rlrf.run import open_run
 from rlrf.status import status

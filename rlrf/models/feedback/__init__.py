@@ -1,5 +1,5 @@
-"""Feedback models: language models that are trained to say what is wrong with an answer.
+"""Feedback models: language models trained to say what is wrong with a response.
 
-`cases` is what is learned from, `asking` what the model is asked and how its reply is read,
-`training` learns, `model` gives feedback, `measure` says how well it agrees with the judge.
+`cases` reads training data, `training` trains, `model` gives feedback, `measure` measures how well
+it agrees with the judge.
 """

@@ -1,4 +1,4 @@
-"""What a feedback model is asked about, and what it learns from: answers that were judged."""
+"""Read the judged answers that a feedback model learns from."""
 
 from __future__ import annotations
 
@@ -11,23 +11,15 @@ from harness.core.errors import UserError
 from harness.core.files import read_records
 from harness.core.schema import Feedback, Item, digest
 from rlrf.feedback import Judged
+from rlrf.models.feedback.model import Subject, subject_of
 from tasks.task import Task
 
 RECORDS = "iter_*/*feedback/records.jsonl"  # in a run: of explored responses and of refinements
 
 
 @dataclass(frozen=True)
-class Subject:
-    """An answer to be judged; `reference` is what it is to be compared with, "" if nothing."""
-
-    item: Item
-    response: str
-    reference: str
-
-
-@dataclass(frozen=True)
 class Case:
-    """An answer, and the feedback that a judge gave on it."""
+    """A response, and the feedback that a judge gave on it."""
 
     subject: Subject
     feedback: Feedback
@@ -40,13 +32,13 @@ class Case:
 def read_cases(
     places: Sequence[Path], task: Callable[[str], Task], data: Mapping[str, Path]
 ) -> list[Case]:
-    """The answers with feedback in files of judged records, or in runs, each once.
+    """Read the answers with feedback from files of judged records or from runs, each once.
 
-    `task` loads a task by name, `data` names the folders of tasks whose items lie elsewhere: the
-    records name their items by digest, and prompt and reference are the task's own.
+    Records name their items by digest; prompts and references come from the task. `task` loads a
+    task by name, `data` names the folder of a task's items if that is not the usual one.
 
     Raises:
-        UserError: nothing there, a line that is no judged record, or items that the task lacks.
+        UserError: there is no feedback, a line is not a judged record, or a task lacks an item.
     """
     judged: dict[tuple[str, str], Judged] = {}
     for path in [file for place in places for file in _files(place)]:
@@ -73,22 +65,17 @@ def read_cases(
     ]
 
 
-def subject_of(item: Item, response: str, task: Task) -> Subject:
-    """An answer, and what `task` compares it with."""
-    return Subject(item, response, task.ground(item, response))
-
-
 def _files(place: Path) -> list[Path]:
     if not place.is_dir():
         return [place]
     found = sorted(place.glob(RECORDS))
     if not found:
-        raise UserError(f"{place} is no run that has given feedback: it has no {RECORDS}.")
+        raise UserError(f"{place} is not a run with feedback: it has no {RECORDS}.")
     return found
 
 
 def _items(task: Task, digests: set[str], data: Path | None) -> list[Item]:
-    """The items with these digests, from whichever split has them."""
+    """Find the items with these digests in any split of the task."""
     found: dict[str, Item] = {}
     for split in task.splits:
         if digests - found.keys():
@@ -96,13 +83,13 @@ def _items(task: Task, digests: set[str], data: Path | None) -> list[Item]:
     if absent := digests - found.keys():
         raise UserError(
             f"{len(absent)} of the {len(digests)} items of {task.name} that were judged are not "
-            f"among its own. If its data lies elsewhere, say --data {task.name}=FOLDER."
+            f"among its items. If its data is in another folder, add --data {task.name}=FOLDER."
         )
     return list(found.values())
 
 
 def cases_digest(cases: Sequence[Case]) -> str:
-    """Identity of the cases, in their order."""
+    """Compute a digest of the cases and their order."""
     return digest(
         [
             [c.subject.item.digest, c.subject.response, c.subject.reference, digest(c.feedback)]
@@ -112,7 +99,7 @@ def cases_digest(cases: Sequence[Case]) -> str:
 
 
 def usual_grades(cases: Sequence[Case]) -> dict[str, int]:
-    """The most frequent grade of each aspect, the lower one of equals; by name."""
+    """Return the most frequent grade of each aspect, the lowest if several are."""
     counts: dict[str, Counter[int]] = defaultdict(Counter)
     for case in cases:
         for said in case.feedback.aspects:

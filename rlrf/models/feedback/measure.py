@@ -1,7 +1,7 @@
-"""How well feedback agrees with the judge's. Pure: feedback in, numbers out.
+"""Measure how well feedback agrees with the judge's.
 
-Answers to one prompt are not independent: shares are means over prompts of their means, with
-their intervals over prompts, and alpha has the interval of a bootstrap over prompts.
+Answers to one prompt are not independent: shares are means over prompts of the prompts' means, with
+intervals over prompts, and alpha has the interval of a bootstrap over prompts.
 """
 
 from __future__ import annotations
@@ -16,59 +16,59 @@ from harness.core.schema import AspectFeedback, Feedback, MetricResult, Record, 
 from harness.render.numbers import percent, with_interval
 from harness.render.table import table
 from harness.stats.agreement import agreement
-from rlrf.models.feedback.asking import words
 from rlrf.models.feedback.cases import Case
+from rlrf.models.feedback.model import single_spaced
 from tasks.task import summarize
 
 
 class Alpha(Record):
-    """Krippendorff's alpha of grades with squared distance: 1 agreement, 0 what chance gives."""
+    """Krippendorff's alpha of grades, with squared distance: 1 is agreement, 0 is chance."""
 
-    alpha: float | None = Field(description="None: all grades are one")
+    alpha: float | None = Field(description="None if all grades are equal")
     low: float | None
     high: float | None
-    n: int = Field(description="grades that both have given")
+    n: int = Field(description="grades that both gave")
 
 
 class Grades(Record):
-    """Of one aspect, or all; the judge's grade counts whether or not the model gives one."""
+    """Agreement on one aspect or all; a grade that the model does not give counts as wrong."""
 
     given: int = Field(description="grades of the judge")
-    exact: MetricResult = Field(description="how often the model's grade is the judge's")
+    exact: MetricResult = Field(description="share of grades that equal the judge's")
     complaint: MetricResult = Field(
-        description="how often both, or neither, have something to complain of: a grade below 2"
+        description="share where both or neither complain: give a grade below 2"
     )
     same_words: MetricResult = Field(
-        description="of the judge's complaints, how often the model makes them in the same words"
+        description="share of the judge's complaints that the model makes in the same words"
     )
     alpha: Alpha
 
 
 class Measured(Record):
-    """A model's feedback beside the judge's, on the same answers."""
+    """A model's feedback compared with the judge's on the same answers."""
 
     answers: int
     readable: MetricResult = Field(description="share of the replies")
     grade_error: MetricResult = Field(
-        description="of readable replies: distance of the mean grade, in [0, 1], from the judge's"
+        description="in readable replies, distance of the mean grade, in [0, 1], from the judge's"
     )
     overall: Grades
     aspects: dict[str, Grades]
 
 
 class Comparison(Record):
-    """A feedback model beside what it has to be better than."""
+    """A feedback model compared with the baselines that it must beat."""
 
     model: Measured
-    usual: Measured = Field(description="always the most frequent grade of the aspect")
-    base: Measured | None = Field(default=None, description="the untrained model, asked the same")
+    usual: Measured = Field(description="the most frequent grade of each aspect")
+    base: Measured | None = Field(default=None, description="the untrained model, same prompts")
 
 
 _Said = tuple[str, AspectFeedback, AspectFeedback | None]  # prompt, judge's, model's
 
 
 def measure(cases: Sequence[Case], found: Sequence[Feedback | None]) -> Measured:
-    """How the feedback `found` on each case, None where there is none, agrees with the judge's.
+    """Measure how the feedback `found` on each case, None if missing, agrees with the judge's.
 
     Raises:
         ValueError: there are no cases, or the lengths differ.
@@ -96,7 +96,7 @@ def measure(cases: Sequence[Case], found: Sequence[Feedback | None]) -> Measured
 
 
 def usual_feedback(cases: Sequence[Case], usual: Mapping[str, int]) -> list[Feedback]:
-    """The feedback of one who knows which aspects matter, and gives each its usual grade."""
+    """Give the aspects that the judge graded their usual grades, as a baseline."""
     return [
         case.feedback.model_copy(
             update={
@@ -134,12 +134,12 @@ def _repeats(judge: AspectFeedback, model: AspectFeedback | None) -> bool:
     return (
         model is not None
         and model.grade < 2
-        and words(model.justification) == words(judge.justification)
+        and single_spaced(model.justification) == single_spaced(judge.justification)
     )
 
 
 def _over_prompts(values: Iterable[tuple[str, float]]) -> MetricResult:
-    """Mean over prompts of their means, all in [0, 1] as the interval is."""
+    """Average over prompts the means of each prompt; values and interval lie in [0, 1]."""
     of_prompt: dict[str, list[float]] = defaultdict(list)
     for prompt, value in values:
         of_prompt[prompt].append(value)
@@ -152,7 +152,7 @@ HEAD = ["replies read", "grade as the judge's", "alpha", "complaint or not", "in
 
 
 def markdown(found: Comparison) -> str:
-    """The tables: the model beside its baselines, and aspect by aspect."""
+    """Write the tables: the model and its baselines, and aspect by aspect."""
     model, usual = found.model, found.usual
     rows = [["", *HEAD, "error of the mean grade"]]
     for name, one in {"trained": model, "untrained": found.base, "usual grade": usual}.items():

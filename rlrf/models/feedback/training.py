@@ -1,4 +1,4 @@
-"""Training of feedback models: supervised fine-tuning on a judge's justifications and grades."""
+"""Train feedback models by supervised fine-tuning on a judge's justifications and grades."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.core.errors import UserError
-from harness.core.files import file_digest, write_json
+from harness.core.files import write_json
 from harness.core.folders import new_folder
 from harness.core.log import say
 from harness.core.outputs import model_kind
@@ -16,12 +16,19 @@ from harness.engines import LocalEngine
 from harness.engines.model_folder import Checkpoint, model_digest
 from harness.engines.open import open_hf_engine, open_local_engine
 from rlrf.config import Device
-from rlrf.models.feedback.asking import Asks, ask, write
 from rlrf.models.feedback.cases import Case, cases_digest, usual_grades
-from rlrf.models.feedback.config import FeedbackTraining
 from rlrf.models.feedback.measure import Comparison, Measured, measure, usual_feedback
-from rlrf.models.feedback.model import MANIFEST, Manifest, critiques, read_manifest
-from rlrf.models.reward.preferences import split
+from rlrf.models.feedback.model import (
+    MANIFEST,
+    Asks,
+    FeedbackManifest,
+    FeedbackTraining,
+    ask,
+    criticise,
+    read_manifest,
+    write_reply,
+)
+from rlrf.models.trained_model import file_digests, split_by_prompt
 from rlrf.objectives.base import encode_response
 from rlrf.objectives.job import Job
 from rlrf.objectives.sft import Example, sft
@@ -40,25 +47,25 @@ def train(
     device: Device,
     seed: int = 0,
     out: Path,
-) -> tuple[Manifest, Comparison]:
+) -> tuple[FeedbackManifest, Comparison]:
     """Train a feedback model from `base` and save it as `out`; equal inputs give equal bytes.
 
-    About `share` of the cases, whole prompts, are held out: the model is measured on them, beside
-    the untrained `base` and the usual grades. `reference`: the model is shown what is right. `out`
-    becomes a plain `transformers` folder with `metrics.jsonl`, one row a step, `agreement.json`,
-    a `Comparison`, and `feedback_model.json`, a `Manifest`; a feedback model that was there before
-    stays until training has ended well.
+    About `share` of the cases, whole prompts, are held out to measure the model, the untrained
+    `base` and the usual grades. With `reference` the model is shown the task's reference. `out`
+    becomes a plain `transformers` folder with `metrics.jsonl`, one row per step, `agreement.json`
+    (`Comparison`) and `feedback_model.json`. An existing feedback model is replaced only after
+    training has succeeded.
 
     Raises:
-        UserError: `out` holds something else, `base` cannot be used, too little is left to learn
-            from or to measure on, or the loss is not a number.
+        UserError: `out` holds something else, `base` cannot be used, too few cases are left to
+            learn from or to measure on, or the loss is not a finite number.
     """
     KIND.check(out, reads=[base])
-    held_out, learned = split(cases, share, seed)
+    held_out, learned = split_by_prompt(cases, share, seed)
     if not held_out or not learned:
         raise UserError(
-            f"{len(cases)} judged answers are too few prompts to learn from some and to measure "
-            "on others; judge answers to more prompts, or change the held-out share."
+            f"{len(cases)} judged answers have too few prompts to learn from some and to measure "
+            "on others. Judge answers to more prompts, or change the held-out share."
         )
     usual = usual_grades(learned)
     asks = Asks(
@@ -84,7 +91,7 @@ def train(
             base=untrained,
         )
         write_json(folder / AGREEMENT, comparison)
-        manifest = Manifest(
+        manifest = FeedbackManifest(
             base=model_digest(base),
             cases=cases_digest(learned),
             answers=len(examples),
@@ -95,25 +102,25 @@ def train(
             asks=asks,
             training=training,
             seed=seed,
-            files={f.name: file_digest(f) for f in sorted(folder.iterdir()) if f.is_file()},
+            files=file_digests(folder),
         )
         write_json(folder / MANIFEST, manifest)
     return manifest, comparison
 
 
 def agreement(engine: LocalEngine, cases: Sequence[Case], asks: Asks) -> Measured:
-    """How the model in `engine` agrees with the judge on `cases`."""
-    found = critiques(engine, [case.subject for case in cases], asks)
-    return measure(cases, [one.feedback for one in found])
+    """Measure how the model in `engine` agrees with the judge on `cases`."""
+    critiques = criticise(engine, [case.subject for case in cases], asks)
+    return measure(cases, [critique.feedback for critique in critiques])
 
 
 def evaluate(
     folder: Path, cases: Sequence[Case], *, base: Path | None = None, device: Device
 ) -> Comparison:
-    """How the feedback model in `folder` agrees with the judge, on items that it has not learned.
+    """Measure how the feedback model in `folder` agrees with the judge on items new to it.
 
     Raises:
-        UserError: it is no feedback model, or it has learned from all of these items.
+        UserError: the folder is not a feedback model, or it learned from all of these items.
     """
     manifest = read_manifest(folder)
     known = set(manifest.items)
@@ -123,7 +130,7 @@ def evaluate(
             f"The model learned from the items of all {len(cases)} answers; measure it on others."
         )
     if len(unseen) < len(cases):
-        say(f"{len(cases) - len(unseen)} answers are to items that it learned from: left out")
+        say(f"{len(cases) - len(unseen)} answers are left out: the model learned from their items")
     return Comparison(
         model=agreement(open_local_engine(device.spec(folder)), unseen, manifest.asks),
         usual=measure(unseen, usual_feedback(unseen, manifest.usual)),
@@ -134,16 +141,16 @@ def evaluate(
 
 
 def _examples(cases: Sequence[Case], asks: Asks, engine: LocalEngine) -> tuple[list[Example], int]:
-    """What can be learned of `cases`, and how many of them had to be cut."""
+    """Convert `cases` that fit to training examples; also count those that had to be cut off."""
     _, most = asks.room(engine)
-    found, cut = [], 0
+    examples, cut = [], 0
     for case in cases:
-        prompt, reply = ask(case.subject, asks, engine), write(case.feedback)
+        prompt, reply = ask(case.subject, asks, engine), write_reply(case.feedback)
         if prompt is None or len(encode_response(reply, engine.tokenizer)) > most:
             continue
         cut += prompt.cut
         item = case.subject.item
-        found.append(
+        examples.append(
             Example(
                 task=item.task,
                 item=item.digest,
@@ -152,7 +159,7 @@ def _examples(cases: Sequence[Case], asks: Asks, engine: LocalEngine) -> tuple[l
                 response=reply,
             )
         )
-    return found, cut
+    return examples, cut
 
 
 def _fit(
@@ -164,7 +171,7 @@ def _fit(
     seed: int,
     folder: Path,
 ) -> None:
-    """Fine-tune, and leave a plain model folder with its metrics in `folder`."""
+    """Fine-tune, and write a plain model folder with its metrics to `folder`."""
     with tempfile.TemporaryDirectory() as scratch:
         made = Path(scratch)
         job = Job(

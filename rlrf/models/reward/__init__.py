@@ -1,6 +1,5 @@
 """Reward models: learned from preferences, measured, and taught by their own labels.
 
-`preferences` is what is learned from, `training` learns (TRL), `model` scores, `measure` says how
-well, `self_labels` and `self_evolve` are self-evolved reward learning, `world` makes preferences
-of the embedded world.
+`preferences` reads training data, `training` trains (TRL), `model` scores, `rewarder` rewards the
+samples of a run, `measure` measures quality, `self_evolve` is self-evolved reward learning.
 """

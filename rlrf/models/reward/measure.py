@@ -1,8 +1,8 @@
-"""How good a reward model is: its accuracy on preferences, and whether its probabilities are true.
+"""Measure a reward model: its accuracy on preferences, and its calibration.
 
-Pure: rewards in, numbers out. `margins` are the reward of the chosen response minus that of the
-rejected one; the model's probability that the chosen one is better is sigmoid(margin)
-(R. A. Bradley and M. E. Terry, Biometrika 1952).
+`margins` are the reward of the chosen response minus that of the rejected one. The model's
+probability that the chosen response is better is sigmoid(margin) (R. A. Bradley and M. E. Terry,
+Biometrika 1952).
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ DRAWS = 1000
 
 
 class Bin(Record):
-    """The preferences of which the model was about equally sure."""
+    """Preferences of which the model was about equally sure."""
 
     low: float
     high: float
     n: int
     confidence: float = Field(description="mean probability of the order that the model chose")
-    accuracy: float = Field(description="how often that order is right, ties half")
+    accuracy: float = Field(description="share of correct orders, ties half")
 
 
 class Calibration(Record):
-    """Whether a model that is p sure is right in p of the cases."""
+    """Whether a model that is sure with probability p is right in a share p of the cases."""
 
     error: float = Field(description="expected calibration error")
     floor: float = Field(
-        description="mean error at this n of a model that is perfectly calibrated: what chance does"
+        description="mean error of a perfectly calibrated model at this n: the part due to chance"
     )
     overconfidence: MetricResult = Field(description="confidence minus accuracy")
     bins: list[Bin]
@@ -46,7 +46,7 @@ class Calibration(Record):
 
 
 class Measured(Record):
-    """A reward model on held-out preferences."""
+    """Quality of a reward model on held-out preferences."""
 
     accuracy: MetricResult
     by_domain: dict[str, MetricResult]
@@ -54,7 +54,7 @@ class Measured(Record):
 
 
 def measure(margins: npt.ArrayLike, domains: Sequence[str]) -> Measured:
-    """Accuracy, overall and by domain, and calibration; `domains` names each margin's ("": none).
+    """Measure accuracy, overall and by domain ("" for none), and calibration.
 
     Raises:
         ValueError: there are no margins, one is not a number, or the lengths differ.
@@ -73,10 +73,10 @@ def measure(margins: npt.ArrayLike, domains: Sequence[str]) -> Measured:
 
 
 def accuracy(margins: npt.ArrayLike) -> MetricResult:
-    """Share of preferences that the model orders rightly, ties half, with its 95 % interval.
+    """Compute the share of correctly ordered preferences, ties half, with its 95 % interval.
 
-    Wilson's score interval (JASA 1927) on the share; a tie varies less than a coin, so with ties
-    it is a little wide.
+    The interval is Wilson's score interval (JASA 1927); with ties, which vary less than a coin, it
+    is a little too wide.
 
     Raises:
         ValueError: there are no margins, or one is not a number.
@@ -92,11 +92,12 @@ def accuracy(margins: npt.ArrayLike) -> MetricResult:
 
 
 def calibration(margins: npt.ArrayLike, bins: int = 10, seed: int = 0) -> Calibration:
-    """Expected calibration error over `bins` equal bins of confidence in [1/2, 1].
+    """Compute the expected calibration error over `bins` equal bins of confidence in [1/2, 1].
 
     sum over bins of n_b / n |accuracy_b - confidence_b| (C. Guo et al., ICML 2017), where
-    confidence is max(p, 1 - p). It is above 0 by chance alone: `floor` is its mean over draws
-    (from `seed`) in which every order is right with the model's own probability.
+    confidence is max(p, 1 - p). Even a perfectly calibrated model has an error above 0: `floor` is
+    the mean over random draws (from `seed`) in which every order is right with the model's own
+    probability.
 
     Raises:
         ValueError: there are no margins, or one is not a number.
@@ -128,12 +129,12 @@ def calibration(margins: npt.ArrayLike, bins: int = 10, seed: int = 0) -> Calibr
 
 
 def _right(margins: Numbers) -> Numbers:
-    """1 where the chosen response has the higher reward, 1/2 for a tie."""
+    """Return 1 where the chosen response has the higher reward, 1/2 for a tie."""
     return np.asarray((margins > 0) + 0.5 * (margins == 0), dtype=np.float64)
 
 
 def _checked(margins: npt.ArrayLike) -> Numbers:
     found = np.asarray(margins, dtype=np.float64)
     if found.size == 0 or not np.isfinite(found).all():
-        raise ValueError("margins are to be numbers, at least one")
+        raise ValueError("margins must be finite numbers, and at least one")
     return found

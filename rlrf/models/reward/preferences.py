@@ -1,76 +1,92 @@
-"""Preferences: which of two responses to a prompt is better, and where they are read from."""
+"""Preferences (which of two responses to a prompt is better): read, download or sample them.
+
+`sample_preferences` orders a model's own responses in the embedded world, where the exact verifier
+is the truth, which ordinary preference data do not have. How often a reward model agrees with it,
+domain by domain, shows what the reward is worth.
+"""
 
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from pydantic import Field, field_validator
 
 from harness.core.errors import UserError
 from harness.core.files import parse, read_jsonl
-from harness.core.schema import Record, digest
+from harness.core.schema import Item, Record, Sample, digest
 from harness.core.text import did_you_mean
+from harness.engines import Engine
+from rlrf.config import Explore
+from rlrf.explore import explore, pick_items
 from rlrf.pairs import Pair
+from tasks.mini import TASKS, biography, instructions
+from tasks.task import Task
 
 COLUMNS = ("prompt", "chosen", "rejected", "domain")
 MAX_PAIRS = 1_000_000
 
+# Of two answers to arithmetic, one can be better in form, worked out instead of guessed, which is
+# style, or only in its result, which has to be calculated to be seen.
+FORM, RESULT = "arithmetic: form", "arithmetic: result"
+DOMAINS = {biography.TASK: "biography", instructions.TASK: "instructions"}
+MIN_GAP = 0.1  # of the primary metric's range
+
 
 class Preference(Record):
-    """`chosen` is better than `rejected` as an answer to `prompt`.
+    """`chosen` is better than `rejected` as a response to `prompt`.
 
-    Prompts are text as the policy sees it, after any chat template; `rendered` makes it of a
-    user's turn.
+    Prompts are text as a policy model sees it, in its chat template; `render_prompts` applies one.
     """
 
     prompt: str
     chosen: str
     rejected: str
-    domain: str = Field(default="", description="what the prompt is about; slices the measures")
+    domain: str = Field(default="", description="topic of the prompt, to measure by")
 
     @field_validator("rejected")
     @classmethod
     def _is_another_text(cls, rejected: str, info: Any) -> str:
         if rejected == info.data.get("chosen"):
-            raise ValueError("it is the chosen response, so nothing is preferred")
+            raise ValueError("it equals the chosen response, so nothing is preferred")
         return rejected
 
 
 def read_preferences(path: Path) -> list[Preference]:
     """Read JSON lines of preferences, or of a run's pairs (`RUN/iter_k/pairs/pairs.jsonl`).
 
-    A run's pairs have their task as the domain.
+    The domain of a run's pair is its task.
 
     Raises:
-        UserError: no such file, nothing in it, or a line is no preference (names line and fault).
+        UserError: the file is missing or empty, or a line is not a preference.
     """
-    found = []
+    preferences = []
     for number, row in read_jsonl(path):
         where = f"{path}, line {number}"
         if "gap" in row:
             pair = parse(Pair, row, where)
             texts = {"prompt": pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected}
-            found.append(Preference(**texts, domain=pair.task))
+            preferences.append(Preference(**texts, domain=pair.task))
         else:
-            found.append(parse(Preference, row, where))
-    if not found:
+            preferences.append(parse(Preference, row, where))
+    if not preferences:
         raise UserError(f"{path} holds no preferences.")
-    return found
+    return preferences
 
 
 def download_preferences(
     name: str, columns: Mapping[str, str], *, split: str = "train", revision: str | None = None
 ) -> list[Preference]:
-    """Preferences of a data set of the Hugging Face hub; no code of the data set is run.
+    """Download preferences from a data set of the Hugging Face hub, without running its code.
 
-    `columns` maps `prompt`, `chosen`, `rejected` and, if there is one, `domain` to the names of
-    its columns. A conversation in a column counts as its last message.
+    `columns` maps `prompt`, `chosen`, `rejected` and optionally `domain` to names of columns. Of a
+    conversation in a column only the last message counts.
 
     Raises:
-        UserError: the hub does not give it out, a column is not there, or a row is no preference.
+        UserError: the data set cannot be loaded, or a column or row is not usable.
     """
     check_columns(columns)
     import datasets
@@ -86,7 +102,7 @@ def download_preferences(
 
 
 def check_columns(columns: Mapping[str, str]) -> None:
-    """See that `columns` names what is needed and nothing else.
+    """Check that `columns` has the required keys and no unknown ones.
 
     Raises:
         UserError: a key is unknown or missing.
@@ -103,10 +119,10 @@ def check_columns(columns: Mapping[str, str]) -> None:
 
 
 def from_rows(rows: Any, columns: Mapping[str, str], name: str) -> list[Preference]:
-    """Preferences of a `datasets.Dataset`; rows whose two responses are equal say nothing.
+    """Convert a `datasets.Dataset`; rows whose two responses are equal are left out.
 
     Raises:
-        UserError: a column is not there, or a value is neither text nor a conversation.
+        UserError: a column is missing, or a value is neither text nor a conversation.
     """
     for column in columns.values():
         if column not in rows.column_names:
@@ -115,15 +131,15 @@ def from_rows(rows: Any, columns: Mapping[str, str], name: str) -> list[Preferen
             )
     if len(rows) > MAX_PAIRS:
         raise UserError(f"{name} has {len(rows):,} rows; at most {MAX_PAIRS:,} are read.")
-    found = []
+    preferences = []
     for number, row in enumerate(rows.select_columns(sorted(set(columns.values()))), 1):
         where = f"{name}, row {number}"
         texts = {key: _text(row[column], f"{where}, {column}") for key, column in columns.items()}
         if texts["chosen"] != texts["rejected"]:
-            found.append(parse(Preference, texts, where))
-    if not found:
+            preferences.append(parse(Preference, texts, where))
+    if not preferences:
         raise UserError(f"{name} holds no preferences.")
-    return found
+    return preferences
 
 
 def _text(value: Any, where: str) -> str:
@@ -135,44 +151,88 @@ def _text(value: Any, where: str) -> str:
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether `name` can be that of a data set on the hub."""
+    """Whether `name` looks like a data set on the hub."""
     return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None
 
 
-def rendered(found: Sequence[Preference], render: Callable[[str], str]) -> list[Preference]:
-    """The preferences with each prompt, a user's turn, as `render` shows it to a policy."""
-    return [one.model_copy(update={"prompt": render(one.prompt)}) for one in found]
+def render_prompts(
+    preferences: Sequence[Preference], render: Callable[[str], str]
+) -> list[Preference]:
+    """Apply a chat template to the prompts, which are users' turns."""
+    return [one.model_copy(update={"prompt": render(one.prompt)}) for one in preferences]
 
 
-class Prompted(Protocol):
-    """What belongs to a prompt."""
-
-    @property
-    def prompt(self) -> str: ...
+def preferences_digest(preferences: Sequence[Preference]) -> str:
+    """Compute a digest of the preferences and their order."""
+    return digest([one.model_dump(mode="json") for one in preferences])
 
 
-P = TypeVar("P", bound=Prompted)
+# The embedded world ---------------------------------------------------------------------------
 
 
-def split(found: Sequence[P], share: float, seed: int) -> tuple[list[P], list[P]]:
-    """(about `share` of `found`, the rest): all that belongs to a prompt is on one side.
+def sample_preferences(
+    engine: Engine, prompts: int, *, n: int = 6, seed: int = 0, split: str = "train"
+) -> list[Preference]:
+    """Sample `n` responses to `prompts` items of each mini benchmark, and order them.
 
-    Prompts are taken in an order that `seed` and their text decide, until the share is reached.
+    Gives at most one preference per prompt and domain, and none for equally good responses.
     """
-    order = sorted({one.prompt for one in found}, key=lambda prompt: digest([seed, prompt]))
-    counts: dict[str, int] = {}
-    for one in found:
-        counts[one.prompt] = counts.get(one.prompt, 0) + 1
-    taken: set[str] = set()
-    size = 0
-    for prompt in order:
-        if size >= share * len(found):
-            break
-        taken.add(prompt)
-        size += counts[prompt]
-    return [p for p in found if p.prompt in taken], [p for p in found if p.prompt not in taken]
+    tasks = {task.name: task for task in TASKS}
+    asked = {
+        name: pick_items(task, split, prompts, rotation=0, seed=seed)
+        for name, task in tasks.items()
+    }
+    samples = explore(engine, asked, tasks, Explore(n=n), seed)
+    items = {item.digest: item for found in asked.values() for item in found}
+    return preferences_of(samples, items, tasks, seed)
 
 
-def preferences_digest(found: Sequence[Preference]) -> str:
-    """Identity of the preferences, in their order."""
-    return digest([one.model_dump(mode="json") for one in found])
+def preferences_of(
+    samples: Sequence[Sample], items: Mapping[str, Item], tasks: Mapping[str, Task], seed: int
+) -> list[Preference]:
+    """Order `samples`: at most one preference per item and domain, of responses not cut off.
+
+    The chosen response has the better primary metric, by `MIN_GAP` of its range. Among such pairs
+    `seed` decides, so that not only the widest gaps occur.
+    """
+    values = _values([s for s in samples if s.finish_reason != "length"], items, tasks)
+    prompts = {sample.item: sample.prompt for sample in samples}
+    preferences = []
+    for name, responses in values.items():
+        primary = tasks[items[name].task].primary
+        gap = MIN_GAP * (primary.span or 0.0)  # without a known range any gap counts
+        sign = 1 if primary.higher_is_better else -1
+        candidates: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        for better, high in responses.items():
+            for worse, low in responses.items():
+                if sign * (high - low) >= gap:
+                    domain = DOMAINS.get(items[name].task) or _arithmetic(better, worse)
+                    candidates[domain].append((better, worse))
+        for domain, ordered in sorted(candidates.items()):
+            better, worse = min(ordered, key=lambda pair: digest([seed, name, *pair]))
+            prompt = prompts[name]
+            preferences.append(
+                Preference(prompt=prompt, chosen=better, rejected=worse, domain=domain)
+            )
+    return preferences
+
+
+def _values(
+    samples: Sequence[Sample], items: Mapping[str, Item], tasks: Mapping[str, Task]
+) -> dict[str, dict[str, float]]:
+    """Score responses: item -> response -> primary metric, without unscored ones."""
+    values: dict[str, dict[str, float]] = defaultdict(dict)
+    for name, task in tasks.items():
+        asked = [sample for sample in samples if sample.task == name]
+        scores = task.score([(items[sample.item], sample) for sample in asked])
+        for sample, score in zip(asked, scores, strict=True):
+            if task.primary.name in score.values:
+                values[sample.item][sample.response] = score.values[task.primary.name]
+    return values
+
+
+def _arithmetic(better: str, worse: str) -> str:
+    def is_guess(text: str) -> bool:
+        return len(text.strip().splitlines()) < 2
+
+    return FORM if is_guess(better) != is_guess(worse) else RESULT

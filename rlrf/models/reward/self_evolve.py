@@ -1,12 +1,16 @@
-"""Self-evolved reward learning: a reward model that labels, of what it has no label for, what it is
-sure of, and learns from that.
+"""Self-evolved reward learning: a reward model learns from labels that it is sure of.
 
-    loop 0       learn from the few labels there are
-    loop 1, ...  score the pairs that have none; keep those that `self_labels.detect` is sure of,
-                 in the model's own order; learn anew from the seed's labels and all kept until now
+    loop 0       train on the few labels there are
+    loop 1, ...  score the pairs without labels; keep those that `detect` finds sure, in the model's
+                 own order; train anew on the seed's labels and all pairs kept so far
 
-C. Huang et al., arXiv 2411.00418. What a model learns from beside the seed's labels is compared
-with taking all its labels (plain pseudo-labels) and with the true ones (all labels).
+A response's probability is p = sigmoid(reward). A model that tells good responses from bad ones
+puts one response of a pair above a half and the other below (status 1). A model that cannot may
+still see a wide difference (status 2). With too few pairs of either kind the loop ends. C. Huang
+et al., Self-Evolved Reward Learning for LLMs, arXiv 2411.00418.
+
+The result is compared with training on all of the model's own labels (plain pseudo-labels) and on
+all true labels.
 """
 
 from __future__ import annotations
@@ -15,44 +19,140 @@ import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field, field_validator
 
+from harness.core import yaml
 from harness.core.errors import UserError
 from harness.core.files import parse, read_json, write_json, write_text
-from harness.core.schema import Record
+from harness.core.schema import Record, digest
 from harness.engines.model_folder import check, find, model_digest
 from harness.evals.scoring import code_version
 from rlrf.code_digests import source
-from rlrf.models import reward
-from rlrf.models.reward import preferences as reading
-from rlrf.models.reward.config import SelfEvolution
+from rlrf.config import Device
+from rlrf.models import reward, trained_model
 from rlrf.models.reward.measure import Measured, accuracy, measure
-from rlrf.models.reward.model import RewardModel
-from rlrf.models.reward.preferences import Preference, preferences_digest
-from rlrf.models.reward.result import (
+from rlrf.models.reward.model import RewardModel, RewardTraining, score_pairs
+from rlrf.models.reward.preferences import Preference, preferences_digest, read_preferences
+from rlrf.models.reward.self_evolve_report import (
     Evolution,
     Loop,
     Rival,
     SelfEvolutionResult,
     SelfLabels,
+    Status,
     markdown,
     rows,
 )
-from rlrf.models.reward.self_labels import Learned, Thresholds, detect
 from rlrf.models.reward.training import train
+from rlrf.models.trained_model import split_by_prompt
 from rlrf.objectives import base as common
+from rlrf.reward import sigmoid
 from rlrf.run import Run, holds_run, open_run
 
 Flags = npt.NDArray[np.bool_]
-Numbers = npt.NDArray[np.float64]
 
 REWARDS = "rewards.json"
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Name = Annotated[str, Field(pattern=r"^[\w-]{1,40}$")]
+
+
+class Thresholds(Record):
+    """When a model is sure of a pair, and how many such pairs a loop needs.
+
+    The defaults are the published ones; `minimum` suits HH-RLHF, with about 160,000 pairs.
+    """
+
+    high: float = Field(default=0.55, ge=0.5, lt=1, description="status 1: one p is above")
+    low: float = Field(default=0.45, gt=0, le=0.5, description="status 1: the other p is below")
+    difference: float = Field(default=0.3, ge=0, lt=1, description="status 2: p differ by more")
+    minimum: int = Field(default=600, ge=1, description="pairs that a status needs")
+
+
+class SelfEvolution(Record):
+    """Configure self-evolution runs over all seeds, seed fractions and thresholds."""
+
+    model: str = Field(description="folder or hub id of the base model")
+    revision: str | None = Field(default=None, description="of the hub model")
+    pairs: str = Field(description="file of preferences; all labels are known, few are shown")
+    held_out: str | None = Field(
+        default=None, description="file of preferences to measure on; default: a part of `pairs`"
+    )
+    held_out_share: float = Field(default=0.2, gt=0, lt=1, description="share of `pairs`")
+    train: RewardTraining = RewardTraining()
+    loops: int = Field(default=3, ge=1, description="most retrainings after loop 0")
+    seed_fractions: list[Fraction] = Field(
+        default=[0.15], min_length=1, description="shares of the pairs whose labels are shown"
+    )
+    thresholds: dict[Name, Thresholds] = Field(
+        default={"published": Thresholds()}, min_length=1, description="name -> thresholds"
+    )
+    seeds: list[int] = Field(default=[0], min_length=1, description="of splits and training")
+    engine: Device = Device()
+
+    @field_validator("seeds", "seed_fractions")
+    @classmethod
+    def _each_once(cls, values: list[float]) -> list[float]:
+        if len(set(values)) < len(values):
+            raise ValueError("a value occurs twice")
+        return values
+
+    @property
+    def identity(self) -> str:
+        """Digest of the settings that all models of a run share.
+
+        Paths are left out, and so is the sweep: with more seeds, fractions or thresholds a run
+        keeps its models."""
+        places = {"model", "revision", "pairs", "held_out"}
+        sweep = {"loops", "seed_fractions", "thresholds", "seeds"}
+        return digest(self.model_dump(mode="json", exclude=places | sweep))
+
+
+def load(path: Path) -> SelfEvolution:
+    """Read a configuration file; relative paths are looked up next to it first.
+
+    Raises:
+        UserError: the file is missing or not YAML, or a key or value is wrong.
+    """
+    config = yaml.load(path, SelfEvolution)
+    places = {
+        name: str((path.parent / place).resolve())
+        for name in ("model", "pairs", "held_out")
+        if (place := getattr(config, name)) is not None and (path.parent / place).exists()
+    }
+    return config.model_copy(update=places)
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a model has learned: its status (None: too little), and the pairs that it may label."""
+
+    status: Status | None
+    kept: Flags
+
+
+def detect(first: npt.ArrayLike, second: npt.ArrayLike, thresholds: Thresholds) -> Learned:
+    """Detect the status of a model from the rewards of the two responses of each pair.
+
+    `kept` is true for the pairs whose order by the model becomes a label; all false without a
+    status.
+    """
+    p, q = sigmoid(first), sigmoid(second)
+    above, below = np.maximum(p, q), np.minimum(p, q)
+    sure = (above > thresholds.high) & (below < thresholds.low)
+    if sure.sum() >= thresholds.minimum:
+        return Learned(1, sure)
+    wide = (above - below) > thresholds.difference
+    if wide.sum() >= thresholds.minimum:
+        return Learned(2, wide)
+    return Learned(None, np.zeros(len(p), dtype=np.bool_))
 
 
 class Rewards(Record):
-    """What a model gives to the responses of the held-out and of the unlabelled pairs."""
+    """A model's rewards of the responses of the held-out and of the unlabelled pairs."""
 
     held_out_chosen: list[float]
     held_out_rejected: list[float]
@@ -62,7 +162,7 @@ class Rewards(Record):
 
 @dataclass(frozen=True)
 class Bench:
-    """What every model of a run is made from and measured on."""
+    """What all models of a run share."""
 
     config: SelfEvolution
     run: Run
@@ -72,7 +172,7 @@ class Bench:
     def fit(
         self, place: str, learned: Sequence[Preference], pool: Sequence[Preference], seed: int
     ) -> Rewards:
-        """Train a model on `learned` and let it score, unless `place` in the run has it."""
+        """Train a model on `learned` and score with it, unless stage `place` of the run exists."""
 
         def make(folder: Path) -> None:
             train(
@@ -84,10 +184,7 @@ class Bench:
                 out=folder / "model",
             )
             model = RewardModel(folder / "model", device=self.config.engine)
-            scored = [*self.held_out, *pool]
-            prompts = [one.prompt for one in scored] * 2
-            texts = [one.chosen for one in scored] + [one.rejected for one in scored]
-            chosen, rejected = np.split(model.score(prompts, texts), 2)
+            chosen, rejected = score_pairs(model, [*self.held_out, *pool])
             del model
             gc.collect()
             n = len(self.held_out)
@@ -102,21 +199,21 @@ class Bench:
             )
 
         read = [preferences_digest(learned), preferences_digest(pool), seed]
-        code = source("the code of reward models", reward, common)
+        code = source("the code of reward models", reward, trained_model, common)
         stage = self.run.stage(place, read, make, code)
         path = stage.folder / REWARDS
         return parse(Rewards, read_json(path), str(path))
 
     def measure(self, rewards: Rewards) -> Measured:
-        """On the held-out pairs."""
+        """Measure a model on the held-out pairs."""
         margins = np.subtract(rewards.held_out_chosen, rewards.held_out_rejected)
         return measure(margins, [one.domain for one in self.held_out])
 
 
 def self_evolve(config: SelfEvolution, out: Path, *, fresh: bool = False) -> SelfEvolutionResult:
-    """Run every seed, seed fraction and threshold of `config`; `out` is the run's folder.
+    """Run every seed, seed fraction and threshold of `config` in the folder `out`.
 
-    A run that exists is resumed, `fresh` deletes it first. Held-out and training pairs share no
+    An existing run is resumed, or deleted first if `fresh`. Held-out and training pairs share no
     prompt. Writes `result.json` and `result.md`.
 
     Raises:
@@ -125,17 +222,17 @@ def self_evolve(config: SelfEvolution, out: Path, *, fresh: bool = False) -> Sel
     holds_run(out)
     base = find(config.model, config.revision)
     check(base)
-    pairs = reading.read_preferences(Path(config.pairs))
+    pairs = read_preferences(Path(config.pairs))
     if config.held_out is None:
-        held_out, pairs = reading.split(pairs, config.held_out_share, seed=0)
+        held_out, pairs = split_by_prompt(pairs, config.held_out_share, seed=0)
     else:
-        held_out = reading.read_preferences(Path(config.held_out))
+        held_out = read_preferences(Path(config.held_out))
         asked = {one.prompt for one in held_out}
         pairs = [one for one in pairs if one.prompt not in asked]
     if not pairs or not held_out:
         raise UserError(
-            "Nothing is left to learn from once the held-out prompts are taken away; give more "
-            "pairs, or another held_out."
+            "No pairs are left to learn from after removing the held-out prompts. Give more pairs, "
+            "or another held_out."
         )
     common = {
         "config": config.identity,
@@ -168,12 +265,12 @@ def self_evolve(config: SelfEvolution, out: Path, *, fresh: bool = False) -> Sel
 def evolve(
     bench: Bench, pairs: Sequence[Preference], fraction: float, name: str, seed: int
 ) -> Evolution:
-    """One seed: the loops under the thresholds `name`, the plain baseline and the bound."""
-    labelled, pool = reading.split(pairs, fraction, seed)
+    """Run one seed: the loops with thresholds `name`, plain pseudo-labels, and all labels."""
+    labelled, pool = split_by_prompt(pairs, fraction, seed)
     if not pool:
         raise UserError(
             f"With {fraction:.0%} of the labels shown, none of the {len(pairs)} pairs is left "
-            "without: give more pairs, or a smaller seed fraction."
+            "unlabelled. Give more pairs, or a smaller seed fraction."
         )
     at = f"seed_{seed}/{fraction:g}"
     rewards = first = bench.fit(f"{at}_loop_0", labelled, pool, seed)
@@ -217,10 +314,10 @@ def evolve(
 
 
 class SelfLabelled:
-    """The labels that models gave to the pairs of a pool; they accumulate and never change.
+    """Labels that models gave to the pairs of a pool; they accumulate and never change.
 
-    The hidden labels serve to count what is right and for nothing else: which pairs are kept does
-    not depend on the order of a pair, and where a model sees no difference a coin (`seed`) decides.
+    The true labels are only used to count correct ones: which pairs are kept does not depend on the
+    order of a pair, and if a model sees no difference, a coin (`seed`) decides.
     """
 
     def __init__(self, pool: Sequence[Preference], seed: int) -> None:
@@ -230,24 +327,24 @@ class SelfLabelled:
         self._coin: Flags = np.random.default_rng(seed).random(len(pool)) < 0.5
 
     def add(self, rewards: Rewards, thresholds: Thresholds) -> Learned:
-        """Label the pairs, of those without a label yet, that the model is sure of."""
+        """Label the still unlabelled pairs that the model is sure of."""
         free = np.flatnonzero(~self.kept)
         chosen, rejected = np.array(rewards.pool_chosen), np.array(rewards.pool_rejected)
-        found = detect(chosen[free], rejected[free], thresholds)
+        learned = detect(chosen[free], rejected[free], thresholds)
         fresh = np.zeros(len(self.pool), dtype=np.bool_)
-        fresh[free] = found.kept
+        fresh[free] = learned.kept
         self.take(rewards, fresh)
-        return Learned(found.status, fresh)
+        return Learned(learned.status, fresh)
 
     def take(self, rewards: Rewards, fresh: Flags) -> None:
-        """Label the pairs of `fresh` in the model's own order."""
+        """Label the pairs in `fresh` in the model's own order."""
         margins = np.subtract(rewards.pool_chosen, rewards.pool_rejected)
         right = (margins > 0) | ((margins == 0) & self._coin)
         self.right = np.where(fresh, right, self.right)
         self.kept = self.kept | fresh
 
     def labels(self) -> list[Preference]:
-        """The labelled pairs, in the order of the pool."""
+        """Return the labelled pairs, in the order of the pool."""
         return [
             one
             if right
@@ -257,7 +354,7 @@ class SelfLabelled:
         ]
 
     def summary(self, which: Flags) -> SelfLabels:
-        """How many there are in `which`, and how many of them are right."""
+        """Count the labels in `which`, and how many of them are correct."""
         return SelfLabels(
             pairs=int(which.sum()),
             share=float(which.mean()),

@@ -1,4 +1,4 @@
-"""Training of reward models, by TRL: the only module of the package that knows TRL.
+"""Train reward models by TRL.
 
 The loss is -log sigmoid(r_chosen - r_rejected) (R. A. Bradley and M. E. Terry, Biometrika 1952).
 """
@@ -9,28 +9,30 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
 from harness.core.errors import UserError
-from harness.core.files import file_digest, write_json, write_jsonl
+from harness.core.files import write_json, write_jsonl
 from harness.core.folders import new_folder
 from harness.core.outputs import model_kind
 from harness.core.progress import track
-from harness.core.schema import SCHEMA_VERSION, Record, SchemaVersion
 from harness.engines.model_folder import Checkpoint, model_digest
 from rlrf.config import Device
-from rlrf.models.reward.config import RewardTraining
-from rlrf.models.reward.encoding import encode
-from rlrf.models.reward.loading import check_tokenizer, context, load_model, load_tokenizer
+from rlrf.models.reward.model import (
+    MANIFEST,
+    RewardManifest,
+    RewardTraining,
+    check_tokenizer,
+    context,
+    encode,
+    load_model,
+)
 from rlrf.models.reward.preferences import Preference, preferences_digest
+from rlrf.models.trained_model import file_digests
 from rlrf.objectives import base as common
 from rlrf.objectives.job import Job
 from rlrf.quiet import quiet
 
-MANIFEST = "reward_model.json"
 KIND = model_kind("a reward model", MANIFEST)
-METRICS = "metrics.jsonl"
-LOGGED = {
+METRICS = {
     "loss": "loss",
     "accuracy": "accuracy",
     "margin": "margin",
@@ -42,19 +44,6 @@ LOGGED = {
 }
 
 
-class Manifest(Record):
-    """`reward_model.json` of a trained reward model: what it was made from, and what it is."""
-
-    schema_version: SchemaVersion = SCHEMA_VERSION
-    base: str = Field(description="digest of the model that training started from")
-    preferences: str = Field(description="digest of the preferences, in order")
-    pairs: int
-    left_out: int = Field(description="pairs that are longer than `max_length`")
-    training: RewardTraining
-    seed: int
-    files: dict[str, str] = Field(description="file -> sha256")
-
-
 def train(
     preferences: Sequence[Preference],
     base: Path,
@@ -63,17 +52,17 @@ def train(
     device: Device,
     seed: int,
     out: Path,
-) -> Manifest:
+) -> RewardManifest:
     """Train a reward model from `base` and save it as `out`; equal inputs give equal bytes.
 
-    `base` is a language model, which gets a new head, or a reward model, which goes on from its
-    own. `out` becomes a plain `transformers` folder (one label; a LoRA adapter is merged) with
-    `metrics.jsonl`, one row a step, and `reward_model.json`, its `Manifest`; a reward
-    model that was there before stays until training has ended well.
+    `base` is a language model, which gets a new head, or a reward model, which keeps its own.
+    `out` becomes a plain `transformers` folder (one label; a LoRA adapter is merged) with
+    `metrics.jsonl`, one row per step, and `reward_model.json`. An existing reward model is
+    replaced only after training has succeeded.
 
     Raises:
         UserError: `out` holds something else, `base` cannot be used, no pair fits, or the loss is
-            not a number.
+            not a finite number.
     """
     KIND.check(out, reads=[base])
     with (
@@ -89,15 +78,15 @@ def train(
             seed=seed,
             out=folder,
         )
-        kept = _fit(preferences, job)
-        manifest = Manifest(
+        used = _fit(preferences, job)
+        manifest = RewardManifest(
             base=model_digest(base),
             preferences=preferences_digest(preferences),
-            pairs=kept,
-            left_out=len(preferences) - kept,
+            pairs=used,
+            left_out=len(preferences) - used,
             training=training,
             seed=seed,
-            files={f.name: file_digest(f) for f in sorted(folder.iterdir()) if f.is_file()},
+            files=file_digests(folder),
         )
         write_json(folder / MANIFEST, manifest)
     return manifest
@@ -111,7 +100,7 @@ def _fit(preferences: Sequence[Preference], job: Job[RewardTraining]) -> int:
 
     training, base = job.config, job.start.model
     transformers.set_seed(job.seed)  # the new head is drawn when the model is loaded
-    tokenizer = load_tokenizer(base)
+    tokenizer = common.load_tokenizer(base)
     dtype = "float32" if training.adapter is None else common.adapted_dtype(base, job.device)
     model = load_model(base, dtype, new_head=True)
     check_tokenizer(tokenizer, model.config, base)
@@ -126,12 +115,12 @@ def _fit(preferences: Sequence[Preference], job: Job[RewardTraining]) -> int:
         common.trainer_arguments(job) as arguments,
         track("train reward model", steps, "steps") as advance,
     ):
-        metrics = common.metrics_callback(advance, LOGGED)
+        metrics = common.metrics_callback(advance, METRICS)
         trainer = RewardTrainer(
             model=model,
             args=RewardConfig(
                 **arguments,
-                max_length=None,  # rows are token ids that fit
+                max_length=None,  # the rows already fit
                 center_rewards_coefficient=training.center or None,
                 disable_dropout=training.adapter is None or training.adapter.dropout == 0,
             ),
@@ -141,22 +130,20 @@ def _fit(preferences: Sequence[Preference], job: Job[RewardTraining]) -> int:
             peft_config=training.adapter and common.lora_config(training.adapter, "SEQ_CLS"),
         )
         common.run_trainer(trainer, job)
-    trained = trainer.model
-    if training.adapter is not None:
-        trained = trained.merge_and_unload()
+    trained = trainer.model if training.adapter is None else trainer.model.merge_and_unload()
     common.save_model(trained, tokenizer, base, job.out)
-    write_jsonl(job.out / METRICS, metrics.rows)
+    write_jsonl(job.out / "metrics.jsonl", metrics.rows)
     return len(rows)
 
 
 def _tokenize(
     preferences: Sequence[Preference], tokenizer: Any, max_length: int
 ) -> list[dict[str, list[int]]]:
-    """Token ids of the pairs of which both texts fit into `max_length`."""
+    """Encode the pairs of which both texts fit into `max_length` tokens."""
     rows = []
-    for one in preferences:
-        chosen = encode(one.prompt, one.chosen, tokenizer)
-        rejected = encode(one.prompt, one.rejected, tokenizer)
+    for pair in preferences:
+        chosen = encode(pair.prompt, pair.chosen, tokenizer)
+        rejected = encode(pair.prompt, pair.rejected, tokenizer)
         if max(len(chosen), len(rejected)) <= max_length:
             rows.append({"chosen_ids": chosen, "rejected_ids": rejected})
     return rows

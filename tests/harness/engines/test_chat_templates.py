@@ -18,7 +18,7 @@ from harness.engines.model_folder import Checkpoint
 from harness.engines.openai import OpenAIEngine
 from harness.engines.prompts import check_template, render
 from harness.serving.settings import ServerSettings
-from rlrf.models.reward import encoding
+from rlrf.models.reward import model as reward_model
 from rlrf.objectives import base
 
 PARTS = (
@@ -79,7 +79,7 @@ def test_a_template_that_loses_the_users_words_is_refused(
 def test_a_template_that_reads_parts_gets_parts(template: str) -> None:
     tokenizer = make_tokenizer(chat_template=template)
     assert render(tokenizer, talk("user")) == "<|user|>user says 0<|end|><|assistant|>"
-    assert encoding.render("Why?", tokenizer) == "<|user|>Why?<|end|><|assistant|>"
+    assert reward_model.render("Why?", tokenizer) == "<|user|>Why?<|end|><|assistant|>"
 
 
 def test_a_template_that_takes_both_gets_text() -> None:

@@ -7,8 +7,7 @@ import pytest
 from harness.core.schema import AspectFeedback, Feedback, Item
 from harness.judges.critique import MAX_JUSTIFICATION
 from harness.replies import UnparsableReplyError
-from rlrf.models.feedback.asking import MAX_REPLY, Asks, ask, read, write
-from rlrf.models.feedback.cases import Subject
+from rlrf.models.feedback.model import MAX_REPLY, Asks, Subject, ask, read_reply, write_reply
 
 ASPECTS = ["logical_correctness", "readability"]
 
@@ -91,9 +90,9 @@ def test_feedback_is_written_and_read_back():
             graded("logical_correctness", "Line 2 should be 21-5=16", 0),
         ],
     )
-    reply = write(feedback)
+    reply = write_reply(feedback)
     assert reply.splitlines()[1] == "logical_correctness: Line 2 should be 21-5=16 [0]"
-    assert read(reply, ASPECTS) == feedback.aspects
+    assert read_reply(reply, ASPECTS) == feedback.aspects
 
 
 @pytest.mark.parametrize(
@@ -106,7 +105,7 @@ def test_feedback_is_written_and_read_back():
     ],
 )
 def test_what_chat_models_put_around_a_reply_is_passed_over(reply):
-    assert read(reply, ASPECTS) == [graded("logical_correctness", "Wrong.", 0)]
+    assert read_reply(reply, ASPECTS) == [graded("logical_correctness", "Wrong.", 0)]
 
 
 @pytest.mark.parametrize(
@@ -123,11 +122,11 @@ def test_what_chat_models_put_around_a_reply_is_passed_over(reply):
 )
 def test_nonsense_has_its_reason(reply, why):
     with pytest.raises(UnparsableReplyError, match=why):
-        read(reply, ASPECTS)
+        read_reply(reply, ASPECTS)
 
 
 def test_a_reply_without_end_is_bounded():
-    (found,) = read(f"readability: {'long ' * 900}[1]\n" + "x" * 10**6, ASPECTS)
+    (found,) = read_reply(f"readability: {'long ' * 900}[1]\n" + "x" * 10**6, ASPECTS)
     assert len(found.justification) == MAX_JUSTIFICATION
     with pytest.raises(UnparsableReplyError):
-        read("x" * MAX_REPLY + "\nreadability: Nice. [2]", ASPECTS)
+        read_reply("x" * MAX_REPLY + "\nreadability: Nice. [2]", ASPECTS)

@@ -70,7 +70,7 @@ def test_a_feedback_model_that_talks_nonsense_ends_the_run_with_the_cause(
 
 
 def test_what_is_no_feedback_model_is_refused_at_once(models, tmp_path, toy_letters):
-    with pytest.raises(UserError, match="holds no feedback model"):
+    with pytest.raises(UserError, match="is not a feedback model"):
         train(config(models, "policy"), tmp_path / "run")
     with pytest.raises(UserError, match="no model folder"):
         train(config(models, "nobody"), tmp_path / "run")

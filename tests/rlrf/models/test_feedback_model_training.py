@@ -116,7 +116,7 @@ def test_it_is_measured_on_items_that_it_has_not_learned(critic, roomy_model, ca
 
 
 def test_a_folder_that_training_did_not_write_is_refused(critic, roomy_model, tmp_path):
-    with pytest.raises(UserError, match="holds no feedback model"):
+    with pytest.raises(UserError, match="is not a feedback model"):
         read_manifest(roomy_model)
     folder = shutil.copytree(critic[0], tmp_path / "a")
     (folder / "config.json").write_text((folder / "config.json").read_text() + " ")

@@ -8,8 +8,7 @@ import pytest
 from rlrf.models.reward.measure import accuracy, calibration, measure
 from rlrf.models.reward.model import Ensemble, batches, lower_bound
 from rlrf.models.reward.preferences import Preference
-from rlrf.models.reward.self_evolve import Rewards, SelfLabelled
-from rlrf.models.reward.self_labels import Thresholds, detect
+from rlrf.models.reward.self_evolve import Rewards, SelfLabelled, Thresholds, detect
 
 
 def logit(p: float) -> float:

@@ -8,13 +8,16 @@ from helpers import toy
 from harness.core.errors import UserError
 from harness.core.schema import Item, Sample
 from rlrf.models.reward.preferences import (
+    FORM,
+    RESULT,
     Preference,
     check_columns,
     from_rows,
+    preferences_of,
     read_preferences,
-    split,
+    sample_preferences,
 )
-from rlrf.models.reward.world import FORM, RESULT, preferences_of, sample_preferences
+from rlrf.models.trained_model import split_by_prompt
 from tasks.mini import TASKS
 
 ARITHMETIC = TASKS[0]
@@ -80,11 +83,13 @@ def test_a_data_set_of_the_hub_is_read_by_named_columns():
 
 def test_a_split_keeps_the_pairs_of_a_prompt_together():
     found = [Preference(prompt=f"p{i // 3}", chosen="good", rejected=f"bad {i}") for i in range(90)]
-    seed, rest = split(found, 0.15, seed=1)
+    seed, rest = split_by_prompt(found, 0.15, seed=1)
     assert 14 <= len(seed) <= 16
     assert not {one.prompt for one in seed} & {one.prompt for one in rest}
     assert len(seed) + len(rest) == 90
-    assert split(found, 0.15, seed=1) == (seed, rest) != split(found, 0.15, seed=2)
+    assert (
+        split_by_prompt(found, 0.15, seed=1) == (seed, rest) != split_by_prompt(found, 0.15, seed=2)
+    )
 
 
 def test_preferences_of_samples_follow_the_tasks_own_score():

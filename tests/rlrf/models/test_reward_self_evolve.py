@@ -10,10 +10,9 @@ from harness.core.errors import UserError
 from harness.core.files import write_jsonl
 from rlrf.cli.reward_model import reward_model
 from rlrf.models.reward import self_evolve as module
-from rlrf.models.reward.config import load
 from rlrf.models.reward.preferences import Preference
-from rlrf.models.reward.result import markdown
-from rlrf.models.reward.self_evolve import self_evolve
+from rlrf.models.reward.self_evolve import load, self_evolve
+from rlrf.models.reward.self_evolve_report import markdown
 
 YAML = """
 model: model

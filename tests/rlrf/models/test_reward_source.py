@@ -13,7 +13,7 @@ from helpers import tiny, toy
 from harness.core.errors import UserError
 from rlrf.config import Device, RewardSource
 from rlrf.models.reward.model import RewardModel
-from rlrf.models.reward.source import open_rewarder
+from rlrf.models.reward.rewarder import open_rewarder
 from rlrf.reward import by_model
 
 CPU = Device(device="cpu")
@@ -130,7 +130,7 @@ def test_a_line_that_is_no_demonstration_is_named(models, tmp_path, lines, said)
 def test_no_such_model_and_no_reward_model_are_said(tiny_model, tmp_path):
     with pytest.raises(UserError, match="no such"):
         open_rewarder(RewardSource(models=[str(tmp_path / "no such")]), CPU)
-    with pytest.raises(UserError, match="no reward model"):
+    with pytest.raises(UserError, match="is not a reward model"):
         score(models=[str(tiny_model)])
 
 

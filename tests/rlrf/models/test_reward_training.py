@@ -9,10 +9,9 @@ import pytest
 from harness.core.errors import UserError
 from harness.engines.model_folder import model_digest
 from rlrf.config import Adapter, Device
-from rlrf.models.reward import loading
-from rlrf.models.reward.config import LORA, RewardTraining
+from rlrf.models.reward import model as reward_model
 from rlrf.models.reward.measure import measure
-from rlrf.models.reward.model import RewardModel, margins
+from rlrf.models.reward.model import LORA, RewardModel, RewardTraining, margins
 from rlrf.models.reward.preferences import Preference
 from rlrf.models.reward.training import train
 
@@ -99,7 +98,7 @@ def test_pairs_too_long_are_left_out_and_counted(tiny_model, tmp_path):
 
 
 def test_a_language_model_is_no_reward_model(tiny_model):
-    with pytest.raises(UserError, match="no reward model"):
+    with pytest.raises(UserError, match="is not a reward model"):
         RewardModel(tiny_model, device=CPU)
 
 
@@ -109,7 +108,7 @@ def test_a_head_of_several_numbers_is_refused(trained, tmp_path):
     config |= {"id2label": {"0": "a", "1": "b"}, "label2id": {"a": 0, "b": 1}}
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match="gives 2 numbers"):
-        loading.load_model(folder, "float32", new_head=False)
+        reward_model.load_model(folder, "float32", new_head=False)
 
 
 def test_files_that_training_did_not_write_are_noticed(trained, tmp_path):

@@ -31,8 +31,7 @@ from rlrf.objectives.job import DivergedError
 from rlrf.objectives.rlmec import RewriteExample, rlmec
 from rlrf.objectives.rrhf import rrhf
 from rlrf.objectives.sft import sft
-from rlrf.rlmec.alignment import edited
-from rlrf.rlmec.tokens import pieces
+from rlrf.rlmec.tokens import edited, pieces
 
 ROOT = Path(__file__).parents[3]
 

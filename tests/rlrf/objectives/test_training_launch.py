@@ -22,8 +22,7 @@ from rlrf.objectives.job import checkpoint
 from rlrf.objectives.rlmec import RewriteExample, rlmec
 from rlrf.objectives.rrhf import Ranking, rrhf
 from rlrf.objectives.sft import Example, sft
-from rlrf.rlmec.alignment import edited
-from rlrf.rlmec.tokens import pieces
+from rlrf.rlmec.tokens import edited, pieces
 
 CPU = Device(device="cpu")
 RATE = 1e-3

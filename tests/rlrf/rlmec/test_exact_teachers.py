@@ -9,7 +9,7 @@ import pytest
 import tasks
 from harness.core.schema import Item, Sample
 from rlrf.quickstart import corpus
-from rlrf.rlmec.alignment import edited
+from rlrf.rlmec.tokens import edited
 from tasks.mini import arithmetic, biography, instructions, world
 
 

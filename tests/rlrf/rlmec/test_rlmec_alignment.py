@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlrf.rlmec.alignment import align, edited
+from rlrf.rlmec.tokens import align, edited
 
 TOKENS = st.lists(st.integers(0, 3), max_size=9)
 

@@ -20,9 +20,9 @@ from rlrf.feedback import Judged
 from rlrf.loop import train
 from rlrf.objectives.rlmec import RewriteExample
 from rlrf.result import markdown
-from rlrf.rlmec.rewards import TokenRewards
 from rlrf.rlmec.rewriter import Agreement
 from rlrf.rlmec.teacher import Correction
+from rlrf.rlmec.tokens import TokenRewards
 
 GOLD = 0.6
 
@@ -287,8 +287,8 @@ def test_what_cannot_be_a_rewriter_is_refused_at_once(tiny_model, tmp_path, monk
     words = tokenizer["model"]["vocab"]
     words["a"], words["b"] = words["b"], words["a"]
     (other / "tokenizer.json").write_text(json.dumps(tokenizer))
-    refused("reads other tokens", rewriter=str(other))
-    refused("reads other tokens", base=str(other))
-    refused("Nobody can put wrong answers to toy_letters right", teacher="judge")
+    refused("has other tokens", rewriter=str(other))
+    refused("has other tokens", base=str(other))
+    refused("no teacher that corrects wrong answers to toy_letters", teacher="judge")
     monkeypatch.setattr(tasks, "_all", lambda: {"toy_letters": toy.LETTERS})
-    refused("Nobody can put wrong answers to toy_letters right")
+    refused("no teacher that corrects wrong answers to toy_letters")

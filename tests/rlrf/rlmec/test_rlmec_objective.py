@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rlrf.config import Rlmec
 from rlrf.objectives.rlmec import imitation, reinforcement, weights
-from rlrf.rlmec.rewards import token_reward
+from rlrf.rlmec.tokens import token_reward
 
 PUBLISHED = Rlmec()
 

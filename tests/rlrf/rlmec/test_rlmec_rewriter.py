@@ -12,7 +12,6 @@ from harness.engines.model_folder import Checkpoint
 from harness.engines.open import EngineLoader, EngineSpec
 from rlrf.config import Rlmec
 from rlrf.objectives import base
-from rlrf.rlmec.rewards import token_rewards
 from rlrf.rlmec.rewriter import (
     LOCATE,
     REWRITE,
@@ -25,6 +24,7 @@ from rlrf.rlmec.rewriter import (
     rewrite,
 )
 from rlrf.rlmec.teacher import Correction
+from rlrf.rlmec.tokens import token_rewards
 
 ITEMS = {item.digest: item for item in toy.items("train")}
 TASKS = {"toy": toy.TASK}

@@ -13,9 +13,7 @@ from hypothesis import strategies as st
 from harness.core.schema import Item, Reply
 from harness.replies import UnparsableReplyError
 from rlrf.config import Rlmec
-from rlrf.rlmec.steps import first_wrong, steps
-from rlrf.rlmec.teacher import teach
-from rlrf.rlmec.teacher_prompt import MAX_REWRITE, read_rewrite, rewriting_call
+from rlrf.rlmec.teacher import MAX_REWRITE, first_wrong, read_rewrite, rewriting_call, steps, teach
 
 ITEMS = {item.digest: item for item in toy.items("train")}
 ANSWER = "3+4=8\n8*2=16\n#### 16"

@@ -13,8 +13,7 @@ from rlrf.config import Adapter, Device, Rlmec, Training
 from rlrf.objectives import base
 from rlrf.objectives.job import DivergedError, checkpoint
 from rlrf.objectives.rlmec import RewriteExample, _collate, loss_terms, rlmec, tokenize
-from rlrf.rlmec.alignment import edited
-from rlrf.rlmec.tokens import pieces
+from rlrf.rlmec.tokens import edited, pieces
 
 CPU = Device(device="cpu")
 

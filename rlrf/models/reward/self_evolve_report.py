@@ -1,8 +1,9 @@
-"""What a run of self-evolved reward learning came to, and the tables that say so."""
+"""Records and tables of the results of self-evolved reward learning."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from pydantic import Field
 
@@ -10,37 +11,38 @@ from harness.core.schema import MetricResult, Record, mean
 from harness.render.numbers import percent
 from harness.render.table import table
 from rlrf.models.reward.measure import Measured
-from rlrf.models.reward.self_labels import Status
 from tasks.task import summarize
+
+Status = Literal[1, 2]
 
 
 class SelfLabels(Record):
-    """Labels that a model gave to pairs whose own are hidden from it."""
+    """Labels that a model gave to pairs whose true labels are hidden from it."""
 
     pairs: int
     share: float = Field(description="of the unlabelled pairs")
-    accuracy: MetricResult = Field(description="how often they are the hidden labels")
+    accuracy: MetricResult = Field(description="share that equals the hidden labels")
 
 
 class Loop(Record):
-    """A reward model of one loop, and the labels it was trained on beside the seed's."""
+    """A reward model of one loop, and the labels it was trained on besides the seed's."""
 
     number: int
-    status: Status | None = Field(description="of the model before, which gave the new labels")
+    status: Status | None = Field(description="of the previous model, which gave the new labels")
     added: SelfLabels | None = Field(description="new in this loop; None in loop 0")
-    labels: SelfLabels | None = Field(description="all until now; None in loop 0")
+    labels: SelfLabels | None = Field(description="all so far; None in loop 0")
     held_out: Measured
 
 
 class Rival(Record):
-    """A reward model to compare with, and the labels it was trained on beside the seed's."""
+    """A reward model to compare with, and the labels it was trained on besides the seed's."""
 
     labels: SelfLabels | None = None
     held_out: Measured
 
 
 class Evolution(Record):
-    """Self-evolved reward learning with one seed, beside what it has to be compared with."""
+    """Self-evolved reward learning with one seed, and the models to compare it with."""
 
     seed: int
     seed_fraction: float
@@ -54,15 +56,15 @@ class Evolution(Record):
 
 
 class Row(Record):
-    """A kind of model, over the seeds that have one."""
+    """A kind of model, over all seeds that have one."""
 
     seed_fraction: float
     thresholds: str
     model: str
     seeds: int
-    accuracy: MetricResult = Field(description="over seeds, or of the one seed over its pairs")
-    gain: MetricResult | None = Field(description="over loop 0, by seed; None: it is that one")
-    label_share: float | None = Field(description="of the unlabelled pairs, labelled by a model")
+    accuracy: MetricResult = Field(description="over seeds; of a single seed, over its pairs")
+    gain: MetricResult | None = Field(description="over loop 0, by seed; None for loop 0 itself")
+    label_share: float | None = Field(description="of the unlabelled pairs, by a model")
     label_accuracy: MetricResult | None
     calibration_error: float
     calibration_floor: float
@@ -73,15 +75,15 @@ class SelfEvolutionResult(Record):
     """`OUT/result.json` of `rlrf reward-model self-evolve`."""
 
     base: str = Field(description="digest of the base model")
-    pairs: int = Field(description="that training draws from")
+    pairs: int = Field(description="pairs that training draws from")
     held_out: int
     rows: list[Row]
     evolutions: list[Evolution]
-    seconds: float = Field(description="what training and scoring took when they were done")
+    seconds: float = Field(description="time that training and scoring took")
 
 
 def rows(evolutions: Sequence[Evolution]) -> list[Row]:
-    """Every kind of model, over seeds, by seed fraction and thresholds."""
+    """Summarise every kind of model over seeds, by seed fraction and thresholds."""
     found = []
     for fraction, name in dict.fromkeys((e.seed_fraction, e.thresholds) for e in evolutions):
         same = [e for e in evolutions if (e.seed_fraction, e.thresholds) == (fraction, name)]
@@ -125,7 +127,7 @@ def _row(
 def _over_seeds(
     values: Sequence[Measured] | Sequence[SelfLabels], of: Callable[..., MetricResult]
 ) -> MetricResult:
-    """One seed's own result, or mean and Student's t interval over the seeds' means, in [0, 1]."""
+    """Return the one seed's result, or mean and Student's t interval over seeds, in [0, 1]."""
     found = [of(value) for value in values]
     if len(found) == 1:
         return found[0]
@@ -138,7 +140,7 @@ def _mean(found: MetricResult) -> float:
 
 
 def markdown(result: SelfEvolutionResult) -> str:
-    """The tables: models by loop, and their accuracy by domain."""
+    """Write the tables: models by loop, and their accuracy by domain."""
     seeds = len({e.seed for e in result.evolutions})
     over = f"mean [95 % interval] over {seeds} seeds" if seeds > 1 else "one seed [95 % interval]"
     parts = [
