@@ -12,10 +12,10 @@ import rows
 from harness.core.files import write_jsonl
 from harness.engines.model_folder import Checkpoint
 from rlrf.config import Device, Optimisation
-from rlrf.models.reward.preferences import sample_preferences
 from rlrf.models.reward.rewarder import Demonstration
 from rlrf.models.reward.self_evolve import SelfEvolution, self_evolve
 from rlrf.models.reward.self_evolve_report import SelfEvolutionResult
+from rlrf.models.reward.world import sample_preferences
 from rlrf.objectives.job import Job
 from rlrf.objectives.sft import Example, sft
 from rlrf.quickstart import corpus, seed_policy

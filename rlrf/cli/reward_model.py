@@ -173,7 +173,8 @@ def pairs(
     from harness.core.files import jsonl_bytes
     from harness.core.outputs import check_file, json_lines_of
     from harness.engines.open import EngineSpec, open_engine
-    from rlrf.models.reward.preferences import Preference, sample_preferences
+    from rlrf.models.reward.preferences import Preference
+    from rlrf.models.reward.world import sample_preferences
 
     written = check_file(out, json_lines_of("a file of preferences", Preference), [Path(model)])
     engine = open_engine(EngineSpec(model, device=device))

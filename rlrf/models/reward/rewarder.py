@@ -78,7 +78,8 @@ def open_rewarder(source: RewardSource, device: Device) -> Rewarder:
     folders = tuple(find(model, None) for model in source.models)
     for folder in folders:
         check_reward_model(folder)
-    shown = source.demonstrations and _read_demonstrations(Path(source.demonstrations))
+    named = source.demonstrations
+    shown = None if named is None else _read_demonstrations(Path(named))
     return Rewarder(
         folders=folders,
         device=device,

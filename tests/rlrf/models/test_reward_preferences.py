@@ -7,16 +7,8 @@ from helpers import toy
 
 from harness.core.errors import UserError
 from harness.core.schema import Item, Sample
-from rlrf.models.reward.preferences import (
-    FORM,
-    RESULT,
-    Preference,
-    check_columns,
-    from_rows,
-    preferences_of,
-    read_preferences,
-    sample_preferences,
-)
+from rlrf.models.reward.preferences import Preference, check_columns, from_rows, read_preferences
+from rlrf.models.reward.world import FORM, RESULT, preferences_of, sample_preferences
 from rlrf.models.trained_model import split_by_prompt
 from tasks.mini import TASKS
 
