@@ -89,6 +89,7 @@ from rlrf.models.trained_model import split_by_prompt as split_preferences
 from rlrf.objectives.dpo import ReferenceLogps
 from rlrf.rlmec import show as rewrites
 from rlrf.rlmec.rewriter import locate
+from rlrf.rlmec.teacher import first_wrong, read_rewrite, steps
 from rlrf.run import Stage, open_run
 from rlrf.stage_folder import MANIFEST
 from tasks.factscore.abstention import abstains
