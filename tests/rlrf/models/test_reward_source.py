@@ -115,7 +115,7 @@ def test_prompts_without_a_demonstration_are_counted(models, tmp_path):
         ([{"prompt": "a", "response": "b"}, {"prompt": "c"}], "line 2"),
         (
             [{"prompt": "a", "response": "b"}, {"prompt": "a", "response": "c"}],
-            "line 2 demonstrates 'a' otherwise",
+            "line 2 gives 'a' another demonstration",
         ),
         ([["a", "b"]], "line 1"),
     ],
