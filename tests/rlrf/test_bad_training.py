@@ -88,7 +88,7 @@ def test_too_little_memory_is_said_with_the_stage_and_a_remedy(
     out, err = capsys.readouterr()
     said = err.strip().splitlines()[-1]
     assert out == "" and said.startswith(f"rlrf: {stage}: ") and remedy in said
-    assert said.endswith("What is finished is kept.")
+    assert said.endswith("Finished stages are kept.")
     assert not (tmp_path / "run" / stage).exists()
     assert not list((tmp_path / "run").rglob(".*.*"))  # nothing half done
 

@@ -109,7 +109,7 @@ def test_it_is_measured_on_items_that_it_has_not_learned(critic, roomy_model, ca
     out, _, before = critic
     found = evaluate(out, CASES, base=roomy_model, device=CPU)
     assert found == before
-    assert "64 answers are to items that it learned from" in capsys.readouterr().err
+    assert "64 answers are left out: the model learned from their items" in capsys.readouterr().err
     learned = [c for c in CASES if c.subject.item.digest in read_manifest(out).items]
     with pytest.raises(UserError, match="measure it on others"):
         evaluate(out, learned, device=CPU)
@@ -156,7 +156,7 @@ def test_answers_without_feedback_teach_nothing(tmp_path):
     with pytest.raises(UserError, match="holds no feedback"):
         reading.read_cases([path], load_toy, {})
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="no run that has given feedback"):
+    with pytest.raises(UserError, match="not a run with feedback"):
         reading.read_cases([tmp_path / "empty"], load_toy, {})
 
 
