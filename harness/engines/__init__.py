@@ -11,7 +11,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol
 
 from harness.core.errors import UserError
 from harness.engines.prompts import encode, render
@@ -204,11 +204,20 @@ def cannot_score(engine: str) -> UserError:
     )
 
 
-@runtime_checkable
-class RemoteEngine(Engine, Protocol):
-    """An engine that sends each prompt on its own and reports it when all its samples are there."""
+class RemoteEngine(abc.ABC):
+    """An `Engine` behind a server, which gets each prompt on its own."""
 
-    def generate_each(
+    name: str
+    model_id: str
+    model_digest: str | None
+    tokenizer: Any
+
+    @abc.abstractmethod
+    def render(self, messages: Sequence[Message]) -> str:
+        """Render a conversation as the text of a prompt."""
+
+    @abc.abstractmethod
+    def generate(
         self,
         prompts: Sequence[str],
         sampling: Sampling,
@@ -217,11 +226,10 @@ class RemoteEngine(Engine, Protocol):
         on_prompt: Callable[[int, list[Completion]], None] | None = None,
         known: int = 0,
     ) -> list[list[Completion]]:
-        """Generate as `generate` does; call `on_prompt(place, completions)` per finished prompt.
+        """Generate, and call `on_prompt(place, completions)` when a prompt has all its samples.
 
-        `known` is the number of completions of the same generation that were answered before.
+        `known` completions of the same generation were answered before.
         """
-        ...
 
 
 class Unanswered:

@@ -1,7 +1,7 @@
 """Find model folders, check them before anything is loaded, and identify them by content.
 
-A model folder is somebody else's data. Weights are read as safetensors only, since pickles run
-code; a model's own Python is never run; and nothing in a folder may lead out of it.
+A model folder is untrusted data. Weights are read as safetensors only, since pickles run code; a
+model's own Python is never run; and nothing in a folder may lead out of it.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ IDENTITY = (
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 MAX_POINTER_BYTES = 1024
-# Numbers of a configuration that each stand for that many tensors, or for a side of one.
+# Numbers of a configuration that say how many layers there are, or how large a tensor is
 COUNTS = re.compile(r"(num_|n_)(hidden_|decoder_|encoder_)?(layers?|blocks)|encoder_layers")
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 COUNTS_MORE = ("decoder_layers", "depth", "num_stages")
 VOCABULARIES = ("vocab_size",)
 WIDTHS = ("embedding_size", "hidden_size", "n_embd", "d_model", "word_embed_proj_dim")
-PACKED = 16  # weights that a stored number may stand for, where they are quantised
-MAX_NESTED = 4  # configurations in a configuration
+PACKED = 16  # most quantised weights that one stored number may stand for
+MAX_NESTED = 4  # levels of configurations in a configuration
 SIZES = re.compile(r".*(_size|_dim|_rank|_inner|_experts|_heads?)|n_embd|d_model|d_ff|d_kv|ffn_dim")
 
-MANIFESTS = "*_model.json"  # what training leaves beside a reward or a feedback model
+MANIFESTS = "*_model.json"  # written by training next to a reward or a feedback model
 
 
 @dataclass(frozen=True)
@@ -58,27 +58,29 @@ class Checkpoint:
 
     @cached_property
     def digest(self) -> str:
-        """Identity of weights, configuration and tokenizer, wherever they lie."""
+        """Digest of weights, configuration and tokenizer, wherever they lie."""
         base = model_digest(self.model)
         return base if self.adapter is None else digest([base, model_digest(self.adapter)])
 
 
 def model_digest(folder: Path) -> str:
-    """Identity of a model or adapter: weights, configuration and tokenizer, by name and content.
+    """Compute the digest of a model or adapter: weights, configuration and tokenizer.
 
-    sha256 of the sorted (file name, sha256) pairs; what else lies in the folder does not count.
+    sha256 of the sorted (file name, sha256) pairs; other files in the folder do not count.
 
     Raises:
-        UserError: the folder holds none of these.
+        UserError: the folder has no such file.
     """
     files = sorted({file for pattern in IDENTITY for file in folder.glob(pattern)})
     if not files:
-        raise UserError(f"{folder} holds no model: no weights, configuration or tokenizer.")
+        raise UserError(
+            f"{folder} is not a model folder: it has no weights, configuration or tokenizer."
+        )
     return digest([[file.name, file_digest(file)] for file in files if file.is_file()])
 
 
 def loaded_digest(model: Any, tokenizer: Any) -> str:
-    """Identity of a model in memory: its tensors, configuration and tokenizer."""
+    """Compute the digest of a model in memory: its tensors, configuration and tokenizer."""
     import torch
 
     tensors = []
@@ -93,10 +95,10 @@ def loaded_digest(model: Any, tokenizer: Any) -> str:
 
 
 def find(model: str | Path, revision: str | None = None) -> Path:
-    """The folder of a model: itself, or where the hub's files (of `revision`) were downloaded to.
+    """Find the folder of a model; download a hub model (of `revision`) if needed.
 
     Raises:
-        UserError: there is no such folder, and the hub gives out no such model.
+        UserError: there is no such folder, and the hub does not give out such a model.
     """
     folder = Path(model)
     if folder.is_dir():
@@ -120,7 +122,7 @@ def find(model: str | Path, revision: str | None = None) -> Path:
             f"'{model}' is neither a folder here nor a model that the Hugging Face hub gives out "
             f"({type(error).__name__}). "
             + (
-                "HF_HUB_OFFLINE is set, so only what was downloaded before can be used."
+                "HF_HUB_OFFLINE is set, so only models downloaded before can be used."
                 if offline
                 else "Check the name, the connection and, for gated models, `hf auth login`."
             )
@@ -128,7 +130,7 @@ def find(model: str | Path, revision: str | None = None) -> Path:
 
 
 def check(folder: Path) -> None:
-    """See that `folder` holds a model that can be loaded safely.
+    """Check that the model in `folder` can be loaded safely.
 
     Raises:
         UserError: what is missing or unsafe, and what to do about it.
@@ -136,7 +138,7 @@ def check(folder: Path) -> None:
     if not (folder / CONFIG).exists():
         if (folder / ADAPTER_CONFIG).exists():
             raise UserError(
-                f"{folder} is a LoRA adapter: name its base as the model, and {folder} as the "
+                f"{folder} is a LoRA adapter. Name its base as the model, and {folder} as the "
                 "adapter."
             )
         raise UserError(
@@ -145,8 +147,8 @@ def check(folder: Path) -> None:
         )
     if (folder / ADAPTER_CONFIG).exists():
         raise UserError(
-            f"{folder} holds an adapter beside a model, and not every program reads both. Give the "
-            "adapter a folder of its own, and name that as the adapter."
+            f"{folder} has an adapter next to a model, and not every program reads both. Move the "
+            "adapter to its own folder, and name that as the adapter."
         )
     check_inside(folder)
     config = read_json(folder / CONFIG)
@@ -154,9 +156,9 @@ def check(folder: Path) -> None:
         raise UserError(f"{folder / CONFIG} is not a model configuration.")
     if "/" in str(config.get("attn_implementation")):
         raise UserError(
-            f"{folder / CONFIG} wants its attention from a repository of code "
-            f"({config['attn_implementation']}), and no code of a model's is run. Take "
-            "'attn_implementation' out."
+            f"{folder / CONFIG} takes its attention from a repository of code "
+            f"({config['attn_implementation']}), and code of models is never run. Remove "
+            "'attn_implementation'."
         )
     check_weights(folder)
     _check_sizes(folder, config)
@@ -168,13 +170,12 @@ def check(folder: Path) -> None:
 
 
 def check_inside(folder: Path) -> None:
-    """See that nothing in `folder` leads out of it: no link, and no name of a part of the weights.
+    """Check that no link and no name of a weights file leads out of `folder`.
 
-    The hub's own folders are links into the `blobs` beside them. Files that Git LFS has yet to
-    fetch are found here too.
+    Links into the hub's `blobs` folder are allowed. Files that Git LFS did not fetch are refused.
 
     Raises:
-        UserError: something leads out of the folder, or is a pointer in place of a file.
+        UserError: something leads out of the folder, or is a pointer instead of a file.
     """
     check_fetched(folder)
     root = folder.resolve()
@@ -191,20 +192,20 @@ def check_inside(folder: Path) -> None:
         known = read_json(index)
         shards = known.get("weight_map") if isinstance(known, dict) else None
         if not isinstance(shards, dict):
-            raise UserError(f"{index} is no index of weights. Download the model again.")
+            raise UserError(f"{index} is not an index of weights. Download the model again.")
         for shard in sorted(set(map(str, shards.values()))):
             if not re.fullmatch(r"[^/\\\0]+\.safetensors", shard):
                 raise UserError(
-                    f"{index} names {shard!r}, which is no safetensors file of that folder. "
+                    f"{index} names {shard!r}, which is not a safetensors file of that folder. "
                     "Download the model again, from somebody you trust."
                 )
 
 
 def check_fetched(folder: Path) -> None:
-    """See that the files of a model are there, and not what Git LFS leaves in their place.
+    """Check that Git LFS fetched the files of a model.
 
     Raises:
-        UserError: one is a pointer.
+        UserError: a file is a pointer.
     """
     for file in sorted({file for pattern in IDENTITY for file in folder.glob(pattern)}):
         try:
@@ -221,10 +222,10 @@ def check_fetched(folder: Path) -> None:
 
 
 def weights(folder: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Tensor name -> type and shape, of all safetensors of `folder`; no weight is read.
+    """Read type and shape of each tensor in `folder`, by name, without reading weights.
 
     Raises:
-        UserError: a file is damaged, cut short or not there.
+        UserError: a file is damaged, cut short or missing.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -232,29 +233,29 @@ def weights(folder: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
         named = set(map(str, read_json(index)["weight_map"].values()))
         if absent := sorted(name for name in named if not (folder / name).exists()):
             raise UserError(f"{folder} lacks {absent[0]}, which {index.name} names: fetch it.")
-    found: dict[str, tuple[str, tuple[int, ...]]] = {}
+    shapes: dict[str, tuple[str, tuple[int, ...]]] = {}
     for file in sorted(folder.glob(WEIGHTS)):
         try:
             with safe_open(file, "np") as tensors:
                 for name in tensors.keys():  # noqa: SIM118 (it is not a mapping)
                     tensor = tensors.get_slice(name)
-                    found[name] = str(tensor.get_dtype()), tuple(tensor.get_shape())
+                    shapes[name] = str(tensor.get_dtype()), tuple(tensor.get_shape())
         except (SafetensorError, OSError) as error:
             raise UserError(
                 f"Cannot load the model in {folder}: {file.name} is damaged or cut short "
                 f"({str(error)[:200]}). Fetch or save it again."
             ) from error
-    return found
+    return shapes
 
 
 def _check_sizes(folder: Path, config: Mapping[str, Any]) -> None:
     """Check that the numbers of a configuration fit the weights next to it.
 
-    A model is laid out by its configuration before its weights are read, so that a number which
-    no weights bear out would take all memory and hours.
+    `transformers` builds a model from its configuration before it reads weights, so a false number
+    could take all memory and hours.
 
     Raises:
-        UserError: one cannot.
+        UserError: a number does not fit.
     """
     tensors = weights(folder)
     count = len(tensors)
@@ -268,7 +269,9 @@ def _check_sizes(folder: Path, config: Mapping[str, Any]) -> None:
         else:
             continue
         if key in LAYERS and value < 1:
-            raise UserError(f"{folder / CONFIG} says that {name} is {value:,}: one is the least.")
+            raise UserError(
+                f"{folder / CONFIG} says that {name} is {value:,}; it must be 1 or more."
+            )
         if value > most:
             raise UserError(
                 f"{folder / CONFIG} says that {name} is {value:,}, and the weights of {folder} "
@@ -285,7 +288,7 @@ def _check_sizes(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def _numbers(config: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, float]]:
-    """The numbers of a configuration and of the configurations in it, by their names."""
+    """Yield name and value of each number in a configuration and in those nested in it."""
     for name, value in config.items():
         if isinstance(value, dict) and name.endswith("config") and place.count(".") < MAX_NESTED:
             yield from _numbers(value, f"{place}{name}.")
@@ -294,25 +297,25 @@ def _numbers(config: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, 
 
 
 def _first(config: Mapping[str, Any], names: Sequence[str]) -> float:
-    """The first number of `config` that has one of the `names`; 0 where none has."""
+    """Return the first number of `config` under one of `names`, or 0."""
     return next((config[n] for n in names if isinstance(config.get(n), int | float)), 0)
 
 
 def check_adapter(folder: Path) -> None:
-    """See that `folder` holds a LoRA adapter that can be loaded safely.
+    """Check that the LoRA adapter in `folder` can be loaded safely.
 
     Raises:
         UserError: what is missing or unsafe, and what to do about it.
     """
     if not (folder / ADAPTER_CONFIG).exists():
-        raise UserError(f"{folder} is no LoRA adapter: it has no {ADAPTER_CONFIG}.")
+        raise UserError(f"{folder} is not a LoRA adapter: it has no {ADAPTER_CONFIG}.")
     check_inside(folder)
     config = read_json(folder / ADAPTER_CONFIG)
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-        raise UserError(f"{folder} is no LoRA adapter, and no other kind is used here.")
+        raise UserError(f"{folder} is not a LoRA adapter, and other kinds are not supported.")
     check_weights(folder)
     if not (folder / ADAPTER_WEIGHTS).exists():
-        raise UserError(f"The weights of an adapter are in {ADAPTER_WEIGHTS}; {folder} has none.")
+        raise UserError(f"The adapter {folder} has no {ADAPTER_WEIGHTS}. Save it again.")
     widest = max((max(shape, default=1) for _, shape in weights(folder).values()), default=0)
     patterns = config.get("rank_pattern")
     ranks = [config.get("r"), *(patterns.values() if isinstance(patterns, dict) else ())]
@@ -320,15 +323,18 @@ def check_adapter(folder: Path) -> None:
         if isinstance(rank, int | float) and rank > widest:
             raise UserError(
                 f"{folder / ADAPTER_CONFIG} says that the adapter has rank {rank:,}, and no tensor "
-                f"of its weights has a side of more than {widest:,}. It is damaged or another's."
+                f"of its weights has a side of more than {widest:,}. It is damaged or another "
+                "adapter's; download the adapter again."
             )
 
 
 def check_files(folder: Path, manifest: str, files: Mapping[str, str]) -> None:
-    """See that the files of `folder` are those which training wrote, as its `manifest` says.
+    """Check that the files of `folder` are those that training wrote.
+
+    `files` are names and sha256, as the file `manifest` lists them.
 
     Raises:
-        UserError: one of `files` (name -> sha256) is another, or is not there.
+        UserError: a file is different or missing.
     """
     for name, expected in sorted(files.items()):
         file = folder / Path(name).name
@@ -340,10 +346,10 @@ def check_files(folder: Path, manifest: str, files: Mapping[str, str]) -> None:
 
 
 def check_weights(folder: Path) -> None:
-    """See that `folder` holds safetensors.
+    """Check that the weights in `folder` are safetensors.
 
     Raises:
-        UserError: it holds no weights, or only pickles.
+        UserError: there are no weights, or only pickles.
     """
     if any(folder.glob(WEIGHTS)):
         return

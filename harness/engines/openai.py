@@ -18,6 +18,7 @@ from harness.engines import (
     SEEDS,
     Completion,
     OnDone,
+    RemoteEngine,
     Sampling,
     Unanswered,
     by_prompt,
@@ -41,8 +42,8 @@ from harness.serving.wire import (
 SEED, STOP = Wish("a seed"), Wish("stop strings")
 
 
-class OpenAIEngine:
-    """A model behind a server.
+class OpenAIEngine(RemoteEngine):
+    """A model behind an OpenAI-compatible server.
 
     Each sample is a request, with its own seed if the server accepts seeds. With a tokenizer,
     conversations are rendered here by its template and continued by `/completions`, as the local
@@ -94,12 +95,6 @@ class OpenAIEngine:
         return render(self.tokenizer, messages)
 
     def generate(
-        self, prompts: Sequence[str], sampling: Sampling, on_done: OnDone | None = None
-    ) -> list[list[Completion]]:
-        """Generate `sampling.n` completions per prompt; see `generate_each`."""
-        return self.generate_each(prompts, sampling, on_done)
-
-    def generate_each(
         self,
         prompts: Sequence[str],
         sampling: Sampling,
@@ -113,8 +108,7 @@ class OpenAIEngine:
         Tokens are as the server counts them. An option that the server refuses is no longer sent:
         without a seed samples cannot be reproduced, without stop strings responses are cut here. A
         prompt that the server does not answer (its content filter, a prompt that is too long) gets
-        a completion that says why. `known` is the number of completions of the same generation that
-        were answered before.
+        a completion that says why. `known` completions of the same generation were answered before.
 
         Raises:
             UserError: there is no such server, key or model, the server stopped answering, or more

@@ -49,53 +49,44 @@ class RepeatedCache:
 
 @dataclass(frozen=True)
 class Columns:
-    """Keys and values of the columns that rows have read, per layer; no layers if no columns.
+    """Keys and values of the columns that rows have read.
 
-    `mask`, (rows, columns), is 0 where a column is padding.
+    `tensors` are the keys of the first layer, its values, the keys of the second, and so on; none
+    if there are no columns. `mask`, (rows, columns), is 0 where a column is padding.
     """
 
-    layers: list[KeysValues]
+    tensors: list[torch.Tensor]
     mask: torch.Tensor
 
     @property
     def count(self) -> int:
         return self.mask.shape[1]
 
+    @property
+    def layers(self) -> list[KeysValues]:
+        return list(zip(self.tensors[::2], self.tensors[1::2], strict=True))
+
     def rows(self, which: torch.Tensor) -> Columns:
-        layers = [(keys[which], values[which]) for keys, values in self.layers]
-        return Columns(layers, self.mask[which])
+        return Columns([x[which] for x in self.tensors], self.mask[which])
 
     def since(self, column: int) -> Columns:
-        layers = [(keys[:, :, column:], values[:, :, column:]) for keys, values in self.layers]
-        return Columns(layers, self.mask[:, column:])
+        return Columns([x[:, :, column:] for x in self.tensors], self.mask[:, column:])
 
     def before(self, more: Columns) -> Columns:
         """Put these columns, one row that stands for all, before those of `more`."""
         rows = len(more.mask)
-
-        def join(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-            return torch.cat([first.expand(rows, -1, -1, -1), second], 2)
-
-        layers = more.layers
-        if self.layers:
-            layers = [
-                (join(keys, more_keys), join(values, more_values))
-                for (keys, values), (more_keys, more_values) in zip(
-                    self.layers, more.layers, strict=True
-                )
-            ]
-        return Columns(layers, torch.cat([self.mask.expand(rows, -1), more.mask], 1))
+        mask = torch.cat([self.mask.expand(rows, -1), more.mask], 1)
+        if not self.tensors:
+            return Columns(more.tensors, mask)
+        pairs = zip(self.tensors, more.tensors, strict=True)
+        return Columns([torch.cat([x.expand(rows, -1, -1, -1), y], 2) for x, y in pairs], mask)
 
     def packed(self, width: int) -> Columns:
         """Move all padding to the left, and return the last `width` columns."""
         order = self.mask.argsort(dim=1, stable=True)[:, -width:]
         index = order[:, None, :, None]
-
-        def pack(x: torch.Tensor) -> torch.Tensor:
-            return x.gather(2, index.expand(-1, x.shape[1], -1, x.shape[3]))
-
-        layers = [(pack(keys), pack(values)) for keys, values in self.layers]
-        return Columns(layers, self.mask.gather(1, order))
+        tensors = [x.gather(2, index.expand(-1, x.shape[1], -1, x.shape[3])) for x in self.tensors]
+        return Columns(tensors, self.mask.gather(1, order))
 
 
 ReadPart = tuple[list[int], Columns, torch.Tensor]  # indices of prompts, columns, next logits
@@ -222,7 +213,9 @@ class Reader:
             layer.keys = keys.expand(len(prompts), -1, -1, -1)
             layer.values = values.expand(len(prompts), -1, -1, -1)
         mask, logits = self._read_into(cache, prompts, before.mask)
-        return Columns([(layer.keys, layer.values) for layer in cache.layers], mask), logits
+        return Columns(
+            [x for layer in cache.layers for x in (layer.keys, layer.values)], mask
+        ), logits
 
     def _read_into(
         self, cache: DynamicCache, prompts: Sequence[Prompt], before: torch.Tensor
@@ -272,22 +265,16 @@ def _families(prompts: Sequence[Prompt]) -> list[tuple[int, list[int]]]:
 
 def _collect(parts: Iterable[ReadPart], rows: int, width: int) -> tuple[Columns, torch.Tensor]:
     """Put all parts into `rows` rows of `width` columns, padded on the left, with the logits."""
-    whole = Columns([], torch.empty(0))
-    logits = torch.empty(0)
-
-    def empty(like: torch.Tensor) -> torch.Tensor:
-        return like.new_zeros(rows, like.shape[1], width, like.shape[3])
-
+    whole, logits = Columns([], torch.empty(0)), torch.empty(0)
     for places, part, next_logits in parts:
-        if not whole.layers:
+        if not whole.tensors:
             logits = next_logits.new_empty(rows, next_logits.shape[1])
-            layers = [(empty(keys), empty(values)) for keys, values in part.layers]
-            whole = Columns(layers, part.mask.new_zeros(rows, width))
+            stores = [x.new_zeros(rows, x.shape[1], width, x.shape[3]) for x in part.tensors]
+            whole = Columns(stores, part.mask.new_zeros(rows, width))
         logits[places] = next_logits
         whole.mask[places, width - part.count :] = part.mask
-        for stores, some in zip(whole.layers, part.layers, strict=True):
-            for store, columns in zip(stores, some, strict=True):
-                store[places, :, width - part.count :] = columns
+        for store, columns in zip(whole.tensors, part.tensors, strict=True):
+            store[places, :, width - part.count :] = columns
     return whole, logits
 
 

@@ -129,7 +129,7 @@ def _generate_each(engine: RemoteEngine, call: _Call, made: _Made) -> _Made:
             waiting.clear()
 
     try:
-        found = engine.generate_each(
+        found = engine.generate(
             [call.prompts[place] for place in missing],
             call.sampling,
             call.on_done,

@@ -440,7 +440,7 @@ def test_identity_is_weights_configuration_and_tokenizer(folder: Path, engine: H
         (folder / name).write_bytes(content + b" ")
         assert model_digest(folder) != whole
         (folder / name).write_bytes(content)
-    with pytest.raises(UserError, match="holds no model"):
+    with pytest.raises(UserError, match="is not a model folder"):
         model_digest(folder.parent)
 
 
@@ -467,5 +467,5 @@ def test_an_adapter_changes_answers_and_identity(
         ids = by_generate(with_lora, tokenizer, prompt, GREEDY.max_tokens)
         assert text == tokenizer.decode(ids, skip_special_tokens=True)
     assert texts(merged, PROMPTS, GREEDY) != texts(engine, PROMPTS, GREEDY)
-    with pytest.raises(UserError, match="no LoRA adapter"):
+    with pytest.raises(UserError, match="not a LoRA adapter"):
         HFEngine(model_folder, adapter=tmp_path)

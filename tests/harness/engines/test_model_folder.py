@@ -131,13 +131,16 @@ def named_kernel(folder: Path, ran: Path) -> None:
     ("spoil", "said"),
     [
         (pickled, "are a pickle"),
-        (pickled_part, "which is no safetensors file of that folder"),
+        (pickled_part, "which is not a safetensors file of that folder"),
         (linked, "is a link out of the model folder"),
         (linked_tokenizer, "is a link out of the model folder"),
         (linked_templates, "is a link out of the model folder"),
-        (named_kernel, "no code of a model's is run"),
-        (lambda f, _: indexed(f, "../outside.safetensors"), "which is no safetensors file"),
-        (lambda f, _: indexed(f, str(f.parent / "outside.safetensors")), "which is no safetensors"),
+        (named_kernel, "code of models is never run"),
+        (lambda f, _: indexed(f, "../outside.safetensors"), "which is not a safetensors file"),
+        (
+            lambda f, _: indexed(f, str(f.parent / "outside.safetensors")),
+            "which is not a safetensors",
+        ),
     ],
 )
 def test_what_runs_code_or_leads_out_of_the_folder_is_refused(
@@ -193,7 +196,7 @@ def test_a_tokenizer_configuration_cannot_name_a_file_elsewhere(
 
 def test_an_adapter_beside_a_model_is_refused(folder: Path, adapter: Path) -> None:
     shutil.copy(adapter / "adapter_config.json", folder)
-    with pytest.raises(UserError, match="an adapter beside a model"):
+    with pytest.raises(UserError, match="an adapter next to a model"):
         HFEngine(folder)
 
 
@@ -221,7 +224,7 @@ def test_adapters_are_held_to_the_same(
         load(folder, adapter)
     # Something else that is safe does not make the pickle so.
     shutil.copy(tmp_path / "weights.safetensors", adapter / "other.safetensors")
-    with pytest.raises(UserError, match=r"in adapter_model\.safetensors"):
+    with pytest.raises(UserError, match=r"has no adapter_model\.safetensors"):
         load(folder, adapter)
     weights.symlink_to(tmp_path / "weights.safetensors")
     with pytest.raises(UserError, match="is a link out of the model folder"):
@@ -229,7 +232,7 @@ def test_adapters_are_held_to_the_same(
     weights.unlink()
     shutil.copy(tmp_path / "weights.safetensors", weights)
     change(adapter / "adapter_config.json", peft_type="PROMPT_TUNING")
-    with pytest.raises(UserError, match="no other kind"):
+    with pytest.raises(UserError, match="other kinds are not supported"):
         load(folder, adapter)
     assert not (tmp_path / "ran").exists()
 
@@ -289,7 +292,7 @@ def test_a_model_without_layers_is_refused(
     folder: Path, load: Callable[[Path], None], layers: int
 ) -> None:
     change(folder / "config.json", num_hidden_layers=layers)
-    with pytest.raises(UserError, match=r"num_hidden_layers is .*: one is the least"):
+    with pytest.raises(UserError, match=r"num_hidden_layers is .*; it must be 1 or more"):
         load(folder)
 
 
