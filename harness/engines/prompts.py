@@ -11,11 +11,13 @@ import functools
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.core.errors import UserError
 from harness.core.log import say
-from harness.core.schema import Message
+
+if TYPE_CHECKING:
+    from harness.core.schema import Message
 
 Turns = list[dict[str, Any]]
 MAX_FORMS = 32  # remembered forms, one per tokenizer and order of roles
@@ -47,6 +49,8 @@ def check_template(tokenizer: Any) -> None:
     Raises:
         UserError: what is wrong with the template.
     """
+    from harness.core.schema import Message
+
     render(tokenizer, [Message(role="user", content="Hello")])
 
 
