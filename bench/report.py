@@ -2,7 +2,7 @@
 
     python bench/report.py --out report.json
 
-Two evaluations of as many questions are compared by `harness.reports.evaluations.compare`, the
+Two evaluations of as many questions are compared by `harness.render.html.comparison.compare`, the
 page is
 written to disk, and headless Chromium opens it; the time is from navigation to the load event, as
 the browser itself has it.
@@ -24,7 +24,7 @@ import tasks
 from harness.core.schema import ModelRef, Policy, Rule, Sample
 from harness.core.scored import ScoredEvaluation
 from harness.evals.scoring import Generation, code_version, dataset_digest, score_samples
-from harness.reports.evaluations import compare
+from harness.render.html.comparison import compare
 
 LIMIT = 1.0  # seconds
 LOADED = "const [t] = performance.getEntriesByType('navigation'); return t.loadEventEnd / 1000"

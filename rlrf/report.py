@@ -10,9 +10,9 @@ from harness.core.files import parse, read_json
 from harness.core.schema import Decision, Metric
 from harness.evals import evaluation
 from harness.render import html, numbers
+from harness.render.html.comparison import gains, measure, questions
 from harness.render.html.figures import Curve, Point, Step
 from harness.render.html.report import Gate, JudgeFinding, Measured, Model, Report, Table
-from harness.reports.evaluations import gains, measure, questions
 from rlrf.result import GateVerdict, Iteration, RunResult
 from rlrf.stage_folder import MANIFEST, Manifest
 
@@ -24,7 +24,7 @@ def report(run: Path, judge: Sequence[JudgeFinding] = ()) -> str:
     """Render the finished run in the folder `run` as HTML, the same bytes for the same run.
 
     Args:
-        judge: findings about the judge, from `harness.reports.judge_report.read`.
+        judge: findings about the judge, from `harness.render.html.judge_findings.read`.
 
     Raises:
         UserError: the folder holds no finished run, or a file of the run is malformed.

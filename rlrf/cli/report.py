@@ -56,12 +56,12 @@ def report(
     """
     from harness.core.errors import UserError
     from harness.core.outputs import PAGE, check_file
-    from harness.reports import judge_report
+    from harness.render.html import judge_findings
 
     reads = [run, baseline, candidate, policy, plan, drift, *findings]
     place = out or (run / "report.html" if run is not None else Path("report.html"))
     written = check_file(place, PAGE, reads)
-    judge = [judge_report.read(path) for path in findings]
+    judge = [judge_findings.read(path) for path in findings]
     of_two = (baseline, candidate, name, policy, margin_texts, plan, drift)
     if run is not None and not any(of_two):
         from rlrf.report import report as page_of
@@ -71,7 +71,7 @@ def report(
             page = page_of(run, judge)
     elif run is None and baseline and candidate:
         from harness.gate.policy import parse_margins
-        from harness.reports.evaluations import compare
+        from harness.render.html.comparison import compare
         from rlrf.gating import load_evaluation, load_sides, read_rules
 
         rules = read_rules(policy, plan, parse_margins(margin_texts), drift=drift)

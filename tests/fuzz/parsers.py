@@ -70,11 +70,11 @@ from harness.judges.critique import critique
 from harness.render import csv, latex, markdown
 from harness.render.badge import Badge
 from harness.render.github import commands, summary
+from harness.render.html import judge_findings
 from harness.render.html.board import board as board_page
 from harness.render.html.page import embed
 from harness.render.junit import decision as junit
 from harness.replies import MalformedError, UnparsableReplyError, judgements, read_object
-from harness.reports import judge_report
 from harness.serving import wire
 from harness.serving.server import CallFailedError, retry_after
 from harness.serving.settings import ServerSettings
@@ -786,7 +786,7 @@ def model_folder(data: bytes) -> None:
 @parser
 def judge_finding(data: bytes) -> None:
     with files(finding_json=data) as folder:
-        judge_report.read(folder / "finding.json")
+        judge_findings.read(folder / "finding.json")
 
 
 @parser

@@ -1,7 +1,6 @@
-"""The report of a run or a comparison: what was found, how sure it is, and item by item why.
+"""Render the report of a run or of a comparison as a page.
 
-Whoever has evaluations makes a `Report` of them (`harness.reports.evaluations`, `rlrf.report`);
-here it becomes a page.
+`harness.render.html.comparison` and `rlrf.report` make a `Report` from evaluations.
 """
 
 from __future__ import annotations
@@ -25,15 +24,15 @@ from harness.render.html import bars
 from harness.render.html.figures import Curve, curve, profile
 from harness.render.html.page import render
 
-MAX_TEXT = 20_000  # characters of one text on a page
-MAX_TOTAL = 32_000_000  # characters of all of them: more would take a browser seconds to open
-MIN_TEXT = 200
-REASONS = 3  # why answers are unscored: the most frequent ones
+MAX_TEXT_CHARS = 20_000  # of one text on a page
+MAX_TOTAL_CHARS = 32_000_000  # of all texts: more takes a browser seconds to open
+MIN_TEXT_CHARS = 200
+MAX_REASONS = 3  # per metric, of why responses are unscored
 
 
 @dataclass(frozen=True)
 class Model:
-    """A column of the report; `outcome` says what became of it, `note` which model it is."""
+    """A model of the report, with what became of it and a note that identifies it."""
 
     name: str
     outcome: str = ""
@@ -42,18 +41,13 @@ class Model:
 
 @dataclass(frozen=True)
 class Measured:
-    """A task's numbers; every list is in the order of the report's models.
-
-    `slices` are the primary metric over the items that carry a tag: key -> tag -> results.
-    `reasons` say why answers have no value: metric -> reason -> answers. `ended` counts the answers
-    that the length limit ended.
-    """
+    """Results on one task; every list is in the order of the report's models."""
 
     evaluations: list[Evaluation]
-    slices: dict[str, dict[str, list[MetricResult]]]
-    reasons: list[dict[str, dict[str, int]]]
-    ended: list[int]
-    answers: list[int]
+    subgroups: dict[str, dict[str, list[MetricResult]]]  # tag key -> tag -> primary metric
+    reasons: list[dict[str, dict[str, int]]]  # metric -> why unscored -> number of responses
+    truncated: list[int]  # responses that the length limit ended
+    responses: list[int]
 
     @property
     def task(self) -> str:
@@ -61,19 +55,19 @@ class Measured:
 
     @property
     def primary(self) -> str:
-        """The task's headline metric; where none is named, the first."""
+        """The task's primary metric, or the first if none is primary."""
         known = self.evaluations[0].definitions
         return next((m.name for m in known.values() if m.primary), next(iter(known), ""))
 
     @property
     def own(self) -> list[str]:
-        """The metrics with a value per item, the primary one first."""
+        """Metrics with a value per item, the primary one first."""
         known = dict.fromkeys([self.primary, *self.evaluations[0].definitions])
         return [name for name in known if any(name in e.metrics for e in self.evaluations)]
 
     @property
     def derived(self) -> list[str]:
-        """The metrics that are made of all answers at once."""
+        """Metrics that are computed from all responses at once."""
         found = {name for evaluation in self.evaluations for name in evaluation.metrics}
         return sorted(found - set(self.own))
 
@@ -86,7 +80,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Gate:
-    """A decision, or several on one candidate: (against whom, decision)."""
+    """The decisions on one candidate, as (against whom, decision)."""
 
     title: str
     outcome: str
@@ -96,7 +90,7 @@ class Gate:
 
 @dataclass(frozen=True)
 class Table:
-    """A plain table; the first cell of a row is its head."""
+    """A plain table, where the first cell of a row is its head."""
 
     heads: list[str]
     rows: list[list[str]]
@@ -104,7 +98,7 @@ class Table:
 
 @dataclass(frozen=True)
 class JudgeFinding:
-    """What was found out about a judge; `verdict` where there is one."""
+    """A finding about a judge, with a verdict or ""."""
 
     title: str
     verdict: str
@@ -113,7 +107,7 @@ class JudgeFinding:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said to an item: the first of its repeats, with the item's mean values."""
+    """A model's first response to an item, with the item's mean values."""
 
     response: str
     values: dict[str, float]
@@ -124,7 +118,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Question:
-    """An item with every model's answer, in the order of the report's models."""
+    """An item with every model's response, in the order of the report's models."""
 
     task: str
     index: int
@@ -136,11 +130,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Report:
-    """All that a page says; what is empty is left out.
-
-    `headline` names (task, metric) pairs; `compared` the two models whose answers are side by side
-    at first, as positions in `models`.
-    """
+    """The content of a page; empty parts are left out."""
 
     kind: str
     title: str
@@ -149,10 +139,10 @@ class Report:
     findings: list[str]
     split: str
     models: list[Model]
-    headline: list[tuple[str, str]]
+    headline: list[tuple[str, str]]  # (task, metric)
     measured: list[Measured]
     questions: list[Question]
-    compared: tuple[int, int] = (0, 1)
+    compared: tuple[int, int] = (0, 1)  # positions of the models shown side by side at first
     curves: list[Curve] = field(default_factory=list)
     gates: list[Gate] = field(default_factory=list)
     sealed: list[Gate] = field(default_factory=list)
@@ -162,7 +152,7 @@ class Report:
 
 
 def report(said: Report) -> str:
-    """The page of a report: HTML, the same bytes for the same report."""
+    """Render the page of a report: HTML, the same bytes for the same report."""
     of_task = {measured.task: measured for measured in said.measured}
     return render(
         "report.html.jinja",
@@ -178,7 +168,7 @@ def report(said: Report) -> str:
             for k, measured in enumerate(said.measured)
         ],
         definition=lambda check: _definition(of_task, check),
-        most=REASONS,
+        most=MAX_REASONS,
     )
 
 
@@ -187,7 +177,7 @@ def _definition(of_task: dict[str, Measured], check: Check) -> Metric | None:
 
 
 def _profile(said: Report, measured: Measured, name: str) -> str:
-    """The metrics that share the primary one's scale, drawn; "" where that is no more than two."""
+    """Draw the metrics on the scale of the primary one; "" if there are fewer than three."""
     known = [measured.definition(name) for name in measured.own]
     found = [
         metric
@@ -214,7 +204,7 @@ def _scale(metric: Metric | None) -> tuple[str, float | None, float | None, bool
 
 
 def _data(said: Report) -> dict[str, Any]:
-    """What the script reads: models, tasks, and the items with their answers."""
+    """Collect what the script reads: models, tasks, and the items with their responses."""
     limit = _limit(said.questions)
     return {
         "models": [model.name for model in said.models],
@@ -264,13 +254,15 @@ def _answer(answer: Answer | None, limit: int) -> dict[str, Any] | None:
 
 
 def _limit(questions: Sequence[Question]) -> int:
-    """How much of each text is shown, so that all of them stay within what a browser opens."""
+    """Choose the characters shown per text, so that a browser can open all of them."""
     lengths = [
         len(text)
         for question in questions
         for text in (question.prompt, *(a.response for a in question.answers if a is not None))
     ]
-    limit = MAX_TEXT
-    while limit > MIN_TEXT and sum(min(length, limit) for length in lengths) > MAX_TOTAL:
+    limit = MAX_TEXT_CHARS
+    while (
+        limit > MIN_TEXT_CHARS and sum(min(length, limit) for length in lengths) > MAX_TOTAL_CHARS
+    ):
         limit //= 2
-    return max(limit, MIN_TEXT)
+    return max(limit, MIN_TEXT_CHARS)

@@ -14,7 +14,7 @@ from harness.core.errors import UserError
 from harness.core.schema import Alarm, Metric, Policy, Rule
 from harness.gate import gate, plan
 from harness.gate.decision import decide
-from harness.reports import evaluations
+from harness.render.html import comparison
 
 ROOT = Path(__file__).parents[3]
 PARTS = {"decide", "decide_by", "raise_alarms", "examine", "reward_hacking"}
@@ -73,11 +73,11 @@ def test_page_and_gate_agree_where_an_alarm_blocks_a_pass() -> None:
     decision = gate(before, after, BLOCK)
     assert decision.verdict == "inconclusive"
     assert {alarm.kind for alarm in decision.alarms} >= {"length"}
-    page = evaluations.compare(BLOCK, before, after)
-    assert evaluations.TITLES["inconclusive"] in page and evaluations.HELD_UP in page
-    assert evaluations.TITLES["pass"] not in page
-    told = evaluations.compare(POLICY, before, after)
-    assert evaluations.TITLES["pass"] in told and decision.alarms[0].message[:20] in told
+    page = comparison.compare(BLOCK, before, after)
+    assert comparison.TITLES["inconclusive"] in page and comparison.BLOCKED in page
+    assert comparison.TITLES["pass"] not in page
+    told = comparison.compare(POLICY, before, after)
+    assert comparison.TITLES["pass"] in told and decision.alarms[0].message[:20] in told
 
 
 def test_doubts_reach_the_decision() -> None:

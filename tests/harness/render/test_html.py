@@ -23,7 +23,7 @@ from harness.render import html, numbers
 from harness.render.html import bars
 from harness.render.html.figures import Curve, Point, Step, curve
 from harness.render.html.page import embed
-from harness.render.html.report import MAX_TEXT
+from harness.render.html.report import MAX_TEXT_CHARS
 
 POLICY = Policy(rules=[Rule(task="quiz", metric="accuracy", margin=0.1)])
 
@@ -129,8 +129,8 @@ def test_what_cannot_be_seen_is_spelled_out(text: str, shown: str) -> None:
 def test_a_response_of_a_megabyte_is_cut_with_a_note() -> None:
     page = html.report(simple(text="x" * 1_000_000))
     answer = data(page)["items"][0]["answers"][0]
-    assert len(answer["response"]) == MAX_TEXT
-    assert answer["notes"][0] == f"the first {MAX_TEXT:,} of 1,000,014 characters"
+    assert len(answer["response"]) == MAX_TEXT_CHARS
+    assert answer["notes"][0] == f"the first {MAX_TEXT_CHARS:,} of 1,000,014 characters"
     assert len(page) < 500_000
 
 

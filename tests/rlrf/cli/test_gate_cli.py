@@ -17,7 +17,7 @@ from harness.board import Board
 from harness.core.schema import JudgeRef, ModelRef, Sample
 from harness.core.scored import ScoredEvaluation
 from harness.evals import evaluation
-from harness.reports.evaluations import TITLES
+from harness.render.html.comparison import TITLES
 from rlrf.cli import run
 from rlrf.quickstart import M0
 

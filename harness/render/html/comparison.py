@@ -1,4 +1,4 @@
-"""From evaluations to a page: what two models differ in, how sure that is, and item by item why."""
+"""Compare two models on a page: their numbers, the gate's verdict, and every response."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ from harness.render.html.report import (
 from tasks.task import Task, aggregate_by_policy, item_values, slices
 
 Evaluations = Mapping[str, ScoredEvaluation]
-"""Evaluation per task, as `evaluation.load` or `inputs.load` of `harness.evals` reads it."""
+"""Task -> evaluation of one model, as `harness.evals` loads it."""
 
-MAX_TAGS = 40  # of one kind; a table of more is not read
+MAX_TAGS = 40  # of one kind; nobody reads a longer table
 TITLES = {
     "pass": "The candidate is no worse than the baseline",
     "fail": "The candidate is worse than the baseline",
@@ -50,7 +50,7 @@ SENTENCES = {
     "fail": "At least one check fails: its interval lies below the largest tolerated loss.",
     "inconclusive": "No check fails, and at least one cannot be decided on this evidence.",
 }
-HELD_UP = "Every critical check passes, and an alarm holds the pass up, as the policy asks."
+BLOCKED = "Every critical check passes, and an alarm holds the pass up, as the policy asks."
 
 
 def compare(
@@ -62,23 +62,26 @@ def compare(
     plan: Plan | None = None,
     doubts: Mapping[tuple[str, str], str] | None = None,
 ) -> str:
-    """The page on `candidate` against `baseline`, judged by `policy`; HTML.
+    """Render the page on `candidate` against `baseline`, gated by `policy`.
 
-    `judge` is what was found out about the judge (`harness.reports.judge_report.read`); `plan` and
-    `doubts` are as in `harness.gate.gate`. Of a side that is
-    on a leaderboard the scores are shown, for it keeps no answers.
+    A side from a leaderboard has scores but no responses.
+
+    Args:
+        judge: findings about the judge, from `harness.render.html.judge_findings.read`.
+        plan: as in `harness.gate.gate`.
+        doubts: as in `harness.gate.gate`.
 
     Raises:
-        UserError: the evidence does not match, as `harness.gate.gate`.
+        UserError: the evaluations do not match, as in `harness.gate.gate`.
     """
     decision = gate(baseline, candidate, policy, plan=plan, doubts=doubts)
     sentence = SENTENCES[decision.verdict]
     decisive = {check.verdict for check in decision.checks if check.tier != "advisory"}
     if decision.verdict == "inconclusive" and decisive <= {"pass"}:
-        sentence = HELD_UP
+        sentence = BLOCKED
     critical = [check for check in decision.checks if check.tier == "critical"]
     measured = measure([baseline, candidate], decision)
-    definitions = {one.task: one.evaluations[0].definitions for one in measured}
+    definitions = {task.task: task.evaluations[0].definitions for task in measured}
     return html.report(
         Report(
             kind="Comparison",
@@ -86,7 +89,7 @@ def compare(
             verdict=decision.verdict,
             sentence=sentence,
             findings=gains(critical or decision.checks, decision, definitions),
-            split=", ".join(sorted({one.evaluations[0].split for one in measured})),
+            split=", ".join(sorted({task.evaluations[0].split for task in measured})),
             models=[
                 Model("baseline", note=_ids(baseline)),
                 Model("candidate", note=_ids(candidate), outcome=decision.verdict),
@@ -110,61 +113,61 @@ def compare(
 def gains(
     checks: Sequence[Check], decision: Decision, definitions: Mapping[str, Mapping[str, Metric]]
 ) -> list[str]:
-    """What `checks` of a decision found, a line each; digits as the metrics deserve."""
+    """Describe the gain in each of `checks` on one line."""
     level = f"{100 - 200 * decision.policy.alpha:g} %"
-    said = []
+    lines = []
     for check in checks:
         metric = definitions.get(check.task, {}).get(check.metric)
         name = f"{check.task} {check.metric}"
         if not check.n:
-            said.append(f"{name}: nothing to compare")
+            lines.append(f"{name}: nothing to compare")
             continue
         old, new = check.baseline_mean, check.candidate_mean
         gain = numbers.number(check.delta, metric, signed=True)
         ends = numbers.interval(*check.interval, metric, signed=True)
-        said.append(
+        lines.append(
             f"{name}: {numbers.number(old, metric)} → {numbers.number(new, metric)}, "
             f"gain {gain} {ends}, {level} interval, n\u00a0=\u00a0{check.n:,}"
         )
-    return said
+    return lines
 
 
 def measure(models: Sequence[Evaluations], decision: Decision | None = None) -> list[Measured]:
-    """The numbers of every task that all of `models` were evaluated on.
+    """Collect the results of every task that all of `models` were evaluated on.
 
-    Where the policy of `decision`, a decision on some of them, clusters items, intervals allow for
-    its clusters.
+    If the policy of `decision`, a decision on some of the models, clusters items, the intervals
+    allow for its clusters.
 
     Raises:
-        UserError: the evaluations of a task cannot be compared.
+        UserError: the evaluations of a task do not compare.
     """
-    found = []
+    results = []
     clusters = restored(decision.clusters, *models) if decision else {}
     for task in _shared(models):
         scored = [model[task] for model in models]
-        if len({one.evaluation.comparable_key for one in scored}) > 1:
+        if len({model.evaluation.comparable_key for model in scored}) > 1:
             raise UserError(
                 f"The evaluations of {task} cannot stand on one page: their dataset, prompt, judge "
                 "or estimator differ. Evaluate all models in the same way."
             )
-        numbers = clusters.get(task, {})
+        of_task = clusters.get(task, {})
         measured = Measured(
-            evaluations=[_clustered(one, decision, numbers) for one in scored],
-            slices={},
-            reasons=[_reasons(one.scores) for one in scored],
-            ended=[sum(s.finish_reason == "length" for s in one.samples) for one in scored],
-            answers=[len(one.scores) for one in scored],
+            evaluations=[_clustered(model, decision, of_task) for model in scored],
+            subgroups={},
+            reasons=[_reasons(model.scores) for model in scored],
+            truncated=[sum(s.finish_reason == "length" for s in m.samples) for m in scored],
+            responses=[len(model.scores) for model in scored],
         )
-        group = _clusters_of(task, measured.primary, decision, numbers)
-        subgroups = _slices(scored, measured.primary, group)
-        found.append(dataclasses.replace(measured, slices=subgroups))
-    return found
+        of_metric = _clusters_of(task, measured.primary, decision, of_task)
+        subgroups = _subgroups(scored, measured.primary, of_metric)
+        results.append(dataclasses.replace(measured, subgroups=subgroups))
+    return results
 
 
 def _clustered(
     scored: ScoredEvaluation, decision: Decision | None, clusters: Mapping[str, Mapping[str, int]]
 ) -> Evaluation:
-    """The evaluation with intervals that allow for the clusters of the decision's policy."""
+    """Return the evaluation with intervals that allow for the clusters of the decision's policy."""
     if decision is None or not clusters:
         return scored.evaluation
     results = aggregate_by_policy(scored.evaluation, scored.scores, decision.policy, clusters)
@@ -183,7 +186,7 @@ def _clusters_of(
 
 
 def questions(models: Sequence[Evaluations]) -> list[Question]:
-    """Every item of the shared tasks, with the answer of each of `models`."""
+    """Collect every item of the shared tasks, with the response of each of `models`."""
     found = []
     for task in _shared(models):
         items = next((model[task].items for model in models if model[task].items), [])
@@ -203,7 +206,7 @@ def questions(models: Sequence[Evaluations]) -> list[Question]:
 
 
 def _ids(evaluations: Evaluations) -> str:
-    return ", ".join(sorted({one.evaluation.model.id for one in evaluations.values()}))
+    return ", ".join(sorted({scored.evaluation.model.id for scored in evaluations.values()}))
 
 
 def _shared(models: Sequence[Evaluations]) -> list[str]:
@@ -211,7 +214,7 @@ def _shared(models: Sequence[Evaluations]) -> list[str]:
 
 
 def _reasons(scores: Sequence[Score]) -> dict[str, dict[str, int]]:
-    """Metric -> why answers have no value of it -> how many, the most frequent first."""
+    """Count why responses are unscored: metric -> reason -> responses, the most frequent first."""
     counted: dict[str, Counter[str]] = defaultdict(Counter)
     for score in scores:
         for metric, reason in score.unscored.items():
@@ -219,20 +222,20 @@ def _reasons(scores: Sequence[Score]) -> dict[str, dict[str, int]]:
     return {metric: dict(counter.most_common()) for metric, counter in sorted(counted.items())}
 
 
-def _slices(
+def _subgroups(
     scored: Sequence[ScoredEvaluation], primary: str, clusters: Mapping[str, int] | None
 ) -> dict[str, dict[str, list[MetricResult]]]:
-    """The primary metric by each kind of tag, over the most frequent tags of that kind."""
-    found = {}
+    """Compute the primary metric by each kind of tag, over the most frequent tags of the kind."""
+    subgroups = {}
     items = scored[0].items
     lean = [
         [
             score.model_copy(
                 update={"values": {k: v for k, v in score.values.items() if k == primary}}
             )
-            for score in one.scores
+            for score in model.scores
         ]
-        for one in scored
+        for model in scored
     ]
     for key in sorted({key for item in items for key in item.tags}):
         counted = Counter(tag for item in items for tag in item.tags.get(key, []))
@@ -243,8 +246,8 @@ def _slices(
             if key in item.tags
         ]
         by_model = [
-            slices(fewer, scores, key, one.evaluation.definitions, clusters)
-            for one, scores in zip(scored, lean, strict=True)
+            slices(fewer, scores, key, model.evaluation.definitions, clusters)
+            for model, scores in zip(scored, lean, strict=True)
         ]
         shown = {
             tag: [by_tag[tag][primary] for by_tag in by_model]
@@ -255,12 +258,12 @@ def _slices(
             f", the {MAX_TAGS} most frequent of {len(counted)}" if len(counted) > len(kept) else ""
         )
         if shown:
-            found[key + more] = shown
-    return found
+            subgroups[key + more] = shown
+    return subgroups
 
 
 def _answers(scored: ScoredEvaluation, items: Sequence[Item]) -> dict[str, Answer]:
-    """Item digest -> what is shown of the answers to it."""
+    """Collect what is shown of the responses: item digest -> the first response."""
     task = _installed(scored.evaluation)
     asked = {item.digest: item for item in items}
     means = {metric: item_values(scored.scores, metric) for metric in scored.evaluation.definitions}
@@ -291,7 +294,7 @@ def _answers(scored: ScoredEvaluation, items: Sequence[Item]) -> dict[str, Answe
 
 
 def _installed(evaluation: Evaluation) -> Task | None:
-    """The task that the scores were made by, where this program has it just so."""
+    """Return the task that made the scores, if this version of it is installed."""
     if evaluation.task not in tasks.names():
         return None
     task = tasks.load(evaluation.task)
@@ -300,7 +303,7 @@ def _installed(evaluation: Evaluation) -> Task | None:
 
 
 def _reference(item: Item) -> str:
-    """What the answer was scored by, a line each."""
+    """List what the response is scored by, one field per line."""
     return "\n".join(
         f"{key}: {value if isinstance(value, str) else canonical_json(value)}"
         for key, value in sorted(item.reference.items())

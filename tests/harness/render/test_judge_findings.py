@@ -14,8 +14,8 @@ from harness.core.files import write_json
 from harness.core.schema import JudgeRef, MetricResult, Record
 from harness.judges.checks import calibrate, canaries, drift, panel
 from harness.judges.checks.pairwise import Comparison
-from harness.reports import judge_report
-from harness.reports.evaluations import compare
+from harness.render.html import judge_findings
+from harness.render.html.comparison import compare
 
 JUDGE = JudgeRef(id="a <b>judge</b>", digest="d")
 SHARE = MetricResult(mean=0.7, stderr=0.05, low=0.6, high=0.8, n=60)
@@ -50,7 +50,7 @@ def found() -> list[Record]:
 def test_every_kind_of_finding_is_shown_with_its_numbers(tmp_path: Path) -> None:
     for number, record in enumerate(found()):
         write_json(tmp_path / f"{number}.json", record)
-    read = [judge_report.read(tmp_path / f"{number}.json") for number in range(5)]
+    read = [judge_findings.read(tmp_path / f"{number}.json") for number in range(5)]
     assert [one.title.split()[0] for one in read] == [
         "Drift:", "Agreement", "Canaries:", "the", "Preference",
     ]  # fmt: skip
@@ -67,11 +67,11 @@ def test_every_kind_of_finding_is_shown_with_its_numbers(tmp_path: Path) -> None
 @pytest.mark.parametrize("value", [{}, [], {"task": "x"}, 3])
 def test_a_file_that_is_no_finding_is_refused(tmp_path: Path, value: object) -> None:
     write_json(tmp_path / "x.json", value)
-    with pytest.raises(UserError, match="no finding about a judge"):
-        judge_report.read(tmp_path / "x.json")
+    with pytest.raises(UserError, match="not a finding about a judge"):
+        judge_findings.read(tmp_path / "x.json")
 
 
 def test_a_malformed_finding_names_its_field(tmp_path: Path) -> None:
     write_json(tmp_path / "x.json", {"canaries": []})
     with pytest.raises(UserError, match=r"x\.json: task: Field required"):
-        judge_report.read(tmp_path / "x.json")
+        judge_findings.read(tmp_path / "x.json")

@@ -18,7 +18,7 @@ from harness.core.scored import ScoredEvaluation
 from harness.evals import evaluation
 from harness.evals.inputs import load as sides_of
 from harness.gate import decide
-from harness.reports import evaluations
+from harness.render.html import comparison
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture(scope="module")
 def page(folders: tuple[Path, Path]) -> str:
     old, new = (evaluation.load(folder) for folder in folders)
-    return evaluations.compare(POLICY, old, new)
+    return comparison.compare(POLICY, old, new)
 
 
 def test_every_item_has_its_prompt_both_answers_their_values_and_the_feedback(page: str) -> None:
@@ -79,8 +79,8 @@ def test_intervals_of_a_page_allow_for_the_clusters_of_its_policy() -> None:
     by_steps = POLICY.model_copy(update={"cluster": "steps"})
     decision = decide(by_steps, old, new)
     (clustered,), (plain,) = (
-        evaluations.measure([old, new], decision),
-        evaluations.measure([old, new]),
+        comparison.measure([old, new], decision),
+        comparison.measure([old, new]),
     )
     steps = {item.tags["steps"][0] for item in old["mini_gsm8k"].items}
     for found, alone in zip(clustered.results("accuracy"), plain.results("accuracy"), strict=True):
@@ -88,25 +88,25 @@ def test_intervals_of_a_page_allow_for_the_clusters_of_its_policy() -> None:
         assert (found.mean, found.n, found.clusters) == (alone.mean, N, len(steps))
         assert found.stderr is not None and alone.stderr is not None
         assert found.stderr >= alone.stderr
-    assert clustered.slices["steps"].keys() == plain.slices["steps"].keys()
-    assert {one.clusters for found in clustered.slices["steps"].values() for one in found} == {1}
-    assert f"n=60 in {len(steps)} clusters" in parse(evaluations.compare(by_steps, old, new)).shown
+    assert clustered.subgroups["steps"].keys() == plain.subgroups["steps"].keys()
+    assert {one.clusters for found in clustered.subgroups["steps"].values() for one in found} == {1}
+    assert f"n=60 in {len(steps)} clusters" in parse(comparison.compare(by_steps, old, new)).shown
 
 
 def test_equal_evaluations_give_equal_bytes(page: str, folders: tuple[Path, Path]) -> None:
-    again = evaluations.compare(POLICY, *(evaluation.load(folder) for folder in folders))
+    again = comparison.compare(POLICY, *(evaluation.load(folder) for folder in folders))
     assert again == page
 
 
 def test_of_several_repeats_the_first_answer_is_shown_with_the_items_means() -> None:
     one = {"mini_gsm8k": answered(lambda i: i < 10, "old", repeats=3)}
-    (question, *_) = evaluations.questions([one, one])
+    (question, *_) = comparison.questions([one, one])
     (answer, _) = question.answers
     assert answer is not None
     assert answer.values["accuracy"] == 1
     assert answer.notes == ["the first of 3 answers; values are their means"]
-    (measured,) = evaluations.measure([one, one])
-    assert measured.answers == [3 * N, 3 * N]
+    (measured,) = comparison.measure([one, one])
+    assert measured.responses == [3 * N, 3 * N]
 
 
 def test_a_kind_of_tag_with_very_many_tags_shows_the_most_frequent() -> None:
@@ -116,8 +116,8 @@ def test_a_kind_of_tag_with_very_many_tags_shows_the_most_frequent() -> None:
         for item in scored.items
     ]
     one = {"mini_gsm8k": ScoredEvaluation(scored.evaluation, scored.scores, scored.samples, items)}
-    (measured,) = evaluations.measure([one, one])
-    ((key, tags),) = measured.slices.items()
+    (measured,) = comparison.measure([one, one])
+    ((key, tags),) = measured.subgroups.items()
     assert key == f"topic, the 40 most frequent of {N + 1}"
     assert len(tags) == 40 and tags["all"][0].n == N
 
@@ -131,7 +131,7 @@ def test_unscored_answers_are_counted_with_their_reasons() -> None:
         for score in scored.scores
     ]
     one = {"mini_gsm8k": ScoredEvaluation(scored.evaluation, lost, scored.samples, scored.items)}
-    (measured,) = evaluations.measure([one])
+    (measured,) = comparison.measure([one])
     assert measured.reasons == [{"accuracy": {"the judge timed out": 5}}]
 
 
@@ -139,9 +139,9 @@ def test_evaluations_made_in_two_ways_do_not_stand_on_one_page() -> None:
     one = {"mini_gsm8k": answered(lambda i: True, "old")}
     other = {"mini_gsm8k": answered(lambda i: True, "new", prompt_digest="q" * 64)}
     with pytest.raises(UserError, match="cannot be compared"):
-        evaluations.compare(POLICY, one, other)
+        comparison.compare(POLICY, one, other)
     with pytest.raises(UserError, match="cannot stand on one page"):
-        evaluations.measure([one, other])
+        comparison.measure([one, other])
 
 
 def test_the_scores_of_a_task_that_is_not_installed_are_shown_without_feedback(
@@ -149,7 +149,7 @@ def test_the_scores_of_a_task_that_is_not_installed_are_shown_without_feedback(
 ) -> None:
     one = {"mini_gsm8k": answered(lambda i: True, "old")}
     monkeypatch.setattr(tasks, "_all", dict)
-    (question, *_) = evaluations.questions([one, one])
+    (question, *_) = comparison.questions([one, one])
     assert question.answers[0] is not None and question.answers[0].feedback == []
 
 
@@ -192,7 +192,7 @@ def test_of_a_baseline_on_a_leaderboard_the_scores_are_shown(
     assert before["values"]["accuracy"] == 1 and before["response"] == ""
     assert before["notes"] == ["a leaderboard keeps scores, not answers"]
     assert after["response"] == "new: #### 999999"
-    both = evaluations.compare(POLICY, *[sides_of(tmp_path / "board", "M0")] * 2)
+    both = comparison.compare(POLICY, *[sides_of(tmp_path / "board", "M0")] * 2)
     assert "Item by item" not in both and "application/json" not in both
 
 

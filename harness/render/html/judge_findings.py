@@ -1,4 +1,4 @@
-"""What was found out about a judge, for a page: agreement, drift, canaries, bias, preference.
+"""Read findings about a judge, and lay them out for a page.
 
 The findings are the JSON that `rlrf judge check`, `compare`, `agree`, `calibrate` and `drift`
 print with --json.
@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from harness.core.errors import UserError
 from harness.core.files import parse, read_json
-from harness.core.schema import JudgeRef, MetricResult
+from harness.core.schema import JudgeRef, Record
 from harness.judges.checks.calibrate import Calibrations
 from harness.judges.checks.canaries import Canaries
 from harness.judges.checks.drift import Drift
@@ -22,29 +23,23 @@ from harness.render.html.report import JudgeFinding, Table
 
 
 def read(path: Path) -> JudgeFinding:
-    """The finding in a file.
+    """Read the finding in a file.
 
     Raises:
-        UserError: it is missing, malformed, or no finding about a judge.
+        UserError: the file is missing, malformed, or not a finding about a judge.
     """
     value = read_json(path)
-    kinds: dict[str, Callable[[], JudgeFinding]] = {
-        "canaries": lambda: _canaries(parse(Canaries, value, str(path))),
-        "anchors": lambda: _drift(parse(Drift, value, str(path))),
-        "members": lambda: _panel(parse(Panel, value, str(path))),
-        "win_rate": lambda: _comparison(parse(Comparison, value, str(path))),
-        "baseline": lambda: _calibrations(parse(Calibrations, value, str(path))),
-    }
-    for key, finding in kinds.items():
-        if isinstance(value, dict) and key in value:
-            return finding()
+    if isinstance(value, dict):
+        for key, (record, lay_out) in KINDS.items():
+            if key in value:
+                return lay_out(parse(record, value, str(path)))
     raise UserError(
-        f"{path} is no finding about a judge: `rlrf judge check`, `compare`, `agree`, `calibrate` "
-        "or `drift` prints one with --json."
+        f"{path} is not a finding about a judge: `rlrf judge check`, `compare`, `agree`, "
+        "`calibrate` or `drift` prints one with --json."
     )
 
 
-def _canaries(found: Canaries) -> JudgeFinding:
+def _canaries(finding: Canaries) -> JudgeFinding:
     rows = [
         [
             one.name,
@@ -55,18 +50,18 @@ def _canaries(found: Canaries) -> JudgeFinding:
             f"{one.n:,}",
             f"{one.unscored:,}",
         ]
-        for one in found.canaries
+        for one in finding.canaries
     ]
     heads = ["worthless answer", "verdict", "scored below the real one [95 %]", "tied", "above"]
     return JudgeFinding(
-        f"Canaries: does {_name(found.judge)} rank worthless answers below real ones? "
-        f"{found.task} {found.metric}",
-        found.verdict,
+        f"Canaries: does {_name(finding.judge)} rank worthless answers below real ones? "
+        f"{finding.task} {finding.metric}",
+        finding.verdict,
         Table([*heads, "n", "unscored"], rows),
     )
 
 
-def _drift(found: Drift) -> JudgeFinding:
+def _drift(finding: Drift) -> JudgeFinding:
     rows = [
         [
             one.metric,
@@ -77,20 +72,20 @@ def _drift(found: Drift) -> JudgeFinding:
             f"{one.n:,}",
             f"{one.unscored:,}",
         ]
-        for one in found.metrics
+        for one in finding.metrics
     ]
-    level = f"{100 - 200 * found.alpha:g} %"
+    level = f"{100 - 200 * finding.alpha:g} %"
     heads = ["metric", "verdict", f"change [{level}]", "margin", "scores changed [95 %]", "n"]
     return JudgeFinding(
-        f"Drift: does {_name(found.after)} still say what it said? {found.task}, "
-        f"{found.anchors:,} items scored twice",
-        found.verdict,
+        f"Drift: does {_name(finding.after)} still say what it said? {finding.task}, "
+        f"{finding.anchors:,} items scored twice",
+        finding.verdict,
         Table([*heads, "unscored"], rows),
     )
 
 
-def _panel(found: Panel) -> JudgeFinding:
-    levels = sorted({level for metric in found.metrics for level in metric.alpha})
+def _panel(finding: Panel) -> JudgeFinding:
+    levels = sorted({level for metric in finding.metrics for level in metric.alpha})
     rows = [
         [
             metric.metric,
@@ -99,49 +94,49 @@ def _panel(found: Panel) -> JudgeFinding:
                 for one in (metric.alpha.get(level) for level in levels)
             ),
             f"{metric.n:,}",
-            *(_mean(metric.means.get(member.name)) for member in found.members),
+            *(numbers.result(metric.means.get(member.name)) for member in finding.members),
         ]
-        for metric in found.metrics
+        for metric in finding.metrics
     ]
     heads = ["metric", *(f"{level} alpha [95 %]" for level in levels), "n"]
     return JudgeFinding(
-        f"Agreement of {len(found.members)} judges, Krippendorff's alpha: {found.task}",
+        f"Agreement of {len(finding.members)} judges, Krippendorff's alpha: {finding.task}",
         "",
-        Table([*heads, *(f"mean, {member.name}" for member in found.members)], rows),
+        Table([*heads, *(f"mean, {member.name}" for member in finding.members)], rows),
     )
 
 
-def _comparison(found: Comparison) -> JudgeFinding:
+def _comparison(finding: Comparison) -> JudgeFinding:
     rows = [
-        ["preferred, ties counted half", numbers.result(found.win_rate)],
-        ["wins, losses, ties", f"{found.wins:,}, {found.losses:,}, {found.ties:,}"],
-        ["verdict survives the swap of positions", numbers.result(found.consistency)],
+        ["preferred, ties counted half", numbers.result(finding.win_rate)],
+        ["wins, losses, ties", f"{finding.wins:,}, {finding.losses:,}, {finding.ties:,}"],
+        ["verdict survives the swap of positions", numbers.result(finding.consistency)],
     ]
     return JudgeFinding(
-        f"Preference of {_name(found.judge)}, asked in both orders: {found.task}, candidate over "
-        "baseline",
+        f"Preference of {_name(finding.judge)}, asked in both orders: {finding.task}, candidate "
+        "over baseline",
         "",
         Table(["", "value [95 %]"], rows),
     )
 
 
-def _calibrations(found: Calibrations) -> JudgeFinding:
+def _calibrations(finding: Calibrations) -> JudgeFinding:
     rows = [
         [
             one.metric,
-            _mean(one.judge),
-            _mean(one.human),
-            _mean(one.corrected),
-            _mean(one.bias),
-            _mean(one.correlation),
+            numbers.result(one.judge),
+            numbers.result(one.human),
+            numbers.result(one.corrected),
+            numbers.result(one.bias),
+            numbers.result(one.correlation),
             f"{one.labelled:,} + {one.unlabelled:,}",
         ]
-        for one in found.metrics
+        for one in finding.metrics
     ]
     heads = ["metric", "judge, all", "people, labelled", "corrected", "bias of the judge"]
-    what = "gain" if found.baseline else "mean"
+    what = "gain" if finding.baseline else "mean"
     return JudgeFinding(
-        f"{_name(found.judge)} against people, {what} [95 %]: {found.task}",
+        f"{_name(finding.judge)} against people, {what} [95 %]: {finding.task}",
         "",
         Table([*heads, "correlation", "labelled + not"], rows),
     )
@@ -151,12 +146,18 @@ def _name(judge: JudgeRef | None) -> str:
     return judge.id if judge else "the task's own scoring"
 
 
-def _mean(found: MetricResult | None) -> str:
-    return numbers.result(found) if found else numbers.NOTHING
-
-
 def _share(
     value: float | None, low: float | None, high: float | None, *, signed: bool = False
 ) -> str:
     ends = numbers.interval(low, high, signed=signed)
     return f"{numbers.number(value, signed=signed)} {ends}".strip()
+
+
+# A key that only one kind of finding has -> its record, and how it is laid out.
+KINDS: dict[str, tuple[type[Record], Callable[[Any], JudgeFinding]]] = {
+    "canaries": (Canaries, _canaries),
+    "anchors": (Drift, _drift),
+    "members": (Panel, _panel),
+    "win_rate": (Comparison, _comparison),
+    "baseline": (Calibrations, _calibrations),
+}
