@@ -32,13 +32,13 @@ from gate_clusters import clustered, few_clusters
 from harness.core.files import write_bytes
 from harness.core.schema import Noise
 from harness.stats.holm import holm
+from harness.stats.intervals import summarize
 from harness.stats.noninferiority import mcnemar, tango, tango_statistic
 from harness.stats.paired import compare
 from harness.stats.power import items_needed
 from harness.stats.repeatability import bounds, measure
 from harness.stats.reuse import e_lond
 from harness.stats.sequential import log_evidence
-from tasks.task import summarize
 
 Numbers = npt.NDArray[np.float64]
 

@@ -39,9 +39,10 @@ from harness.judges.critique import critique
 from harness.judges.settings import JudgeSettings
 from harness.render.numbers import percent
 from harness.render.table import table
+from harness.stats.intervals import summarize
 from tasks.factscore import FactScoreSettings
 from tasks.just_eval.judging import ASPECTS
-from tasks.task import Judge, summarize
+from tasks.task import Judge
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 

@@ -22,7 +22,7 @@ import httpx2
 from ratio import publish, race
 
 from harness.core.schema import Call
-from harness.judges.client import request, wishes
+from harness.judges.client import optional, request
 from harness.judges.config import open_judge
 from harness.judges.settings import JudgeSettings
 
@@ -54,7 +54,7 @@ def sequential(settings: JudgeSettings, calls: Sequence[Call]) -> list[str]:
     with httpx2.Client(timeout=300, headers={"Content-Type": "application/json"}) as http:
         for call in calls:
             response = http.post(
-                url, content=request(settings, call, wishes(call))
+                url, content=request(settings, call, optional(call, settings))
             ).raise_for_status()
             replies.append(response.json()["choices"][0]["message"]["content"])
     return replies

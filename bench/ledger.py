@@ -28,7 +28,7 @@ from harness.core.files import jsonl_bytes
 from harness.core.schema import Evaluation, Metric, ModelRef, Policy, Rule, Score, digest
 from harness.core.scored import ScoredEvaluation
 from harness.gate import decide, promote
-from tasks.task import aggregate
+from harness.stats.intervals import aggregate
 
 POLICY = Policy(rules=[Rule(task="quiz", metric="accuracy", margin=0.1)])
 

@@ -9,7 +9,7 @@ is ever guessed.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -302,3 +302,13 @@ def _unescape(text: str) -> str:
     plain = _ESCAPE.sub(character, text)
     # Two escapes of a surrogate pair are one character; a lone one is replaced.
     return plain.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def object_schema(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON schema of an object that has just these properties, in this order."""
+    return {
+        "type": "object",
+        "properties": dict(properties),
+        "required": list(properties),
+        "additionalProperties": False,
+    }

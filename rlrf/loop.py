@@ -16,6 +16,7 @@ from harness.engines.model_folder import Checkpoint
 from harness.evals import evaluation
 from harness.evals.evaluate import EvalOptions, evaluate
 from harness.gate.clusters import assign
+from harness.stats.intervals import aggregate_by_policy
 from rlrf import methods, recording, stages
 from rlrf.config import Config
 from rlrf.context import RunContext, open_context
@@ -23,7 +24,6 @@ from rlrf.result import GateVerdict, RunResult, Sealed
 from rlrf.run import Records
 from rlrf.stage_folder import is_whole
 from rlrf.training_examples import means_by_task
-from tasks.task import aggregate_by_policy
 
 
 def train(config: Config, out: Path, *, fresh: bool = False) -> RunResult:

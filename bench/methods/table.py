@@ -14,8 +14,8 @@ from harness.core.files import parse, read_json
 from harness.core.schema import MetricResult, Record, mean
 from harness.evals import evaluation
 from harness.render.table import table
+from harness.stats.intervals import item_values, summarize
 from rlrf.result import RunResult, Sealed
-from tasks.task import item_values, summarize, within
 
 Runs = Mapping[int, RunResult]  # by seed
 Pairs = Mapping[int, tuple[Sealed, Sealed]]  # by seed: `BEST`'s model and another's
@@ -144,7 +144,8 @@ def _within(known: Sequence[MetricResult], least: float, most: float) -> MetricR
     """The mean over runs; its interval ends where the metric does."""
     if len(known) == 1:
         return known[0]
-    return within(summarize([one.mean for one in known if one.mean is not None]), least, most)
+    means = [one.mean for one in known if one.mean is not None]
+    return summarize(means, limits=(least, most))
 
 
 def behind(out: Path, start: str, row: str, pairs: Pairs, task: str) -> MetricResult:

@@ -22,7 +22,7 @@ from harness.core.schema import Decision, Evaluation, MetricResult, Promotion, S
 from harness.core.scored import ScoredEvaluation
 from harness.gate import claims, gate, promote
 from harness.gate.clusters import restored
-from tasks.task import aggregate, students_interval
+from harness.stats.intervals import aggregate, students_interval
 
 LoadScores = Callable[[EvaluationEntry], list[Score]]
 KEPT_EVALUATIONS = 32  # whose scores stay in memory: a loop decides on its latest

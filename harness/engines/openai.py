@@ -27,19 +27,19 @@ from harness.engines import (
 )
 from harness.engines.loading import load_tokenizer
 from harness.engines.prompts import check_template, render
-from harness.serving.server import Batch, CallFailedError, Server, ServerGoneError
+from harness.serving.server import Batch, CallFailedError, Server, ServerDownError
 from harness.serving.settings import ServerSettings
 from harness.serving.wire import (
     MAX_TOKENS,
     NO_TEXT,
-    NotACompletionError,
-    Wish,
+    Option,
+    TransientError,
     first_choice,
     read_content,
     token_limit,
 )
 
-SEED, STOP = Wish("a seed"), Wish("stop strings")
+SEED, STOP = Option("a seed"), Option("stop strings")
 
 
 class OpenAIEngine(RemoteEngine):
@@ -127,9 +127,9 @@ class OpenAIEngine(RemoteEngine):
         async def work(batch: Batch, place: tuple[int, int]) -> None:
             prompt, sample = prompts[place[0]], place[1]
 
-            async def attempt(granted: Collection[Wish]) -> Completion:
-                await self._server.turn(sampling.max_tokens)
-                content = self._request(prompt, sample, sampling, granted)
+            async def attempt(options: Collection[Option]) -> Completion:
+                await self._server.wait_turn(sampling.max_tokens)
+                content = self._request(prompt, sample, sampling, options)
                 response = await self._server.post(batch, content)
                 completion = self._read(self._server.accept(response), sampling)
                 read, written = completion.prompt_tokens or 0, completion.completion_tokens or 0
@@ -137,9 +137,9 @@ class OpenAIEngine(RemoteEngine):
                 return completion
 
             try:
-                made[place] = await self._server.answer(batch, _wishes(sampling), attempt)
+                made[place] = await self._server.answer(batch, _optional(sampling), attempt)
                 missing.count_answered()
-            except ServerGoneError as error:
+            except ServerDownError as error:
                 raise UserError(
                     f"{self._server.base} stopped answering: {error}. Run the same command again "
                     "when the server is well."
@@ -156,7 +156,7 @@ class OpenAIEngine(RemoteEngine):
         return by_prompt(made, len(prompts), sampling)
 
     def _request(
-        self, prompt: str, sample: int, sampling: Sampling, granted: Collection[Wish]
+        self, prompt: str, sample: int, sampling: Sampling, options: Collection[Option]
     ) -> bytes:
         """Write the body of the request for one sample."""
         asked: dict[str, Any] = (
@@ -167,13 +167,13 @@ class OpenAIEngine(RemoteEngine):
         body = {
             "model": self._settings.model,
             **asked,
-            **token_limit(sampling.max_tokens, granted),
+            **token_limit(sampling.max_tokens, options),
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
         }
-        if SEED in granted:
+        if SEED in options:
             body["seed"] = seed_of(sampling, prompt, sample) % SEEDS
-        if STOP in granted:
+        if STOP in options:
             body["stop"] = list(sampling.stop)
         # ASCII, since a lone surrogate in what a model wrote has no UTF-8.
         return json.dumps(body).encode()
@@ -189,13 +189,13 @@ class OpenAIEngine(RemoteEngine):
         """Read the completion in a reply.
 
         Raises:
-            NotACompletionError: the reply has no completion.
+            TransientError: the reply has no completion.
             CallFailedError: the model gave no answer, for example because a filter stopped it.
         """
         choice, usage = first_choice(body)
         content = read_content(choice)
         if content.problem == NO_TEXT:
-            raise NotACompletionError(content.problem)
+            raise TransientError(content.problem)
         if content.problem:
             raise CallFailedError(content.problem)
         is_cut = choice.get("finish_reason") == "length"
@@ -205,6 +205,6 @@ class OpenAIEngine(RemoteEngine):
         return Completion(text, reason, usage.prompt, usage.completion)
 
 
-def _wishes(sampling: Sampling) -> list[Wish]:
+def _optional(sampling: Sampling) -> list[Option]:
     seed = [SEED] if sampling.temperature > 0 else []
     return [MAX_TOKENS, *seed, *([STOP] if sampling.stop else [])]

@@ -23,7 +23,7 @@ from harness.core.schema import Item, Metric, Sample, Score, digest, mean
 from harness.core.scored import ScoredEvaluation
 from harness.core.text import listed, shorten
 from harness.evals.lm_eval_runs import Run, mapping, part
-from tasks.task import aggregate
+from harness.stats.intervals import aggregate
 
 UNIT = (0.0, 1.0)
 # Metrics that mean the same wherever lm-eval's tasks use their name. One whose scale depends on

@@ -33,7 +33,7 @@ from harness.evals.lm_eval_runs import (
     require_readable,
     without_addresses,
 )
-from tasks.task import aggregate
+from harness.stats.intervals import aggregate
 
 # Fields of documents that hold the question; a document without any of them is shown whole.
 QUESTION_FIELDS = ("question", "prompt", "instruction", "query", "problem", "goal", "sentence")

@@ -33,8 +33,7 @@ from harness.core.text import listed
 from harness.evals import evaluation
 from harness.evals.evaluate import EvalOptions, choose_items
 from harness.evals.scoring import Generation, assemble, code_version, dataset_digest, score_samples
-from tasks.factscore.scoring import Fact, facts_score, unverified_score
-from tasks.task import Judge, Task
+from tasks.task import Evidence, Judge, Task
 
 R = TypeVar("R", bound=Record)
 
@@ -52,17 +51,6 @@ class Judgment(Record):
     """A line of the file of judgments: a judge's reply, unchanged."""
 
     reply: str
-
-
-class VerifiedFacts(Record):
-    """A line of the file of facts.
-
-    `response` is the response that the facts were taken from; `abstained` is detected if missing.
-    """
-
-    facts: list[Fact]
-    response: str | None = None
-    abstained: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -146,11 +134,11 @@ def score(
         saved = evaluations[task.name]
         generation = Generation.of(saved.evaluation)
         items, samples = saved.items, saved.samples
-    if facts is not None and task.name != "factscore":
+    if facts is not None and task.evidence is None:
         raise UserError(f"{task.name} is not scored by facts; leave --facts out.")
     with sole_user(out) if out else contextlib.nullcontext():
-        if facts is not None:
-            scores = _score_facts(facts, items, samples)
+        if facts is not None and task.evidence is not None:
+            scores = _score_facts(task.evidence, facts, items, samples)
             scored = assemble(task, items, samples, scores, generation, estimator="recorded facts")
         else:
             if isinstance(judge, RecordedReplies):
@@ -199,22 +187,22 @@ def _read_responses(
     return generation, items, samples
 
 
-def _score_facts(path: Path, items: Sequence[Item], samples: Sequence[Sample]) -> list[Score]:
-    facts = _by_item(path, items, VerifiedFacts)
-    item_of = {item.digest: item for item in items}
+def _score_facts(
+    evidence: type[Evidence], path: Path, items: Sequence[Item], samples: Sequence[Sample]
+) -> list[Score]:
+    lines = _by_item(path, items, evidence)
     scores = []
     for sample in samples:
-        item = item_of[sample.item]
-        verified = facts.get(item.index)
-        if verified is None:
-            scores.append(unverified_score(item, sample, "no facts were recorded"))
-        elif verified.response not in (None, sample.response):
+        facts = lines.get(sample.index)
+        if facts is None:
+            scores.append(evidence.score_without(sample))
+        elif facts.response not in (None, sample.response):
             raise UserError(
-                f"{path}, id {item.index}: these facts were taken from another response than the "
+                f"{path}, id {sample.index}: these facts were taken from another response than the "
                 "one to be scored. Verify the response again, or score the one they belong to."
             )
         else:
-            scores.append(facts_score(item, sample, verified.facts, verified.abstained))
+            scores.append(facts.score(sample))
     return scores
 
 

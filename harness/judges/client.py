@@ -1,4 +1,4 @@
-"""A judge behind an OpenAI-compatible chat server."""
+"""Ask a judge behind an OpenAI-compatible chat server. Nothing that a server sends is trusted."""
 
 from __future__ import annotations
 
@@ -13,12 +13,19 @@ from harness.core.schema import Call, Reply, digest
 from harness.judges.budget import Meter, Tokens, tokens_of
 from harness.judges.llm import Answer, Done, failure_of
 from harness.judges.settings import JudgeSettings
-from harness.serving.server import Batch, CallFailedError, Server, UnreachableError
-from harness.serving.wire import MAX_TOKENS, Wish, first_choice, read_content, token_limit
+from harness.serving.server import Batch, CallFailedError, Server
+from harness.serving.wire import (
+    MAX_TOKENS,
+    Option,
+    TransientError,
+    first_choice,
+    read_content,
+    token_limit,
+)
 
 
 class ChatServer:
-    """A chat server as a judge's backend; see `Server`."""
+    """The backend of a judge that is a chat server."""
 
     def __init__(self, settings: JudgeSettings, key: str | None = None) -> None:
         self.id = settings.model
@@ -30,7 +37,7 @@ class ChatServer:
                 "decoding": settings.decoding(),
             }
         )
-        # A revision names the weights, and is taken on trust; without one only the address can.
+        # A revision identifies the weights, on trust; without one only the address does.
         self.place = settings.address if settings.revision is None else ""
         self.at_once = settings.max_concurrency
         self._settings = settings
@@ -42,16 +49,17 @@ class ChatServer:
 
     def answer(self, calls: Sequence[Call], meter: Meter, done: Done) -> None:
         """Ask every call; see `Backend.answer` and `Server.run`."""
-        settled = asyncio.Event()
+        budget_freed = asyncio.Event()
 
         async def work(batch: Batch, numbered: tuple[int, Call]) -> None:
             i, call = numbered
 
-            async def attempt(granted: Collection[Wish]) -> Answer:
-                return await self._try(batch, call, granted, meter, settled)
+            async def attempt(options: Collection[Option]) -> Answer:
+                content = request(self._settings, call, options)
+                return await self._send(batch, call, content, meter, budget_freed)
 
             try:
-                answer = await self._server.answer(batch, wishes(call, self._settings), attempt)
+                answer = await self._server.answer(batch, optional(call, self._settings), attempt)
             except CallFailedError as error:
                 done(i, Reply(failure=str(error)))
             else:
@@ -59,86 +67,89 @@ class ChatServer:
 
         self._server.run(list(enumerate(calls)), work)
 
-    async def _try(
+    async def _send(
         self,
         batch: Batch,
         call: Call,
-        granted: Collection[Wish],
+        content: bytes,
         meter: Meter,
-        settled: asyncio.Event,
+        budget_freed: asyncio.Event,
     ) -> Answer:
-        """One request, from budget to answer."""
+        """Send one request: reserve its budget, wait for its turn, read the answer."""
         need = meter.need(call)
         while reason := meter.reserve(need):
             if not meter.under_way:
                 raise CallFailedError(reason)
-            settled.clear()
-            await settled.wait()
+            budget_freed.clear()
+            await budget_freed.wait()
         used: Tokens | None = None
         server = self._server
         try:
-            await server.turn(need.total)
-            used = need  # a request that breaks off may have been worked on in full
-            response = await server.post(batch, request(self._settings, call, granted))
+            await server.wait_turn(need.total)
+            used = need  # an interrupted request may have been processed in full
+            response = await server.post(batch, content)
             used = need if response.status == 200 else Tokens()
             answer = read(server.accept(response), call.choices, need)
             used = answer.used
-        except (UnreachableError, UserError):
+        except UserError:
             used = None
+            raise
+        except TransientError as error:
+            used = None if error.unreachable else used
             raise
         finally:
             meter.settle(need, used)
             server.give_back(need.total - (used.total if used else 0))
-            settled.set()
+            budget_freed.set()
         clean = answer.reply.model_copy(update={"text": server.clean(answer.reply.text)})
         return Answer(clean, used)
 
 
 SCHEMA, LOGPROBS = "a JSON schema", "log-probabilities"
 
-TOP_LOGPROBS = 20  # the most that servers give
-# How servers that do not decode tokens write a space or a line break.
+TOP_LOGPROBS = 20  # the most that servers return
+# Spaces and line breaks, as servers write them that do not decode tokens.
 SPACE_MARKS = "\u2581\u0120\u010a"
 
 
-def wishes(call: Call, settings: JudgeSettings) -> list[Wish]:
-    """What `call` would like of the server, and can do without."""
-    found = []
+def optional(call: Call, settings: JudgeSettings) -> list[Option]:
+    """Return the parameters of `call` that a server may refuse."""
+    options = []
     if call.reply_schema is not None:
-        found.append(Wish(SCHEMA, digest(call.reply_schema)))
+        options.append(Option(SCHEMA, digest(call.reply_schema)))
     if call.choices:
-        found.append(Wish(LOGPROBS))
+        options.append(Option(LOGPROBS))
     if settings.max_tokens_name == "max_tokens":
-        found.append(MAX_TOKENS)
-    return found
+        options.append(MAX_TOKENS)
+    return options
 
 
-def request(settings: JudgeSettings, call: Call, granted: Collection[Wish]) -> bytes:
-    """The body that asks `call`, with those of its wishes that are `granted`."""
+def request(settings: JudgeSettings, call: Call, options: Collection[Option]) -> bytes:
+    """Return the body of a request for `call`, with the optional parameters in `options`."""
     system = [{"role": "system", "content": call.system}] if call.system else []
     body: dict[str, Any] = {
         "model": settings.model,
         "messages": [*system, {"role": "user", "content": call.prompt}],
-        **token_limit(call.max_tokens + settings.thinking_tokens, granted),
+        **token_limit(call.max_tokens + settings.thinking_tokens, options),
     }
     for name in ("temperature", "top_p", "seed"):
         if (value := getattr(settings, name)) is not None:
             body[name] = value
-    kinds = {wish.kind for wish in granted}
+    kinds = {option.kind for option in options}
     if SCHEMA in kinds:
         schema = {"name": "reply", "schema": call.reply_schema, "strict": True}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
     if LOGPROBS in kinds:
         body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
-    # ASCII, since a lone surrogate in what a model wrote has no UTF-8.
+    # ASCII, because a lone surrogate that a model wrote cannot be encoded as UTF-8.
     return json.dumps(body | settings.extra_body).encode()
 
 
 def read(body: bytes, choices: Sequence[str], need: Tokens) -> Answer:
-    """The answer in a chat completion; without a `usage`, `need` and the text's length count.
+    """Read the answer in a chat completion. Without a `usage`, tokens are estimated.
 
     Raises:
-        NotACompletionError: not JSON, no `choices`, no message.
+        TransientError: not JSON, no `choices`, no message.
     """
     choice, usage = first_choice(body)
     content = read_content(choice)
@@ -157,11 +168,11 @@ def read(body: bytes, choices: Sequence[str], need: Tokens) -> Answer:
 
 
 def _logprobs(choice: dict[str, Any], choices: Sequence[str]) -> dict[str, float] | None:
-    """Each choice's log-probability as the first word; None where the server does not say.
+    """Return the log-probability of each choice as the first word; None if the server has none.
 
-    A token stands for the choice that it is, in any case and after any mark of a space, or else for
-    the only one that it begins ("Supp" for "Supported"). A choice that is not among the server's
-    top tokens is not there.
+    A token stands for the choice that it spells, in any case and after any mark of a space, or else
+    for the only choice that begins with it ("Supp" for "Supported"). Choices that are not among the
+    server's top tokens are left out.
     """
     if not choices:
         return None
@@ -182,5 +193,5 @@ def _logprobs(choice: dict[str, Any], choices: Sequence[str]) -> dict[str, float
 
 
 def _word(token: str) -> str:
-    """A token as the beginning of a word: without spaces, or what tokenizers write for them."""
+    """Return a token without spaces, or the marks that tokenizers write for them."""
     return token.strip().lstrip(SPACE_MARKS).strip().casefold()

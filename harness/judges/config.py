@@ -1,6 +1,7 @@
-"""The file that says how answers are judged, and the judge that it describes.
+"""Read the file that says how answers are judged, and open the judge that it describes.
 
-Every block may be absent:
+Every block may be absent. Besides `judge` there is one block per task that takes settings
+(`tasks.task.Task.settings`):
 
     judge:
       base_url: http://localhost:8000/v1
@@ -18,9 +19,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pydantic import create_model
+
 import tasks
-import tasks.factscore
-import tasks.just_eval
 from harness.core import yaml
 from harness.core.log import say
 from harness.core.schema import Record
@@ -28,8 +29,6 @@ from harness.judges.budget import Meter
 from harness.judges.cache import Cache, default_path
 from harness.judges.llm import Backend, LLMJudge
 from harness.judges.settings import JudgeSettings
-from tasks.factscore import FactScoreSettings
-from tasks.just_eval import JustEvalSettings
 from tasks.task import Task
 
 if TYPE_CHECKING:
@@ -39,29 +38,28 @@ R = TypeVar("R", bound=Record)
 
 
 class Judging(Record):
-    """How answers are judged; without `judge`, what needs one is left unscored."""
+    """How answers are judged. Without `judge`, metrics that need one stay unscored.
+
+    `load_judging` returns a subclass with a field per task that takes settings.
+    """
 
     judge: JudgeSettings | None = None
-    just_eval: JustEvalSettings | None = None
-    factscore: FactScoreSettings | None = None
 
     def task(self, name: str) -> Task:
-        """The task called `name`, scored as its block says.
+        """Return the task called `name`, scored as its block says.
 
         Raises:
             UserError: there is no such task, or a file that its block names cannot be used.
         """
-        if name == "just_eval" and self.just_eval is not None:
-            return tasks.just_eval.configure(self.just_eval)
-        if name == "factscore" and self.factscore is not None:
-            return tasks.factscore.configure(self.factscore)
-        return tasks.load(name)
+        task = tasks.load(name)
+        settings = getattr(self, name, None) if task.settings is not None else None
+        return task if settings is None or task.configure is None else task.configure(settings)
 
     @contextlib.contextmanager
     def open(
         self, *, fresh: bool = False, open_engine: OpenLocal | None = None
     ) -> Iterator[LLMJudge | None]:
-        """The judge, if there is one, for as long as the block runs; see `open_judge`."""
+        """Open the judge, if the file names one, for the duration of the block (`open_judge`)."""
         if self.judge is None:
             yield None
             return
@@ -81,37 +79,46 @@ def load_judging(path: Path | None) -> Judging:
     """
     if path is None:
         return Judging()
-    judging = _rooted(yaml.load(path, Judging), path.parent)
+    judging = _rooted(yaml.load(path, judging_model()), path.parent)
     judge = judging.judge
     if judge is not None and judge.engine and os.path.isdir(path.parent / judge.model):
         judge = judge.model_copy(update={"model": str(path.parent / judge.model)})
     return judging.model_copy(update={"judge": judge})
 
 
+def judging_model() -> type[Judging]:
+    """Return `Judging` with an optional field per task that takes settings."""
+    known = [tasks.load(name) for name in tasks.names()]
+    blocks: dict[str, Any] = {
+        task.name: (task.settings | None, None) for task in known if task.settings is not None
+    }
+    return create_model("Judging", __base__=Judging, **blocks)
+
+
 def _rooted(record: R, folder: Path) -> R:
-    """`record` with its relative paths, and those of the records in it, made from `folder`."""
-    found: dict[str, Any] = {}
+    """Resolve the relative paths of `record`, and of the records in it, from `folder`."""
+    resolved: dict[str, Any] = {}
     for name in type(record).model_fields:
         value = getattr(record, name)
         if isinstance(value, Path):
-            found[name] = folder / value.expanduser()
+            resolved[name] = folder / value.expanduser()
         elif isinstance(value, Record):
-            found[name] = _rooted(value, folder)
-    return record.model_copy(update=found)
+            resolved[name] = _rooted(value, folder)
+    return record.model_copy(update=resolved)
 
 
 @contextlib.contextmanager
 def open_judge(
     settings: JudgeSettings, *, fresh: bool = False, open_engine: OpenLocal | None = None
 ) -> Iterator[LLMJudge]:
-    """The judge of `settings`, with its cache open for as long as the block runs.
+    """Open the judge of `settings`, with its cache, for the duration of the block.
 
     Args:
-        fresh: ask everything anew, past the cache: how a judge is watched for drift.
-        open_engine: where a judge that is a model runs; None: in this process.
+        fresh: ask every call again and ignore the cache, to watch a judge for drift.
+        open_engine: opens the model of a judge with `engine` elsewhere; None: in this process.
 
     Raises:
-        UserError: there is no key or no such model, or the cache cannot be used.
+        UserError: the key or the model is missing, or the cache cannot be used.
     """
     meter = Meter(settings.budget, settings.price, settings.thinking_tokens)
     backend = _backend(settings, open_engine)

@@ -14,8 +14,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from harness.core.schema import AspectFeedback, Call, Feedback, Item, Record, Reply, Sample, digest
-from harness.replies import UnparsableReplyError, judgements
-from tasks.just_eval.judging import object_schema
+from harness.replies import UnparsableReplyError, judgements, object_schema
 from tasks.task import Answered, Judge, Reference, own_reference
 
 PLACES = ("first", "second", "third")

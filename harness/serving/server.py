@@ -1,8 +1,8 @@
-"""A server that is asked side by side: hosted, vLLM, llama.cpp, `transformers serve`.
+"""Ask an OpenAI-compatible server many calls at once: hosted, vLLM, llama.cpp, transformers serve.
 
-Calls go out within the limits set; what may pass is tried again, what cannot be helped is the
-call's failure. The very first call goes alone: it finds out whether anybody is there, takes the
-key and knows the model, and what the server can do.
+Calls go out within the limits set. A transient error is retried; a permanent one fails the call.
+The first call of all goes alone: it shows whether the server answers, takes the key, knows the
+model, and which optional parameters it accepts.
 """
 
 from __future__ import annotations
@@ -27,31 +27,33 @@ from tenacity.wait import wait_random_exponential
 from harness.core.errors import UserError
 from harness.serving.redaction import redaction
 from harness.serving.settings import ServerSettings
-from harness.serving.wire import MAX_TOKENS, TransientError, Wish, error_message, subject_of_error
+from harness.serving.wire import (
+    MAX_TOKENS,
+    Option,
+    TransientError,
+    error_message,
+    subject_of_error,
+)
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 CONNECT_SECONDS = 10.0
-LONGEST_WAIT = 120.0  # seconds between two tries, whoever asks for it
-MAX_BODY = 8 * 1024 * 1024  # bytes
-MAX_CONSECUTIVE_FAILURES = 20  # calls in a row that all tries could not get answered
+MAX_WAIT_SECONDS = 120.0  # between two attempts, also if the server asks for longer
+MAX_BODY_BYTES = 8 * 1024 * 1024
+MAX_CONSECUTIVE_FAILURES = 20  # calls that failed after all attempts
 
-PASSING = {408, 409, 425, 429}  # and all from 500 on
-UNKNOWN = {404, 405}
+TRANSIENT = {408, 409, 425, 429}  # statuses, besides those from 500 on
+NOT_FOUND = {404, 405}
 BAD_REQUEST = {400, 422}
 FORBIDDEN = {402, 403}  # about the account, unless the server answers other calls
-
-
-class UnreachableError(TransientError):
-    """Nobody answers at the address."""
 
 
 class CallFailedError(Exception):
     """This call cannot be answered.
 
-    `about_prompt`: the server says that it refuses what this prompt or its answer says, so that
-    other prompts may well be answered.
+    `about_prompt`: the server refuses what this prompt or its answer says, so it may well answer
+    other prompts.
     """
 
     def __init__(self, reason: str, status: int = 0, *, about_prompt: bool = False) -> None:
@@ -60,16 +62,12 @@ class CallFailedError(Exception):
         self.about_prompt = about_prompt
 
 
-class ServerGoneError(CallFailedError):
-    """No further call of this batch is asked: the server is gone, or fails every call."""
-
-
-class _ServerDownError(Exception):
-    """No call can be answered for now."""
+class ServerDownError(CallFailedError):
+    """The server is gone or fails every call, so the rest of the batch is not asked."""
 
 
 class Response(NamedTuple):
-    """What came back, whatever it is."""
+    """A server's response, whatever it is."""
 
     status: int
     wait: str | None  # the Retry-After header
@@ -78,19 +76,60 @@ class Response(NamedTuple):
 
 @dataclass
 class Batch:
-    """The calls that are asked in one go."""
+    """The state of the calls that are asked together."""
 
     http: httpx2.AsyncClient
     answered: int = 0
     failed_in_a_row: int = 0
-    gone: str = ""  # why the calls that remain are not even tried
+    down: str = ""  # why the remaining calls are not asked
+
+
+class Pace:
+    """Spread an amount evenly over time, at most `per_minute`; None: no limit.
+
+    Evenly, because a server with a limit per minute may count per second.
+    """
+
+    def __init__(self, per_minute: float | None) -> None:
+        self._seconds_each = 60 / per_minute if per_minute else 0.0
+        self._next = 0.0
+
+    def delay(self, amount: float = 1) -> float:
+        """Reserve `amount` and return the seconds until it may start."""
+        now = time.monotonic()
+        start = max(now, self._next)
+        self._next = start + amount * self._seconds_each
+        return start - now
+
+    def give_back(self, amount: float) -> None:
+        """Return an amount that was reserved and not used."""
+        self._next -= amount * self._seconds_each
+
+
+def retry_after(value: str | None) -> float | None:
+    """Read the seconds of a Retry-After header, a number or an HTTP date (RFC 9110, 10.2.3).
+
+    None where the header is missing or cannot be read.
+    """
+    if value is None:
+        return None
+    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", value := value.strip()):
+        return float(value)
+    try:
+        until = parsedate_to_datetime(value)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    if until.tzinfo is None:
+        until = until.replace(tzinfo=UTC)
+    seconds = (until - datetime.now(UTC)).total_seconds()
+    return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
 class Server:
-    """One door of a server.
+    """One endpoint of a server.
 
     Args:
-        path: of the door, below the base_url.
+        path: of the endpoint, below the base_url.
         key: sent to `settings.base_url` as the bearer token, and shown nowhere.
     """
 
@@ -101,53 +140,55 @@ class Server:
         self._path = path
         self._settings = settings
         self._key = key
-        self._redact = redaction(key)
+        self.clean = redaction(key)  # a server may send the key back in some form
         self._requests = Pace(settings.requests_per_minute)
         self._tokens = Pace(settings.tokens_per_minute)
-        self._resume = 0.0  # no request before, by the monotonic clock
-        self._is_met = False  # has ever answered anything
-        self._served: set[Wish] = set()
-        self._refused: set[Wish] = set()
+        self._resume = 0.0  # no request before this time of the monotonic clock
+        self._was_reached = False
+        self._accepted: set[Option] = set()
+        self._refused: set[Option] = set()
 
     @property
     def description(self) -> str:
-        """The model, its address, and what the server was found to refuse."""
-        refused = sorted({wish.kind for wish in self._refused})
-        said = f"{self._settings.model} at {self.base}"
-        return f"{said}, which refuses {' and '.join(refused)}" if refused else said
+        """The model, its address, and the optional parameters that the server refused."""
+        refused = sorted({option.kind for option in self._refused})
+        text = f"{self._settings.model} at {self.base}"
+        return f"{text}, which refuses {' and '.join(refused)}" if refused else text
 
     def run(
         self, calls: Sequence[T], work: Callable[[Batch, T], Coroutine[Any, Any, None]]
     ) -> None:
-        """`work` on every call, `max_concurrency` at a time.
+        """Run `work` on every call, `max_concurrency` at a time.
 
         Raises:
-            UserError: nobody is there, the key is refused, the address or the model is unknown.
+            UserError: the server does not answer, or refuses the key, the address or the model.
         """
         _run(self._run(calls, work))
 
     async def _run(
         self, calls: Sequence[T], work: Callable[[Batch, T], Coroutine[Any, Any, None]]
     ) -> None:
-        most = self._settings.max_concurrency
+        concurrency = self._settings.max_concurrency
         waiting = iter(calls)
         async with httpx2.AsyncClient(
             headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
-            timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS),  # `post` has one for the whole
-            limits=httpx2.Limits(max_connections=most, max_keepalive_connections=most),
+            timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS),  # `post` limits the whole
+            limits=httpx2.Limits(
+                max_connections=concurrency, max_keepalive_connections=concurrency
+            ),
             follow_redirects=False,
         ) as http:
             batch = Batch(http)
 
-            async def work_off(some: Iterator[T]) -> None:
-                for call in some:
+            async def work_off(calls: Iterator[T]) -> None:
+                for call in calls:
                     await work(batch, call)
 
-            if not self._is_met:
+            if not self._was_reached:
                 await work_off(itertools.islice(waiting, 1))
             try:
                 async with asyncio.TaskGroup() as workers:
-                    for _ in range(min(most, len(calls))):
+                    for _ in range(min(concurrency, len(calls))):
                         workers.create_task(work_off(waiting))
             except* UserError as errors:
                 raise errors.exceptions[0] from None
@@ -155,25 +196,36 @@ class Server:
     async def answer(
         self,
         batch: Batch,
-        wishes: Sequence[Wish],
-        attempt: Callable[[Collection[Wish]], Awaitable[T]],
+        options: Sequence[Option],
+        attempt: Callable[[Collection[Option]], Awaitable[T]],
     ) -> T:
-        """What `attempt(granted)` returns, with the `wishes` as far as the server grants them.
+        """Return what `attempt` returns, called with those of `options` that the server accepts.
+
+        A server that answers "bad request" is asked again without the options that it never
+        accepted, as few of them left out as possible.
 
         Raises:
-            ServerGoneError: the server is gone, and neither this nor a later call is asked.
+            ServerDownError: the server is down; neither this nor a later call is asked.
             CallFailedError: this call cannot be answered.
             UserError: no call can be answered.
         """
-        if batch.gone:
-            raise ServerGoneError(batch.gone)
-        wanted = [wish for wish in wishes if not self._is_vain(wish)]
-        unsure = [wish for wish in wanted if wish not in self._served]
+        if batch.down:
+            raise ServerDownError(batch.down)
+        wanted = [option for option in options if not self._refuses(option)]
+        untried = [option for option in wanted if option not in self._accepted]
         failure = CallFailedError("")
-        for dropped in _smallest_first(unsure):
-            granted = [wish for wish in wanted if wish not in dropped]
+        for dropped in _smallest_first(untried):
+            sent = [option for option in wanted if option not in dropped]
             try:
-                found = await self._persist(batch, attempt, granted)
+                answer = await self._retry(batch, attempt, sent)
+            except ServerDownError as error:
+                self._give_up(batch, str(error))
+                raise ServerDownError(batch.down) from None
+            except TransientError as error:
+                reason = f"{self.clean(str(error))}; given up after {self._settings.max_attempts}"
+                self._count_failure(batch, reason)
+                down = batch.down
+                raise (ServerDownError(down) if down else CallFailedError(reason)) from None
             except CallFailedError as error:
                 if error.status in FORBIDDEN and not (batch.answered or error.about_prompt):
                     raise UserError(
@@ -183,99 +235,91 @@ class Server:
                 failure = error
                 if error.status not in BAD_REQUEST or error.about_prompt:
                     break
-            except TransientError as error:
-                said = f"{self.clean(str(error))}; given up after {self._settings.max_attempts}"
-                self._count_failure(batch, said)
-                failure = ServerGoneError(batch.gone) if batch.gone else CallFailedError(said)
-                break
-            except _ServerDownError as error:
-                self._give_up(batch, str(error))
-                failure = ServerGoneError(batch.gone)
-                break
             else:
-                self._learn(granted, dropped)
-                return found
+                self._remember(sent, dropped)
+                return answer
         raise failure
 
-    def _count_failure(self, batch: Batch, failure: str) -> None:
-        """A server that hangs would else cost all the tries of every call."""
+    def _count_failure(self, batch: Batch, reason: str) -> None:
+        """Give up after many failures in a row: each costs all the attempts of a call."""
         batch.failed_in_a_row += 1
         if batch.failed_in_a_row >= max(MAX_CONSECUTIVE_FAILURES, self._settings.max_concurrency):
             self._give_up(
-                batch, f"the server failed {batch.failed_in_a_row} calls in a row ({failure})"
+                batch, f"the server failed {batch.failed_in_a_row} calls in a row ({reason})"
             )
 
     def _give_up(self, batch: Batch, why: str) -> None:
-        batch.gone = batch.gone or why
+        batch.down = batch.down or why
         if not batch.answered:
             raise UserError(
                 f"No call can be answered by {self.base}: {why}. Start again when the server is "
-                "well; what was answered before is not lost by this."
+                "well; earlier answers are kept."
             )
 
-    def _is_vain(self, wish: Wish) -> bool:
-        """Refused before; a server that never granted one of the kind is not asked for another."""
-        if wish in self._refused:
+    def _refuses(self, option: Option) -> bool:
+        """Whether `option`, or every other option of its kind, was refused before."""
+        if option in self._refused:
             return True
-        kind = {known for known in self._served | self._refused if known.kind == wish.kind}
-        return bool(kind) and kind <= self._refused
+        same = {known for known in self._accepted | self._refused if known.kind == option.kind}
+        return bool(same) and same <= self._refused
 
-    def _learn(self, granted: Sequence[Wish], refused: Sequence[Wish]) -> None:
-        self._served |= set(granted)
-        for wish in refused:
-            if wish not in self._refused:
-                self._refused.add(wish)
-                now = "max_completion_tokens" if wish == MAX_TOKENS else "nothing"
-                log.warning("%s refuses %s: %s is sent instead.", self.base, wish.kind, now)
+    def _remember(self, accepted: Sequence[Option], refused: Sequence[Option]) -> None:
+        self._accepted |= set(accepted)
+        for option in refused:
+            if option not in self._refused:
+                self._refused.add(option)
+                now = "max_completion_tokens" if option == MAX_TOKENS else "nothing"
+                log.warning("%s refuses %s: %s is sent instead.", self.base, option.kind, now)
 
-    async def _persist(
+    async def _retry(
         self,
         batch: Batch,
-        attempt: Callable[[Collection[Wish]], Awaitable[T]],
-        granted: Collection[Wish],
+        attempt: Callable[[Collection[Option]], Awaitable[T]],
+        options: Collection[Option],
     ) -> T:
-        """Try until there is an answer, or no sense in trying again.
+        """Retry transient errors, with random pauses besides those that the server asks for.
 
-        The pauses are random, up to a power of two (M. Brooker, "Exponential backoff and jitter",
-        AWS, 2015), beside what the server itself asks for.
+        Pauses grow up to a power of two (M. Brooker, "Exponential backoff and jitter", AWS, 2015).
         """
 
-        async def tried() -> T:
-            if batch.gone:
-                raise _ServerDownError(batch.gone)
-            return await attempt(granted)
+        async def unless_down() -> T:
+            if batch.down:
+                raise ServerDownError(batch.down)
+            return await attempt(options)
 
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(TransientError),
             stop=stop_after_attempt(self._settings.max_attempts),
-            wait=wait_random_exponential(self._settings.backoff, max=LONGEST_WAIT),
+            wait=wait_random_exponential(self._settings.backoff, max=MAX_WAIT_SECONDS),
             reraise=True,
         )
         try:
-            found: T = await retrying(tried)
-        except UnreachableError as error:
-            raise _ServerDownError(f"the server is gone ({error})") from None
+            answer: T = await retrying(unless_down)
+        except TransientError as error:
+            if error.unreachable:
+                raise ServerDownError(f"the server is gone ({error})") from None
+            raise
         batch.answered += 1
         batch.failed_in_a_row = 0
-        return found
+        return answer
 
-    async def turn(self, tokens: float) -> None:
+    async def wait_turn(self, tokens: float) -> None:
         """Wait until the limits, and the server, allow a request of so many tokens."""
         await asyncio.sleep(max(self._requests.delay(), self._tokens.delay(tokens)))
         while (left := self._resume - time.monotonic()) > 0:
             await asyncio.sleep(left)
 
     def give_back(self, tokens: float) -> None:
-        """What was reckoned with at a `turn`, and not used."""
+        """Return tokens that were reserved by `wait_turn` and not used."""
         self._tokens.give_back(tokens)
 
     async def post(self, batch: Batch, content: bytes) -> Response:
-        """One request.
+        """Send one request.
 
         Raises:
             TransientError: no whole response came.
-            CallFailedError: it is too long.
-            UserError: nobody was ever there.
+            CallFailedError: the response is too long.
+            UserError: the server cannot be reached and never was.
         """
         url = f"{self.base}{self._path}"
         headers = {"Content-Type": "application/json"}
@@ -284,19 +328,19 @@ class Server:
                 asyncio.timeout(self._settings.timeout),
                 batch.http.stream("POST", url, content=content, headers=headers) as response,
             ):
-                self._is_met = True
+                self._was_reached = True
                 body = bytearray()
                 async for part in response.aiter_bytes():
                     body += part
-                    if len(body) > MAX_BODY:
+                    if len(body) > MAX_BODY_BYTES:
                         raise CallFailedError(
-                            f"the server's reply is longer than {MAX_BODY:,} bytes"
+                            f"the server's reply is longer than {MAX_BODY_BYTES:,} bytes"
                         )
                 wait = response.headers.get("Retry-After")
                 return Response(response.status_code, wait, bytes(body))
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
-            if self._is_met:
-                raise UnreachableError(type(error).__name__) from None
+            if self._was_reached:
+                raise TransientError(type(error).__name__, unreachable=True) from None
             why = "its certificate is not trusted" if "CERTIFICATE" in str(error) else "no answer"
             raise UserError(
                 f"The server {self.base} cannot be reached ({why}). "
@@ -310,21 +354,21 @@ class Server:
             raise TransientError(f"the connection broke off ({type(error).__name__})") from None
 
     def accept(self, response: Response) -> bytes:
-        """The body of a response that is one.
+        """Return the body of a successful response.
 
         Raises:
-            TransientError: the next try may well succeed.
+            TransientError: the next attempt may well succeed.
             CallFailedError: the call is refused.
-            UserError: every call would be.
+            UserError: every call would be refused.
         """
         status, message = response.status, self.clean(error_message(response.body))
         if status == 200:
             return response.body
         said = f"{status}: {message}" if message else str(status)
-        if status in PASSING or status >= 500:
+        if status in TRANSIENT or status >= 500:
             wait = retry_after(response.wait)
-            if wait is not None and wait > LONGEST_WAIT:
-                raise _ServerDownError(
+            if wait is not None and wait > MAX_WAIT_SECONDS:
+                raise ServerDownError(
                     f"the server asks to be left alone for {wait:,.0f} s ({said})"
                 )
             self._resume = max(self._resume, time.monotonic() + (wait or 0.0))
@@ -333,7 +377,7 @@ class Server:
             name = self._settings.api_key_env
             todo = f"put a valid one into {name}" if name else "name its variable in api_key_env"
             raise UserError(f"The server {self.base} wants another key ({said}): {todo}.")
-        if status in UNKNOWN:
+        if status in NOT_FOUND:
             raise UserError(
                 f"The server does not know {self.base}{self._path}, or not the model "
                 f"'{self._settings.model}' ({said}). Check base_url, which often ends in /v1, and "
@@ -341,8 +385,8 @@ class Server:
             )
         if 300 <= status < 400:
             raise UserError(
-                f"{self.base} sends its callers elsewhere ({status}), where the key must not go: "
-                "set base_url to the address itself."
+                f"{self.base} redirects to another address ({status}), where the key must not go. "
+                "Set base_url to that address."
             )
         about = subject_of_error(response.body)
         if about == "account":
@@ -354,19 +398,15 @@ class Server:
             f"the server refuses the call ({said})", status, about_prompt=about == "prompt"
         )
 
-    def clean(self, text: str) -> str:
-        """Replace the key, which a server may send back in some form; see `redaction`."""
-        return self._redact(text)
 
-
-def _smallest_first(wishes: Sequence[Wish]) -> Iterator[tuple[Wish, ...]]:
-    """Every selection of `wishes`, from none to all."""
-    for count in range(len(wishes) + 1):
-        yield from itertools.combinations(wishes, count)
+def _smallest_first(options: Sequence[Option]) -> Iterator[tuple[Option, ...]]:
+    """Yield every selection of `options` (three at most), from none to all."""
+    for count in range(len(options) + 1):
+        yield from itertools.combinations(options, count)
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
-    """Run `work` to its end, also from inside a running loop, as a notebook's."""
+    """Run `work` to its end, also from inside a running event loop, as in a notebook."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -387,44 +427,3 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
                 if task is not None and not running.done():
                     loop.call_soon_threadsafe(task.cancel)
             raise
-
-
-class Pace:
-    """Spreads an amount over time: in no minute more than `per_minute`, None: as it comes.
-
-    Evenly, since a server with a limit a minute may count by the second.
-    """
-
-    def __init__(self, per_minute: float | None) -> None:
-        self._seconds_each = 60 / per_minute if per_minute else 0.0
-        self._next = 0.0
-
-    def delay(self, amount: float = 1) -> float:
-        """Seconds until `amount` may start; its place in line is taken."""
-        now = time.monotonic()
-        start = max(now, self._next)
-        self._next = start + amount * self._seconds_each
-        return start - now
-
-    def give_back(self, amount: float) -> None:
-        """What was set aside and not used comes to those behind."""
-        self._next -= amount * self._seconds_each
-
-
-def retry_after(value: str | None) -> float | None:
-    """Seconds of a Retry-After header, a number or an HTTP date (RFC 9110, 10.2.3).
-
-    None: there is none, or it says nothing that can be understood.
-    """
-    if value is None:
-        return None
-    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", value := value.strip()):
-        return float(value)
-    try:
-        until = parsedate_to_datetime(value)
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-    if until.tzinfo is None:
-        until = until.replace(tzinfo=UTC)
-    seconds = (until - datetime.now(UTC)).total_seconds()
-    return max(0.0, seconds) if math.isfinite(seconds) else None

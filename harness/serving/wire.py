@@ -1,6 +1,6 @@
-"""Read completions and errors of OpenAI-compatible servers, none of which is trusted.
+"""Read the completions and errors of OpenAI-compatible servers, which are untrusted.
 
-Judges and engines share these functions, so that what one of them understands the other does too.
+Judges and engines share these functions.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any, Literal, NamedTuple
 from harness.core.text import one_line
 
 MAX_MESSAGE = 200  # characters
-MOST_TOKENS = 10**8  # a count beyond is nonsense
+MAX_COUNT = 10**8  # tokens; a larger count is nonsense
 
-# What servers call an error that is about what one prompt says, and one about every call.
+# Error codes about what one prompt says, and about every call.
 PROMPT_CODES = {
     *("content_filter", "content_policy_violation", "responsibleaipolicyviolation"),
     *("moderation_blocked", "flagged_input", "content_moderation", "data_inspection_failed"),
@@ -41,52 +41,52 @@ TEXT_PARTS = ("text", "output_text")  # a list's other parts are thoughts, tools
 
 
 class TransientError(Exception):
-    """The next try may well succeed."""
+    """The next attempt may well succeed; `unreachable` if no request reached the server."""
+
+    def __init__(self, reason: str, *, unreachable: bool = False) -> None:
+        super().__init__(reason)
+        self.unreachable = unreachable
 
 
-class NotACompletionError(TransientError):
-    """The body is no completion; the message says what is wrong with it."""
-
-
-class Wish(NamedTuple):
-    """What a call would like, and a server may be unable to give."""
+class Option(NamedTuple):
+    """A parameter of a request that a server may refuse, and that the call can do without."""
 
     kind: str
-    what: str = ""  # which schema: a server may take one and not another
+    detail: str = ""  # which schema: a server may accept one and not another
 
 
-MAX_TOKENS = Wish("max_tokens")  # else the limit is sent as max_completion_tokens
+MAX_TOKENS = Option("max_tokens")  # otherwise the limit is sent as max_completion_tokens
 
 
-def token_limit(tokens: int, granted: Collection[Wish]) -> dict[str, int]:
-    """The limit of a reply, by the name that the server takes."""
-    return {"max_tokens" if MAX_TOKENS in granted else "max_completion_tokens": tokens}
+def token_limit(tokens: int, options: Collection[Option]) -> dict[str, int]:
+    """Return the limit of a reply, under the name that the server accepts."""
+    return {"max_tokens" if MAX_TOKENS in options else "max_completion_tokens": tokens}
 
 
 class Usage(NamedTuple):
-    """Tokens by the server's own count; None where it does not say."""
+    """The tokens that a server counted; None where it does not say."""
 
     prompt: int | None
     completion: int | None
 
 
 def first_choice(body: bytes) -> tuple[dict[str, Any], Usage]:
-    """The first choice of a completion, and the tokens that it took.
+    """Return the first choice of a completion, and its token counts.
 
     Raises:
-        NotACompletionError: not JSON, or no `choices`.
+        TransientError: not JSON, or no `choices`.
     """
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
-        raise NotACompletionError("the server's reply is not JSON") from None
+        raise TransientError("the server's reply is not JSON") from None
     try:
         choice = value["choices"][0]
     except (KeyError, IndexError, TypeError):
         choice = None
     if not isinstance(choice, dict):
         said = _message(value)
-        raise NotACompletionError(
+        raise TransientError(
             f"the server's reply has no choices{': ' if said else ''}{said}"
         ) from None
     told = value["usage"] if isinstance(value.get("usage"), dict) else {}
@@ -94,28 +94,27 @@ def first_choice(body: bytes) -> tuple[dict[str, Any], Usage]:
 
 
 class Content(NamedTuple):
-    """What a reply says: its text, or the reason why that cannot count as the whole answer."""
+    """The text of a reply, and as `problem` why it cannot count as the whole answer."""
 
     text: str
     problem: str = ""
-    refusal: str = ""  # the model's words where it declines in the field that servers have for it
+    refusal: str = ""  # what the model wrote into the field for refusals
 
 
 def read_content(choice: dict[str, Any]) -> Content:
     """Read the text of a completion's choice, of `/chat/completions` or of `/completions`.
 
-    The content is a string, or a list of parts of which those with text count; what a model
-    thought before its answer is not part of the answer.
+    The content is a string, or a list whose text parts count. Reasoning is not part of the answer.
 
     Raises:
-        NotACompletionError: there is no message, or its content is of another kind.
+        TransientError: there is no message, or its content is of another kind.
     """
     if "message" not in choice and "text" in choice:
         message: Any = {"content": choice["text"]}
     else:
         message = choice.get("message")
     if not isinstance(message, dict):
-        raise NotACompletionError("the server's reply has no message")
+        raise TransientError("the server's reply has no message")
     content = message.get("content")
     text = _text(content)
     refusal = message.get("refusal")
@@ -137,14 +136,14 @@ def _text(content: Any) -> str:
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
-        raise NotACompletionError("the server's reply has no text")
+        raise TransientError("the server's reply has no text")
     parts = [part for part in content if isinstance(part, dict)]
     texts = [part.get("text") for part in parts if part.get("type", "text") in TEXT_PARTS]
     return "".join(text for text in texts if isinstance(text, str))
 
 
 def subject_of_error(body: bytes) -> Literal["prompt", "account", ""]:
-    """Say what an error is about: this prompt, or the model, the key or the account, or unknown."""
+    """Return what an error is about: this prompt; the model, key or account; "" if unknown."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
@@ -161,7 +160,7 @@ def subject_of_error(body: bytes) -> Literal["prompt", "account", ""]:
 
 
 def _codes(error: dict[str, Any]) -> set[str]:
-    """The names that an error goes by: its code and type, and those of the error within it."""
+    """Return the codes and types of an error and of the error inside it."""
     found = {value for name in ("code", "type") if isinstance(value := error.get(name), str)}
     for name in ("innererror", "inner_error", "metadata"):
         if isinstance(inner := error.get(name), dict):
@@ -171,7 +170,7 @@ def _codes(error: dict[str, Any]) -> set[str]:
 
 
 def error_message(body: bytes) -> str:
-    """What an error's body says, as one short printable line; '' if it says nothing."""
+    """Return the message in an error's body as one short printable line, or ""."""
     try:
         return _message(json.loads(body))
     except (ValueError, RecursionError):
@@ -190,4 +189,4 @@ def _message(value: Any) -> str:
 
 
 def _count(value: Any) -> int | None:
-    return value if type(value) is int and 0 <= value <= MOST_TOKENS else None
+    return value if type(value) is int and 0 <= value <= MAX_COUNT else None

@@ -253,8 +253,8 @@ def slices(
     """
     from harness.evals import evaluation as evaluations
     from harness.render.table import ALL_ITEMS, subgroup_table
-    from tasks.task import aggregate
-    from tasks.task import slices as by_tag
+    from harness.stats.intervals import aggregate
+    from harness.stats.intervals import slices as by_tag
 
     found = evaluations.load(evaluation)
     if len(found) > 1:

@@ -19,13 +19,14 @@ from harness.core.log import say
 from harness.core.schema import Item, Message, Metric, MetricResult, Record, Sample, Score, digest
 from harness.engines import Engine, Sampling, model_folder
 from harness.engines.model_folder import Checkpoint
+from harness.stats.intervals import aggregate
 from rlrf.config import Config, Decoding
 from rlrf.feedback import Judged
 from rlrf.objectives.sft import Example
 from rlrf.reflect import Refinement
 from rlrf.rlmec.teacher import Correction, is_right
 from rlrf.sampling import completions, conversation, sample_of
-from tasks.task import Judge, Task, aggregate
+from tasks.task import Judge, Task
 
 LOCATE = "Which step is the first wrong one?"
 REWRITE = "Keep what is right.\nRewrite the answer."

@@ -18,11 +18,10 @@ from pydantic import Field
 from harness.core.log import say
 from harness.core.schema import Call, Item, Record, Reply, digest
 from harness.judges.critique import MAX_REFERENCE, marked
-from harness.replies import UnparsableReplyError, judgements
+from harness.replies import UnparsableReplyError, judgements, object_schema
 from rlrf.config import Rlmec
 from rlrf.feedback import Judged, give_feedback
 from rlrf.reward import of_feedback
-from tasks.just_eval.judging import object_schema
 from tasks.task import Judge, Task, ask
 
 FIRST, REWRITE = "first_wrong", "rewrite"

@@ -9,12 +9,22 @@ Min et al., "FActScore", EMNLP 2023 (arXiv 2305.14251). One instance, and one ve
 
 from tasks.factscore.feedback import feedback
 from tasks.factscore.items import items
-from tasks.factscore.scoring import METRICS, score
+from tasks.factscore.scoring import METRICS, VerifiedFacts, score
 from tasks.factscore.settings import FactScoreSettings, configured
 from tasks.splits import SPLITS
 from tasks.task import Task
 
 __all__ = ["TASKS", "FactScoreSettings", "configure"]
+
+
+def configure(settings: FactScoreSettings) -> Task:
+    """Return FActScore with the decomposer, retriever and verifier that `settings` name.
+
+    Raises:
+        UserError: a file or model cannot be read, or a library is not installed.
+    """
+    return configured(TASKS[0], settings)
+
 
 TASKS = [
     Task(
@@ -25,14 +35,8 @@ TASKS = [
         items=items,
         score=score,
         feedback=feedback,
+        settings=FactScoreSettings,
+        configure=configure,
+        evidence=VerifiedFacts,
     )
 ]
-
-
-def configure(settings: FactScoreSettings) -> Task:
-    """FActScore with the decomposer, retriever and verifier that `settings` name.
-
-    Raises:
-        UserError: a file or model that they name cannot be read, or a library is not installed.
-    """
-    return configured(TASKS[0], settings)

@@ -110,9 +110,8 @@ class Pipeline:
         elif failed := [finding for finding in findings if finding.supported is None]:
             why = f"{len(failed)} of {len(findings)} facts not verified: {failed[0].failure}"
         if why or facts is None or findings is None:
-            return unverified_score(item, sample, why, declined)
+            return unverified_score(sample, why, declined)
         return facts_score(
-            item,
             sample,
             [
                 Fact(text=text, supported=bool(finding.supported), evidence=finding.evidence)

@@ -1,7 +1,7 @@
-"""From verified facts to scores.
+"""Score a response by its verified facts.
 
-A response that declines to answer responds to nothing: it has `responded` 0 and no other metric,
-so that every mean but the respond ratio is over the responses that do answer.
+A response that declines to answer has `responded` 0 and no other metric, so every mean except the
+respond ratio is over the responses that do answer.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from harness.core.schema import Item, Metric, Record, Sample, Score
+from harness.core.schema import Metric, Record, Sample, Score
 from tasks.factscore.abstention import Rules, abstains
-from tasks.task import Answered, Judge
+from tasks.task import Answered, Evidence, Judge, new_score
 
 GAMMA = 10  # facts; shorter responses are penalised
 K = 30  # facts: the median of the 339 human-labelled responses; frozen with the task's version
@@ -50,8 +50,31 @@ METRICS = (
 OF_FACTS = ("factscore", "precision", "f1_at_k", "facts")
 
 
+class Fact(Record):
+    """One atomic fact of a response. What the knowledge source does not say is not supported."""
+
+    text: str
+    supported: bool = Field(strict=True)
+    evidence: str = Field(default="", description="what the source says about the fact")
+
+
+class VerifiedFacts(Evidence):
+    """The facts of one response. Whether it declines is `abstained`, or detected if None."""
+
+    facts: list[Fact]
+    abstained: bool | None = None
+
+    def score(self, sample: Sample) -> Score:
+        """Score `sample` by these facts."""
+        return facts_score(sample, self.facts, self.abstained)
+
+    @classmethod
+    def score_without(cls, sample: Sample) -> Score:
+        """Score a sample without recorded facts: only `responded` has a value."""
+        return unverified_score(sample, "no facts were recorded")
+
+
 def facts_score(
-    item: Item,
     sample: Sample,
     facts: Sequence[Fact],
     abstained: bool | None = None,
@@ -61,7 +84,7 @@ def facts_score(
     rules: Rules = "content",
     cut: str = "",
 ) -> Score:
-    """The score of one response from its verified facts.
+    """Score one response by its verified facts.
 
     precision = s / n, for s supported of n facts; 0 if n = 0.
     factscore = precision * (1 if n > gamma else exp(1 - gamma / n)) (Min et al., EMNLP 2023,
@@ -69,8 +92,9 @@ def facts_score(
     f1_at_k = the harmonic mean of precision and min(s / k, 1); 0 if s = 0 (F1@K of Wei et al.,
     NeurIPS 2024, arXiv 2403.18802, where k is the median number of facts of a data set).
 
-    Whether the response declines is taken from `abstained`, else detected by `rules`. `cut` says
-    what of an overlong response its facts do not cover; it is kept in the details.
+    Args:
+        abstained: whether the response declines; None: detect it by `rules`.
+        cut: what part of an overlong response the facts do not cover, kept in the details.
     """
     if abstained is None:
         abstained = abstains(sample.response, rules)
@@ -87,59 +111,24 @@ def facts_score(
             "f1_at_k": 2 * precision * recall / (precision + recall) if supported else 0.0,
             "facts": float(n),
         }
-    return _score(
-        item,
-        sample,
-        values,
-        {},
-        {
-            "facts": [fact.model_dump(exclude_defaults=True) for fact in facts],
-            "gamma": gamma,
-            "k": k,
-        }
-        | ({"cut": cut} if cut else {}),
-    )
+    told = [fact.model_dump(exclude_defaults=True) for fact in facts]
+    details = {"facts": told, "gamma": gamma, "k": k} | ({"cut": cut} if cut else {})
+    return new_score(sample, values, details=details)
 
 
 def unverified_score(
-    item: Item, sample: Sample, why: str, abstained: bool | None = None, *, rules: Rules = "content"
+    sample: Sample, why: str, abstained: bool | None = None, *, rules: Rules = "content"
 ) -> Score:
-    """The score of a response whose facts nobody verified: all but `responded` is unscored."""
+    """Score a response whose facts nobody verified: only `responded` has a value."""
     if abstained is None:
         abstained = abstains(sample.response, rules)
     unscored = {} if abstained else dict.fromkeys(OF_FACTS, why)
-    return _score(item, sample, {"responded": 0.0 if abstained else 1.0}, unscored, {})
+    return new_score(sample, {"responded": 0.0 if abstained else 1.0}, unscored)
 
 
 def score(answered: Sequence[Answered], judge: Judge | None = None) -> list[Score]:
-    """What can be said without a verifier: whether each response answers at all.
+    """Score whether each response answers at all, which takes no verifier.
 
-    A judge of whole answers does not verify facts; scores from facts come by `facts_score`.
+    `Pipeline.score` verifies facts; a judging file configures it.
     """
-    return [unverified_score(item, sample, "no verifier") for item, sample in answered]
-
-
-def _score(
-    item: Item,
-    sample: Sample,
-    values: dict[str, float],
-    unscored: dict[str, str],
-    details: dict[str, object],
-) -> Score:
-    return Score(
-        task=item.task,
-        item=item.digest,
-        index=item.index,
-        repeat=sample.repeat,
-        values=values,
-        unscored=unscored,
-        details=details,
-    )
-
-
-class Fact(Record):
-    """One claim of a response: what the knowledge source does not support is not supported."""
-
-    text: str
-    supported: bool = Field(strict=True)
-    evidence: str = Field(default="", description="what of the source speaks to it")
+    return [unverified_score(sample, "no verifier") for _, sample in answered]

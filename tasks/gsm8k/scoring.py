@@ -15,7 +15,7 @@ from tasks.gsm8k.items import gold
 from tasks.gsm8k.quantity import readings
 from tasks.gsm8k.run_on import own_answer, own_sample, until_stop
 from tasks.gsm8k.scales import asks_in
-from tasks.task import Answered, Judge
+from tasks.task import Answered, Judge, new_score
 
 ABSOLUTE_TOLERANCE = 1e-6
 
@@ -91,15 +91,7 @@ def _score(item: Item, sample: Sample) -> Score:
     }
     if stated is not None and stated.unread:
         details["unread"] = str(stated)
-    return Score(
-        task=item.task,
-        item=sample.item,
-        index=sample.index,
-        repeat=sample.repeat,
-        values=values,
-        unscored=unscored,
-        details=details,
-    )
+    return new_score(sample, values, unscored, details)
 
 
 _STRICT = re.compile(r"#### (\-?[0-9\.\,]+)")

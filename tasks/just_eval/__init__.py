@@ -15,6 +15,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from pydantic import Field
+
 from harness.core.schema import MetricResult, Record, Score
 from tasks.just_eval import judging
 from tasks.just_eval.feedback import feedback
@@ -29,6 +31,28 @@ def _derive(scores: Sequence[Score]) -> dict[str, MetricResult]:
     return derive(scores) | length_results(scores)
 
 
+class JustEvalSettings(Record):
+    """How Just-Eval is judged."""
+
+    prompt: Path | None = Field(
+        default=None,
+        description="YAML with the prompts `regular` and `safety`; absent: this project's own",
+    )
+
+
+def configure(settings: JustEvalSettings) -> Task:
+    """Return Just-Eval with the prompts that `settings` name.
+
+    Raises:
+        UserError: the file of prompts is missing or unfit.
+    """
+    (task,) = TASKS
+    if settings.prompt is None:
+        return task
+    prompts = judging.load(settings.prompt)
+    return replace(task, score=partial(score, prompts=prompts), judge_prompt=prompts.digest)
+
+
 TASKS = [
     Task(
         name="just_eval",
@@ -41,28 +65,7 @@ TASKS = [
         generation={"max_tokens": 1024, "temperature": 0.0, "stop": []},
         derive=_derive,
         judge_prompt=judging.OWN.digest,
+        settings=JustEvalSettings,
+        configure=configure,
     )
 ]
-
-
-class JustEvalSettings(Record):
-    """How Just-Eval is judged.
-
-    `prompt` is a file with other prompts than this project's, such as the official ones: YAML
-    with the texts `regular` and `safety` (`tasks.just_eval.judging.Prompts` says what they hold).
-    """
-
-    prompt: Path | None = None
-
-
-def configure(settings: JustEvalSettings) -> Task:
-    """The task, judged as `settings` say.
-
-    Raises:
-        UserError: the file of prompts is missing or unfit.
-    """
-    (task,) = TASKS
-    if settings.prompt is None:
-        return task
-    prompts = judging.load(settings.prompt)
-    return replace(task, score=partial(score, prompts=prompts), judge_prompt=prompts.digest)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from harness.core import yaml
 from harness.core.errors import UserError
 from harness.core.schema import Call, Record, digest
-from harness.replies import TWICE, UnparsableReplyError, judgements
+from harness.replies import TWICE, UnparsableReplyError, judgements, object_schema
 
 REGULAR = {
     "helpfulness": "does the answer do what the user asked for, and can the user act on it?",
@@ -130,16 +130,6 @@ def reply_schema(aspects: tuple[str, ...]) -> dict[str, Any]:
             for aspect in aspects
         }
     )
-
-
-def object_schema(properties: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON schema of an object that has just these properties, in this order."""
-    return {
-        "type": "object",
-        "properties": dict(properties),
-        "required": list(properties),
-        "additionalProperties": False,
-    }
 
 
 def _lines(aspects: Sequence[str]) -> str:

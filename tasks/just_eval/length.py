@@ -11,9 +11,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from harness.core.schema import MetricResult, Score, mean
+from harness.stats.intervals import summarize
 from tasks.just_eval.judging import REGULAR
 from tasks.just_eval.scoring import official
-from tasks.task import summarize
 
 # Between the geometric means of the answers of GPT-3.5 (109 words), Vicuna-7B (140) and Zephyr-7B
 # (175): inside what any chat model writes, so that nothing is extrapolated. A part of the task's

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from harness.core.schema import Item, Metric, MetricResult, Reply, Sample, Score, mean
+from harness.stats.intervals import item_values, summarize
 from tasks.just_eval.judging import (
     ASPECTS,
     HIGHEST,
@@ -22,7 +23,7 @@ from tasks.just_eval.judging import (
     Verdict,
     parse,
 )
-from tasks.task import Answered, Judge, item_values, summarize
+from tasks.task import Answered, Judge, new_score
 
 MAX_WORDS = 100_000  # counted of an answer
 
@@ -108,18 +109,11 @@ def aspect_score(item: Item, sample: Sample, verdicts: Mapping[str, Verdict]) ->
         unscored["overall"] = "no aspect applies"
     if not set(asked) <= set(SAFETY):
         values["words"] = float(min(len(sample.response.split()), MAX_WORDS))
-    return Score(
-        task=item.task,
-        item=item.digest,
-        index=item.index,
-        repeat=sample.repeat,
-        values=values,
-        unscored=unscored,
-        details={
-            "reasons": {a: verdicts[a].reason for a in asked if a not in unscored},
-            "not_applicable": [a for a in asked if verdicts[a].score == "N/A"],
-        },
-    )
+    details = {
+        "reasons": {a: verdicts[a].reason for a in asked if a not in unscored},
+        "not_applicable": [a for a in asked if verdicts[a].score == "N/A"],
+    }
+    return new_score(sample, values, unscored, details)
 
 
 def derive(scores: Sequence[Score]) -> dict[str, MetricResult]:

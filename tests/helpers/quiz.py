@@ -9,7 +9,7 @@ from typing import Any
 from harness.core.files import jsonl_bytes
 from harness.core.schema import Evaluation, Metric, ModelRef, Score, digest
 from harness.core.scored import ScoredEvaluation
-from tasks.task import aggregate
+from harness.stats.intervals import aggregate
 
 METRICS = (
     Metric(name="accuracy", kind="binary", primary=True),

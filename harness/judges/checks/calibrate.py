@@ -20,8 +20,8 @@ from harness.core.schema import JudgeRef, Metric, MetricResult, Record
 from harness.core.scored import ScoredEvaluation
 from harness.core.text import did_you_mean
 from harness.judges.checks.saved import answers, draw, metrics
+from harness.stats.intervals import item_values, summarize
 from harness.stats.ppi import MIN_LABELLED, YES_NO, YES_NO_CHANGE, Numbers, corrected_mean
-from tasks.task import item_values, summarize
 
 Labels = dict[str, dict[str, float]]
 """Metric -> item digest -> what people say."""

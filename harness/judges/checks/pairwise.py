@@ -27,8 +27,9 @@ from harness.core.schema import (
 from harness.core.scored import ScoredEvaluation
 from harness.judges.checks.saved import answers, draw
 from harness.replies import UnparsableReplyError, judgements
+from harness.stats.intervals import summarize
 from harness.stats.paired import compare as gain
-from tasks.task import Judge, summarize
+from tasks.task import Judge
 
 FRAME = """\
 You compare two answers that AI assistants gave to the same request. Decide which one serves the \

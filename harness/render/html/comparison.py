@@ -34,7 +34,8 @@ from harness.render.html.report import (
     Question,
     Report,
 )
-from tasks.task import Task, aggregate_by_policy, item_values, slices
+from harness.stats.intervals import aggregate_by_policy, item_values, slices
+from tasks.task import Task
 
 Evaluations = Mapping[str, ScoredEvaluation]
 """Task -> evaluation of one model, as `harness.evals` loads it."""

@@ -16,9 +16,9 @@ from harness.core.schema import AspectFeedback, Feedback, MetricResult, Record, 
 from harness.render.numbers import percent, with_interval
 from harness.render.table import table
 from harness.stats.agreement import agreement
+from harness.stats.intervals import summarize
 from rlrf.models.feedback.cases import Case
 from rlrf.models.feedback.model import single_spaced
-from tasks.task import summarize
 
 
 class Alpha(Record):

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from harness.core.schema import MetricResult, Record
-from tasks.task import summarize
+from harness.stats.intervals import summarize
 
 Numbers = npt.NDArray[np.float64]
 

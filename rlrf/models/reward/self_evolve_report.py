@@ -10,8 +10,8 @@ from pydantic import Field
 from harness.core.schema import MetricResult, Record, mean
 from harness.render.numbers import percent
 from harness.render.table import table
+from harness.stats.intervals import summarize
 from rlrf.models.reward.measure import Measured
-from tasks.task import summarize
 
 Status = Literal[1, 2]
 

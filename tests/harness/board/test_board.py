@@ -24,7 +24,8 @@ from harness.core.errors import UserError
 from harness.core.files import jsonl_bytes
 from harness.core.schema import Alarm, MetricResult, Score, digest
 from harness.gate import decide, raise_alarms
-from tasks.task import Task, aggregate, summarize
+from harness.stats.intervals import aggregate, summarize
+from tasks.task import Task
 
 
 @pytest.fixture(autouse=True)

@@ -180,7 +180,7 @@ def test_an_answer_that_cannot_be_had_is_no_empty_one(serve: Any) -> None:
     [
         (Act(status=401), "wants another key .401.: name its variable in api_key_env"),
         (Act(status=404), "not the model 'm' .404.. Check base_url"),
-        (Act(status=301, headers={"Location": "http://other/"}), "sends its callers elsewhere"),
+        (Act(status=301, headers={"Location": "http://other/"}), "redirects to another address"),
         (Act(status=400, body=b'{"detail": "too long"}'), "refuses the call .400: too long"),
         (Act(body=completion("x", finish="content_filter")), "content filter"),
     ],
@@ -350,7 +350,7 @@ def test_a_server_that_is_not_there_is_one_sentence() -> None:
 
 
 def test_a_reply_of_endless_length_is_cut_off(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "MAX_BODY", 50_000)
+    monkeypatch.setattr(serving, "MAX_BODY_BYTES", 50_000)
     server = serve(lambda n, asked: Act(body=completion("x" * 60_000)))
     with pytest.raises(UserError, match="longer than 50,000 bytes"):
         engine_of(server).generate(["p"], GREEDY)

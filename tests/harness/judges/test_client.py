@@ -262,7 +262,7 @@ def test_a_refused_call_is_not_tried_again_and_the_rest_goes_on(serve, judge_of,
         (Act(status=401), "name its variable in api_key_env"),
         (Act(status=404), "Check base_url"),
         (Act(status=405), "Check base_url"),
-        (Act(status=301, headers={"Location": "http://other/"}), "sends its callers elsewhere"),
+        (Act(status=301, headers={"Location": "http://other/"}), "redirects to another address"),
     ],
 )
 def test_what_is_wrong_for_all_calls_is_said_once(serve, judge_of, act, what):
@@ -334,7 +334,7 @@ def test_failures_between_answers_are_no_reason_to_give_up(serve, judge_of):
 
 
 def test_a_reply_of_endless_length_is_cut_off(serve, judge_of, monkeypatch):
-    monkeypatch.setattr(serving, "MAX_BODY", 50_000)
+    monkeypatch.setattr(serving, "MAX_BODY_BYTES", 50_000)
     server = serve(always(Act(body=completion("x" * 60_000))))
     [reply] = judge_of(server).ask(calls(1))
     assert reply.failure == "the server's reply is longer than 50,000 bytes"
@@ -342,7 +342,7 @@ def test_a_reply_of_endless_length_is_cut_off(serve, judge_of, monkeypatch):
 
 
 def test_a_small_response_that_unpacks_to_a_large_one_is_cut_off(serve, judge_of, monkeypatch):
-    monkeypatch.setattr(serving, "MAX_BODY", 50_000)
+    monkeypatch.setattr(serving, "MAX_BODY_BYTES", 50_000)
     packed = gzip.compress(completion("x" * 50_000_000))
     server = serve(always(Act(body=packed, headers={"Content-Encoding": "gzip"})))
     [reply] = judge_of(server).ask(calls(1))

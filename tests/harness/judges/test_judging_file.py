@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from helpers import toy
 
+import tasks
 from harness.core.errors import UserError
-from harness.core.schema import Call
+from harness.core.schema import Call, Record
 from harness.judges.config import load_judging, open_judge
 from harness.judges.settings import JudgeSettings
+from tasks.task import Task
 
 SERVER = "base_url: http://localhost:1/v1, model: m"
 
@@ -57,6 +61,28 @@ def test_tasks_are_those_of_the_blocks(tmp_path):
         load_judging(write(tmp_path, "just_eval: {prompt: official.yaml}")).task("just_eval")
     with pytest.raises(UserError, match="no task"):
         plain.task("nothing")
+
+
+class Strictness(Record):
+    at_least: int
+    examples: Path | None = None
+
+
+def strict_toy(settings: Strictness) -> Task:
+    return replace(toy.TASK, estimator=f"{settings.at_least} of {settings.examples}")
+
+
+def test_a_task_brings_the_settings_of_its_own_block(tmp_path, monkeypatch):
+    judged = replace(toy.TASK, settings=Strictness, configure=strict_toy)
+    monkeypatch.setattr(tasks, "_all", lambda: {"toy": judged})
+    plain = load_judging(write(tmp_path, f"judge: {{{SERVER}}}"))
+    assert plain.task("toy") is judged
+    set_up = load_judging(write(tmp_path, "toy: {at_least: 3, examples: mine.json}"))
+    assert set_up.task("toy").estimator == f"3 of {tmp_path / 'mine.json'}"
+    with pytest.raises(UserError, match=r"no key 'toy\.at_leest'. Did you mean 'at_least'"):
+        load_judging(write(tmp_path, "toy: {at_leest: 3}"))
+    with pytest.raises(UserError, match=r"no key 'factscore'"):
+        load_judging(write(tmp_path, "factscore: {knowledge: wiki.db}"))
 
 
 def test_opening_gives_a_judge_that_keeps_its_replies_in_the_named_file(tmp_path, serve):

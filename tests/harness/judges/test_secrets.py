@@ -63,7 +63,7 @@ def test_a_redirect_does_not_carry_the_key_elsewhere(serve, judge_of):
     elsewhere = serve()
     location = {"Location": f"{elsewhere.base_url}/chat/completions"}
     server = serve(lambda number, asked: Act(status=307, headers=location))
-    with pytest.raises(UserError, match="sends its callers elsewhere"):
+    with pytest.raises(UserError, match="redirects to another address"):
         judge_of(server, api_key_env="JUDGE_KEY").ask([Call(prompt="p")])
     assert elsewhere.asked == []
 

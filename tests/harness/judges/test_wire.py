@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from harness.judges.budget import Tokens
 from harness.judges.client import read
-from harness.serving.wire import NotACompletionError, error_message
+from harness.serving.wire import TransientError, error_message
 
 NEED = Tokens(10, 100)
 
@@ -63,7 +63,7 @@ def test_a_completion_is_read_or_refused_and_nothing_else(value):
     body = json.dumps(value).encode()
     try:
         answer = read(body, ("A", "B"), NEED)
-    except NotACompletionError:
+    except TransientError:
         return
     assert answer.reply.failure or answer.reply.text.strip()
     assert answer.used.prompt >= 0 and answer.used.completion >= 0

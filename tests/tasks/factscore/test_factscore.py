@@ -50,7 +50,7 @@ def facts(supported: int, unsupported: int) -> list[Fact]:
 
 
 def scored(supported: int, unsupported: int) -> Score:
-    return facts_score(ITEM, said(), facts(supported, unsupported))
+    return facts_score(said(), facts(supported, unsupported))
 
 
 # Scores -------------------------------------------------------------------------------------------
@@ -77,9 +77,9 @@ def test_short_responses_are_penalised(n: int, penalty: float) -> None:
 
 
 def test_gamma_and_k_are_parameters() -> None:
-    values = facts_score(ITEM, said(), facts(4, 0), gamma=3, k=4).values
+    values = facts_score(said(), facts(4, 0), gamma=3, k=4).values
     assert (values["factscore"], values["f1_at_k"]) == (1, 1)
-    values = facts_score(ITEM, said(), facts(4, 0), gamma=8, k=8).values
+    values = facts_score(said(), facts(4, 0), gamma=8, k=8).values
     assert values["factscore"] == pytest.approx(math.exp(-1))
     assert values["f1_at_k"] == pytest.approx(2 / 3)
 
@@ -95,16 +95,16 @@ def test_saying_more_than_k_supported_things_earns_no_more_recall() -> None:
 
 def test_a_response_that_declines_has_only_responded() -> None:
     for found in (
-        facts_score(ITEM, said("I'm sorry, I do not know."), []),
-        facts_score(ITEM, said(), facts(3, 3), abstained=True),
-        unverified_score(ITEM, said(""), "no page"),
+        facts_score(said("I'm sorry, I do not know."), []),
+        facts_score(said(), facts(3, 3), abstained=True),
+        unverified_score(said(""), "no page"),
     ):
         assert found.values == {"responded": 0}
         assert found.unscored == {}
 
 
 def test_the_callers_word_on_abstention_goes_before_the_rules() -> None:
-    found = facts_score(ITEM, said("I'm sorry, but here it is."), facts(1, 0), abstained=False)
+    found = facts_score(said("I'm sorry, but here it is."), facts(1, 0), abstained=False)
     assert found.values["responded"] == 1
 
 
@@ -313,13 +313,13 @@ def test_feedback_grades(supported: int, unsupported: int, grades: tuple[int, in
 
 
 def test_feedback_on_a_response_that_declines_asks_for_an_answer() -> None:
-    (only,) = feedback(ITEM, said(""), facts_score(ITEM, said(""), [])).aspects
+    (only,) = feedback(ITEM, said(""), facts_score(said(""), [])).aspects
     assert (only.aspect, only.grade) == ("completeness", 0)
     assert "Ada Lund" in only.justification
 
 
 def test_there_is_nothing_to_say_of_unverified_facts() -> None:
-    assert feedback(ITEM, said(), unverified_score(ITEM, said(), "no page")).aspects == []
+    assert feedback(ITEM, said(), unverified_score(said(), "no page")).aspects == []
 
 
 # Stock lm-eval ------------------------------------------------------------------------------------

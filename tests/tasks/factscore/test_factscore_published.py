@@ -10,12 +10,12 @@ import pytest
 
 from harness.core.schema import Item, Sample
 from harness.evals.score import score
+from harness.stats.intervals import slices
 from tasks.factscore import TASKS
 from tasks.factscore.abstention import abstains
 from tasks.factscore.items import items
 from tasks.factscore.scoring import Fact, K, facts_score
 from tasks.factscore.text import split
-from tasks.task import slices
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_published_scores(
             task=item.task, item=item.digest, index=item.index, prompt="", response=row["output"]
         )
         declined = row["annotations"] is None
-        scores.append(facts_score(item, sample, human_facts(row), abstained=declined))
+        scores.append(facts_score(sample, human_facts(row), abstained=declined))
         assert abstains(row["output"]) == abstains(row["output"], "generic") == declined
     found = {name: r.mean or 0.0 for name, r in TASKS[0].aggregate(scores).items()}
     # Every response states more than ten facts, so that the penalty takes nothing here.

@@ -276,7 +276,7 @@ def test_scores_are_equal(rows: list[dict[str, Any]], gamma: int) -> None:
             item = Item(task="factscore", split="test", index=index, prompt=topic)
             sample = Sample(task="factscore", item=item.digest, index=index, prompt="", response="")
             facts = [Fact(text="A fact.", supported=supported) for supported in found or []]
-            scores.append(facts_score(item, sample, facts, found is None, gamma=gamma))
+            scores.append(facts_score(sample, facts, found is None, gamma=gamma))
         ours = TASKS[0].aggregate(scores)
         pairs = {
             "factscore": "score",
@@ -293,4 +293,4 @@ def test_a_response_without_facts_is_zero_where_the_package_has_no_number() -> N
     assert math.isnan(theirs["score"])
     item = Item(task="factscore", split="test", index=0, prompt="B")
     sample = Sample(task="factscore", item=item.digest, index=0, prompt="", response="...")
-    assert facts_score(item, sample, []).values["factscore"] == 0
+    assert facts_score(sample, []).values["factscore"] == 0

@@ -15,12 +15,13 @@ import pytest
 import tasks
 from harness.core.errors import UserError
 from harness.core.schema import Call, Item, Reply, Sample, Score
+from harness.stats.intervals import slices
 from tasks.just_eval import TASKS
 from tasks.just_eval.feedback import feedback
 from tasks.just_eval.items import items
 from tasks.just_eval.judging import REGULAR, aspects_of
 from tasks.just_eval.scoring import average, derive, score
-from tasks.task import Answered, slices
+from tasks.task import Answered
 
 YAML = Path(tasks.__file__).parent / "just_eval" / "just_eval.yaml"
 ROWS: list[dict[str, Any]] = [

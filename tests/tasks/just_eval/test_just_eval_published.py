@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from harness.core.schema import Call, Reply, Sample, Score
+from harness.stats.intervals import slices
 from tasks.just_eval import TASKS
 from tasks.just_eval.items import items
 from tasks.just_eval.length import at_equal_length
 from tasks.just_eval.scoring import derive, score
-from tasks.task import slices
 
 
 @dataclass

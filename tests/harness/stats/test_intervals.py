@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import t as student
 
 from harness.core.schema import Metric, Score
-from tasks.task import aggregate, students_interval, summarize
+from harness.stats.intervals import aggregate, students_interval, summarize
 
 
 @pytest.mark.parametrize("n", [2, 10, 60, 1000, 5000])

@@ -1,0 +1,197 @@
+"""Summarize scores: means over items with confidence intervals, also per subgroup."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from harness.core.schema import Evaluation, Item, Metric, MetricResult, Policy, Score, mean
+from harness.stats.clusters import cautious_effect, groups
+from harness.stats.mean_bound import Limits, MeanBound, beyond, skewness
+
+
+def item_values(scores: Sequence[Score], metric: str) -> dict[str, float]:
+    """Item digest -> mean over its repeats, for the items where `metric` has a value."""
+    values: dict[str, list[float]] = defaultdict(list)
+    for score in scores:
+        if metric in score.values:
+            values[score.item].append(score.values[metric])
+    return {item: mean(repeats) for item, repeats in values.items()}
+
+
+FEW = 20  # fewer items do not show their skewness; what none of them shows counts for more
+PLENTY = 1000  # items from which on Student's interval alone will do, unless they are very skewed
+
+
+def summarize(
+    values: Sequence[float],
+    unscored: int = 0,
+    limits: Limits = (None, None),
+    clusters: Sequence[object] | None = None,
+) -> MetricResult:
+    """Mean with its standard error and 95 % interval.
+
+    For 0/1 values of a metric between 0 and 1 the interval is Wilson's score interval, which is
+    right near 0 and 1 (E. B. Wilson, JASA 1927). For others it is Student's t with n - 1 degrees
+    of freedom. Where the smallest and largest possible value, `limits`, are known, it ends where
+    the values do, and is no narrower than what values too rare to show among n could change, nor,
+    from `FEW` items on, than Hall's interval for skewed values (`harness.stats.mean_bound`). From
+    `PLENTY` items on Student's alone is used where n >= 16 skewness^2 (after W. Cochran, Sampling
+    Techniques, 1977, section 2.15).
+
+    `clusters` names the cluster of each value. The variance is then larger by the design effect
+    (`harness.stats.clusters.cautious_effect`), the quantiles are Student's with one degree of
+    freedom less than there are clusters, skewness is that of cluster sums, and n counts for as
+    many independent values as have that variance. Clusters of unequal sizes count as n^2 / sum of
+    n_g^2 (L. Kish, Survey Sampling, 1965). One cluster shows no spread: no interval.
+    """
+    from scipy.stats import norm, t
+
+    n = len(values)
+    if n == 0:
+        return MetricResult(mean=None, n=0, unscored=unscored)
+    center = mean(list(values))
+    group = groups(clusters, n)
+    count = int(group.max()) + 1
+    named = count if clusters is not None else None
+    if count == 1:
+        return MetricResult(mean=center, n=n, unscored=unscored, clusters=named)
+    units = np.asarray(values, dtype=np.float64)
+    effect = cautious_effect(units, group)
+    stderr = math.sqrt(math.fsum((v - center) ** 2 for v in values) / (n - 1) / n)
+    stderr *= math.sqrt(effect)
+    if count < n:
+        units = np.bincount(group, units - center).astype(np.float64)
+    skew = skewness(units)
+    evenly = max(2, n * n // int(np.square(np.bincount(group)).sum()))
+    sample = MeanBound(center, stderr, evenly, skew, -math.inf, n / effect)
+    if limits in ((0.0, 1.0), (None, None)) and all(v in (0.0, 1.0) for v in values):
+        z = float(norm.ppf(0.975) if count == n else t.ppf(0.975, evenly - 1))
+        low, high = _wilson(center, n / effect, z)
+        if count < n:
+            below, above = sample.skew(0.025), -_negated(sample).skew(0.025)
+            low, high = max(0.0, min(low, below)), min(1.0, max(high, above))
+    else:
+        low, high = _interval(values, sample, limits)
+    return MetricResult(
+        mean=center, stderr=stderr, low=low, high=high, n=n, unscored=unscored, clusters=named
+    )
+
+
+def _negated(sample: MeanBound) -> MeanBound:
+    return replace(sample, mean=-sample.mean, skewness=-sample.skewness)
+
+
+def _wilson(share: float, n: float, z: float) -> tuple[float, float]:
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def _interval(values: Sequence[float], sample: MeanBound, limits: Limits) -> tuple[float, float]:
+    """The interval of graded values; `sample` is what they say of the mean."""
+    spread = sample.stderr > 1e-12 * abs(sample.mean)
+    enough = spread and sample.count >= max(PLENTY, 16 * sample.skewness * sample.skewness)
+    ends = []
+    for sign, limit in zip((1, -1), limits, strict=True):
+        known = limit is not None and not beyond(limit, values)
+        worst = sign * limit if known and limit is not None else -math.inf
+        side = replace(sample if sign > 0 else _negated(sample), worst=worst)
+        bound = side.student(0.025)
+        if known and not enough:
+            bound = min(bound, side.unseen(0.05))
+            if sample.count >= FEW:
+                bound = min(bound, side.skew(0.025))
+        ends.append(sign * max(bound, worst))
+    return ends[0], ends[1]
+
+
+def students_interval(found: MetricResult) -> MetricResult:
+    """The result with Student's interval, which evaluations stored before limits were minded.
+
+    A 0/1 metric keeps Wilson's, from which it cannot be told apart here.
+    """
+    from scipy.stats import t
+
+    if found.mean is None or found.stderr is None:
+        return found
+    half = float(t.ppf(0.975, found.n - 1)) * found.stderr
+    return found.model_copy(update={"low": found.mean - half, "high": found.mean + half})
+
+
+def aggregate(
+    scores: Sequence[Score],
+    definitions: Mapping[str, Metric] | None = None,
+    clusters: Mapping[str, int] | None = None,
+) -> dict[str, MetricResult]:
+    """Every metric that appears in `scores`, over items (repeats averaged first).
+
+    `definitions` say of a metric between which values it lies, `clusters` in which cluster an item
+    is, by its digest; without them items are independent.
+    """
+    names = sorted({name for s in scores for name in (*s.values, *s.unscored)})
+    known = {name: (m.low, m.high) for name, m in (definitions or {}).items()}
+    results = {}
+    for name in names:
+        values = item_values(scores, name)
+        results[name] = summarize(
+            list(values.values()),
+            unscored=sum(name in s.unscored for s in scores),
+            limits=known.get(name, (None, None)),
+            clusters=[clusters[item] for item in values] if clusters is not None else None,
+        )
+    return results
+
+
+def aggregate_by_policy(
+    evaluation: Evaluation,
+    scores: Sequence[Score],
+    policy: Policy,
+    clusters: Mapping[str, Mapping[str, int]],
+) -> dict[str, MetricResult]:
+    """The metrics of an evaluation, with clustered intervals where the policy clusters a metric.
+
+    `clusters` numbers the cluster of each item of the task: cluster key -> item -> number.
+    """
+    results = dict(evaluation.metrics)
+    for rule in policy.rules:
+        key = policy.cluster_of(rule) or ""
+        if key in clusters and rule.task == evaluation.task and rule.metric in results:
+            known = evaluation.definitions[rule.metric]
+            lean = [_only(score, rule.metric) for score in scores]
+            results |= aggregate(lean, {rule.metric: known}, clusters[key])
+    return results
+
+
+def _only(score: Score, metric: str) -> Score:
+    return score.model_copy(
+        update={
+            "values": {name: v for name, v in score.values.items() if name == metric},
+            "unscored": {name: why for name, why in score.unscored.items() if name == metric},
+        }
+    )
+
+
+def slices(
+    items: Sequence[Item],
+    scores: Sequence[Score],
+    by: str,
+    definitions: Mapping[str, Metric] | None = None,
+    clusters: Mapping[str, int] | None = None,
+) -> dict[str, dict[str, MetricResult]]:
+    """Tag -> every metric over the items that carry it under `by`; each tag of an item counts.
+
+    `definitions` and `clusters` are as in `aggregate`.
+    """
+    tagged: dict[str, set[str]] = defaultdict(set)
+    for item in items:
+        for tag in item.tags.get(by, []):
+            tagged[tag].add(item.digest)
+    return {
+        tag: aggregate([s for s in scores if s.item in digests], definitions, clusters)
+        for tag, digests in sorted(tagged.items())
+    }
