@@ -24,7 +24,7 @@ import ratio
 
 from harness.board import Board
 from harness.board.ledger import FIRST, Reading
-from harness.core.files import jsonl_bytes
+from harness.core.files import records_digest
 from harness.core.schema import Evaluation, Metric, ModelRef, Policy, Rule, Score, digest
 from harness.core.scored import ScoredEvaluation
 from harness.gate import decide, promote
@@ -54,7 +54,7 @@ def evaluation(model: str, rng: random.Random, items: int) -> ScoredEvaluation:
         definitions={"accuracy": Metric(name="accuracy", kind="binary", primary=True)},
         metrics=aggregate(scores),
         samples_digest=digest(model),
-        scores_digest=hashlib.sha256(jsonl_bytes(scores)).hexdigest(),
+        scores_digest=records_digest(scores),
     )
     return ScoredEvaluation(found, scores)
 

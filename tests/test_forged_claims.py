@@ -15,7 +15,7 @@ from helpers.build import build_evaluation
 import tasks
 from harness.board import Board, ledger
 from harness.board.rows import EvaluationEntry, Row
-from harness.core.files import jsonl_bytes, write_bytes
+from harness.core.files import jsonl_bytes, records_digest, write_bytes
 from harness.core.schema import Metric, ModelRef, Sample, Score
 from harness.core.scored import ScoredEvaluation
 from harness.evals import evaluation
@@ -61,8 +61,8 @@ def with_scores(made: ScoredEvaluation, scores: Sequence[Score], **fields: Any) 
     ]
     update = {
         "metrics": TASK.aggregate(scores),
-        "scores_digest": hashlib.sha256(jsonl_bytes(scores)).hexdigest(),
-        "samples_digest": hashlib.sha256(jsonl_bytes(samples)).hexdigest(),
+        "scores_digest": records_digest(scores),
+        "samples_digest": records_digest(samples),
     }
     changed = made.evaluation.model_copy(update=update | fields)
     return ScoredEvaluation(changed, list(scores), samples, made.items)

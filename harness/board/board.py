@@ -46,6 +46,7 @@ from harness.core.files import (
     make_folder,
     open_plain,
     parse,
+    records_digest,
     write_bytes,
 )
 from harness.core.outputs import check_place, is_negligible
@@ -79,7 +80,7 @@ class Board:
         check_name(name, "The name of the model")
         check_name(run, "The name of the run")
         evaluation, scores = scored.evaluation, list(scored.scores)
-        if hashlib.sha256(jsonl_bytes(scores)).hexdigest() != evaluation.scores_digest:
+        if records_digest(scores) != evaluation.scores_digest:
             raise UserError(
                 f"The scores of {name} on {evaluation.task} are not the ones its evaluation was "
                 "made from (scores_digest differs). Evaluate it again."

@@ -119,6 +119,11 @@ def jsonl_bytes(values: Iterable[Any]) -> bytes:
     return b"".join(line + b"\n" for line in lines)
 
 
+def records_digest(records: Iterable[Any]) -> str:
+    """Return the digest of the JSONL file of `records`, which need not exist."""
+    return hashlib.sha256(jsonl_bytes(records)).hexdigest()
+
+
 def write_jsonl(path: Path, values: Iterable[Any]) -> str:
     """Write canonical JSON lines (gzipped if the name ends in .gz); return their sha256."""
     data = jsonl_bytes(values)

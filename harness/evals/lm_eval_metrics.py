@@ -11,46 +11,35 @@ would pass too often if a few documents of a small task weighed as much as many 
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.core.errors import UserError
-from harness.core.files import jsonl_bytes
+from harness.core.files import records_digest
 from harness.core.schema import Item, Metric, Sample, Score, digest, mean
 from harness.core.scored import ScoredEvaluation
 from harness.core.text import listed, shorten
-from harness.evals.lm_eval_runs import Run, mapping, part
+from harness.evals.lm_eval_runs import Run, mapping
 from harness.stats.intervals import aggregate
 
 UNIT = (0.0, 1.0)
 # Metrics that mean the same wherever lm-eval's tasks use their name. One whose scale depends on
 # the task (BLEU and ROUGE are from 0 to 1 here and from 0 to 100 there) is not among them.
 RANGES: dict[str, tuple[float, float]] = {
-    "acc": UNIT,
-    "acc_norm": UNIT,
-    "acc_bytes": UNIT,
-    "acc_mutual_info": UNIT,
-    "accuracy": UNIT,
-    "bleu_acc": UNIT,
     "brier_score": (0.0, 2.0),
-    "em": UNIT,
-    "exact_match": UNIT,
-    "f1": UNIT,
-    "math_verify": UNIT,
     "mcc": (-1.0, 1.0),
-    "pass@1": UNIT,
-    "pass_at_1": UNIT,
-    "precision": UNIT,
-    "prompt_level_loose_acc": UNIT,
-    "prompt_level_strict_acc": UNIT,
-    "recall": UNIT,
-    "rouge1_acc": UNIT,
-    "rouge2_acc": UNIT,
-    "rougeL_acc": UNIT,
-}
+    **dict.fromkeys(
+        (
+            "acc", "acc_norm", "acc_bytes", "acc_mutual_info", "accuracy", "bleu_acc", "em",
+            "exact_match", "f1", "math_verify", "pass@1", "pass_at_1", "precision",
+            "prompt_level_loose_acc", "prompt_level_strict_acc", "recall", "rouge1_acc",
+            "rouge2_acc", "rougeL_acc",
+        ),
+        UNIT,
+    ),
+}  # fmt: skip
 LOWER_IS_BETTER = {"brier_score"}
 MEANS = {"mean", "nanmean"}  # aggregations of lm-eval
 CLOSE_TO_TABLE = 1e-6  # relative: a mean in lm-eval's table, and that of the documents
@@ -64,7 +53,7 @@ def definitions(run: Run, task: str, scores: Sequence[Score], names: set[str]) -
     Metrics are left out that lm-eval does not average over the documents, or of which it does not
     say whether a higher value is better.
     """
-    higher = mapping(mapping(run.results.get("higher_is_better")).get(task))
+    higher = mapping(run.entry("higher_is_better", task))
     values = {
         name: [score.values[name] for score in scores if name in score.values] for name in names
     }
@@ -185,7 +174,7 @@ def undefined_for_some(run: Run, task: str) -> set[str]:
 
 
 def _aggregations(run: Run, task: str) -> dict[str, Any]:
-    configured = mapping(part(run.results, "configs", run.path).get(task)).get("metric_list")
+    configured = run.configuration(task).get("metric_list")
     return {
         entry["metric"]: entry.get("aggregation")
         for entry in (configured if isinstance(configured, list) else [])
@@ -195,7 +184,7 @@ def _aggregations(run: Run, task: str) -> dict[str, Any]:
 
 def _table(run: Run, name: str) -> dict[str, Any]:
     """Return lm-eval's table of the results of a task or group."""
-    return mapping(mapping(run.results.get("results")).get(name))
+    return mapping(run.entry("results", name))
 
 
 @dataclass(frozen=True)
@@ -279,7 +268,7 @@ def combine(group: Group, parts: Mapping[str, ScoredEvaluation]) -> ScoredEvalua
             "definitions": definitions,
             "metrics": aggregate(scores),
             "samples_digest": digest({t: e.samples_digest for t, e in evaluations.items()}),
-            "scores_digest": hashlib.sha256(jsonl_bytes(scores)).hexdigest(),
+            "scores_digest": records_digest(scores),
         }
     )
     return ScoredEvaluation(combined, scores, samples, items)

@@ -11,7 +11,6 @@ be compared item by item, and are left out.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import UserError
-from harness.core.files import file_digest, jsonl_bytes, read_jsonl
+from harness.core.files import file_digest, read_jsonl, records_digest
 from harness.core.schema import Evaluation, Item, ModelRef, Sample, Score, digest
 from harness.core.scored import ScoredEvaluation
 from harness.core.text import listed, quote, shorten
@@ -28,8 +27,6 @@ from harness.evals.lm_eval_runs import (
     Run,
     choose,
     mapping,
-    multiturn,
-    part,
     require_readable,
     without_addresses,
 )
@@ -97,7 +94,7 @@ def _load(run: Run, task: str) -> ScoredEvaluation:
             f"lm-eval kept no samples of {shorten(task)} ({shorten(path.name)} is missing next "
             f"to {run.path}). Run it again with --log_samples."
         )
-    config = mapping(part(results, "configs", run.path).get(task))
+    config = run.configuration(task)
     require_readable(path)
     rows = [row for _, row in read_jsonl(path)]
     for number, row in enumerate(rows, 1):
@@ -136,7 +133,7 @@ def _load(run: Run, task: str) -> ScoredEvaluation:
     return ScoredEvaluation(
         evaluation=Evaluation(
             task=task,
-            task_version=str(mapping(results.get("versions")).get(task)),
+            task_version=str(run.entry("versions", task)),
             split=str(config.get("test_split") or config.get("validation_split") or "test"),
             model=ModelRef(
                 id=str(results.get("model_name") or called.get("model") or run.path.parent)
@@ -144,13 +141,13 @@ def _load(run: Run, task: str) -> ScoredEvaluation:
             engine=f"{ENGINE} {called.get('model')}",
             decoding=mapping(config.get("generation_kwargs")),
             dataset_digest=digest(digests),
-            prompt_digest=_prompt_digest(run, task, config, [rows[0] for _, rows in ordered]),
+            prompt_digest=_prompt_digest(run, task, [rows[0] for _, rows in ordered]),
             code_version=str(results.get("lm_eval_version") or "not recorded"),
             items=len(documents),
             definitions=defined,
             metrics=aggregate(scores, defined),
             samples_digest=file_digest(path),
-            scores_digest=hashlib.sha256(jsonl_bytes(scores)).hexdigest(),
+            scores_digest=records_digest(scores),
         ),
         samples=samples,
         scores=scores,
@@ -268,18 +265,16 @@ def _sample(task: str, item: str, index: int, row: dict[str, Any]) -> Sample | N
     return Sample(task=task, item=item, index=index, prompt=prompt, response=replies)
 
 
-def _prompt_digest(
-    run: Run, task: str, config: dict[str, Any], rows: Sequence[dict[str, Any]]
-) -> str:
+def _prompt_digest(run: Run, task: str, rows: Sequence[dict[str, Any]]) -> str:
     """Identify how prompts were made; a chat template, and its prompts, belong to the model."""
-    results = run.results
+    results, config = run.results, run.configuration(task)
     made: dict[str, Any] = {
         "system": results.get("system_instruction_sha"),
-        "multiturn": multiturn(results, task),
+        "multiturn": run.multiturn(task),
         "chat": bool(results.get("chat_template")),
     }
     if not made["chat"]:
         return digest(made | {"prompts": [row["prompt_hash"] for row in rows]})
     kept = ("doc_to_text", "description", "num_fewshot", "gen_prefix", "fewshot_delimiter")
     texts = {key: without_addresses(config.get(key)) for key in kept}
-    return digest(made | texts | {"seed": mapping(results.get("config")).get("fewshot_seed")})
+    return digest(made | texts | {"seed": run.entry("config", "fewshot_seed")})

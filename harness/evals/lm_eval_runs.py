@@ -75,6 +75,19 @@ class Run:
             **arguments,
         }
 
+    def entry(self, key: str, name: str) -> Any:
+        """Return what the object `key` of the results says of `name`; None if it says nothing."""
+        return mapping(self.results.get(key)).get(name)
+
+    def configuration(self, task: str) -> dict[str, Any]:
+        return mapping(part(self.results, "configs", self.path).get(task))
+
+    def multiturn(self, task: str) -> bool | None:
+        """Whether few-shot examples were turns of a conversation; None: it makes no difference."""
+        if not self.results.get("chat_template") or self.entry("n-shot", task) == 0:
+            return None
+        return bool(self.results.get("fewshot_as_multiturn"))
+
     def samples(self, task: str) -> Path:
         return self.path.with_name(f"{_SAMPLES}{task}_{self.time}.jsonl")
 
@@ -91,28 +104,19 @@ class Run:
     def settings(self, task: str) -> dict[str, Any]:
         """Return how the task was asked and scored, on which two runs have to agree."""
         results, config = self.results, mapping(self.results.get("config"))
-        configured = mapping(part(results, "configs", self.path).get(task))
-        shots = mapping(results.get("n-shot")).get(task)
+        configured, shots = self.configuration(task), self.entry("n-shot", task)
         chat = bool(results.get("chat_template"))
         return {
             "number of documents": self.documents(task),
             "number of few-shot examples": shots,
             "few-shot seed": config.get("fewshot_seed") if shots else None,
-            "task version": mapping(results.get("versions")).get(task),
+            "task version": self.entry("versions", task),
             "gen_kwargs": config.get("gen_kwargs") or None,
             "system instruction": results.get("system_instruction_sha"),
             "chat template": results.get("chat_template_sha") if chat else None,
-            "fewshot_as_multiturn": multiturn(results, task),
+            "fewshot_as_multiturn": self.multiturn(task),
             **{key: without_addresses(configured.get(key)) for key in _CONFIGURED},
         }
-
-
-def multiturn(results: Mapping[str, Any], task: str) -> bool | None:
-    """Whether few-shot examples were turns of a conversation; None if it makes no difference."""
-    shots = mapping(results.get("n-shot")).get(task)
-    if not results.get("chat_template") or shots == 0:
-        return None
-    return bool(results.get("fewshot_as_multiturn"))
 
 
 def find(path: Path, depth: int = MAX_DEPTH) -> list[Path]:
@@ -248,10 +252,10 @@ def _arguments(value: Any) -> dict[str, str]:
 
 def _require_one_model(path: Path, runs: list[Run]) -> None:
     for run in runs[1:]:
-        if difference := _difference(runs[0].model, run.model):
+        if difference := _difference(runs[0].model, run.model, (runs[0].path, run.path)):
             raise UserError(
-                f"{path} holds lm-eval results of several models: "
-                f"{_told(difference, runs[0], run)}. Name the folder or the results file of one."
+                f"{path} holds lm-eval results of several models: {difference}. Name the folder "
+                "or the results file of one."
             )
 
 
@@ -262,27 +266,22 @@ def _require_same_settings(path: Path, task: str, old: Run, new: Run) -> None:
             f"{path} holds lm-eval results of {shown} in several places, perhaps of several "
             f"models: {old.path} and {new.path}. Name one of them."
         )
-    if difference := _difference(old.settings(task), new.settings(task)):
+    if difference := _difference(old.settings(task), new.settings(task), (old.path, new.path)):
         raise UserError(
-            f"{path} holds two runs of {shown} with different settings: "
-            f"{_told(difference, old, new)}. Name one of the two files."
+            f"{path} holds two runs of {shown} with different settings: {difference}. Name one of "
+            "the two files."
         )
 
 
-def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
-    """Return the first setting that differs, with its two values."""
+def _difference(old: Mapping[str, Any], new: Mapping[str, Any], files: tuple[Path, Path]) -> str:
+    """Say which setting of two files differs first, and how; "" if none does."""
     for key in dict.fromkeys([*old, *new]):
         if old.get(key) != new.get(key):
-            return key, old.get(key), new.get(key)
-    return None
-
-
-def _told(difference: tuple[str, Any, Any], old: Run, new: Run) -> str:
-    key, before, after = difference
-    return (
-        f"{shorten(key)} is {shorten(before)} in {old.path.name} and {shorten(after)} in "
-        f"{new.path.name}"
-    )
+            return (
+                f"{shorten(key)} is {shorten(old.get(key))} in {files[0].name} and "
+                f"{shorten(new.get(key))} in {files[1].name}"
+            )
+    return ""
 
 
 def _with_members(wanted: Collection[str], runs: Sequence[Run]) -> set[str]:
@@ -293,7 +292,7 @@ def _with_members(wanted: Collection[str], runs: Sequence[Run]) -> set[str]:
         name = left.pop()
         if name not in found:
             found.add(name)
-            members = [mapping(run.results.get("group_subtasks")).get(name) for run in runs]
+            members = [run.entry("group_subtasks", name) for run in runs]
             left += [m for inner in members if isinstance(inner, list) for m in map(str, inner)]
     return found
 

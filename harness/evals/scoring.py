@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 from collections.abc import Sequence
 from typing import Any
 
-from harness.core.files import jsonl_bytes
+from harness.core.files import records_digest
 from harness.core.schema import (
     Call,
     Evaluation,
@@ -125,8 +124,8 @@ def assemble(
             "items": len(items),
             "definitions": {metric.name: metric for metric in task.metrics},
             "metrics": task.aggregate(scores),
-            "samples_digest": hashlib.sha256(jsonl_bytes(samples)).hexdigest(),
-            "scores_digest": hashlib.sha256(jsonl_bytes(scores)).hexdigest(),
+            "samples_digest": records_digest(samples),
+            "scores_digest": records_digest(scores),
         }
     )
     return ScoredEvaluation(evaluation, list(scores), list(samples), items)

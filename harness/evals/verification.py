@@ -142,42 +142,43 @@ def _unknowable(board: Board, rows: Sequence[Row]) -> Iterator[str]:
 def _check_rendered(folder: Path, rows: Sequence[Row], found: Verification) -> None:
     """Compare the tables in a board's folder with those that the rows give."""
     names = sorted(path.name for path in folder.iterdir())
-    for name in (name for name in names if name in RENDERED):
-        problem, note = _compare_rendered(folder / name, rows)
-        found.problems += [problem] if problem else []
-        found.notes += [note] if note else []
-        found.recomputed += [] if problem or note else [name]
+    for name in names:
+        if name in RENDERED:
+            _compare_rendered(folder / name, rows, found)
     if others := [name for name in names if name not in RENDERED and name not in BOARD_FILES]:
         found.not_recomputed.append(f"files that are not part of a board: {listed(others)}")
 
 
-def _compare_rendered(path: Path, rows: Sequence[Row]) -> tuple[str, str]:
-    """Return what is wrong with a rendered file, and what is merely old; "" for nothing."""
+def _compare_rendered(path: Path, rows: Sequence[Row], found: Verification) -> None:
     try:
         with open_plain(path) as file:
             data = file.read(MAX_RENDERED_BYTES + 1)
+        if len(data) > MAX_RENDERED_BYTES:
+            raise UserError(f"{path.name} is larger than {MAX_RENDERED_BYTES:,} bytes: not read.")
     except OSError as error:
-        return f"{path.name} cannot be read ({error.strerror or error}).", ""
+        found.problems.append(f"{path.name} cannot be read ({error.strerror or error}).")
+        return
     except UserError as error:
-        return str(error), ""
-    if len(data) > MAX_RENDERED_BYTES:
-        return f"{path.name} is larger than {MAX_RENDERED_BYTES:,} bytes: not read.", ""
+        found.problems.append(str(error))
+        return
     text = data.decode("utf-8", "replace").replace("\r\n", "\n").strip()
     renderer = importlib.import_module(f"harness.render.{RENDERED[path.name]}")
     expected = renderer.board(rows).strip()
     if text == expected:
-        return "", ""
+        found.recomputed.append(path.name)
+        return
     for count in range(len(rows) - 1, max(-1, len(rows) - 1 - MAX_EARLIER_STATES), -1):
         if text == renderer.board(rows[:count]).strip():
-            return "", (
+            found.notes.append(
                 f"{path.name} was rendered before the last {len(rows) - count} rows were added: "
                 "render it again."
             )
+            return
     number, there, here = _first_difference(text, expected)
-    return (
+    found.problems.append(
         f"{path.name} is not what the rows give: line {number} is {there!r}, and {here!r} is "
         "computed. Render it again with this version; if it then differs, someone changed it."
-    ), ""
+    )
 
 
 def _first_difference(text: str, expected: str) -> tuple[int, str, str]:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.core.files import jsonl_bytes
+from harness.core.files import records_digest
 from harness.core.schema import Evaluation, Metric, ModelRef, Score, digest
 from harness.core.scored import ScoredEvaluation
 from harness.stats.intervals import aggregate
@@ -68,6 +68,6 @@ def make(
         "definitions": {metric.name: metric for metric in METRICS if metric.name in used},
         "metrics": aggregate(scores),
         "samples_digest": digest([model, task]),
-        "scores_digest": hashlib.sha256(jsonl_bytes(scores)).hexdigest(),
+        "scores_digest": records_digest(scores),
     }
     return ScoredEvaluation(Evaluation(**(known | fields)), scores)

@@ -21,7 +21,7 @@ import tasks
 from harness.board import Board
 from harness.board.rows import DecisionEntry, EvaluationEntry, PromotionEntry, Row
 from harness.core.errors import UserError
-from harness.core.files import jsonl_bytes
+from harness.core.files import jsonl_bytes, records_digest
 from harness.core.schema import Alarm, MetricResult, Score, digest
 from harness.gate import decide, raise_alarms
 from harness.stats.intervals import aggregate, summarize
@@ -558,7 +558,7 @@ def test_a_known_task_recomputes_all_and_keeps_only_the_details_it_needs(
     evaluation = plain.evaluation.model_copy(
         update={
             "metrics": _quiz().aggregate(scores),
-            "scores_digest": hashlib.sha256(jsonl_bytes(scores)).hexdigest(),
+            "scores_digest": records_digest(scores),
         }
     )
     board = Board(tmp_path)
