@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # Threads that spin while they wait slow each other down where cores are shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup quickstart test lint unit bench m0 audit sbom environments vllm factscore eee supply clean
+.PHONY: setup quickstart test check lint unit docs bench m0 audit sbom environments vllm factscore eee supply site-tools clean
 
 setup: $(READY)
 
@@ -24,6 +24,10 @@ quickstart: setup
 
 test: lint unit
 
+# The fast path before a commit, about two minutes: all but the slow tests.
+check: lint
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile -m "not slow"
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -33,6 +37,12 @@ lint: setup
 # A file's tests share what is made for them, so a file stays in one process, of one thread.
 unit: setup
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+
+# The documentation site, in site/: no network once its tools are there, a warning is an error.
+docs: setup site-tools
+	$(BIN)/python docs/hooks --out build/docs --site site
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --strict --config-file build/docs/mkdocs.yml
+	@echo "Open site/index.html in a browser."
 
 # Every claim on speed, measured on this machine (about 20 minutes on two quiet cores).
 bench: setup
@@ -54,12 +64,13 @@ sbom: setup supply
 
 # Environments of their own, for what cannot live beside the project's libraries. Tests that need
 # one skip, saying so, where it is absent.
-environments: vllm factscore eee supply
+environments: vllm factscore eee supply site-tools
 
 vllm: .venv-vllm/.ready
 factscore: .venv-factscore/.ready
 eee: .venv-eee/.ready
 supply: .venv-supply/.ready
+site-tools: .venv-docs/.ready
 
 # The wheels of the three libraries taken out again are for another build of torch.
 .venv-vllm/.ready: environments/vllm.txt
@@ -86,5 +97,10 @@ supply: .venv-supply/.ready
 	.venv-supply/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
 
+.venv-docs/.ready: environments/docs.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .venv-* runs .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-* runs build site .mypy_cache .ruff_cache .pytest_cache
