@@ -7,16 +7,21 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import click
 import pytest
+import yaml
 
 import rlrf.config
 from rlrf.cli import cli
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 
 
 def blocks(page: Path, *languages: str) -> list[str]:
@@ -31,7 +36,7 @@ COMMANDS = sorted(
         for page in PAGES
         for block in blocks(page, "", "bash")
         for line in block.replace("\\\n", " ").splitlines()
-        if line.startswith("rlrf ")
+        if line.removeprefix(".venv/bin/").startswith("rlrf ")
     }
 )
 
@@ -45,6 +50,26 @@ def test_every_command_in_the_docs_exists(line: str) -> None:
     while isinstance(command, click.Group):
         command = command.commands[words.pop(0)]
     command.make_context(command.name, words)
+
+
+def test_every_make_target_in_the_docs_exists() -> None:
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {
+        (page.name, target)
+        for page in PAGES
+        for code in [*blocks(page, "", "bash", "sh"), *re.findall(r"`([^`\n]+)`", page.read_text())]
+        for target in re.findall(r"^make ([a-z][\w-]*)", code, re.MULTILINE)
+    }
+    assert ("CONTRIBUTING.md", "check") in named
+    assert {target for _, target in named} <= targets
+
+
+def test_the_citation_and_the_changelog_name_the_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == version
+    headings = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert version in headings
 
 
 def test_every_link_leads_somewhere() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 from command_line import command_line
 from configuration import Part, describe
-from markup import fenced, prose_by
+from markup import fenced, four_space_lists, prose_by
 from python_api import python_api
 
 ROOT = Path(__file__).parents[2]
@@ -66,19 +66,25 @@ MAX_SHOWN_FILES = 40  # of a folder
 LINK = re.compile(r"\[(?P<text>[^][]*)\]\((?P<path>[^)\s#:]+)(?P<anchor>#[^)\s]*)?\)")
 
 
+def sources() -> dict[str, Path]:
+    """Return the pages of the site: place in the site -> file of the repository."""
+    found = {path.relative_to(DOCS).as_posix(): path for path in sorted(DOCS.rglob("*.md"))}
+    outside = {place: ROOT / name for name, place in ROOT_PAGES.items() if place not in found}
+    return found | outside
+
+
 def prepare(out: Path, site: Path) -> None:
     """Write the sources of the site to `out`, replacing what was there; `site` is its place."""
-    shutil.rmtree(out, ignore_errors=True)
-    pages = {path.relative_to(DOCS).as_posix(): path for path in sorted(DOCS.rglob("*.md"))}
-    pages |= {
-        place: ROOT / name
-        for name, place in ROOT_PAGES.items()
-        if place not in pages and (ROOT / name).is_file()
-    }
+    if out == ROOT:
+        sys.exit(
+            f"The sources of the site would replace the pages in {DOCS}. Choose another --out."
+        )
+    shutil.rmtree(out / "docs", ignore_errors=True)
+    pages = sources()
     shown: dict[Path, str] = {}
     for place, source in pages.items():
         rewrite = functools.partial(LINK.sub, functools.partial(_link, source, place, shown))
-        text = prose_by(rewrite, source.read_text())
+        text = four_space_lists(prose_by(rewrite, source.read_text()))
         _write(out / "docs" / place, _inserted(text))
     for path, place in shown.items():
         _write(out / "docs" / place, _shown(path))

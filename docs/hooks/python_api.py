@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
+import sys
 import types
 import typing
 from collections.abc import Iterable, Iterator
@@ -93,13 +95,14 @@ def _functions(value: Any) -> Iterator[Any]:
                 yield inspect.unwrap(function)
 
 
-def _annotations(function: Any) -> Iterator[Any]:
-    for annotation in inspect.get_annotations(function).values():
-        holder = types.SimpleNamespace(__annotations__={"value": annotation})
-        try:
-            yield typing.get_type_hints(holder, globalns=function.__globals__)["value"]
-        except NameError:  # imported for type checkers only
-            continue
+def _annotations(function: Any) -> list[Any]:
+    """Return the types in a signature, also those imported for type checkers only."""
+    names = dict(function.__globals__)
+    for node in ast.walk(ast.parse(inspect.getsource(sys.modules[function.__module__]))):
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            for line in node.body:
+                exec(ast.unparse(line), names)  # noqa: S102 (imports of our own modules)
+    return list(typing.get_type_hints(function, globalns=names).values())
 
 
 def _classes(annotation: Any) -> Iterator[type]:
