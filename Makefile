@@ -24,7 +24,7 @@ quickstart: setup
 
 test: lint unit
 
-# The fast path before a commit, about two minutes: all but the slow tests.
+# The fast path before a commit: lint, and all but the slow tests.
 check: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile -m "not slow"
 
