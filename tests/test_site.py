@@ -221,6 +221,11 @@ def test_no_link_is_broken(site: Path) -> None:
     assert checked > 1000
 
 
+def test_types_in_signatures_lead_to_their_description(site: Path) -> None:
+    page = html(site / "reference" / "python.html")
+    assert "#harness.core.schema.Decision" in page.xpath("//pre//a/@href")
+
+
 def test_the_site_needs_nothing_from_the_network(site: Path) -> None:
     for path in site.rglob("*.html"):
         loaded = html(path).xpath("//script/@src | //link/@href | //img/@src | //iframe/@src")

@@ -23,6 +23,7 @@ def python_api(package: types.ModuleType) -> str:
         for name in getattr(package, "__all__", ())
         for entry in _entries(f"{package.__name__}.{name}", getattr(package, name))
     ]
+    public.sort(key=lambda entry: inspect.isclass(entry[1]))  # functions first
     sections = [_section(name, value) for name, value in public]
     used = list(_used(value for _, value in public))
     classes = [value for value in used if not issubclass(value, BaseModel)]
