@@ -179,6 +179,10 @@ _GENERATED = {
 
 def _model(name: str) -> Any:
     """Import a class by its name, from the one module of the project that defines it."""
+    if name == "Judging":  # each task that takes settings adds a block
+        from harness.judges.config import judging_model
+
+        return judging_model()
     definition = re.compile(rf"^class {name}\(", re.MULTILINE)
     modules = [
         path.relative_to(ROOT).with_suffix("")
