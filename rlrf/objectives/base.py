@@ -296,12 +296,14 @@ def check_reporters(config: Training) -> None:
 def metrics_callback(advance: Advance, names: Mapping[str, str]) -> Any:
     """Return a trainer callback that collects metrics in `rows`, one row per step.
 
-    `names` maps the trainer's names of metrics to ours.
+    `names` maps the trainer's names of metrics to ours, besides loss, gradient norm and rate.
 
     Raises, from the trainer:
         DivergedError: a metric is not a finite number.
     """
     from transformers import TrainerCallback
+
+    kept = {name: name for name in ("loss", "grad_norm", "learning_rate")} | dict(names)
 
     class MetricsCallback(TrainerCallback):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -321,7 +323,7 @@ def metrics_callback(advance: Advance, names: Mapping[str, str]) -> Any:
         def collect(self, step: int, logs: Mapping[str, Any]) -> None:
             if "loss" not in logs:
                 return
-            row = {name: float(logs[key]) for key, name in names.items() if key in logs}
+            row = {name: float(logs[key]) for key, name in kept.items() if key in logs}
             if not all(math.isfinite(value) for value in row.values()):
                 raise DivergedError(step, row, self.rows)
             self.rows.append({"step": step, **row})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,46 +22,52 @@ Rows = Sequence[dict[str, Any]]
 Loss = Callable[[Any, dict[str, Any]], tuple["torch.Tensor", dict[str, float]]]
 
 
-def train(
-    model: Any,
-    tokenizer: Any,
-    rows: Rows,
-    job: Job[Training],
-    *,
-    loss: Loss,
-    collate: Callable[[Rows], dict[str, torch.Tensor]],
-    metrics: dict[str, str],
-    before: Callable[[Any, Any], None] | None = None,
-) -> None:
-    """Train `model` on `rows` by a custom loss, and save it.
+@dataclass(frozen=True)
+class CustomObjective:
+    """The parts of an objective with a loss of its own.
 
-    Args:
-        model: the model, with its adapter.
-        tokenizer: saved with the model.
-        rows: tokenized examples.
-        job: the training job.
+    Attributes:
+        examples: what its examples are called in messages.
+        tokenize: (examples, tokenizer, most tokens) -> rows.
+        collate: (rows, padding token) -> batch.
         loss: computes the loss of a batch.
-        collate: makes a batch of some rows.
-        metrics: the trainer's names of metrics -> ours.
+        metrics: names of its metrics.
         before: called with the trainer and the model before the first step.
     """
+
+    examples: str
+    tokenize: Callable[[Sequence[Any], Any, int], Rows]
+    collate: Callable[[Rows, int], dict[str, torch.Tensor]]
+    loss: Loss
+    metrics: Sequence[str]
+    before: Callable[[Any, Any], None] | None = None
+
+
+def train(parts: CustomObjective, examples: Sequence[Any], job: Job[Training]) -> None:
+    """Train a model on examples by a custom loss, and save it."""
     import transformers
 
-    steps = base.count_steps(len(rows), job.config)
+    config, before = job.config, parts.before
+    tokenizer = base.load_policy_tokenizer(job.start)
+    model = base.load_model_with_adapter(job)
+    max_length = base.max_tokens(model, config)
+    rows = parts.tokenize(examples, tokenizer, max_length)
+    base.report_too_long(parts.examples, len(rows), len(examples), max_length, config.place)
+    steps = base.count_steps(len(rows), config)
     with (
         base.trainer_arguments(job) as arguments,
         track(f"train from {job.start.name}", steps, "steps") as advance,
     ):
-        callback = base.metrics_callback(advance, metrics)
-        trainer = _trainer_class(loss)(
+        metrics = base.metrics_callback(advance, {name: name for name in parts.metrics})
+        trainer = _trainer_class(parts.loss)(
             model=model,
             args=transformers.TrainingArguments(**arguments, remove_unused_columns=False),
             train_dataset=rows,
-            data_collator=collate,
-            callbacks=[callback],
+            data_collator=lambda batch: parts.collate(batch, tokenizer.pad_token_id),
+            callbacks=[metrics],
         )
         base.run_trainer(trainer, job, mean_loss=True, before=before and partial(before, trainer))
-    base.save(trainer, callback.rows, tokenizer, job)
+    base.save(trainer, metrics.rows, tokenizer, job)
 
 
 def _trainer_class(loss: Loss) -> Any:

@@ -28,15 +28,12 @@ from rlrf.pairs import Pair
 
 SIDES = ("chosen", "rejected")
 METRICS = {
-    "loss": "loss",
     "logps/chosen": "logp_chosen",
     "logps/rejected": "logp_rejected",
     "rewards/chosen": "reward_chosen",
     "rewards/rejected": "reward_rejected",
     "rewards/margins": "margin",
     "rewards/accuracies": "accuracy",
-    "grad_norm": "grad_norm",
-    "learning_rate": "learning_rate",
 }
 
 TRAINING_COST = 3.0  # of a batch, if a forward pass without gradients costs 1

@@ -28,18 +28,7 @@ from rlrf.objectives.job import Job
 if TYPE_CHECKING:
     import torch
 
-METRICS = {
-    "loss": "loss",
-    "rl": "rl",
-    "imitation": "imitation",
-    "reward": "reward",
-    "rewarded": "rewarded",
-    "ratio": "ratio",
-    "clipped": "clipped",
-    "logp_rewrite": "logp_rewrite",
-    "grad_norm": "grad_norm",
-    "learning_rate": "learning_rate",
-}
+METRICS = ("rl", "imitation", "reward", "rewarded", "ratio", "clipped", "logp_rewrite")
 
 
 class RewriteExample(Record):
@@ -85,32 +74,19 @@ def rlmec(rewrites: Sequence[RewriteExample], job: Job[Training]) -> None:
         DivergedError: the loss is not a finite number.
         UserError: every response is longer than `config.max_length`.
     """
-    tokenizer = base.load_policy_tokenizer(job.start)
-    model = base.load_model_with_adapter(job)
-    max_length = base.max_tokens(model, job.config)
-    rows = tokenize(rewrites, tokenizer, job.rlmec, max_length)
-    base.report_too_long("rewrites", len(rows), len(rewrites), max_length, job.config.place)
-    collate = partial(_collate, padding=tokenizer.pad_token_id)
-
-    def read_reference(trainer: Any, model: Any) -> None:
-        for first in range(0, len(rows), job.config.batch_size):
-            batch = rows[first : first + job.config.batch_size]
-            _add_reference(model, batch, trainer._prepare_inputs(collate(batch)))
-
-    custom_loss.train(
-        model,
-        tokenizer,
-        rows,
-        job,
+    parts = custom_loss.CustomObjective(
+        examples="rewrites",
+        tokenize=partial(tokenize, settings=job.rlmec),
+        collate=_collate,
         loss=partial(loss_terms, settings=job.rlmec),
-        collate=collate,
         metrics=METRICS,
-        before=read_reference,
+        before=_read_reference,
     )
+    custom_loss.train(parts, rewrites, job)
 
 
 def tokenize(
-    rewrites: Sequence[RewriteExample], tokenizer: Any, settings: Rlmec, max_length: int
+    rewrites: Sequence[RewriteExample], tokenizer: Any, max_length: int, settings: Rlmec
 ) -> list[dict[str, Any]]:
     """Encode the rewrites that fit into `max_length` tokens, with token rewards and weights."""
     rows = []
@@ -185,17 +161,22 @@ def imitation(logps: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     return -(weights * logps).sum() / (weights != 0).sum().clamp(min=1)
 
 
-def _add_reference(model: Any, rows: Rows, inputs: dict[str, torch.Tensor]) -> None:
+def _read_reference(trainer: Any, model: Any) -> None:
     """Set each row's reference log-probabilities: those of its response under `model`."""
     import torch
 
-    with torch.no_grad():
-        logps = token_logps(model, inputs["input_ids"], inputs["attention_mask"], inputs["learned"])
-    values = iter(logps.tolist())
-    for row in rows:
-        row["reference"] = [next(values) for _ in row["response"]]
-        for _ in row["rewrite"]:
-            next(values)
+    rows, size = trainer.train_dataset, trainer.args.per_device_train_batch_size
+    for first in range(0, len(rows), size):
+        batch = rows[first : first + size]
+        inputs = trainer._prepare_inputs(trainer.data_collator(batch))
+        learned = inputs["learned"]
+        with torch.no_grad():
+            logps = token_logps(model, inputs["input_ids"], inputs["attention_mask"], learned)
+        values = iter(logps.tolist())
+        for row in batch:
+            row["reference"] = [next(values) for _ in row["response"]]
+            for _ in row["rewrite"]:
+                next(values)
 
 
 def _collate(batch: Rows, padding: int) -> dict[str, torch.Tensor]:

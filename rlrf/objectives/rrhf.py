@@ -25,14 +25,6 @@ from rlrf.objectives.job import Job
 if TYPE_CHECKING:
     import torch
 
-METRICS = {
-    "loss": "loss",
-    "rank_loss": "rank_loss",
-    "logp_best": "logp_best",
-    "grad_norm": "grad_norm",
-    "learning_rate": "learning_rate",
-}
-
 
 class Ranking(Record):
     """Responses to a prompt, best first."""
@@ -67,24 +59,14 @@ def rrhf(rankings: Sequence[Ranking], job: Job[Training]) -> None:
         DivergedError: the loss is not a finite number.
         UserError: every prompt is longer than `config.max_length`.
     """
-    tokenizer = base.load_policy_tokenizer(job.start)
-    model = base.load_model_with_adapter(job)
-    max_length = base.max_tokens(model, job.config)
-    rows = tokenize(rankings, tokenizer, max_length)
-    base.report_too_long("rankings", len(rows), len(rankings), max_length, job.config.place)
-
-    def collate(batch: custom_loss.Rows) -> dict[str, torch.Tensor]:
-        import torch
-
-        texts = [ids for row in batch for ids in row["ids"]]
-        starts = [row["start"] for row in batch for _ in row["ids"]]
-        return {
-            **custom_loss.pad(texts, starts, tokenizer.pad_token_id),
-            "group": torch.tensor([g for g, row in enumerate(batch) for _ in row["ids"]]),
-            "rank": torch.tensor([rank for row in batch for rank in row["ranks"]]),
-        }
-
-    custom_loss.train(model, tokenizer, rows, job, loss=_loss, collate=collate, metrics=METRICS)
+    parts = custom_loss.CustomObjective(
+        examples="rankings",
+        tokenize=tokenize,
+        collate=_collate,
+        loss=_loss,
+        metrics=("rank_loss", "logp_best"),
+    )
+    custom_loss.train(parts, rankings, job)
 
 
 def tokenize(rankings: Sequence[Ranking], tokenizer: Any, max_length: int) -> list[dict[str, Any]]:
@@ -109,6 +91,18 @@ def tokenize(rankings: Sequence[Ranking], tokenizer: Any, max_length: int) -> li
                 }
             )
     return rows
+
+
+def _collate(batch: custom_loss.Rows, padding: int) -> dict[str, torch.Tensor]:
+    import torch
+
+    texts = [ids for row in batch for ids in row["ids"]]
+    starts = [row["start"] for row in batch for _ in row["ids"]]
+    return {
+        **custom_loss.pad(texts, starts, padding),
+        "group": torch.tensor([g for g, row in enumerate(batch) for _ in row["ids"]]),
+        "rank": torch.tensor([rank for row in batch for rank in row["ranks"]]),
+    }
 
 
 def _loss(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, dict[str, float]]:

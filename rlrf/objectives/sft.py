@@ -16,12 +16,7 @@ from rlrf.objectives.job import Job
 if TYPE_CHECKING:
     import torch
 
-METRICS = {
-    "loss": "loss",
-    "mean_token_accuracy": "token_accuracy",
-    "grad_norm": "grad_norm",
-    "learning_rate": "learning_rate",
-}
+METRICS = {"mean_token_accuracy": "token_accuracy"}
 
 
 class Example(Record):

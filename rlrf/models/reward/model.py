@@ -84,7 +84,6 @@ class RewardModel:
 
     Args:
         model: a folder or the name of a hub model.
-        revision: of the hub model.
         device: where the model runs, and the dtype of its weights there.
 
     Raises:
@@ -92,13 +91,11 @@ class RewardModel:
     """
 
     @explain_out_of_memory(TOO_LARGE)
-    def __init__(
-        self, model: str | Path, *, revision: str | None = None, device: Device | None = None
-    ) -> None:
+    def __init__(self, model: str | Path, *, device: Device | None = None) -> None:
         import torch
 
         device = device or Device()
-        folder = find(model, revision)
+        folder = find(model)
         read_manifest(folder, MANIFEST, RewardManifest)
         self.digest = model_digest(folder)
         self.tokenizer = load_tokenizer(folder)

@@ -61,7 +61,7 @@ def read_preferences(path: Path) -> list[Preference]:
 
 
 def download_preferences(
-    name: str, columns: Mapping[str, str], *, split: str = "train", revision: str | None = None
+    name: str, columns: Mapping[str, str], *, split: str = "train"
 ) -> list[Preference]:
     """Download preferences from a data set of the Hugging Face hub, without running its code.
 
@@ -75,7 +75,7 @@ def download_preferences(
     import datasets
 
     try:
-        rows = datasets.load_dataset(name, split=split, revision=revision)
+        rows = datasets.load_dataset(name, split=split)
     except Exception as error:
         raise UserError(
             f"The data set '{name}', split {split}, cannot be loaded ({type(error).__name__}). "

@@ -32,16 +32,7 @@ from rlrf.objectives.job import Job
 from rlrf.quiet import quiet
 
 KIND = model_kind("a reward model", MANIFEST)
-METRICS = {
-    "loss": "loss",
-    "accuracy": "accuracy",
-    "margin": "margin",
-    "mean_reward": "mean_reward",
-    "min_reward": "min_reward",
-    "max_reward": "max_reward",
-    "grad_norm": "grad_norm",
-    "learning_rate": "learning_rate",
-}
+METRICS = ("accuracy", "margin", "mean_reward", "min_reward", "max_reward")
 
 
 def train(
@@ -115,7 +106,7 @@ def _fit(preferences: Sequence[Preference], job: Job[RewardTraining]) -> int:
         common.trainer_arguments(job) as arguments,
         track("train reward model", steps, "steps") as advance,
     ):
-        metrics = common.metrics_callback(advance, METRICS)
+        metrics = common.metrics_callback(advance, {name: name for name in METRICS})
         trainer = RewardTrainer(
             model=model,
             args=RewardConfig(

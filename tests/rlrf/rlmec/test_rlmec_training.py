@@ -90,7 +90,7 @@ def test_a_batch_is_what_the_slow_way_gives(start, lessons, tokenizer, make):
     model, _ = base.load_model(job(start))
     chosen = [*lessons[:2], make(3, "The", "The answer is 7. Rewrite it.", 0.2, cut=True)]
     settings = Rlmec(clip=0.1, imitation=0.7)
-    data = tokenize(chosen, tokenizer, settings, 200)
+    data = tokenize(chosen, tokenizer, 200, settings)
     for row in data:  # another reference than the policy, so that ratios are not 1
         row["reference"] = [-5.0 - 0.2 * i for i in range(len(row["response"]))]
     loss, terms = loss_terms(model, _collate(data, tokenizer.pad_token_id), settings)
