@@ -1,4 +1,4 @@
-"""Silence the progress bars and notices of the libraries that train."""
+"""Silence the progress bars and notices of training libraries."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Show no bars or notices of the libraries while the block runs: progress is ours to show.
+    """Hide progress bars and notices of libraries while the block runs.
 
-    What is changed for that is as it was before when the block ends, however it ends.
+    Every setting that is changed is restored when the block ends, however it ends.
     """
     import datasets
     from transformers.utils import logging

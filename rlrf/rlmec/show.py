@@ -1,4 +1,4 @@
-"""What RLMEC learned from, to look at: each token's reward, and the edits of the rewrite."""
+"""Show RLMEC's training examples: each token's reward, and the edits of the rewrite."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rlrf.rlmec.rewriter import Agreement
 if TYPE_CHECKING:
     from rich.text import Text
 
-LESSONS = Path("rewrites", "rewrites.jsonl")
+REWRITES = Path("rewrites", "rewrites.jsonl")
 MEASURED = Path("agreement", "agreement.json")
 
 EARNS, LOSES, EDITED = ("[+", "+]"), ("[-", "-]"), ("{+", "+}")
@@ -25,16 +25,17 @@ COLOURS = {EARNS: "green", LOSES: "red", EDITED: "bold cyan"}
 
 
 def load(place: Path) -> tuple[list[RewriteExample], Agreement | None]:
-    """The rewrites of an iteration's folder, `RUN/iter_k`, or of a file; and the rewriter's
-    agreement, where that lies in the folder.
+    """Read the rewrites of an iteration's folder `RUN/iter_k`, or of a file.
+
+    Also reads the rewriter's agreement, if the folder has it.
 
     Raises:
-        UserError: there are none, or the file is none of RLMEC's.
+        UserError: there are no rewrites, or the file is not RLMEC's.
     """
-    path = place / LESSONS if place.is_dir() else place
+    path = place / REWRITES if place.is_dir() else place
     if not path.is_file():
         raise UserError(
-            f"{place} has no {LESSONS}: name an iteration of a run of RLMEC, such as RUN/iter_1."
+            f"{place} has no {REWRITES}. Name an iteration of an RLMEC run, such as RUN/iter_1."
         )
     measured = place / MEASURED
     agreement = parse(Agreement, read_json(measured), str(measured)) if measured.is_file() else None
@@ -44,10 +45,10 @@ def load(place: Path) -> tuple[list[RewriteExample], Agreement | None]:
 def choose(
     rewrites: Sequence[RewriteExample], *, task: str | None = None, right: bool | None = None
 ) -> list[RewriteExample]:
-    """Those of `task`, and of responses that are `right` or not; None: any.
+    """Select rewrites of `task`, and of responses that are `right` or not; None selects all.
 
     Raises:
-        UserError: there are none of that task.
+        UserError: the task has no rewrites.
     """
     tasks = sorted({one.task for one in rewrites})
     if task is not None and task not in tasks:
@@ -55,24 +56,27 @@ def choose(
     return [one for one in rewrites if task in (None, one.task) and right in (None, one.right)]
 
 
-def text(one: RewriteExample) -> Text:
-    """A response and its rewrite for a terminal: [+what earns+], [-what loses-], {+an edit+}.
+def text(example: RewriteExample) -> Text:
+    """Format a response and its rewrite for a terminal.
 
-    The stronger the reward, the stronger the colour.
+    [+tokens+] have a positive reward, [-tokens-] a negative one, {+tokens+} are edits; a strong
+    reward has a strong colour.
     """
     from rich.text import Text
 
     shown = Text()
-    shown.append(f"{one.task} {one.index}, {'right' if one.right else 'wrong'}\n", "bold")
-    shown.append(f"{visible(one.prompt)}\n", "dim")
-    strongest = max([abs(reward) for reward in one.rewards], default=0.0)
-    signs = [EARNS if r > 0 else LOSES if r < 0 else None for r in one.rewards]
-    strong = [2 * abs(reward) > strongest for reward in one.rewards]
-    _append(shown, one.tokens, signs, strong)
+    shown.append(
+        f"{example.task} {example.index}, {'right' if example.right else 'wrong'}\n", "bold"
+    )
+    shown.append(f"{visible(example.prompt)}\n", "dim")
+    strongest = max([abs(reward) for reward in example.rewards], default=0.0)
+    signs = [EARNS if r > 0 else LOSES if r < 0 else None for r in example.rewards]
+    strong = [2 * abs(reward) > strongest for reward in example.rewards]
+    _append(shown, example.tokens, signs, strong)
     shown.append("\n")
     shown.append("rewritten\n", "dim")
-    edits = [EDITED if edited else None for edited in one.edited]
-    _append(shown, one.rewrite_tokens, edits, one.edited)
+    edits = [EDITED if edited else None for edited in example.edited]
+    _append(shown, example.rewrite_tokens, edits, example.edited)
     shown.append("\n")
     return shown
 
@@ -83,7 +87,7 @@ def _append(
     marks: Sequence[tuple[str, str] | None],
     strong: Sequence[bool],
 ) -> None:
-    """The tokens, with one pair of marks about those in a row that are marked alike."""
+    """Append the tokens, with one pair of marks around consecutive tokens of the same mark."""
     rows = zip(tokens, marks, strong, strict=True)
     for mark, run in itertools.groupby(rows, key=lambda row: row[1]):
         before, after = mark or ("", "")
@@ -95,7 +99,7 @@ def _append(
 
 
 def page(rewrites: Sequence[RewriteExample], count: int, agreement: Agreement | None) -> str:
-    """An HTML page of `rewrites`, which are some of `count`: a file that needs no other."""
+    """Write a self-contained HTML page of `rewrites`, which are some of `count`."""
     from harness.render.html import rewrites as render
 
     return render(

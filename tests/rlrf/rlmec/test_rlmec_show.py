@@ -32,7 +32,7 @@ NASTY = "</p><script>window.pwned = 1</script>\x1b[31m\u202e"
 @pytest.fixture
 def iteration(tmp_path):
     place = tmp_path / "run" / "iter_1"
-    write_jsonl(place / show.LESSONS, [WRONG, RIGHT])
+    write_jsonl(place / show.REWRITES, [WRONG, RIGHT])
     scores = [Score(task="sums", item=str(i), index=i, values={"repaired": 1.0}) for i in range(4)]
     write_json(place / show.MEASURED, agree(scores))
     return place
@@ -83,7 +83,7 @@ def test_text_of_a_model_stays_text(iteration, tmp_path, capsys):
         update={"prompt": NASTY, "tokens": tokens, "rewards": [-0.1, 0.0],
                 "rewrite_tokens": tokens, "edited": [True, False]}
     )  # fmt: skip
-    write_jsonl(iteration / show.LESSONS, [nasty])
+    write_jsonl(iteration / show.REWRITES, [nasty])
     assert run(["rlmec", "show", str(iteration)]) == 0
     said = capsys.readouterr().out
     assert "\x1b" not in said and "\u202e" not in said
@@ -102,4 +102,4 @@ def test_what_is_no_iteration_is_refused(iteration, tmp_path, capsys):
     pairs.write_text('{"chosen": "a"}\n')
     with pytest.raises(UserError, match=r"pairs\.jsonl, line 1"):
         show.load(pairs)
-    assert show.load(iteration / show.LESSONS)[0] == [WRONG, RIGHT]
+    assert show.load(iteration / show.REWRITES)[0] == [WRONG, RIGHT]

@@ -122,14 +122,14 @@ def test_a_batch_is_what_the_slow_way_gives(start, lessons, tokenizer, make):
 
 def test_rows_are_the_tokens_with_their_rewards_and_weights(tokenizer, make):
     lesson = make(3, "The answer is 7.", "The answer is 9.", -0.05)
-    (row,) = tokenize([lesson], tokenizer, Rlmec(edited=0.9, kept=0.2), 200)
+    (row,) = tokenize([lesson], tokenizer, 200, Rlmec(edited=0.9, kept=0.2))
     assert tokenizer.decode(row["prompt"]) == lesson.prompt
     assert row["response"][-1] == row["rewrite"][-1] == tokenizer.eos_token_id
     assert len(row["rewards"]) == len(row["response"])
     changed = [t for t, w in zip(row["rewrite"], row["weights"], strict=True) if w == 0.9]
     assert tokenizer.decode(changed) == " 9"
     assert {0.2, 0.9} == set(row["weights"])
-    (cut,) = tokenize([make(3, "The", "The answer", 0.1, cut=True)], tokenizer, Rlmec(), 200)
+    (cut,) = tokenize([make(3, "The", "The answer", 0.1, cut=True)], tokenizer, 200, Rlmec())
     assert cut["response"][-1] != tokenizer.eos_token_id
 
 
@@ -142,7 +142,7 @@ def test_rewards_alone_push_tokens_up_and_down(start, make, tmp_path, tokenizer)
     def likely(checkpoint):
         model, _ = base.load_model(job(checkpoint))
         found = []
-        for row in tokenize(lessons, tokenizer, Rlmec(), 200):
+        for row in tokenize(lessons, tokenizer, 200, Rlmec()):
             ids = torch.tensor([row["prompt"] + row["response"]])
             shares = model(input_ids=ids).logits[0, :-1].log_softmax(-1)
             found.append(shares.gather(-1, ids[0, 1:, None])[len(row["prompt"]) - 1 :].sum().item())
