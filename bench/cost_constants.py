@@ -38,7 +38,7 @@ from harness.engines import Sampling
 from harness.engines.hf import HFEngine
 from harness.engines.model_folder import Checkpoint
 from harness.gate import decide
-from rlrf.config import Device, Pairing, Training
+from rlrf.config import Device, Pairing
 from rlrf.feedback import Judged
 from rlrf.objectives.dpo import dpo
 from rlrf.objectives.job import Job
@@ -46,6 +46,7 @@ from rlrf.pairs import Pair, make_pairs
 from rlrf.quickstart import seed_policy
 from rlrf.reward import Reward, Rewarded
 from rlrf.run import open_run
+from rlrf.training_config import Training
 
 
 def took(work: Callable[[], object], times: int = 1) -> float:

@@ -38,12 +38,13 @@ from ratio import most_memory, publish, race
 from trl import DPOConfig, DPOTrainer
 
 from harness.engines.model_folder import Checkpoint
-from rlrf.config import Device, Training
+from rlrf.config import Device
 from rlrf.objectives.dpo import ReferenceLogps, dpo, share_prompts, trainer_class
 from rlrf.objectives.job import Job
 from rlrf.pairs import Pair
 from rlrf.quickstart import M0
 from rlrf.quiet import quiet
+from rlrf.training_config import Training
 
 # Quantiles 0, .1, .5, .9 and 1 of the lengths of prompt, chosen and rejected.
 MIXES = {

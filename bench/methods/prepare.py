@@ -11,7 +11,7 @@ import rows
 
 from harness.core.files import write_jsonl
 from harness.engines.model_folder import Checkpoint
-from rlrf.config import Device, Optimisation
+from rlrf.config import Device
 from rlrf.models.reward.rewarder import Demonstration
 from rlrf.models.reward.self_evolve import SelfEvolution, self_evolve
 from rlrf.models.reward.self_evolve_report import SelfEvolutionResult
@@ -19,6 +19,7 @@ from rlrf.models.reward.world import sample_preferences
 from rlrf.objectives.job import Job
 from rlrf.objectives.sft import Example, sft
 from rlrf.quickstart import corpus, seed_policy
+from rlrf.training_config import Optimisation
 from tasks.mini import arithmetic, biography, instructions, world
 
 PREFERENCES, HELD_OUT = 600, 400  # pairs for the reward models, and to measure them on

@@ -25,11 +25,12 @@ from harness.core.schema import Message
 from harness.engines import loading, model_folder
 from harness.engines.model_folder import Checkpoint
 from harness.engines.prompts import check_template, render, without_surrogates
-from rlrf.config import Adapter, Device, Optimisation, Training
+from rlrf.config import Device
 from rlrf.objectives import data_parallel
 from rlrf.objectives.checkpoints import save_every
 from rlrf.objectives.job import DivergedError, Job
 from rlrf.quiet import quiet
+from rlrf.training_config import Adapter, Optimisation, Training
 
 # `report_to` -> packages, of which one is needed.
 REPORTERS = {

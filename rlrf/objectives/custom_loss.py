@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from harness.core.progress import track
 from harness.core.schema import mean
-from rlrf.config import Training
 from rlrf.objectives import base, data_parallel
 from rlrf.objectives.checkpoints import Resumable
 from rlrf.objectives.job import Job
+from rlrf.training_config import Training
 
 if TYPE_CHECKING:
     import torch

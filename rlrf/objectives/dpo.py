@@ -20,11 +20,11 @@ from harness.core.files import read_records, write_jsonl
 from harness.core.progress import Advance, track
 from harness.core.schema import Record, digest
 from harness.engines.prompts import encode
-from rlrf.config import Training
 from rlrf.objectives import base, data_parallel
 from rlrf.objectives.checkpoints import Resumable
 from rlrf.objectives.job import Job
 from rlrf.pairs import Pair
+from rlrf.training_config import Training
 
 SIDES = ("chosen", "rejected")
 METRICS = {

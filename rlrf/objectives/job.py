@@ -13,8 +13,9 @@ from typing import Generic, Protocol, TypeVar
 from harness.core.errors import UserError
 from harness.core.schema import Record
 from harness.engines.model_folder import Checkpoint
-from rlrf.config import Adapter, Device, Optimisation, Rlmec, Training
+from rlrf.config import Device
 from rlrf.objectives.checkpoints import TrainingState
+from rlrf.training_config import Adapter, Optimisation, Rlmec, Training
 
 Config_co = TypeVar("Config_co", bound=Optimisation, covariant=True)
 Example_contra = TypeVar("Example_contra", contravariant=True)

@@ -26,8 +26,9 @@ from harness.core.files import parse, read_json, write_json, write_jsonl
 from harness.core.log import say
 from harness.core.progress import track
 from harness.core.schema import Record
-from rlrf.config import Device, Launch, Training
+from rlrf.config import Device
 from rlrf.objectives.job import DivergedError, Job, Objective
+from rlrf.training_config import Launch, Training
 
 FOLDER = ".launch"
 JOB = "job.json"

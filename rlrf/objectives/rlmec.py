@@ -20,10 +20,10 @@ from pydantic import Field, model_validator
 
 from harness.core.schema import Record
 from harness.engines.prompts import encode
-from rlrf.config import Rlmec, Training
 from rlrf.objectives import base, custom_loss
 from rlrf.objectives.custom_loss import Rows, token_logps
 from rlrf.objectives.job import Job
+from rlrf.training_config import Rlmec, Training
 
 if TYPE_CHECKING:
     import torch

@@ -18,9 +18,9 @@ from pydantic import Field, model_validator
 
 from harness.core.schema import Record
 from harness.engines.prompts import encode
-from rlrf.config import Training
 from rlrf.objectives import base, custom_loss
 from rlrf.objectives.job import Job
+from rlrf.training_config import Training
 
 if TYPE_CHECKING:
     import torch

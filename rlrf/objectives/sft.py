@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from harness.core.progress import track
 from harness.core.schema import Record
 from harness.engines.prompts import encode
-from rlrf.config import Optimisation
 from rlrf.objectives import base, data_parallel
 from rlrf.objectives.checkpoints import Resumable
 from rlrf.objectives.job import Job
+from rlrf.training_config import Optimisation
 
 if TYPE_CHECKING:
     import torch

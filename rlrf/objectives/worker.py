@@ -19,7 +19,6 @@ from harness.core.errors import UserError
 from harness.core.files import parse, read_json, read_records
 from harness.core.run_status import publish_to
 from harness.core.schema import Record
-from rlrf.config import Training
 from rlrf.objectives import data_parallel
 from rlrf.objectives.dpo import dpo
 from rlrf.objectives.job import Job, Objective
@@ -28,6 +27,7 @@ from rlrf.objectives.rlmec import RewriteExample, rlmec
 from rlrf.objectives.rrhf import Ranking, rrhf
 from rlrf.objectives.sft import Example, sft
 from rlrf.pairs import Pair
+from rlrf.training_config import Training
 
 OBJECTIVES: Mapping[str, tuple[Objective[Any], type[Record]]] = {
     "dpo": (dpo, Pair),

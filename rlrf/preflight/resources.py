@@ -21,9 +21,10 @@ from harness.core.folders import is_in_use
 from harness.engines import model_folder
 from harness.evals.scoring import code_version
 from rlrf.artefacts import open_artefacts
-from rlrf.config import Adapter, Config
+from rlrf.config import Config
 from rlrf.doctor import Said, gib
 from rlrf.run import check_identity, holds_run
+from rlrf.training_config import Adapter
 
 MAX_CLOCK_SKEW_SECONDS = 5.0
 

@@ -19,9 +19,9 @@ from harness.core.log import say
 from harness.core.schema import Call, Item, Record, Reply, digest
 from harness.judges.critique import MAX_REFERENCE, marked
 from harness.replies import UnparsableReplyError, judgements, object_schema
-from rlrf.config import Rlmec
 from rlrf.feedback import Judged, give_feedback
 from rlrf.reward import of_feedback
+from rlrf.training_config import Rlmec
 from tasks.task import Judge, Task, ask
 
 FIRST, REWRITE = "first_wrong", "rewrite"

@@ -14,13 +14,13 @@ from harness.core.log import say
 from harness.core.progress import track
 from harness.core.schema import Item, Record
 from harness.engines.prompts import without_surrogates
-from rlrf.config import Rlmec
 from rlrf.feedback import Judged
 from rlrf.objectives import base
 from rlrf.objectives.custom_loss import pad, token_logps
 from rlrf.rlmec.rewriter import REWRITE
 from rlrf.rlmec.teacher import is_right
 from rlrf.sampling import conversation
+from rlrf.training_config import Rlmec
 from tasks.task import Task
 
 if TYPE_CHECKING:

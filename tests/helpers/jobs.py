@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rlrf.config import Device, Training
+from rlrf.config import Device
 from rlrf.objectives.job import Job
+from rlrf.training_config import Training
 
 
 def job(start: Any, out: Path | None = None, config: Any = None, **more: Any) -> Job[Any]:

@@ -38,7 +38,7 @@ def test_model_and_tasks_are_enough(tmp_path):
         (LEAST + "explore: {keep: 2}", "explore.keep needs reward.models"),
         (
             LEAST + "method: reward_only\nexplore: {keep: 2}\nreward: {models: [a]}",
-            "explore.keep is RLRF's filter",
+            "explore.keep is only for method: rlrf",
         ),
         (LEAST + "reward: {models: [a], beta: 1}", "name several reward.models"),
         ("model: x", "'tasks' is missing"),

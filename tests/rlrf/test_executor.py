@@ -300,16 +300,16 @@ def test_a_judge_that_is_a_model_takes_turns_with_the_policy_and_says_the_same(
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"executor": {"engines": 4}}, "engines is for a cluster; say kind: ray"),
+        ({"executor": {"engines": 4}}, "engines is for a cluster; set kind: ray"),
         ({"executor": {"kind": "ray", "address": "ray://h:10001"}}, "ray job submit"),
         ({"executor": {"kind": "ray", "gpus": 2}}, "less than or equal to 1"),
         (
             {"executor": {"kind": "ray"}, "engine": {"device": "cuda"}},
-            "say in executor.gpus what an engine takes",
+            "set executor.gpus, the GPUs per engine",
         ),
         (
             {"executor": {"kind": "ray", "gpus": 0.5}, "engine": {"kind": "vllm"}},
-            "vllm takes a whole GPU",
+            "vllm needs a whole GPU",
         ),
     ],
 )

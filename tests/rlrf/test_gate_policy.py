@@ -47,7 +47,7 @@ def test_the_gate_block_sets_the_threshold_of_its_own_and_of_the_default_policy(
 
 def test_two_thresholds_are_one_too_many(tmp_path: Path) -> None:
     both = f"{{promotion: {{threshold: 2}}, policy: {{{RULE}, promotion: {{threshold: 3}}}}}}"
-    with pytest.raises(UserError, match="both are given: keep one"):
+    with pytest.raises(UserError, match="are both given: keep one"):
         configured(tmp_path, both)
 
 

@@ -23,9 +23,9 @@ from harness.engines import LocalEngine, Sampling
 from harness.engines.model_folder import model_digest
 from harness.judges.critique import MAX_JUSTIFICATION, Critique
 from harness.replies import UnparsableReplyError
-from rlrf.config import Adapter, Optimisation
 from rlrf.models import trained_model
 from rlrf.sampling import conversation
+from rlrf.training_config import Adapter, Optimisation
 from tasks.task import Answered, Task
 
 MANIFEST = "feedback_model.json"

@@ -21,12 +21,13 @@ from harness.core.schema import Message, digest
 from harness.engines import loading, prompts
 from harness.engines.loading import choose_dtype
 from harness.engines.model_folder import check, find, model_digest
-from rlrf.config import Adapter, Device, Optimisation
+from rlrf.config import Device
 from rlrf.models.reward.preferences import Preference
 from rlrf.models.trained_model import Manifest, read_manifest
 from rlrf.objectives.base import load_tokenizer
 from rlrf.objectives.custom_loss import pad
 from rlrf.quiet import quiet
+from rlrf.training_config import Adapter, Optimisation
 
 Rewards = npt.NDArray[np.float64]
 

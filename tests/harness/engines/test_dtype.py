@@ -13,8 +13,8 @@ from helpers.random_llama import make_model
 from harness.engines import Sampling, loading
 from harness.engines.hf import HFEngine
 from harness.engines.loading import choose_dtype, has_instructions, stored_dtype
-from rlrf.config import Adapter
 from rlrf.objectives import base
+from rlrf.training_config import Adapter
 
 OLD, NEW = {"avx2": True}, {"avx512_bf16": True, "avx512_fp16": True}
 

@@ -13,11 +13,12 @@ from harness.core.files import read_records, write_jsonl
 from harness.core.schema import Sample
 from harness.engines.model_folder import model_digest
 from rlrf.cli import run
-from rlrf.config import Adapter, Device
+from rlrf.config import Device
 from rlrf.models.feedback import cases as reading
 from rlrf.models.feedback.measure import Comparison
 from rlrf.models.feedback.model import FeedbackModel, read_manifest
 from rlrf.models.feedback.training import evaluate
+from rlrf.training_config import Adapter
 
 CPU = Device(device="cpu")
 CASES = judged.cases(40)

@@ -23,7 +23,6 @@ from test_training_sft import EXAMPLES
 
 from harness.engines.model_folder import Checkpoint
 from rlrf import loop
-from rlrf.config import Adapter, Launch, Training
 from rlrf.objectives import base
 from rlrf.objectives.checkpoints import WEIGHTS, TrainingState
 from rlrf.objectives.dpo import dpo
@@ -32,6 +31,7 @@ from rlrf.objectives.rlmec import RewriteExample, rlmec
 from rlrf.objectives.rrhf import rrhf
 from rlrf.objectives.sft import sft
 from rlrf.rlmec.tokens import edited, pieces
+from rlrf.training_config import Adapter, Launch, Training
 
 ROOT = Path(__file__).parents[3]
 

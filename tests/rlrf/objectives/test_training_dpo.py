@@ -10,10 +10,11 @@ from harness.core.errors import UserError
 from harness.engines import Sampling
 from harness.engines.model_folder import Checkpoint
 from harness.engines.open import EngineLoader
-from rlrf.config import Adapter, EngineConfig, Training
+from rlrf.config import EngineConfig
 from rlrf.objectives.dpo import dpo, tokenize
 from rlrf.objectives.job import DivergedError, checkpoint
 from rlrf.pairs import Pair
+from rlrf.training_config import Adapter, Training
 
 CPU = EngineConfig(device="cpu")
 

@@ -11,9 +11,9 @@ from helpers.jobs import job
 from test_training_dpo import PAIRS, pair
 
 from harness.engines.model_folder import Checkpoint
-from rlrf.config import Adapter, Training
 from rlrf.objectives.dpo import dpo
 from rlrf.objectives.job import DivergedError, checkpoint
+from rlrf.training_config import Adapter, Training
 
 ADAPTERS = [None, Adapter(r=4)]
 

@@ -9,9 +9,9 @@ from helpers.jobs import job
 from test_training_dpo import fit, pair, rows
 
 from harness.engines.model_folder import Checkpoint
-from rlrf.config import Adapter, Training
 from rlrf.objectives import base, shared_prompt
 from rlrf.objectives.dpo import tokenize
+from rlrf.training_config import Adapter, Training
 
 RAGGED = [
     pair(

@@ -15,7 +15,7 @@ from helpers.processes import started_by_tests
 from test_training_dpo import pair
 
 from harness.engines.model_folder import Checkpoint
-from rlrf.config import Adapter, Device, Launch, Training
+from rlrf.config import Device
 from rlrf.objectives import base, launch
 from rlrf.objectives.dpo import dpo
 from rlrf.objectives.job import checkpoint
@@ -23,6 +23,7 @@ from rlrf.objectives.rlmec import RewriteExample, rlmec
 from rlrf.objectives.rrhf import Ranking, rrhf
 from rlrf.objectives.sft import Example, sft
 from rlrf.rlmec.tokens import edited, pieces
+from rlrf.training_config import Adapter, Launch, Training
 
 CPU = Device(device="cpu")
 RATE = 1e-3

@@ -23,10 +23,10 @@ from harness.core.errors import OutOfMemoryError, UserError
 from harness.core.files import write_jsonl
 from harness.engines.model_folder import Checkpoint
 from rlrf import config as configuration
-from rlrf.config import Launch, Training
 from rlrf.loop import train
 from rlrf.objectives import launch
 from rlrf.objectives.dpo import dpo
+from rlrf.training_config import Launch, Training
 
 TWO = {"launch": {"processes": 2}}
 FEW = {"tasks": [{"name": "toy_letters", "prompts": 8}], "gate": {"slice": 5, "sealed": 5}}

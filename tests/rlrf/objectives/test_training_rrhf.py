@@ -10,9 +10,10 @@ from harness.core.errors import UserError
 from harness.engines import Sampling
 from harness.engines.model_folder import Checkpoint
 from harness.engines.open import EngineLoader
-from rlrf.config import Adapter, EngineConfig, Training
+from rlrf.config import EngineConfig
 from rlrf.objectives.job import checkpoint
 from rlrf.objectives.rrhf import Ranking, loss_terms, response_logps, rrhf, tokenize
+from rlrf.training_config import Adapter, Training
 
 CPU = EngineConfig(device="cpu")
 

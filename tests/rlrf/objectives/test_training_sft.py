@@ -10,9 +10,10 @@ from harness.core.errors import UserError
 from harness.engines import Sampling
 from harness.engines.model_folder import Checkpoint
 from harness.engines.open import EngineLoader
-from rlrf.config import Adapter, EngineConfig, Optimisation, RewriterTraining
+from rlrf.config import EngineConfig
 from rlrf.objectives.job import DivergedError, checkpoint
 from rlrf.objectives.sft import Example, sft, tokenize
+from rlrf.training_config import Adapter, Optimisation, RewriterTraining
 
 CPU = EngineConfig(device="cpu")
 

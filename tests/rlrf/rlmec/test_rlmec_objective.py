@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlrf.config import Rlmec
 from rlrf.objectives.rlmec import imitation, reinforcement, weights
 from rlrf.rlmec.tokens import token_reward
+from rlrf.training_config import Rlmec
 
 PUBLISHED = Rlmec()
 

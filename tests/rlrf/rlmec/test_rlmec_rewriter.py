@@ -10,7 +10,6 @@ from helpers import toy
 
 from harness.engines.model_folder import Checkpoint
 from harness.engines.open import EngineLoader, EngineSpec
-from rlrf.config import Rlmec
 from rlrf.objectives import base
 from rlrf.rlmec.rewriter import (
     LOCATE,
@@ -25,6 +24,7 @@ from rlrf.rlmec.rewriter import (
 )
 from rlrf.rlmec.teacher import Correction
 from rlrf.rlmec.tokens import token_rewards
+from rlrf.training_config import Rlmec
 
 ITEMS = {item.digest: item for item in toy.items("train")}
 TASKS = {"toy": toy.TASK}

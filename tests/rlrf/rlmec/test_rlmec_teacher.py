@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from harness.core.schema import Item, Reply
 from harness.replies import UnparsableReplyError
-from rlrf.config import Rlmec
 from rlrf.rlmec.teacher import MAX_REWRITE, first_wrong, read_rewrite, rewriting_call, steps, teach
+from rlrf.training_config import Rlmec
 
 ITEMS = {item.digest: item for item in toy.items("train")}
 ANSWER = "3+4=8\n8*2=16\n#### 16"

@@ -9,11 +9,12 @@ from helpers.jobs import job
 
 from harness.core.errors import UserError
 from harness.engines.model_folder import Checkpoint
-from rlrf.config import Adapter, Device, Rlmec, Training
+from rlrf.config import Device
 from rlrf.objectives import base
 from rlrf.objectives.job import DivergedError, checkpoint
 from rlrf.objectives.rlmec import RewriteExample, _collate, loss_terms, rlmec, tokenize
 from rlrf.rlmec.tokens import edited, pieces
+from rlrf.training_config import Adapter, Rlmec, Training
 
 CPU = Device(device="cpu")
 
