@@ -57,7 +57,7 @@ def test_a_run_without_a_threshold_is_identified_as_before(tmp_path: Path) -> No
 
 
 def test_a_cluster_that_gate_items_lack_is_found_before_anything_is_trained(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="by 'passage', which is not a tag or field of its items"):
+    with pytest.raises(UserError, match="by 'passage', which is not a tag or field of theirs"):
         chosen(configured(tmp_path, f"{{policy: {{{RULE}, cluster: passage}}}}"))
     assert (
         chosen(configured(tmp_path, f"{{policy: {{{RULE}, cluster: steps}}}}")).cluster == "steps"
