@@ -18,16 +18,29 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness.board import Board
+    from harness.evals.evaluate import EvalOptions
     from rlrf import testing
-    from rlrf.api import train
+    from rlrf.api import evaluate, score, train
     from rlrf.gating import gate, load_evaluation
 
-__all__ = ["Board", "gate", "load_evaluation", "testing", "train"]
+__all__ = [
+    "Board",
+    "EvalOptions",
+    "evaluate",
+    "gate",
+    "load_evaluation",
+    "score",
+    "testing",
+    "train",
+]
 
 _MODULES = {
     "Board": "harness.board",
+    "EvalOptions": "harness.evals.evaluate",
+    "evaluate": "rlrf.api",
     "gate": "rlrf.gating",
     "load_evaluation": "rlrf.gating",
+    "score": "rlrf.api",
     "train": "rlrf.api",
 }
 

@@ -2,12 +2,116 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness.core.errors import UserError
+from harness.core.scored import ScoredEvaluation
+from harness.engines import Engine
+from harness.engines.open import open_engine
+from harness.evals import evaluation
+from harness.evals.evaluate import EvalOptions
+from harness.evals.evaluate import evaluate as evaluate_engine
+from harness.evals.score import RecordedReplies
+from harness.evals.score import score as score_responses
+from harness.judges.config import load_judging
 from rlrf import loop
 from rlrf.config import Config, load
 from rlrf.result import RunResult
+from tasks.task import Task
+
+
+def evaluate(
+    model: str | Path | Engine,
+    tasks: str | Sequence[str | Task],
+    options: EvalOptions | None = None,
+    *,
+    judge: str | Path | None = None,
+    out: str | Path | None = None,
+) -> dict[str, ScoredEvaluation]:
+    """Evaluate a model on tasks: generate all responses, then score them.
+
+    Args:
+        model: folder or hub id of a model, which `transformers` runs; or an engine, such as
+            `harness.engines.open.open_engine` opens for vLLM or a server.
+        tasks: benchmarks, by name or as a `Task`; `rlrf tasks` lists the names.
+        options: split, items, decoding and data; None leaves all of them to the tasks.
+        judge: YAML file that says how responses are judged.
+        out: write evaluations to OUT/TASK. Responses are kept there as soon as they are
+            generated, so a repeated call resumes.
+
+    Returns:
+        Task -> evaluation, with its samples and scores.
+
+    Raises:
+        UserError: a task, split or option does not exist, the model cannot be loaded, or `out`
+            holds other files.
+
+    Example:
+        >>> options = rlrf.EvalOptions(split="gate", limit=100)
+        >>> evaluated = rlrf.evaluate("Qwen/Qwen2.5-0.5B-Instruct", ["mini_gsm8k"], options)
+        >>> evaluated["mini_gsm8k"].evaluation.metrics["accuracy"].mean
+        0.34
+    """
+    judging = load_judging(_path(judge))
+    named = [tasks] if isinstance(tasks, str) else tasks
+    loaded = [task if isinstance(task, Task) else judging.task(task) for task in named]
+    if out is not None:
+        evaluation.check_out(Path(out), [task.name for task in loaded], [_path(judge)])
+    with judging.open() as opened:
+        engine = open_engine("hf", str(model)) if isinstance(model, str | Path) else model
+        return evaluate_engine(engine, loaded, options, judge=opened, out=_path(out))
+
+
+def score(
+    task: str | Task,
+    responses: str | Path,
+    *,
+    split: str | None = None,
+    data: str | Path | None = None,
+    judge: str | Path | RecordedReplies | None = None,
+    facts: str | Path | None = None,
+    model_id: str | None = None,
+    out: str | Path | None = None,
+) -> ScoredEvaluation:
+    """Score saved responses to a task; no model is needed.
+
+    Args:
+        task: a benchmark, by name or as a `Task`.
+        responses: JSONL file of {"id", "response"}, one line per item of the split, where the id
+            is the item's index; or the folder of an evaluation, whose responses are scored again.
+        split: split of the task; default: the test split, else the gate split.
+        data: folder or file of the benchmark's data.
+        judge: YAML file that says how responses are judged, or recorded replies of a judge.
+        facts: JSONL file of verified facts, which replace FActScore's decomposer and verifier.
+        model_id: name of the model that responded.
+        out: write the evaluation to OUT/TASK.
+
+    Returns:
+        The evaluation, with its samples and scores.
+
+    Raises:
+        UserError: there is no such task or split, a line is malformed, an id is unknown, repeated
+            or missing, judge and facts are both given, or `out` holds other files.
+
+    Example:
+        >>> scored = rlrf.score("mini_gsm8k", "responses.jsonl", split="gate")
+        >>> scored.evaluation.metrics["accuracy"].mean
+        0.58
+    """
+    replies = judge if isinstance(judge, RecordedReplies) else None
+    judging = load_judging(None if isinstance(judge, RecordedReplies) else _path(judge))
+    with judging.open() as opened:
+        return score_responses(
+            task if isinstance(task, Task) else judging.task(task),
+            Path(responses),
+            split=split,
+            data=_path(data),
+            judge=replies or opened,
+            facts=_path(facts),
+            model_id=model_id,
+            out=_path(out),
+        )
 
 
 def train(
@@ -48,3 +152,7 @@ def train(
     if limit is not None:
         config = config.limited(limit)
     return loop.train(config, Path(out), fresh=fresh)
+
+
+def _path(path: str | Path | None) -> Path | None:
+    return None if path is None else Path(path)

@@ -209,26 +209,23 @@ def score(
     rlrf score just_eval answers.jsonl --judgments replies.jsonl --out evaluations/mine
     rlrf score just_eval evaluations/mine/just_eval --judge other.yaml --out evaluations/other
     """
+    import rlrf
     from harness.evals.score import RecordedReplies
-    from harness.evals.score import score as score_responses
     from harness.judges.config import load_judging
 
     judging = load_judging(judge_file)
-    with judging.open() as judge:
-        if judge is not None and judgments:
-            raise UserError(
-                "A judge and its recorded replies exclude each other: name one of them."
-            )
-        scored = score_responses(
-            judging.task(task),
-            responses,
-            split=split,
-            data=data,
-            judge=RecordedReplies(judgments) if judgments else judge,
-            facts=facts,
-            model_id=model_id,
-            out=out,
-        )
+    if judging.judge is not None and judgments:
+        raise UserError("A judge and its recorded replies exclude each other: name one of them.")
+    scored = rlrf.score(
+        judging.task(task),
+        responses,
+        split=split,
+        data=data,
+        judge=RecordedReplies(judgments) if judgments else judge_file,
+        facts=facts,
+        model_id=model_id,
+        out=out,
+    )
     _show_evaluations({scored.evaluation.task: scored}, out, json_)
 
 

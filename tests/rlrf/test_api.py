@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,10 @@ import pytest
 from helpers import quiz
 
 import rlrf
+import tasks
 from harness.core.errors import UserError
 from harness.core.schema import Policy, Rule
+from harness.engines.hf import HFEngine
 from harness.gate import plan as planning
 from rlrf.config import Config
 
@@ -145,3 +148,64 @@ def test_training_takes_a_file_or_a_configuration(tiny_model, toy_letters, tmp_p
     run = rlrf.train(Config.model_validate(settings), tmp_path / "run")
     assert run.iterations[0].lessons.prompts == 4
     assert rlrf.train(Config.model_validate(settings), tmp_path / "run") == run, "resumed"
+
+
+def responses(path: Path, wrong: int) -> Path:
+    """Write responses to the gate split of the embedded problems, so many of them wrong."""
+    items = tasks.load("mini_gsm8k").items("gate", None)
+    lines = [
+        {"id": item.index, "response": "#### 1000" if i < wrong else item.reference["answer"]}
+        for i, item in enumerate(items)
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_scored_responses_are_written_loaded_and_gated(tmp_path):
+    for name, wrong in (("old", 200), ("new", 100)):
+        scored = rlrf.score(
+            "mini_gsm8k",
+            responses(tmp_path / f"{name}.jsonl", wrong),
+            split="gate",
+            model_id=name,
+            out=tmp_path / name,
+        )
+        assert rlrf.load_evaluation(tmp_path / name) == {"mini_gsm8k": scored}
+    folders = tmp_path / "old", str(tmp_path / "new")
+    decision = rlrf.gate(*folders)
+    assert decision.verdict == "pass"
+    assert rlrf.gate(*map(rlrf.load_evaluation, folders)) == decision
+    assert rlrf.testing.assert_no_regression(*folders) == decision
+    with pytest.raises(AssertionError, match="## Gate: fail"):
+        rlrf.testing.assert_no_regression(*reversed(folders))
+
+
+def test_a_model_is_evaluated_by_its_folder_or_its_engine(tiny_model, tmp_path):
+    options = rlrf.EvalOptions(split="gate", limit=2, max_tokens=4)
+    evaluated = rlrf.evaluate(tiny_model, "mini_gsm8k", options, out=tmp_path / "out")
+    assert len(evaluated["mini_gsm8k"].samples) == 2
+    assert rlrf.load_evaluation(tmp_path / "out") == evaluated
+    engine = HFEngine(str(tiny_model), device="cpu")
+    assert rlrf.evaluate(engine, ["mini_gsm8k"], options) == evaluated
+
+
+def test_a_board_is_opened_and_read_by_the_name_of_a_model(tmp_path):
+    scored = rlrf.score("mini_gsm8k", responses(tmp_path / "r.jsonl", 9), split="gate")
+    board = rlrf.Board(tmp_path / "board")
+    board.add_evaluation(scored, "M0", "by hand")
+    (loaded,) = rlrf.load_evaluation(tmp_path / "board", name="M0").values()
+    assert loaded.evaluation == scored.evaluation
+    with pytest.raises(UserError, match="has no model 'M1'"):
+        rlrf.load_evaluation(tmp_path / "board", name="M1")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_examples_of_the_documentation_run(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "python.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    made = python("\n".join(blocks), tmp_path)
+    assert made.returncode == 0, made.stderr[-3000:]
+    assert "\npass\n" in made.stdout
+    assert made.stdout.splitlines()[-1].startswith("M")
