@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness.board import Board
+    from harness.engines.open import EngineSpec
     from harness.evals.evaluate import EvalOptions
     from rlrf import testing
     from rlrf.api import evaluate, score, train
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Board",
+    "EngineSpec",
     "EvalOptions",
     "evaluate",
     "gate",
@@ -36,6 +38,7 @@ __all__ = [
 
 _MODULES = {
     "Board": "harness.board",
+    "EngineSpec": "harness.engines.open",
     "EvalOptions": "harness.evals.evaluate",
     "evaluate": "rlrf.api",
     "gate": "rlrf.gating",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from harness.core.errors import UserError
 from harness.core.scored import ScoredEvaluation
 from harness.engines import Engine
-from harness.engines.open import open_engine
+from harness.engines.model_folder import Checkpoint, find
+from harness.engines.open import EngineLoader, EngineSpec, open_engine
 from harness.evals import evaluation
 from harness.evals.evaluate import EvalOptions
 from harness.evals.evaluate import evaluate as evaluate_engine
@@ -16,27 +18,29 @@ from harness.evals.score import RecordedReplies
 from harness.evals.score import score as score_responses
 from harness.judges.config import load_judging
 from rlrf import loop
-from rlrf.config import Config, load
+from rlrf.config import Config, Executor, load
 from rlrf.result import RunResult
 from tasks.task import Task
 
 
 def evaluate(
-    model: str | Path | Engine,
+    model: str | Path | EngineSpec | Engine,
     tasks: str | Sequence[str | Task],
     options: EvalOptions | None = None,
     *,
     judge: str | Path | None = None,
+    executor: Executor | None = None,
     out: str | Path | None = None,
 ) -> dict[str, ScoredEvaluation]:
     """Evaluate a model on tasks: generate all responses, then score them.
 
     Args:
-        model: folder or hub id of a model, which `transformers` runs; or an engine, such as
-            `harness.engines.open.open_engine` opens for vLLM or a server.
+        model: folder or hub id of a model, which `transformers` runs; a `rlrf.EngineSpec`, for
+            vLLM, a server or other options; or an open engine.
         tasks: benchmarks, by name or as a `Task`; `rlrf tasks` lists the names.
         options: split, items, decoding and data; None leaves all of them to the tasks.
         judge: YAML file that says how responses are judged.
+        executor: where engines run, a `rlrf.config.Executor`; default: in this process.
         out: write evaluations to OUT/TASK. Responses are kept there as soon as they are
             generated, so a repeated call resumes.
 
@@ -56,11 +60,29 @@ def evaluate(
     judging = load_judging(_path(judge))
     named = [tasks] if isinstance(tasks, str) else tasks
     loaded = [task if isinstance(task, Task) else judging.task(task) for task in named]
+    spec = EngineSpec(model) if isinstance(model, str | Path) else model
     if out is not None:
-        evaluation.check_out(Path(out), [task.name for task in loaded], [_path(judge)])
-    with judging.open() as opened:
-        engine = open_engine("hf", str(model)) if isinstance(model, str | Path) else model
-        return evaluate_engine(engine, loaded, options, judge=opened, out=_path(out))
+        reads = [_path(judge), options.data if options else None]
+        if isinstance(spec, EngineSpec):
+            reads += [Path(spec.model), spec.adapter, spec.tokenizer]
+        evaluation.check_out(Path(out), [task.name for task in loaded], reads)
+    with contextlib.ExitStack() as opened:
+        loader = None
+        if executor is not None and isinstance(spec, EngineSpec):
+            defaults = EngineSpec(**spec.given("kind", "device", "dtype", "max_batch"))
+            loader = EngineLoader(defaults, executor.cluster_options())
+            opened.callback(loader.close)
+        open_judge = loader.open_judge if loader else None
+        opened_judge = opened.enter_context(judging.open(open_engine=open_judge))
+        engine = _open_engine(spec, loader) if isinstance(spec, EngineSpec) else spec
+        return evaluate_engine(engine, loaded, options, judge=opened_judge, out=_path(out))
+
+
+def _open_engine(spec: EngineSpec, loader: EngineLoader | None) -> Engine:
+    if loader is None:
+        return open_engine(spec)
+    folder = find(str(spec.model), spec.revision)
+    return loader.load(Checkpoint(str(spec.model), folder, spec.adapter))
 
 
 def score(

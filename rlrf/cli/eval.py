@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,8 +15,8 @@ from rlrf.cli.common import FILE, FOLDER, PATH, as_json, print_json
 if TYPE_CHECKING:
     from harness.core.schema import Record
     from harness.core.scored import ScoredEvaluation
-    from harness.engines import Engine
-    from harness.engines.open import EngineLoader, EngineSpec
+    from harness.engines.open import EngineSpec
+    from rlrf.config import Executor
 
 R = TypeVar("R", bound="Record")
 
@@ -98,17 +97,10 @@ def eval_(
     rlrf eval --engine openai --base-url http://localhost:8000/v1 --model m --tasks mini_gsm8k
     rlrf eval --ray auto --engines 8 --gpus 1 --model MODEL --tasks gsm8k --out evaluations/mine
     """
-    from harness.engines.model_folder import Checkpoint, find
-    from harness.engines.open import SERVER_OPTIONS, EngineSpec, open_engine
-    from harness.evals import evaluation
-    from harness.evals.evaluate import EvalOptions, evaluate
-    from harness.judges.config import load_judging
+    import rlrf
+    from harness.engines.open import SERVER_OPTIONS, EngineSpec
+    from harness.evals.evaluate import EvalOptions
 
-    judging = load_judging(judge_file)
-    wanted = [judging.task(name.strip()) for name in names.split(",") if name.strip()]
-    if out is not None:
-        reads = [Path(model), adapter, tokenizer, data, judge_file]
-        evaluation.check_out(out, [task.name for task in wanted], reads)
     spec = EngineSpec(
         model,
         kind=engine,
@@ -122,30 +114,25 @@ def eval_(
         api_key_env=api_key_env,
         max_unanswered=max_unanswered,
     )
-    with contextlib.ExitStack() as opened:
-        if ray is None:
-            _refuse({"engines": engines, "gpus": gpus}, "without --ray")
-            judge = opened.enter_context(judging.open())
-            loaded: Engine = open_engine(spec)
-        else:
-            _refuse(spec.given(*SERVER_OPTIONS, "tokenizer"), "with --ray")
-            asked = Checkpoint(model, find(model, revision), adapter)
-            executor = {"address": None if ray == "here" else ray, "engines": engines, "gpus": gpus}
-            cluster = _on_cluster(spec, {"kind": "ray"} | executor)
-            opened.callback(cluster.close)
-            judge = opened.enter_context(judging.open(open_engine=cluster.open_judge))
-            loaded = cluster.load(asked)
-        options = EvalOptions(
-            split=split,
-            limit=limit,
-            data=data,
-            num_fewshot=num_fewshot,
-            max_tokens=max_tokens,
-            temperature=temperature,
-            repeats=repeats,
-            seed=seed,
-        )
-        scored = evaluate(loaded, wanted, options, judge=judge, out=out)
+    if ray is None:
+        executor = None
+        _refuse({"engines": engines, "gpus": gpus}, "without --ray")
+    else:
+        _refuse(spec.given(*SERVER_OPTIONS, "tokenizer"), "with --ray")
+        address = None if ray == "here" else ray
+        executor = _executor(spec, {"address": address, "engines": engines, "gpus": gpus})
+    options = EvalOptions(
+        split=split,
+        limit=limit,
+        data=data,
+        num_fewshot=num_fewshot,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        repeats=repeats,
+        seed=seed,
+    )
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    scored = rlrf.evaluate(spec, wanted, options, judge=judge_file, executor=executor, out=out)
     _show_evaluations(scored, out, json_)
 
 
@@ -155,12 +142,11 @@ def _refuse(options: dict[str, Any], where: str) -> None:
             raise UserError(f"--{name.replace('_', '-')} means nothing {where}; leave it out.")
 
 
-def _on_cluster(spec: EngineSpec, executor: dict[str, Any]) -> EngineLoader:
-    """Open engines on a Ray cluster; an option that is None has its default."""
+def _executor(spec: EngineSpec, options: dict[str, Any]) -> Executor:
+    """Read the options of --ray, and refuse an engine that cannot run there."""
     from pydantic import ValidationError
 
     from harness.core.yaml import explain
-    from harness.engines.open import EngineLoader
     from rlrf.config import EngineConfig, Executor
 
     def read(kind: type[R], options: dict[str, Any]) -> R:
@@ -170,8 +156,8 @@ def _on_cluster(spec: EngineSpec, executor: dict[str, Any]) -> EngineLoader:
         except ValidationError as error:
             raise UserError(f"--ray: {explain(error, kind).removeprefix(': ')}") from error
 
-    config = read(EngineConfig, spec.given("kind", "device", "dtype", "max_batch"))
-    return EngineLoader(config.spec(), read(Executor, executor).cluster_options())
+    read(EngineConfig, spec.given("kind", "device", "dtype", "max_batch"))
+    return read(Executor, {"kind": "ray"} | options)
 
 
 @click.command()
