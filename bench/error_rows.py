@@ -1,8 +1,11 @@
-"""Rows of measured rates, each with its 95 % interval."""
+"""Hold measured rates and means with their 95 % intervals, and keep them as CSV."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import csv
+import io
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -12,55 +15,109 @@ ALPHA = 0.05
 
 @dataclass(frozen=True)
 class Row:
-    """`rate` of `gates` for which `event` was so; `wanted` is what was promised, if anything."""
+    """One measured figure: how often `event` happened, or the mean of the amount it names.
+
+    `n` is the number of items per gate (clusters per gate in the parts about clusters). `promised`
+    is "<= x" or ">= x", or empty if the figure is only reported.
+    """
 
     part: str
     test: str
-    scenario: str
+    case: str
+    n: int
     event: str
-    wanted: str
+    promised: str
     gates: int
-    rate: float
+    value: float
     low: float
     high: float
 
 
-@dataclass(frozen=True)
-class Used:
-    """How many items a gate used, over `gates`: the median, and the mean with its interval."""
+def rate(
+    part: str,
+    test: str,
+    case: str,
+    n: int,
+    event: str,
+    hits: npt.ArrayLike,
+    promised: str = "",
+) -> Row:
+    """Return the share of gates in which the event happened, with Clopper and Pearson's interval.
 
-    part: str
-    test: str
-    scenario: str
-    gates: int
-    decided: float
-    mean: float
-    low: float
-    high: float
-    median: float
-    fixed: int | None  # what a test at one look needs for power .8
-
-
-def row(*told: str, hits: npt.ArrayLike) -> Row:
-    """A row of part, test, scenario, event and what was wanted, from whether each gate was it."""
+    `hits` says for each gate whether it happened.
+    """
     from scipy.stats import binomtest
 
-    part, test, scenario, event, wanted = told
-    said = np.asarray(hits, dtype=bool)
-    found = binomtest(int(said.sum()), said.size).proportion_ci(0.95)
+    happened = np.asarray(hits, dtype=bool).ravel()
+    interval = binomtest(int(happened.sum()), happened.size).proportion_ci(0.95)
     return Row(
-        part, test, scenario, event, wanted, said.size, float(said.mean()), found.low, found.high
+        part=part,
+        test=test,
+        case=case,
+        n=n,
+        event=event,
+        promised=promised,
+        gates=happened.size,
+        value=float(happened.mean()),
+        low=float(interval.low),
+        high=float(interval.high),
     )
 
 
-def show(found: Row | Used) -> str:
-    if isinstance(found, Used):
-        return (
-            f"| {found.test} | {found.scenario} | items used: mean {found.mean:,.0f} "
-            f"[{found.low:,.0f}, {found.high:,.0f}], median {found.median:,.0f}, decided "
-            f"{found.decided:.3f} | one look at power .8: {found.fixed or '-'} | {found.gates:,} |"
+def average(
+    part: str, test: str, case: str, n: int, event: str, amounts: npt.ArrayLike
+) -> Row:
+    """Return the mean amount per gate, with its normal interval."""
+    values = np.asarray(amounts, dtype=np.float64).ravel()
+    half = 1.96 * float(values.std(ddof=1)) / values.size**0.5
+    mean = float(values.mean())
+    return Row(part, test, case, n, event, "", values.size, mean, mean - half, mean + half)
+
+
+def exceeds(row: Row, level: float) -> bool:
+    """Say whether a promised rate is broken beyond doubt: by chance it happens with `level`."""
+    from scipy.stats import binom
+
+    if not row.promised:
+        return False
+    relation, bound = row.promised.split()
+    hits, limit = round(row.value * row.gates), float(bound)
+    if relation == "<=":
+        return float(binom.sf(hits - 1, row.gates, limit)) < level
+    return float(binom.cdf(hits, row.gates, limit)) < level
+
+
+def to_csv(rows: Iterable[Row], seed: int) -> str:
+    """Write rows as CSV, one line per row, with the seed of the run."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*(field.name for field in fields(Row)), "seed"])
+    for row in rows:
+        cells = asdict(row)
+        for name in ("value", "low", "high"):
+            cells[name] = f"{cells[name]:.4g}"
+        writer.writerow([*cells.values(), seed])
+    return text.getvalue()
+
+
+def from_csv(text: str) -> tuple[list[Row], int]:
+    """Read what `to_csv` wrote: the rows and the seed."""
+    rows, seed = [], 0
+    for cells in csv.DictReader(io.StringIO(text)):
+        seed = int(cells.pop("seed"))
+        rows.append(
+            Row(
+                **{name: cells[name] for name in ("part", "test", "case", "event", "promised")},
+                **{name: int(cells[name]) for name in ("n", "gates")},
+                **{name: float(cells[name]) for name in ("value", "low", "high")},
+            )
         )
+    return rows, seed
+
+
+def show(row: Row) -> str:
+    """Show a row as a line of a Markdown table."""
     return (
-        f"| {found.test} | {found.scenario} | {found.event}: {found.rate:.4f} "
-        f"[{found.low:.4f}, {found.high:.4f}] | {found.wanted} | {found.gates:,} |"
+        f"| {row.test} | {row.case} | {row.n:,} | {row.event} | {row.value:.4g} "
+        f"[{row.low:.4g}, {row.high:.4g}] | {row.promised} | {row.gates:,} |"
     )

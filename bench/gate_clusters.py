@@ -1,26 +1,35 @@
-"""How the gate's tests do where items come in clusters; a part of `bench/gate_error.py`."""
+"""Measure the gate's tests on items in clusters; parts of `bench/gate_error.py`."""
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import panel
-from error_rows import ALPHA, Row, row
+from error_rows import ALPHA, Row, rate
+from scipy.special import stdtr
 
-from harness.stats import Estimate
-from harness.stats.clusters import clustered_tango
-from harness.stats.noninferiority import tango
-from harness.stats.paired import compare
+from harness.stats import clusters as product
+from harness.stats.mean_bound import TAIL
+from harness.stats.noninferiority import tango_statistic
+from harness.stats.paired import LONG_TAIL, compare
 from harness.stats.resampling import sign_flip_p
 
 Numbers = npt.NDArray[np.float64]
+Groups = npt.NDArray[np.int64]
+Rng = np.random.Generator
+
+COUNTS = (12, 20, 40, 100)
+PROMISED_FROM = 20  # clusters
+ICCS = (0.0, 0.2, 0.5, 1.0)
+BATCH = 500  # gates in memory at once
+SPAN = 4.0
 
 
 @dataclass(frozen=True)
@@ -32,20 +41,25 @@ class Change:
     values: tuple[float, ...]
     chances: tuple[float, ...]
 
+    @property
+    def pairs(self) -> bool:
+        """Whether items are answered with yes or no."""
+        return self.name.startswith("yes/no")
+
     def draw(
-        self,
-        rng: np.random.Generator,
-        group: npt.NDArray[np.int64],
-        icc: float,
-        *,
-        signed: bool = False,
+        self, rng: Rng, group: Groups, icc: float, gates: int, *, signed: bool = False
     ) -> Numbers:
-        """Differences of items in clusters; `signed`: as often up as down."""
-        count = int(group.max()) + 1
-        own, shared = (rng.choice(self.values, p=self.chances, size=k) for k in (len(group), count))
+        """Draw differences of items in clusters, shape (gates, items).
+
+        With a chance of sqrt(ICC) an item takes its cluster's change instead of one of its own.
+        `signed`: changes go up as often as down.
+        """
+        shapes = (gates, len(group)), (gates, int(group.max()) + 1)
+        own, shared = (rng.choice(self.values, p=self.chances, size=shape) for shape in shapes)
         if signed:
-            own, shared = (x * rng.choice([-1.0, 1.0], size=len(x)) for x in (own, shared))
-        return np.where(rng.random(len(group)) < math.sqrt(icc), shared[group], own)
+            own, shared = (x * rng.choice([-1.0, 1.0], size=x.shape) for x in (own, shared))
+        follows = rng.random(shapes[0]) < math.sqrt(icc)
+        return np.where(follows, shared[:, group], own)
 
 
 CHANGES = (
@@ -63,77 +77,195 @@ CHANGES = (
 )
 
 
-def clustered(rng: np.random.Generator, gates: int) -> Iterator[Row]:
-    """Clusters of ten that go together, of equal and of unequal sizes; 2,000 gates a row at most.
-
-    With a chance of sqrt(ICC) an item takes its cluster's change instead of one of its own.
-    """
-    gates = min(gates, 2000)
-    uneven = np.random.default_rng(1).geometric(0.1, 100)
-    for count, kind, icc in itertools.product(
-        (20, 40, 100), ("equal", "unequal"), (0, 0.2, 0.5, 1)
-    ):
-        sizes = np.full(count, 10) if kind == "equal" else uneven[:count]
-        group = np.repeat(np.arange(count), sizes)
-        for change in CHANGES:
-            events: dict[tuple[str, str], list[bool]] = defaultdict(list)
-            for _ in range(gates):
-                for name, found in _by_cluster(change.draw(rng, group, icc), group, change):
-                    events[name, "pass"].append(found.low > -change.margin)
-                    events[name, "fail"].append(found.high < -change.margin)
-                for name, found in _by_cluster(
-                    change.draw(rng, group, icc, signed=True), group, change
-                ):
-                    events[name, "a/a fail"].append(found.high < -change.margin)
-                    events[name, "unchanged passes"].append(found.low > -change.margin)
-            where = f"{change.name}, {count} {kind} clusters, ICC {icc:g}"
-            for (name, event), hits in events.items():
-                wanted = "" if event == "unchanged passes" or "not used" in name else "<= .06"
-                yield row("clusters", name, where, event, wanted, hits=hits)
-
-
-def _by_cluster(
-    d: Numbers, group: npt.NDArray[np.int64], change: Change
-) -> Iterator[tuple[str, Estimate]]:
-    """The gate's test, and the one that takes items for independent."""
-    margin = change.margin
-    if change.name.startswith("yes/no"):
-        flipped = int((d > 0).sum()), int((d < 0).sum())
-        yield "clustered Tango", clustered_tango(d, group, margin=margin, alpha=ALPHA)
+def cells() -> Iterator[tuple[str, partial[Iterator[Row]]]]:
+    """Clusters of ten items on average, of equal and of unequal sizes."""
+    for count, kind, change in itertools.product(COUNTS, ("equal", "unequal"), CHANGES):
         yield (
-            "Tango, clusters ignored (not used)",
-            tango(*flipped, len(d), margin=margin, alpha=ALPHA),
+            f"{change.name}, {count} {kind} clusters",
+            partial(_clustered, count=count, kind=kind, change=change),
         )
-        return
-    gate = functools.partial(compare, margin=margin, alpha=ALPHA, span=4)
-    zero = np.zeros_like(d)
-    yield "clustered t, allowing for skew", gate(zero, d, clusters=group.tolist())
-    yield "clustered t (before)", gate(zero, d, clusters=group.tolist(), allow_skew=False)
 
 
-def few_clusters(rng: np.random.Generator, gates: int) -> Iterator[Row]:
-    """Fewer than ten clusters of five: sign flips, alone and allowing for skew."""
-    for count in (6, 8):
-        names = np.repeat(np.arange(count), 5).tolist()
-        hits: dict[tuple[str, str, str], list[bool]] = defaultdict(list)
-        for _ in range(gates):
-            shared = rng.choice([0.0, -2.0], p=[0.85, 0.15], size=count)
-            for what, d, margin in (
-                ("normal", rng.normal(0, 1, count)[names] + rng.normal(0, 0.7, 5 * count) - 2, 2.0),
-                ("whole clusters fall", shared[names] + rng.normal(0, 0.05, 5 * count), 0.3),
+def _clustered(
+    rng: Rng, gates: int, *, count: int, kind: str, change: Change
+) -> Iterator[Row]:
+    uneven = np.random.default_rng(1).geometric(0.1, max(COUNTS))[:count]
+    group = np.repeat(np.arange(count), 10 if kind == "equal" else uneven)
+    for icc in ICCS:
+        hits: dict[tuple[str, str], list[npt.NDArray[np.bool_]]] = defaultdict(list)
+        for start in range(0, gates, BATCH):
+            number = min(BATCH, gates - start)
+            at_margin = change.draw(rng, group, icc, number)
+            if start == 0:
+                require_the_products(at_margin[:10], group, change)
+            unchanged = change.draw(rng, group, icc, number, signed=True)
+            for d, passes, fails in (
+                (at_margin, "pass", "fail"),
+                (unchanged, "unchanged passes", "unchanged fails"),
             ):
-                for test, allow in (("sign flips, allowing for skew", True), ("sign flips", False)):
-                    found = compare(
-                        np.zeros_like(d), d, margin=margin, alpha=ALPHA, span=4, clusters=names,
-                        allow_skew=allow,
-                    )  # fmt: skip
-                    hits[test, what, "pass"].append(found.low > -margin)
-                    hits[test, what, "fail"].append(found.high < -margin)
-        for (test, what, event), said in hits.items():
-            name = test if "skew" in test else f"{test} (before)"
-            yield row(
-                "few clusters", name, f"{what}, {count} clusters of 5", event, "<= .06", hits=said
-            )
+                for test, passed, failed in verdicts(d, group, change):
+                    hits[test, passes].append(passed)
+                    hits[test, fails].append(failed)
+        case = f"{change.name}, {kind} clusters, ICC {icc:g}"
+        for (test, event), happened in hits.items():
+            own = "not used" not in test and event != "unchanged passes"
+            promised = "<= .06" if own and count >= PROMISED_FROM else ""
+            yield rate("clusters", test, case, count, event, np.concatenate(happened), promised)
+
+
+def verdicts(
+    d: Numbers, group: Groups, change: Change
+) -> Iterator[tuple[str, npt.NDArray[np.bool_], npt.NDArray[np.bool_]]]:
+    """Return each test's name, the gates that it passes, and those that it fails."""
+    sides = tuple(Side.of(sign * d, group) for sign in (1.0, -1.0))
+    points = -change.margin, change.margin
+    test = _tango if change.pairs else _graded
+    passed, failed = (
+        test(side, point) < ALPHA for side, point in zip(sides, points, strict=True)
+    )
+    yield "the gate's test", passed, failed
+    passed, failed = (
+        side.student(point) < ALPHA for side, point in zip(sides, points, strict=True)
+    )
+    yield "clustered t (not used)", passed, failed
+    n = d.shape[1]
+    if change.pairs:
+        z = tango_statistic((d > 0).sum(axis=1), (d < 0).sum(axis=1), n, -change.margin)
+        limit = panel.NORMAL_LIMIT
+        yield "clusters ignored (not used)", z > limit, z < -limit
+    else:
+        passed, failed = (
+            panel.student(sign * d, point) < ALPHA
+            for sign, point in zip((1.0, -1.0), points, strict=True)
+        )
+        yield "clusters ignored (not used)", passed, failed
+
+
+@dataclass(frozen=True)
+class Side:
+    """What `harness.stats.clusters` computes from a gate, for many gates at once: (gates,)."""
+
+    d: Numbers  # (gates, items)
+    mean: Numbers
+    alone: Numbers  # standard error of independent items
+    effect: Numbers  # design effect as seen
+    cautious: Numbers  # as the gate takes it
+    skewness: Numbers  # of cluster sums
+    count: int
+
+    @classmethod
+    def of(cls, d: Numbers, group: Groups) -> Side:
+        n, count = d.shape[1], int(group.max()) + 1
+        moves = d - d.mean(axis=1, keepdims=True)
+        starts = np.flatnonzero(np.diff(group, prepend=-1))
+        sums = np.add.reduceat(moves, starts, axis=1)
+        squares = np.square(moves)
+        alone = n / (n - 1) * squares.sum(axis=1)
+        some = alone > 1e-18
+        together = count / (count - 1) * np.square(sums).sum(axis=1)
+        largest = product.largest_effect(group)
+        effect = np.where(some, np.maximum(1.0, together / np.where(some, alone, 1)), largest)
+        fourth = np.square(squares).sum(axis=1)
+        changes = np.where(some, squares.sum(axis=1) ** 2 / np.where(some, fourth, 1), 0) / effect
+        drawn = (changes * effect + product.PRIOR * largest) / (changes + product.PRIOR)
+        return cls(
+            d=d,
+            mean=d.mean(axis=1),
+            alone=np.sqrt(alone) / n,
+            effect=effect,
+            cautious=np.where(effect >= largest, effect, drawn),
+            skewness=panel.skewness(sums),
+            count=count,
+        )
+
+    def _t(self, point: float, effect: Numbers) -> Numbers:
+        stderr, above = self.alone * np.sqrt(effect), self.mean - point
+        some = stderr > 1e-12
+        return np.where(some, above / np.where(some, stderr, 1), np.sign(above) * 1e6)
+
+    def student(self, point: float) -> Numbers:
+        """P-values of the clustered t test, without the further changes that the gate assumes."""
+        return np.asarray(stdtr(self.count - 1, -self._t(point, self.effect)))
+
+    def hall(self, point: float, factor: Numbers | float = 1.0) -> Numbers:
+        """P-values of Hall's bound on cluster sums, with the cautious design effect."""
+        t, k = self._t(point, self.cautious), factor * self.skewness / math.sqrt(self.count)
+        return np.asarray(
+            stdtr(self.count - 1, -(t + k * t**2 / 3 + k**2 * t**3 / 27 + k / 6))
+        )
+
+
+def _tango(side: Side, point: float) -> Numbers:
+    """P-values of `clustered_tango`."""
+    n = side.d.shape[1]
+    gained, lost = (side.d > 0).sum(axis=1), (side.d < 0).sum(axis=1)
+    counts = (x / side.cautious for x in (gained, lost, n))
+    z = tango_statistic(*counts, point)
+    return np.maximum(stdtr(side.count - 1, -z), side.hall(point))
+
+
+def _graded(side: Side, point: float) -> Numbers:
+    """P-values of `compare` on clusters, where the width of the range is `SPAN`."""
+    n, t = side.d.shape[1], side._t(point, side.cautious)
+    above = side.mean - point
+    # From the baseline's mean, an item can fall by the whole range.
+    room = np.maximum(above, side.mean + SPAN)
+    share = np.where(above > 0, above / np.where(above > 0, room, 1), 0.0)
+    unseen = np.where(above > 0, (1 - share) ** (n / side.cautious), 1.0)
+    wide = 2 * SPAN > LONG_TAIL * math.sqrt(n) * side.alone
+    p = np.maximum(stdtr(side.count - 1, -t), unseen)
+    flat = side.alone <= 1e-12
+    return np.where(flat, p, np.maximum(p, side.hall(point, np.where(wide, TAIL, 1.0))))
+
+
+def require_the_products(d: Numbers, group: Groups, change: Change) -> None:
+    """See that the vectorised test agrees with the gate's own on the gates of `d`."""
+    test, passed, failed = next(verdicts(d, group, change))
+    for i, gains in enumerate(d):
+        if change.pairs:
+            estimate = product.clustered_tango(gains, group, margin=change.margin, alpha=ALPHA)
+        else:
+            estimate = compare(
+                np.zeros_like(gains), gains, margin=change.margin, alpha=ALPHA, span=SPAN,
+                clusters=group.tolist(),
+            )  # fmt: skip
+        if (estimate.low > -change.margin, estimate.high < -change.margin) != (
+            passed[i],
+            failed[i],
+        ):
+            raise SystemExit(f"The simulated test is not {test}: {change.name}, gate {i}.")
+
+
+def few_cells() -> Iterator[tuple[str, partial[Iterator[Row]]]]:
+    """Fewer than ten clusters of five items, and the random sign flips for more clusters."""
+    for count in (6, 8):
+        yield f"{count} clusters", partial(_few, count=count)
+    yield "random sign flips", _random_flips
+
+
+def _few(rng: Rng, gates: int, *, count: int) -> Iterator[Row]:
+    gates = min(gates, 5000)
+    names = np.repeat(np.arange(count), 5).tolist()
+    hits: dict[tuple[str, str, str], list[bool]] = defaultdict(list)
+    for _ in range(gates):
+        shared = rng.choice([0.0, -2.0], p=[0.85, 0.15], size=count)
+        for case, d, margin in (
+            ("normal", rng.normal(0, 1, count)[names] + rng.normal(0, 0.7, 5 * count) - 2, 2.0),
+            ("whole clusters fall", shared[names] + rng.normal(0, 0.05, 5 * count), 0.3),
+        ):
+            for test, allow_skew in (("the gate's test", True), ("sign flips (not used)", False)):
+                estimate = compare(
+                    np.zeros_like(d), d, margin=margin, alpha=ALPHA, span=SPAN, clusters=names,
+                    allow_skew=allow_skew,
+                )  # fmt: skip
+                hits[test, case, "pass"].append(estimate.low > -margin)
+                hits[test, case, "fail"].append(estimate.high < -margin)
+    for (test, case, event), happened in hits.items():
+        promised = "" if "not used" in test else "<= .06"
+        yield rate("few", test, f"{case}, clusters of 5", count, event, happened, promised)
+
+
+def _random_flips(rng: Rng, gates: int) -> Iterator[Row]:
     flipped = [
         sign_flip_p(
             rng.standard_t(3, 30) - 0.1, margin=0.1, draws=199, seed=int(rng.integers(1 << 31))
@@ -141,5 +273,5 @@ def few_clusters(rng: np.random.Generator, gates: int) -> Iterator[Row]:
         <= ALPHA
         for _ in range(gates)
     ]
-    where = "30 clusters, long tails (t with 3)"
-    yield row("few clusters", "sign flips, 199 draws", where, "p <= .05", "<= .05", hits=flipped)
+    case = "long tails (t with 3), 199 draws"
+    yield rate("few", "random sign flips", case, 30, "pass", flipped, "<= .06")

@@ -10,8 +10,9 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,7 @@ Rng = np.random.Generator
 
 DATA = Path(os.environ.get("RLRF_DATA") or Path(__file__).parents[2] / "shared" / "data")
 GRADES = (1.0, 5.0)
+NORMAL_LIMIT = NormalDist().inv_cdf(0.95)
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,11 @@ class Distribution:
     margin: float
     limits: Limits
     draw: Callable[[Rng, tuple[int, int]], tuple[Numbers, Numbers]]
+
+    @property
+    def without_range(self) -> Distribution:
+        """The same gains, of a metric whose smallest and largest value nobody knows."""
+        return replace(self, limits=(None, None))
 
     def at_margin(self, rng: Rng, gates: int, n: int) -> Gates:
         return Gates(*self.draw(rng, (gates, n)), self.limits)
@@ -295,7 +302,8 @@ def chosen(gates: Gates, point: float, *, mirror: bool = False) -> Numbers:
     k = factor * skewness(x) / math.sqrt(x.shape[1])
     t = _t(x, point)
     corrected = stdtr(x.shape[1] - 1, -(t + k * t**2 / 3 + k**2 * t**3 / 27 + k / 6))
-    return np.where(flat, p, np.maximum(p, corrected))
+    # Without spread and without a range there is no bound.
+    return np.where(flat, np.where(known, p, 1.0), np.maximum(p, corrected))
 
 
 def pseudo_item(x: Numbers, point: float, worst: Numbers) -> Numbers:
@@ -357,23 +365,23 @@ def bayesian_bootstrap(x: Numbers, point: float, worst: Numbers) -> Numbers:
 
 
 def used(gates: Gates, point: float, *, mirror: bool) -> Iterator[tuple[str, Numbers]]:
-    """The gate's test and the one before it, by name, with their p-values."""
+    """Return the gate's test and Student's t, by name, with their p-values."""
     yield "the gate's test", chosen(gates, point, mirror=mirror)
-    yield "Student's t (before)", student(-gates.gains if mirror else gates.gains, point)
+    yield "t (not used)", student(-gates.gains if mirror else gates.gains, point)
 
 
 def considered(gates: Gates, point: float, *, mirror: bool) -> Iterator[tuple[str, Numbers]]:
-    """The other tests that were considered, by name, with their p-values."""
+    """Return the other tests that were considered, by name, with their p-values."""
     sign = -1.0 if mirror else 1.0
     x = sign * gates.gains
-    yield "Hall", hall(x, point)
-    yield "bootstrap t", bootstrap_t(x, point)
+    yield "Hall (not used)", hall(x, point)
+    yield "bootstrap t (not used)", bootstrap_t(x, point)
     end = gates.limits[int(mirror)]
     low, high = gates.limits
     if end is None or low is None or high is None:
         return
     worst = sign * (end - gates.baseline.mean(axis=1))
-    yield "pseudo-item at the worst value", pseudo_item(x, point, worst)
-    yield "pseudo-item and Hall", pseudo_item_hall(x, point, worst)
-    yield "Bayesian bootstrap and pseudo-item", bayesian_bootstrap(x, point, worst)
-    yield "betting", betting(x, point, high - low)
+    yield "pseudo-item at the worst value (not used)", pseudo_item(x, point, worst)
+    yield "pseudo-item and Hall (not used)", pseudo_item_hall(x, point, worst)
+    yield "Bayesian bootstrap and pseudo-item (not used)", bayesian_bootstrap(x, point, worst)
+    yield "betting (not used)", betting(x, point, high - low)
