@@ -158,15 +158,10 @@ def _published(rng: Rng, gates: int) -> Iterator[Row]:
     file = panel.DATA / "gsm8k" / "example_model_solutions.jsonl"
     if not file.is_file():
         return
-    right = [
-        {name: bool(value["is_correct"]) for name, value in json.loads(line).items()
-         if isinstance(value, dict)}
-        for line in file.read_text().splitlines()
-    ]  # fmt: skip
-    names = sorted({name for answers in right for name in answers})
+    solutions = [json.loads(line) for line in file.read_text().splitlines()]
     small, large = (
-        np.array([float(answers[name]) for answers in right])
-        for name in sorted(names, key=lambda name: sum(answers[name] for answers in right))[1:3]
+        np.array([float(row[f"{size}_verification"]["is_correct"]) for row in solutions])
+        for size in ("6b", "175b")
     )
     for case, gains in (("the larger model", large - small), ("the smaller model", small - large)):
         orders = rng.permuted(np.tile(gains, (min(gates, 500), 1)), axis=1)

@@ -27,6 +27,7 @@ Rng = np.random.Generator
 
 DATA = Path(os.environ.get("RLRF_DATA") or Path(__file__).parents[2] / "shared" / "data")
 GRADES = (1.0, 5.0)
+OWN = "the gate's test"
 NORMAL_LIMIT = NormalDist().inv_cdf(0.95)
 
 
@@ -37,6 +38,10 @@ class Gates:
     baseline: Numbers
     gains: Numbers
     limits: Limits
+
+    def first(self, count: int) -> Gates:
+        """Keep the first `count` gates."""
+        return Gates(self.baseline[:count], self.gains[:count], self.limits)
 
 
 @dataclass(frozen=True)
@@ -366,7 +371,7 @@ def bayesian_bootstrap(x: Numbers, point: float, worst: Numbers) -> Numbers:
 
 def used(gates: Gates, point: float, *, mirror: bool) -> Iterator[tuple[str, Numbers]]:
     """Return the gate's test and Student's t, by name, with their p-values."""
-    yield "the gate's test", chosen(gates, point, mirror=mirror)
+    yield OWN, chosen(gates, point, mirror=mirror)
     yield "t (not used)", student(-gates.gains if mirror else gates.gains, point)
 
 
@@ -374,14 +379,14 @@ def considered(gates: Gates, point: float, *, mirror: bool) -> Iterator[tuple[st
     """Return the other tests that were considered, by name, with their p-values."""
     sign = -1.0 if mirror else 1.0
     x = sign * gates.gains
-    yield "Hall (not used)", hall(x, point)
-    yield "bootstrap t (not used)", bootstrap_t(x, point)
+    yield "Hall", hall(x, point)
+    yield "bootstrap t", bootstrap_t(x, point)
     end = gates.limits[int(mirror)]
     low, high = gates.limits
     if end is None or low is None or high is None:
         return
     worst = sign * (end - gates.baseline.mean(axis=1))
-    yield "pseudo-item at the worst value (not used)", pseudo_item(x, point, worst)
-    yield "pseudo-item and Hall (not used)", pseudo_item_hall(x, point, worst)
-    yield "Bayesian bootstrap and pseudo-item (not used)", bayesian_bootstrap(x, point, worst)
-    yield "betting (not used)", betting(x, point, high - low)
+    yield "pseudo-item at the worst value", pseudo_item(x, point, worst)
+    yield "pseudo-item and Hall", pseudo_item_hall(x, point, worst)
+    yield "Bayesian bootstrap and pseudo-item", bayesian_bootstrap(x, point, worst)
+    yield "betting", betting(x, point, high - low)

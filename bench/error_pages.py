@@ -1,0 +1,3 @@
+from pathlib import Path
+CSV = Path("results/gate_error.csv")
+def write(docs: Path) -> None: ...

@@ -1,0 +1,106 @@
+"""Measure how often the intervals of tables hold the true mean; a part of `bench/gate_error.py`."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import panel
+from error_rows import Row, rate
+
+from tasks.task import summarize
+
+Numbers = npt.NDArray[np.float64]
+Rng = np.random.Generator
+
+SIZES = (5, 10, 20, 50, 100, 200, 400, 1000)
+COVERAGE = ">= .93"
+POPULATION = 1_000_000  # values of a published distribution that samples are drawn from
+
+
+@dataclass(frozen=True)
+class Family:
+    """Values of one metric, with their true mean."""
+
+    name: str
+    limits: panel.Limits
+    draw: Callable[[Rng, int], Numbers]
+    mean: float
+
+
+def cells() -> Iterator[tuple[str, partial[Iterator[Row]]]]:
+    """Every family of values with every number of items."""
+    for family, n in itertools.product((*made_up(), *published()), SIZES):
+        yield f"{family.name}, n {n}", partial(_covers, family=family, n=n)
+
+
+def made_up() -> Iterator[Family]:
+    """Families of values that need no data: ceilings, floors, repeats, skew, yes/no."""
+    for share in (0.02, 0.1, 0.5, 0.9, 0.98):
+        yield Family(
+            f"yes/no, {share:g} right",
+            (0, 1),
+            lambda rng, n, share=share: (rng.random(n) < share).astype(float),  # type: ignore[misc]
+            share,
+        )
+    grades = (1, 5)
+    yield Family("grade 5, one in ten a 4", grades, lambda rng, n: 5.0 - (rng.random(n) < 0.1), 4.9)
+    yield Family(
+        "grade 5, three in 100 a 4", grades, lambda rng, n: 5.0 - (rng.random(n) < 0.03), 4.97
+    )
+    yield Family(
+        "grade 5, one in 20 a 1", grades, lambda rng, n: 5 - 4.0 * (rng.random(n) < 0.05), 4.8
+    )
+    yield Family("grade 5 throughout", grades, lambda rng, n: np.full(n, 5.0), 5.0)
+    yield Family(
+        "yes/no over 3 repeats, .95 right", (0, 1), lambda rng, n: rng.binomial(3, 0.95, n) / 3, 0.95
+    )
+    yield Family(
+        "yes/no over 4 repeats, few items known",
+        (0, 1),
+        lambda rng, n: rng.binomial(4, rng.beta(0.3, 2.7, n)) / 4,
+        0.1,
+    )
+    yield Family("uniform", (0, 1), lambda rng, n: rng.random(n), 0.5)
+    yield Family("skewed: near 0 (beta .2, 3.8)", (0, 1), lambda rng, n: rng.beta(0.2, 3.8, n), 0.05)
+    yield Family(
+        "skewed: lengths without a range (lognormal)",
+        (None, None),
+        lambda rng, n: rng.lognormal(0, 1, n),
+        float(np.exp(0.5)),
+    )
+
+
+def published() -> Iterator[Family]:
+    """Published grades, resampled."""
+    for shape in panel.real():
+        gates = shape.at_margin(np.random.default_rng(0), 1, POPULATION)
+        values = (gates.baseline + gates.gains)[0]
+        yield Family(
+            f"published: {shape.name}",
+            shape.limits,
+            lambda rng, n, values=values: rng.choice(values, n),  # type: ignore[misc]
+            float(values.mean()),
+        )
+
+
+def _covers(rng: Rng, gates: int, *, family: Family, n: int) -> Iterator[Row]:
+    covers, inside = [], []
+    least, most = (
+        end if end is not None else sign * np.inf
+        for end, sign in zip(family.limits, (-1, 1), strict=True)
+    )
+    for _ in range(min(gates, 4000)):
+        found = summarize(family.draw(rng, n).tolist(), limits=family.limits)
+        low, high = found.low or 0.0, found.high or 0.0
+        covers.append(low - 1e-9 <= family.mean <= high + 1e-9)
+        inside.append(least <= low < high <= most)
+    test = "interval of a table"
+    wilson = family.name.startswith("yes/no, ")  # covers 95 % on average over true values
+    promised = "" if wilson or None in family.limits else COVERAGE
+    yield rate("tables", test, family.name, n, "covers", covers, promised)
+    yield rate("tables", test, family.name, n, "within the range, not empty", inside, ">= 1")
