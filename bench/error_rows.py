@@ -33,45 +33,48 @@ class Row:
     high: float
 
 
-def rate(
-    part: str,
-    test: str,
-    case: str,
-    n: int,
-    event: str,
-    hits: npt.ArrayLike,
-    promised: str = "",
-) -> Row:
-    """Return the share of gates in which the event happened, with Clopper and Pearson's interval.
+@dataclass(frozen=True)
+class Setting:
+    """What is measured, without the event."""
 
-    `hits` says for each gate whether it happened.
-    """
-    from scipy.stats import binomtest
+    part: str
+    test: str
+    case: str
+    n: int
 
-    happened = np.asarray(hits, dtype=bool).ravel()
-    interval = binomtest(int(happened.sum()), happened.size).proportion_ci(0.95)
-    return Row(
-        part=part,
-        test=test,
-        case=case,
-        n=n,
-        event=event,
-        promised=promised,
-        gates=happened.size,
-        value=float(happened.mean()),
-        low=float(interval.low),
-        high=float(interval.high),
-    )
+    def rate(self, event: str, hits: npt.ArrayLike, promised: str = "") -> Row:
+        """Return the share of gates in which the event happened, and Clopper-Pearson's interval.
 
+        `hits` says for each gate whether it happened.
+        """
+        from scipy.stats import binomtest
 
-def average(
-    part: str, test: str, case: str, n: int, event: str, amounts: npt.ArrayLike
-) -> Row:
-    """Return the mean amount per gate, with its normal interval."""
-    values = np.asarray(amounts, dtype=np.float64).ravel()
-    half = 1.96 * float(values.std(ddof=1)) / values.size**0.5
-    mean = float(values.mean())
-    return Row(part, test, case, n, event, "", values.size, mean, mean - half, mean + half)
+        happened = np.asarray(hits, dtype=bool).ravel()
+        interval = binomtest(int(happened.sum()), happened.size).proportion_ci(0.95)
+        return Row(
+            **vars(self),
+            event=event,
+            promised=promised,
+            gates=happened.size,
+            value=float(happened.mean()),
+            low=float(interval.low),
+            high=float(interval.high),
+        )
+
+    def average(self, event: str, amounts: npt.ArrayLike) -> Row:
+        """Return the mean amount per gate, with its normal interval."""
+        values = np.asarray(amounts, dtype=np.float64).ravel()
+        half = 1.96 * float(values.std(ddof=1)) / values.size**0.5
+        mean = float(values.mean())
+        return Row(
+            **vars(self),
+            event=event,
+            promised="",
+            gates=values.size,
+            value=mean,
+            low=mean - half,
+            high=mean + half,
+        )
 
 
 def exceeds(row: Row, level: float) -> bool:

@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 import panel
-from error_rows import ALPHA, Row, rate
+from error_rows import ALPHA, Row, Setting
 from scipy.special import stdtr
 
 from harness.gate.notes import SHARED_LEVEL
@@ -88,9 +88,7 @@ def cells() -> Iterator[tuple[str, partial[Iterator[Row]]]]:
         )
 
 
-def _clustered(
-    rng: Rng, gates: int, *, count: int, kind: str, change: Change
-) -> Iterator[Row]:
+def _clustered(rng: Rng, gates: int, *, count: int, kind: str, change: Change) -> Iterator[Row]:
     uneven = np.random.default_rng(1).geometric(0.1, max(COUNTS))[:count]
     group = np.repeat(np.arange(count), 10 if kind == "equal" else uneven)
     for icc in ICCS:
@@ -113,7 +111,9 @@ def _clustered(
         for (test, event), happened in hits.items():
             own = test == panel.OWN and event != "unchanged passes"
             promised = "<= .06" if own and count >= PROMISED_FROM else ""
-            yield rate("clusters", test, case, count, event, np.concatenate(happened), promised)
+            yield Setting("clusters", test, case, count).rate(
+                event, np.concatenate(happened), promised
+            )
 
 
 def verdicts(
@@ -123,9 +123,7 @@ def verdicts(
     sides = tuple(Side.of(sign * d, group) for sign in (1.0, -1.0))
     points = -change.margin, change.margin
     test = _tango if change.pairs else _graded
-    passed, failed = (
-        test(side, point) < ALPHA for side, point in zip(sides, points, strict=True)
-    )
+    passed, failed = (test(side, point) < ALPHA for side, point in zip(sides, points, strict=True))
     yield panel.OWN, passed, failed
     passed, failed = (
         side.student(point) < ALPHA for side, point in zip(sides, points, strict=True)
@@ -193,9 +191,7 @@ class Side:
     def hall(self, point: float, factor: Numbers | float = 1.0) -> Numbers:
         """P-values of Hall's bound on cluster sums, with the cautious design effect."""
         t, k = self._t(point, self.cautious), factor * self.skewness / math.sqrt(self.count)
-        return np.asarray(
-            stdtr(self.count - 1, -(t + k * t**2 / 3 + k**2 * t**3 / 27 + k / 6))
-        )
+        return np.asarray(stdtr(self.count - 1, -(t + k * t**2 / 3 + k**2 * t**3 / 27 + k / 6)))
 
 
 def _tango(side: Side, point: float) -> Numbers:
@@ -215,7 +211,7 @@ def _graded(side: Side, point: float) -> Numbers:
     room = np.maximum(above, side.mean + SPAN)
     share = np.where(above > 0, above / np.where(above > 0, room, 1), 0.0)
     unseen = np.where(above > 0, (1 - share) ** (n / side.cautious), 1.0)
-    wide = 2 * SPAN > LONG_TAIL * math.sqrt(n) * side.alone
+    wide = LONG_TAIL * math.sqrt(n) * side.alone < 2 * SPAN
     p = np.maximum(stdtr(side.count - 1, -t), unseen)
     flat = side.alone <= 1e-12
     return np.where(flat, p, np.maximum(p, side.hall(point, np.where(wide, TAIL, 1.0))))
@@ -255,7 +251,7 @@ def _shared(rng: Rng, gates: int, *, change: Change, icc: float) -> Iterator[Row
         noted.append(any(intraclass(x, group)[1] <= level for x in (d, baseline)))
     promised = "" if icc else "<= .02"
     case = f"{change.name}, ICC {icc:g}, 20 clusters of ten items"
-    yield rate("shared", "analysis of variance", case, len(group), "note", noted, promised)
+    yield Setting("shared", "analysis of variance", case, len(group)).rate("note", noted, promised)
 
 
 def few_cells() -> Iterator[tuple[str, partial[Iterator[Row]]]]:
@@ -284,7 +280,7 @@ def _few(rng: Rng, gates: int, *, count: int) -> Iterator[Row]:
                 hits[test, case, "fail"].append(estimate.high < -margin)
     for (test, case, event), happened in hits.items():
         promised = "" if "not used" in test else "<= .06"
-        yield rate("few", test, f"{case}, clusters of 5", count, event, happened, promised)
+        yield Setting("few", test, f"{case}, clusters of 5", count).rate(event, happened, promised)
 
 
 def _random_flips(rng: Rng, gates: int) -> Iterator[Row]:
@@ -296,4 +292,4 @@ def _random_flips(rng: Rng, gates: int) -> Iterator[Row]:
         for _ in range(gates)
     ]
     case = "long tails (t with 3), 199 draws"
-    yield rate("few", "random sign flips", case, 30, "pass", flipped, "<= .06")
+    yield Setting("few", "random sign flips", case, 30).rate("pass", flipped, "<= .06")

@@ -35,7 +35,7 @@ import gate_sequential
 import numpy as np
 import numpy.typing as npt
 import panel
-from error_rows import ALPHA, Row, rate, show, to_csv
+from error_rows import ALPHA, Row, Setting, show, to_csv
 
 from harness.core.files import write_bytes, write_text
 from harness.core.schema import Noise
@@ -90,7 +90,7 @@ def _yes_no(rng: Rng, gates: int, *, n: int) -> Iterator[Row]:
             ("Wald (not used)", "pass", wald > -margin),
         ):
             promised = "<= .06" if test == "Tango" and n >= 100 else ""
-            row = rate("yes/no", test, f"{case} (the worst)", n, event, hits, promised)
+            row = Setting("yes/no", test, case, n).rate(event, hits, promised)
             if (test, event) not in worst or row.value > worst[test, event].value:
                 worst[test, event] = row
     yield from worst.values()
@@ -98,12 +98,12 @@ def _yes_no(rng: Rng, gates: int, *, n: int) -> Iterator[Row]:
         case = f"discordance {discordance:g}, margin {margin:g}"
         b, c = flips(rng, gates, n, discordance, 0.0)
         z = tango_statistic(b, c, n, -margin)
-        yield rate("yes/no", "Tango", case, n, "unchanged passes", z > Z)
-        yield rate("yes/no", "Tango", case, n, "unchanged fails", z < -Z, "<= .05")
+        yield Setting("yes/no", "Tango", case, n).rate("unchanged passes", z > Z)
+        yield Setting("yes/no", "Tango", case, n).rate("unchanged fails", z < -Z, "<= .05")
         if margin == MARGIN:
             flipped = mcnemar(b, c) <= ALPHA
             case = f"unchanged, discordance {discordance:g}"
-            yield rate("yes/no", "exact McNemar", case, n, "flip alarm", flipped, "<= .05")
+            yield Setting("yes/no", "exact McNemar", case, n).rate("flip alarm", flipped, "<= .05")
 
 
 def same_model() -> Iterator[tuple[str, Cell]]:
@@ -118,10 +118,10 @@ def _same_model(rng: Rng, gates: int, *, n: int) -> Iterator[Row]:
         b, c = flips(rng, 10 * gates, n, discordance, 0.0)
         case = f"two runs of one model, discordance {discordance:g}"
         gain, z = (b - c) / n, tango_statistic(b, c, n, -MARGIN)
-        yield rate("same", "no drop allowed (not used)", case, n, "blocked", gain < 0)
-        yield rate("same", "at most 1 point (not used)", case, n, "blocked", gain < -0.01)
-        yield rate("same", "Tango, margin .02", case, n, "blocked", z < -Z, "<= .05")
-        yield rate("same", "Tango, margin .02", case, n, "inconclusive", abs(z) <= Z)
+        yield Setting("same", "no drop allowed (not used)", case, n).rate("blocked", gain < 0)
+        yield Setting("same", "at most 1 point (not used)", case, n).rate("blocked", gain < -0.01)
+        yield Setting("same", "Tango, margin .02", case, n).rate("blocked", z < -Z, "<= .05")
+        yield Setting("same", "Tango, margin .02", case, n).rate("inconclusive", abs(z) <= Z)
 
 
 def _labels(rng: Rng, gates: int) -> Iterator[Row]:
@@ -130,7 +130,7 @@ def _labels(rng: Rng, gates: int) -> Iterator[Row]:
         b, c = flips(rng, 8, GSM8K, 0.1, 0.0)
         false.append(min(holm([float(p) for p in mcnemar(b, c)])) <= ALPHA)
     case = "8 metrics of one model, discordance 0.1"
-    yield rate("same", "Holm on McNemar", case, GSM8K, "any false label", false, "<= .05")
+    yield Setting("same", "Holm on McNemar", case, GSM8K).rate("any false label", false, "<= .05")
 
 
 def noisy() -> Iterator[tuple[str, Cell]]:
@@ -170,7 +170,7 @@ def _noisy(rng: Rng, gates: int, *, share: float) -> Iterator[Row]:
     case = f"runs differ by {share:g} standard errors, margin .05"
     for (test, event), hits in events.items():
         promised = "" if "alone" in test and share else "<= .06"
-        yield rate("noise", test, case, n, event, hits, promised)
+        yield Setting("noise", test, case, n).rate(event, hits, promised)
 
 
 SIZES = (20, 50, 100, 200, 400, 1000)
@@ -196,12 +196,15 @@ def _graded(rng: Rng, gates: int, *, shape: panel.Distribution, n: int) -> Itera
         ("half a margin better passes", better, False),
     ):
         point = shape.margin if mirror else -shape.margin
-        for test, p in panel.used(drawn, point, mirror=mirror):
-            own = test == panel.OWN and "passes" not in event
-            yield rate("panel", test, case, n, event, p < ALPHA, "<= .06" if own else "")
-        if event in ("pass", "unchanged passes"):
-            for test, p in panel.considered(drawn.first(CONSIDERED), point, mirror=mirror):
-                yield rate("panel", test, case, n, event, p < ALPHA)
+        hits = panel.chosen(drawn, point, mirror=mirror) < ALPHA
+        promised = "" if "passes" in event else "<= .06"
+        yield Setting("panel", panel.OWN, case, n).rate(event, hits, promised)
+        if event not in ("pass", "unchanged passes"):
+            continue
+        hits = panel.student(drawn.gains, point) < ALPHA
+        yield Setting("panel", "t (not used)", case, n).rate(event, hits)
+        for test, p in panel.considered(drawn.first(CONSIDERED), point):
+            yield Setting("panel", test, case, n).rate(event, p < ALPHA)
 
 
 def unknown_range() -> Iterator[tuple[str, Cell]]:
@@ -223,7 +226,7 @@ def _unknown_range(rng: Rng, gates: int, *, shape: panel.Distribution, n: int) -
     ):
         point = shape.margin if mirror else -shape.margin
         hits = panel.chosen(drawn, point, mirror=mirror) < ALPHA
-        yield rate("no range", panel.OWN, case, n, event, hits)
+        yield Setting("no range", panel.OWN, case, n).rate(event, hits)
 
 
 def _require_the_products(shape: panel.Distribution, gates: panel.Gates) -> None:

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 import panel
-from error_rows import Row, rate
+from error_rows import Row, Setting
 
 from tasks.task import summarize
 
@@ -55,9 +55,12 @@ def made_up() -> Iterator[Family]:
     yield Family(
         "grade 5, one in 20 a 1", grades, lambda rng, n: 5 - 4.0 * (rng.random(n) < 0.05), 4.8
     )
-    yield Family("grade 5 throughout", grades, lambda rng, n: np.full(n, 5.0), 5.0)
+    yield Family("grade 5 throughout", grades, lambda _, n: np.full(n, 5.0), 5.0)
     yield Family(
-        "yes/no over 3 repeats, .95 right", (0, 1), lambda rng, n: rng.binomial(3, 0.95, n) / 3, 0.95
+        "yes/no over 3 repeats, .95 right",
+        (0, 1),
+        lambda rng, n: rng.binomial(3, 0.95, n) / 3,
+        0.95,
     )
     yield Family(
         "yes/no over 4 repeats, few items known",
@@ -66,7 +69,9 @@ def made_up() -> Iterator[Family]:
         0.1,
     )
     yield Family("uniform", (0, 1), lambda rng, n: rng.random(n), 0.5)
-    yield Family("skewed: near 0 (beta .2, 3.8)", (0, 1), lambda rng, n: rng.beta(0.2, 3.8, n), 0.05)
+    yield Family(
+        "skewed: near 0 (beta .2, 3.8)", (0, 1), lambda rng, n: rng.beta(0.2, 3.8, n), 0.05
+    )
     yield Family(
         "skewed: lengths without a range (lognormal)",
         (None, None),
@@ -102,5 +107,7 @@ def _covers(rng: Rng, gates: int, *, family: Family, n: int) -> Iterator[Row]:
     test = "interval of a table"
     wilson = family.name.startswith("yes/no, ")  # covers 95 % on average over true values
     promised = "" if wilson or None in family.limits else COVERAGE
-    yield rate("tables", test, family.name, n, "covers", covers, promised)
-    yield rate("tables", test, family.name, n, "within the range, not empty", inside, ">= 1")
+    yield Setting("tables", test, family.name, n).rate("covers", covers, promised)
+    yield Setting("tables", test, family.name, n).rate(
+        "within the range, not empty", inside, ">= 1"
+    )

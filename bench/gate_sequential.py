@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 import panel
-from error_rows import ALPHA, Row, average, rate
+from error_rows import ALPHA, Row, Setting
 
 from harness.stats.exact_power import tango_items_needed
 from harness.stats.noninferiority import tango_statistic
@@ -83,16 +83,15 @@ def _watched(
 ) -> Iterator[Row]:
     gates = min(gates, 5000)
     names = {-margin: "a margin worse", 0.0: "unchanged", margin: "a margin better"}
-    case = f"{names[gain]} over all questions, discordance {discordance:g}, margin {margin:g}"
-    at_margin = gain == -margin
+    plan = f"discordance {discordance:g}, margin {margin:g}"
     for estimand in ("population", "items"):
         drawn = (_sampled(rng, number, n, discordance, gain) for number in _batches(gates))
-        promised = "<= .05" if estimand == "population" else ""
-        yield from _report(estimand, case, n, drawn, margin, at_margin, promised)
-    if at_margin:
+        case = f"{names[gain]} over all questions, {plan}"
+        yield from _report(Setting("sequential", f"betting, {estimand}", case, n), margin, drawn)
+    if gain == -margin:
         finite = (_shuffled(rng, number, n, discordance, gain) for number in _batches(gates))
-        case = f"a margin worse on these items, discordance {discordance:g}, margin {margin:g}"
-        yield from _report("items", case, n, finite, margin, at_margin, "<= .05")
+        case = f"a margin worse on these items, {plan}"
+        yield from _report(Setting("sequential", "betting, items", case, n), margin, finite)
         if n == GSM8K:
             peeked = np.concatenate(
                 [
@@ -101,30 +100,25 @@ def _watched(
                 ]
             )
             test = "Tango, looking every 10 items (not used)"
-            case = f"a margin worse, discordance {discordance:g}, margin {margin:g}"
-            yield rate("sequential", test, case, n, "pass", peeked)
+            case = f"a margin worse, {plan}"
+            yield Setting("sequential", test, case, n).rate("pass", peeked)
 
 
-def _report(
-    estimand: str,
-    case: str,
-    n: int,
-    drawn: Iterator[Numbers],
-    margin: float,
-    at_margin: bool,
-    promised: str,
-) -> Iterator[Row]:
+def _report(setting: Setting, margin: float, drawn: Iterator[Numbers]) -> Iterator[Row]:
+    """Watch gates of a setting: its test names the estimand, its case the candidate."""
+    n, estimand = setting.n, setting.test.split()[1]
     stops = [Stopped.of(gains, margin, estimand) for gains in drawn]
     whole = Stopped(
         np.concatenate([part.to_pass for part in stops]),
         np.concatenate([part.to_fail for part in stops]),
     )
-    test = f"betting, {estimand}"
-    yield rate("sequential", test, case, n, "pass", whole.passed, promised if at_margin else "")
-    finite = "these items" in case  # there failing is right
-    yield rate("sequential", test, case, n, "fail", whole.failed, "" if finite else promised)
+    finite = "these items" in setting.case  # there failing is right
+    promised = "<= .05" if finite or estimand == "population" else ""
+    worse = setting.case.startswith("a margin worse")
+    yield setting.rate("pass", whole.passed, promised if worse else "")
+    yield setting.rate("fail", whole.failed, "" if finite else promised)
     used = np.minimum(np.minimum(whole.to_pass, whole.to_fail), n)
-    yield average("sequential", test, case, n, "items used", used)
+    yield setting.average("items used", used)
 
 
 def _batches(gates: int) -> Iterator[int]:
@@ -163,13 +157,13 @@ def _published(rng: Rng, gates: int) -> Iterator[Row]:
         np.array([float(row[f"{size}_verification"]["is_correct"]) for row in solutions])
         for size in ("6b", "175b")
     )
-    for case, gains in (("the larger model", large - small), ("the smaller model", small - large)):
+    for who, gains in (("the larger model", large - small), ("the smaller model", small - large)):
         orders = rng.permuted(np.tile(gains, (min(gates, 500), 1)), axis=1)
         whole = Stopped.of(orders, MARGIN, "items")
         used = np.minimum(np.minimum(whole.to_pass, whole.to_fail), len(gains))
         points = 100 * float(gains.mean())
-        case = f"published answers, {case} as candidate ({points:+.0f} points), margin .02"
-        yield average("sequential", "betting, items", case, len(gains), "items used", used)
+        case = f"published answers, {who} as candidate ({points:+.0f} points), margin .02"
+        yield Setting("sequential", "betting, items", case, len(gains)).average("items used", used)
 
 
 def one_look() -> Iterator[tuple[str, partial[Iterator[Row]]]]:
@@ -189,7 +183,7 @@ def _planned(rng: Rng, gates: int, *, discordance: float, margin: float) -> Iter
     ).T
     passed = tango_statistic(gained, lost, n, -margin) > panel.NORMAL_LIMIT
     case = f"planned for power .8, discordance {discordance:g}, margin {margin:g}"
-    yield rate("power", "Tango", case, n, "unchanged passes", passed, ">= .79")
+    yield Setting("power", "Tango", case, n).rate("unchanged passes", passed, ">= .79")
 
 
 def stream() -> Iterator[tuple[str, partial[Iterator[Row]]]]:
@@ -210,6 +204,6 @@ def _stream(rng: Rng, gates: int) -> Iterator[Row]:
     for test, gate_hits in tests.items():
         hits = np.array(gate_hits)
         share = (hits & ~true).sum(axis=1) / np.maximum(hits.sum(axis=1), 1)
-        yield rate("stream", test, case, n, "false discoveries of gates", hits[:, ~true])
-        yield rate("stream", test, case, n, "true gains found", hits[:, true])
-        yield average("stream", test, case, n, "false share of discoveries", share)
+        yield Setting("stream", test, case, n).rate("false discoveries of gates", hits[:, ~true])
+        yield Setting("stream", test, case, n).rate("true gains found", hits[:, true])
+        yield Setting("stream", test, case, n).average("false share of discoveries", share)

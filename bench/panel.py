@@ -369,23 +369,15 @@ def bayesian_bootstrap(x: Numbers, point: float, worst: Numbers) -> Numbers:
     return out
 
 
-def used(gates: Gates, point: float, *, mirror: bool) -> Iterator[tuple[str, Numbers]]:
-    """Return the gate's test and Student's t, by name, with their p-values."""
-    yield OWN, chosen(gates, point, mirror=mirror)
-    yield "t (not used)", student(-gates.gains if mirror else gates.gains, point)
-
-
-def considered(gates: Gates, point: float, *, mirror: bool) -> Iterator[tuple[str, Numbers]]:
+def considered(gates: Gates, point: float) -> Iterator[tuple[str, Numbers]]:
     """Return the other tests that were considered, by name, with their p-values."""
-    sign = -1.0 if mirror else 1.0
-    x = sign * gates.gains
+    x = gates.gains
     yield "Hall", hall(x, point)
     yield "bootstrap t", bootstrap_t(x, point)
-    end = gates.limits[int(mirror)]
     low, high = gates.limits
-    if end is None or low is None or high is None:
+    if low is None or high is None:
         return
-    worst = sign * (end - gates.baseline.mean(axis=1))
+    worst = low - gates.baseline.mean(axis=1)
     yield "pseudo-item at the worst value", pseudo_item(x, point, worst)
     yield "pseudo-item and Hall", pseudo_item_hall(x, point, worst)
     yield "Bayesian bootstrap and pseudo-item", bayesian_bootstrap(x, point, worst)
