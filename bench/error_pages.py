@@ -130,6 +130,13 @@ PROMISES = (
         "smallest",
     ),
     Promise(
+        "95 % interval in a table, 20 named clusters or more",
+        "it holds the true mean",
+        "at least 93 %",
+        (Query("clustered tables", "covers", "clusters named"),),
+        "smallest",
+    ),
+    Promise(
         "95 % interval in a table, yes/no answers",
         "it holds the true mean",
         NONE,

@@ -226,6 +226,25 @@ def intervals(rows: Rows) -> str:
     return table([["values", *(f"n {n:,}" for n in sizes)], *body])
 
 
+def clustered_intervals(rows: Rows) -> str:
+    """Tabulate the smallest and largest coverage over ICC .2, .5 and 1 and both kinds of sizes."""
+    part = select(rows, "clustered tables", "covers")
+    tests = unique([row.test for row in part])
+    body = []
+    for family in unique([row.case.rsplit(", ", 2)[0] for row in part]):
+        for n in sorted({row.n for row in part}):
+            found = [
+                select(part, "clustered tables", "covers", test=t, case=f"{family}, ", n=n)
+                for t in tests
+            ]
+            cells = [
+                f"{100 * smallest(rows).value:.1f} to {100 * largest(rows).value:.1f}"
+                for rows in found
+            ]
+            body.append([family, f"{n}", *cells])
+    return table([["values", "clusters", *tests], *body])
+
+
 def same(rows: Rows) -> str:
     part = [row for row in rows if row.part == "same" and row.test != "Holm on McNemar"]
     body = [
@@ -408,6 +427,7 @@ TABLES: dict[str, Callable[[Rows], str]] = {
     "few": few,
     "shared": shared,
     "intervals": intervals,
+    "clustered-intervals": clustered_intervals,
     "same": same,
     "power": power,
     "estimands": estimands,

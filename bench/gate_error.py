@@ -259,6 +259,7 @@ PARTS: dict[str, Part] = {
     "same": same_model,
     "noise": noisy,
     "tables": gate_intervals.cells,
+    "clustered tables": gate_intervals.clustered_cells,
     "stream": gate_sequential.stream,
     "loops": gate_loops.cells,
 }

@@ -19,6 +19,14 @@ Rng = np.random.Generator
 
 SIZES = (5, 10, 20, 50, 100, 200, 400, 1000)
 COVERAGE = ">= .93"
+IN_CLUSTERS = (
+    "yes/no, 0.5 right",
+    "yes/no, 0.9 right",
+    "grade 5, one in ten a 4",
+    "grade 5, one in 20 a 1",
+    "uniform",
+    "skewed: near 0 (beta .2, 3.8)",
+)
 POPULATION = 1_000_000  # values of a published distribution that samples are drawn from
 
 
@@ -36,6 +44,36 @@ def cells() -> Iterator[tuple[str, partial[Iterator[Row]]]]:
     """Every family of values with every number of items."""
     for family, n in itertools.product((*made_up(), *published()), SIZES):
         yield f"{family.name}, n {n}", partial(_covers, family=family, n=n)
+
+
+def clustered_cells() -> Iterator[tuple[str, partial[Iterator[Row]]]]:
+    """Families of values in clusters of ten on average, of equal and of unequal sizes."""
+    families = [family for family in made_up() if family.name in IN_CLUSTERS]
+    for family, count, kind in itertools.product(families, (20, 40, 100), ("equal", "unequal")):
+        yield (
+            f"{family.name}, {count} {kind} clusters",
+            partial(_clustered, family=family, count=count, kind=kind),
+        )
+
+
+def _clustered(rng: Rng, gates: int, *, family: Family, count: int, kind: str) -> Iterator[Row]:
+    """With a chance of sqrt(ICC) an item takes its cluster's value instead of one of its own."""
+    sizes = rng.geometric(0.1, count) if kind == "unequal" else np.full(count, 10)
+    group = np.repeat(np.arange(count), sizes)
+    names = group.tolist()
+    for icc in (0.2, 0.5, 1.0):
+        covers: dict[str, list[bool]] = {"clusters named": [], "clusters ignored (not used)": []}
+        for _ in range(min(gates, 2000)):
+            own, shared = family.draw(rng, len(group)), family.draw(rng, count)[group]
+            values = np.where(rng.random(len(group)) < np.sqrt(icc), shared, own).tolist()
+            for test, clusters in zip(covers, (names, None), strict=True):
+                found = summarize(values, limits=family.limits, clusters=clusters)
+                low, high = found.low or 0.0, found.high or 0.0
+                covers[test].append(low - 1e-9 <= family.mean <= high + 1e-9)
+        for test, hits in covers.items():
+            case = f"{family.name}, {kind} clusters, ICC {icc:g}"
+            promised = "" if "not used" in test else COVERAGE
+            yield Setting("clustered tables", test, case, count).rate("covers", hits, promised)
 
 
 def made_up() -> Iterator[Family]:

@@ -10,12 +10,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pytest
 import error_pages
 import error_rows
+import numpy as np
+import pytest
 import ratio
 from scipy.stats import t as student
+
+from harness.stats.exact_power import tango_items_needed
 
 ROOT = Path(__file__).parents[1]
 
@@ -132,6 +134,15 @@ def test_every_figure_on_the_gates_statistics_has_a_measured_row() -> None:
             f"run: python bench/error_pages.py docs, {name}"
         )
     assert [*error_pages.unsupported(ROOT / "docs", rows)] == []
+
+
+def test_the_items_in_the_guide_are_the_exact_ones() -> None:
+    guide = (ROOT / "docs" / error_pages.GATE).read_text()
+    for margin in (0.015, 0.03, 0.06):
+        (line,) = (x for x in guide.splitlines() if x.startswith(f"| {margin:>6g} |"))
+        shown = [int(cell.replace(",", "")) for cell in line.split("|")[2:6]]
+        powers = (0.5, 0.8, 0.9, 0.95)
+        assert shown == [tango_items_needed(0.1, margin, power=power) for power in powers]
 
 
 def test_a_figure_without_a_row_is_named(tmp_path: Path) -> None:
