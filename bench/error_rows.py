@@ -61,6 +61,11 @@ class Setting:
             high=float(interval.high),
         )
 
+    def exact(self, event: str, chance: float, promised: str = "") -> Row:
+        """Return a rate that was computed, not simulated: without gates and interval."""
+        rates = dict.fromkeys(("value", "low", "high"), chance)
+        return Row(**vars(self), event=event, promised=promised, gates=0, **rates)
+
     def average(self, event: str, amounts: npt.ArrayLike) -> Row:
         """Return the mean amount per gate, with its normal interval."""
         values = np.asarray(amounts, dtype=np.float64).ravel()
@@ -84,6 +89,8 @@ def exceeds(row: Row, level: float) -> bool:
     if not row.promised:
         return False
     relation, bound = row.promised.split()
+    if not row.gates:
+        return row.value > float(bound) if relation == "<=" else row.value < float(bound)
     hits, limit = round(row.value * row.gates), float(bound)
     if relation == "<=":
         return float(binom.sf(hits - 1, row.gates, limit)) < level

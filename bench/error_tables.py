@@ -67,7 +67,9 @@ def mean(rows: Rows) -> float:
 
 
 def percent(row: Row, digits: int = 1) -> str:
-    """Show a rate in percent, with its interval."""
+    """Show a rate in percent, with its interval unless it is exact."""
+    if not row.gates:
+        return f"{100 * row.value:.{digits}f}"
     value, low, high = (f"{100 * x:.{digits}f}" for x in (row.value, row.low, row.high))
     return f"{value} [{low}, {high}]"
 
@@ -86,17 +88,23 @@ def _covered(rows: Rows) -> list[Row]:
 
 
 def yes_no(rows: Rows) -> str:
-    sizes = sorted({row.n for row in select(rows, "yes/no", "pass")})
-    cells = [
-        [
-            f"{n:,}",
-            percent(largest(select(rows, "yes/no", "pass", test="Tango", n=n))),
-            percent(largest(select(rows, "yes/no", "fail", test="Tango", n=n))),
-            percent(largest(select(rows, "yes/no", "pass", test="Wald", n=n))),
+    body = []
+    for n in sorted({row.n for row in select(rows, "yes/no", "unchanged passes")}):
+        rates = [
+            largest(select(rows, "yes/no", event, test=test, n=n))
+            for test, event in (("Tango", "pass"), ("Tango", "fail"), ("Wald", "pass"))
         ]
-        for n in sizes
+        body.append([f"{n:,}", *map(percent, rates)])
+    return table([["items", "Tango passes", "Tango fails", "Wald passes (not used)"], *body])
+
+
+def yes_no_worst(rows: Rows) -> str:
+    body = [
+        [row.case.removesuffix(", any number of items"), f"{row.n:,}", row.event, percent(row)]
+        for event in ("pass", "fail")
+        for row in select(rows, "yes/no", event, case="any number of items")
     ]
-    return table([["items", "Tango passes", "Tango fails", "Wald passes (not used)"], *cells])
+    return table([["worst setting", "items", "event", "rate, %"], *body])
 
 
 def yes_no_power(rows: Rows) -> str:
@@ -418,6 +426,7 @@ def noise(rows: Rows) -> str:
 
 TABLES: dict[str, Callable[[Rows], str]] = {
     "yes-no": yes_no,
+    "yes-no-worst": yes_no_worst,
     "yes-no-power": yes_no_power,
     "panel-errors": panel_errors,
     "panel-power": panel_power,

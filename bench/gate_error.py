@@ -22,7 +22,7 @@ import time
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from error_rows import ALPHA, Row, Setting, show, to_csv
 
 from harness.core.files import write_bytes, write_text
 from harness.core.schema import Noise
+from harness.stats.exact_power import tango_power
 from harness.stats.holm import holm
 from harness.stats.intervals import summarize
 from harness.stats.noninferiority import mcnemar, tango, tango_statistic
@@ -53,6 +54,7 @@ Part = Callable[[], Iterator[tuple[str, Cell]]]
 MARGIN, GSM8K = 0.02, 1319
 Z = panel.NORMAL_LIMIT
 QUICK = 200  # gates per row
+MANY = 10  # changed answers
 CONSIDERED = 2000  # gates per row at most, of tests that the gate does not use
 VALUES = 4_000_000  # in memory at most
 
@@ -66,44 +68,67 @@ def flips(
     return counts[:, 0], counts[:, 1]
 
 
+MARGINS, DISCORDANCES = (0.01, 0.02, 0.03, 0.05, 0.1), (0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.4)
+CHANGING = [(d, m) for d, m in itertools.product(DISCORDANCES, MARGINS) if d >= m]
+
+
 def yes_no() -> Iterator[tuple[str, Cell]]:
     """Yes/no metrics without clusters: errors at the margin, and power."""
     for n in (30, 50, 100, 200, 400, GSM8K):
         yield f"n {n}", partial(_yes_no, n=n)
+    for least, most in ((30, 99), (100, 299), (300, GSM8K)):
+        yield f"every n from {least} to {most}", partial(_every_size, least=least, most=most)
 
 
 def _yes_no(rng: Rng, gates: int, *, n: int) -> Iterator[Row]:
-    gates = 10 * gates
-    worst: dict[tuple[str, str], Row] = {}
-    for margin, discordance in itertools.product(
-        (0.01, 0.02, 0.03, 0.05, 0.1), (0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.4)
-    ):
-        if discordance < margin:
-            continue
+    """The rates of Tango's test are exact, those of others are simulated."""
+    for event in ("pass", "fail"):
+        yield max((_at_margin(event, n, *case) for case in CHANGING), key=lambda row: row.value)
+    wald = []
+    for discordance, margin in CHANGING:
+        b, c = flips(rng, 10 * gates, n, discordance, -margin)
+        gain = (b - c) / n
+        low = gain - Z * np.sqrt(np.maximum((b + c) / n - gain**2, 0) / n)
         case = f"discordance {discordance:g}, margin {margin:g}"
-        b, c = flips(rng, gates, n, discordance, -margin)
-        z, gain = tango_statistic(b, c, n, -margin), (b - c) / n
-        wald = gain - Z * np.sqrt(np.maximum((b + c) / n - gain**2, 0) / n)
-        for test, event, hits in (
-            ("Tango", "pass", z > Z),
-            ("Tango", "fail", z < -Z),
-            ("Wald (not used)", "pass", wald > -margin),
-        ):
-            promised = "<= .06" if test == "Tango" and n >= 100 else ""
-            row = Setting("yes/no", test, case, n).rate(event, hits, promised)
-            if (test, event) not in worst or row.value > worst[test, event].value:
-                worst[test, event] = row
-    yield from worst.values()
+        wald.append(Setting("yes/no", "Wald (not used)", case, n).rate("pass", low > -margin))
+    yield max(wald, key=lambda row: row.value)
     for margin, discordance in itertools.product((0.02, 0.05), (0.1, 0.2)):
-        case = f"discordance {discordance:g}, margin {margin:g}"
-        b, c = flips(rng, gates, n, discordance, 0.0)
-        z = tango_statistic(b, c, n, -margin)
-        yield Setting("yes/no", "Tango", case, n).rate("unchanged passes", z > Z)
-        yield Setting("yes/no", "Tango", case, n).rate("unchanged fails", z < -Z, "<= .05")
-        if margin == MARGIN:
-            flipped = mcnemar(b, c) <= ALPHA
-            case = f"unchanged, discordance {discordance:g}"
-            yield Setting("yes/no", "exact McNemar", case, n).rate("flip alarm", flipped, "<= .05")
+        setting = Setting("yes/no", "Tango", f"discordance {discordance:g}, margin {margin:g}", n)
+        yield setting.exact("unchanged passes", tango_power(n, discordance, margin))
+        yield setting.exact("unchanged fails", tango_power(n, discordance, -margin), "<= .05")
+    for discordance in (0.1, 0.2):
+        b, c = flips(rng, 10 * gates, n, discordance, 0.0)
+        setting = Setting("yes/no", "exact McNemar", f"discordance {discordance:g}", n)
+        yield setting.rate("flip alarm", mcnemar(b, c) <= ALPHA, "<= .05")
+
+
+def _every_size(_: Rng, gates: int, *, least: int, most: int) -> Iterator[Row]:
+    """Take the worst number of items: with few changes, rates jump from one number to the next."""
+    step = 1 if gates >= QUICK else 10
+    for event, few in itertools.product(("pass", "fail"), (True, False)):
+        rows = []
+        for discordance, margin in CHANGING:
+            sizes = range(least, most + 1, step)
+            changes = [n * discordance for n in sizes]
+            # With many changes the rates hardly differ between neighbours.
+            tried = [
+                n
+                for n, count in zip(sizes, changes, strict=True)
+                if (count < MANY) == few and (count < 2 * MANY or n % 10 == 0)
+            ]
+            rows += [_at_margin(event, n, discordance, margin) for n in tried]
+        worst = max(rows, key=lambda row: row.value)
+        kind = "fewer than" if few else "at least"
+        case = f"{worst.case}, {kind} {MANY} changes expected, any number of items"
+        yield replace(worst, case=case)
+
+
+def _at_margin(event: str, n: int, discordance: float, margin: float) -> Row:
+    """Return the exact chance that Tango's test passes, or fails, a candidate at the margin."""
+    sign = 1 if event == "pass" else -1  # failing is passing with gains and losses exchanged
+    chance = tango_power(n, discordance, sign * margin, gain=-sign * margin)
+    setting = Setting("yes/no", "Tango", f"discordance {discordance:g}, margin {margin:g}", n)
+    return setting.exact(event, chance, "<= .07" if event == "pass" else "<= .1")
 
 
 def same_model() -> Iterator[tuple[str, Cell]]:

@@ -1,4 +1,4 @@
-"""The pictures of docs/statistics.md, each simulated anew.
+"""Draw the pictures of docs/statistics.md and docs/results/statistics.md from new simulations.
 
 .venv/bin/python bench/pictures.py --out docs/img
 """
