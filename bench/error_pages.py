@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import panel
-from error_rows import from_csv
+from error_rows import exceeds, from_csv
 from error_tables import TABLES, Query, Rows, largest, percent, smallest
 
 from harness.core.files import write_text
@@ -209,17 +209,9 @@ def promises(rows: Rows) -> str:
 def kept(rows: Rows) -> str:
     """Count the promised rates that were measured beyond their promise."""
     promised = [row for row in rows if row.promised]
-    above = beyond = 0
-    for row in promised:
-        relation, bound = row.promised.split()
-        sign = 1 if relation == "<=" else -1
-        least = row.low if sign > 0 else -row.high
-        above += sign * row.value > sign * float(bound)
-        beyond += least > sign * float(bound)
-    return (
-        f"Of {len(promised):,} promised rates, {above} were measured beyond the promise, {beyond} "
-        "of these with their whole interval."
-    )
+    beyond = [row for row in promised if exceeds(row, 0.5)]
+    count = len(beyond) or "None"
+    return f"{count} of {len(promised):,} promised rates lie beyond the promise."
 
 
 def fill(text: str, rows: Rows) -> str:

@@ -76,7 +76,7 @@ def percent(row: Row, digits: int = 1) -> str:
 
 def amount(row: Row, digits: int = 2, unit: float = 1, sign: str = "") -> str:
     """Show a mean and half the width of its interval."""
-    return f"{unit * row.value:{sign}.{digits}f} ± {unit * (row.high - row.low) / 2:.{digits}f}"
+    return f"{unit * row.value:{sign},.{digits}f} ± {unit * (row.high - row.low) / 2:.{digits}f}"
 
 
 def unique(values: Sequence[str]) -> list[str]:
@@ -189,7 +189,7 @@ def clusters(rows: Rows) -> str:
         for change in changes:
             here = [row for row in part if row.n == count and row.case.startswith(f"{change}, ")]
             passed = [largest(select(here, "clusters", "pass", test=test)) for test in tests]
-            powers = [select(here, "clusters", "unchanged passes", test=test) for test in tests]
+            powers = [select(here, "clusters", "unchanged passes", test=test) for test in tests[:2]]
             failed = largest(select(here, "clusters", "fail"))
             body.append(
                 [
@@ -198,7 +198,7 @@ def clusters(rows: Rows) -> str:
                     percent(passed[0]),
                     *(f"{100 * row.value:.1f}" for row in passed[1:]),
                     percent(failed),
-                    *(f"{smallest(p).value:.2f} to {largest(p).value:.2f}" for p in powers[:2]),
+                    *(f"{smallest(p).value:.2f} to {largest(p).value:.2f}" for p in powers),
                 ]
             )
     head = ["clusters", "gains", "passes", "clustered t (not used)", "clusters ignored (not used)"]

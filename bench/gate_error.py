@@ -243,7 +243,8 @@ def _unknown_range(rng: Rng, gates: int, *, shape: panel.Distribution, n: int) -
     number = max(50, min(gates, VALUES // n))
     at_margin, same = shape.at_margin(rng, number, n), shape.unchanged(rng, number, n)
     _require_the_products(shape, at_margin)
-    case = f"{shape.name}, no range, margin {shape.margin:.3g}"
+    name = shape.name.removesuffix(", no range")
+    case = f"{name}, no range, margin {shape.margin:.3g}"
     for event, drawn, mirror in (
         ("pass", at_margin, False),
         ("fail", at_margin, True),

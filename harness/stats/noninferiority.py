@@ -70,9 +70,10 @@ def statistic_interval(gained: float, lost: float, n: float, z: float) -> tuple[
 def tango(gained: int, lost: int, n: int, *, margin: float, alpha: float) -> Estimate:
     """Tango's test of non-inferiority, with its interval; `p_zero` is the exact McNemar test's.
 
-    A candidate exactly `margin` worse passes with a chance near alpha: for alpha = .05, margins of
-    2 and 5 % and any discordance at most .054 (simulated); over margins of 1 to 10 % at most .061
-    at n = 30, .058 at 100, .055 from 400 on, where the Wald interval reaches .74, .37 and .10.
+    A candidate exactly `margin` worse passes with a chance near alpha. For alpha = .05, margins of
+    1 to 10 % and any discordance and n from 30 on it is at most .07, and the chance to fail at most
+    .10 (exact; at most .06 and .08 where ten pairs or more are expected to differ). The Wald
+    interval passes up to .74, .37 and .10 at n = 30, 100 and 400 (docs/results/statistics.md).
 
     With no pair that differs the lower bound is -z^2 / (n + z^2), so that it passes only from
     n >= z^2 (1 - margin) / margin pairs on: 133 at 2 %, 52 at 5 %, for alpha = .05.
