@@ -12,7 +12,7 @@ import numpy.typing as npt
 import panel
 from error_rows import Row, Setting
 
-from tasks.task import summarize
+from harness.stats.intervals import summarize
 
 Numbers = npt.NDArray[np.float64]
 Rng = np.random.Generator
