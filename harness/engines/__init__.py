@@ -11,7 +11,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from harness.core.errors import UserError
 from harness.engines.prompts import encode, render
@@ -119,7 +119,7 @@ def by_prompt(
     return [[made[p, j] for j in range(each)] * copies for p in range(prompts)]
 
 
-class Engine(Protocol):
+class Engine(abc.ABC):
     """A model that generates text. `model_digest` covers weights, configuration and tokenizer.
 
     `model_digest` is None where the weights are unknown, and `tokenizer` where a server has it.
@@ -129,51 +129,38 @@ class Engine(Protocol):
     model_id: str
     model_digest: str | None
     tokenizer: Any
-
-    def render(self, messages: Sequence[Message]) -> str:
-        """Render a conversation as the prompt of the assistant's reply."""
-        ...
-
-    def generate(
-        self, prompts: Sequence[str], sampling: Sampling, on_done: OnDone | None = None
-    ) -> list[list[Completion]]:
-        """Generate `sampling.n` completions per prompt, in the order of the prompts."""
-        ...
-
-
-class LocalEngine(abc.ABC):
-    """An `Engine` whose tokenizer and context are known: the model runs here or on our cluster."""
-
-    name: str
-    model_id: str
-    model_digest: str | None
-    tokenizer: Any
-    context: int  # tokens of prompt and response together
     parts_at_once = 1  # parts of prompts that `stream` works on together
 
     def render(self, messages: Sequence[Message]) -> str:
         """Render a conversation as the prompt of the assistant's reply."""
         return render(self.tokenizer, messages)
 
-    def encode(self, text: str) -> list[int]:
-        """Encode a prompt as token ids."""
-        return encode(self.tokenizer, text)
-
     @abc.abstractmethod
     def generate(
         self, prompts: Sequence[str], sampling: Sampling, on_done: OnDone | None = None
     ) -> list[list[Completion]]:
-        """Generate `sampling.n` completions per prompt, in the order of the prompts.
-
-        `completion_tokens` counts the end-of-sequence token. A prompt that leaves no room for
-        `max_tokens` loses its beginning, with a warning.
-        """
+        """Generate `sampling.n` completions per prompt, in the order of the prompts."""
 
     def stream(
         self, parts: Sequence[Part], sampling: Sampling, on_done: OnDone | None = None
     ) -> Iterator[tuple[int, list[list[Completion]]]]:
         """Yield the number of each part of `parts` and its completions, as they are ready."""
-        return one_by_one(self, parts, sampling, on_done)
+        for number, prompts in enumerate(parts):
+            yield number, self.generate(prompts, sampling, on_done)
+
+
+class LocalEngine(Engine):
+    """An engine that runs in this process or on our cluster, so that its context is known.
+
+    `completion_tokens` counts the end-of-sequence token. A prompt that leaves no room for
+    `max_tokens` loses its beginning, with a warning.
+    """
+
+    context: int  # tokens of prompt and response together
+
+    def encode(self, text: str) -> list[int]:
+        """Encode a prompt as token ids."""
+        return encode(self.tokenizer, text)
 
     def loglikelihood(self, pairs: Sequence[Pair]) -> list[Likelihood]:
         """Score each continuation after its context; a pair too long loses its beginning.
@@ -181,40 +168,15 @@ class LocalEngine(abc.ABC):
         Raises:
             UserError: the engine only generates.
         """
-        raise cannot_score(self.name)
+        raise cannot_score(self)
 
     def loglikelihoods(self, groups: Sequence[Sequence[Pair]]) -> Iterable[list[Likelihood]]:
         """Score each group of pairs on its own, so that other groups change no rounding."""
         return map(self.loglikelihood, groups)
 
 
-def one_by_one(
-    engine: Engine, parts: Sequence[Part], sampling: Sampling, on_done: OnDone | None = None
-) -> Iterator[tuple[int, list[list[Completion]]]]:
-    """Yield the number of each part of `parts` and its completions, in order."""
-    for number, prompts in enumerate(parts):
-        yield number, engine.generate(prompts, sampling, on_done)
-
-
-def cannot_score(engine: str) -> UserError:
-    """Make the error of an engine that has no `loglikelihood`."""
-    return UserError(
-        f"The engine '{engine}' generates text and cannot say how likely a text is, which this "
-        "task asks for. Use the engine 'hf'."
-    )
-
-
-class RemoteEngine(abc.ABC):
-    """An `Engine` behind a server, which gets each prompt on its own."""
-
-    name: str
-    model_id: str
-    model_digest: str | None
-    tokenizer: Any
-
-    @abc.abstractmethod
-    def render(self, messages: Sequence[Message]) -> str:
-        """Render a conversation as the text of a prompt."""
+class RemoteEngine(Engine):
+    """An engine behind a server, which gets each prompt on its own."""
 
     @abc.abstractmethod
     def generate(
@@ -230,6 +192,14 @@ class RemoteEngine(abc.ABC):
 
         `known` completions of the same generation were answered before.
         """
+
+
+def cannot_score(engine: Engine) -> UserError:
+    """Make the error of an engine that has no `loglikelihood`."""
+    return UserError(
+        f"The engine '{engine.name}' generates text and cannot say how likely a text is, which "
+        "this task asks for. Use the engine 'hf'."
+    )
 
 
 class Unanswered:

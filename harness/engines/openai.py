@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.core.errors import UserError
 from harness.core.progress import Advance
-from harness.core.schema import Message, digest
+from harness.core.schema import digest
 from harness.engines import (
     MAX_UNANSWERED,
     SEEDS,
@@ -26,7 +26,7 @@ from harness.engines import (
     seed_of,
 )
 from harness.engines.loading import load_tokenizer
-from harness.engines.prompts import check_template, render
+from harness.engines.prompts import check_template
 from harness.serving.server import Batch, CallFailedError, Server, ServerDownError
 from harness.serving.settings import ServerSettings
 from harness.serving.wire import (
@@ -89,10 +89,6 @@ class OpenAIEngine(RemoteEngine):
     def description(self) -> str:
         """Describe the model, its address and what the server refuses, for people."""
         return self._server.description
-
-    def render(self, messages: Sequence[Message]) -> str:
-        """Render a conversation as the text of a prompt."""
-        return render(self.tokenizer, messages)
 
     def generate(
         self,

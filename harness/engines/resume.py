@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,9 @@ from harness.core.schema import FinishReason, Record, digest
 from harness.engines import (
     Completion,
     Engine,
-    LocalEngine,
     OnDone,
     RemoteEngine,
     Sampling,
-    one_by_one,
 )
 
 PARTS = ".parts"  # usual name of the folder
@@ -53,7 +50,7 @@ class _Row(Record):
     answers: list[_Answer]
 
 
-class ResumableEngine:
+class ResumableEngine(Engine):
     """Generate with `engine`, and keep each finished part in a file of `folder`.
 
     Nothing is kept of an engine without a model digest, whose weights may have changed. A prompt
@@ -63,7 +60,6 @@ class ResumableEngine:
     def __init__(self, engine: Engine, folder: Path) -> None:
         self.name, self.model_id = engine.name, engine.model_id
         self.model_digest, self.tokenizer = engine.model_digest, engine.tokenizer
-        self.render = engine.render
         self._engine = engine
         self._folder = folder
 
@@ -101,14 +97,12 @@ class _Call:
 
 def _generate_parts(engine: Engine, call: _Call, made: _Made) -> _Made:
     """Generate the parts of which a prompt is missing in `made`; keep each when it is ready."""
-    at_once = engine.parts_at_once if isinstance(engine, LocalEngine) else 1
-    parts = cut_into_parts(call.prompts, call.sampling.n, at_once)
+    parts = cut_into_parts(call.prompts, call.sampling.n, engine.parts_at_once)
     missing = [part for part in parts if not made.keys() >= set(part)]
     call.count_known(len(call.prompts) - sum(map(len, missing)))
     asked = [[call.prompts[place] for place in part] for part in missing]
-    stream = engine.stream if isinstance(engine, LocalEngine) else partial(one_by_one, engine)
     found: _Made = {}
-    for number, completions in stream(asked, call.sampling, call.on_done):
+    for number, completions in engine.stream(asked, call.sampling, call.on_done):
         part = dict(zip(missing[number], completions, strict=True))
         _write(call.folder, part)
         found |= part

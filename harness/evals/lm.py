@@ -144,7 +144,7 @@ class EngineLM(TemplateLM):  # type: ignore[misc]  # lm-eval is untyped
     @property
     def _local_engine(self) -> LocalEngine:
         if not isinstance(self.engine, LocalEngine):
-            raise cannot_score(self.engine.name)
+            raise cannot_score(self.engine)
         return self.engine
 
 

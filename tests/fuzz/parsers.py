@@ -51,7 +51,7 @@ from harness.core.schema import (
 )
 from harness.core.scored import ScoredEvaluation
 from harness.core.text import NOT_IN_NAMES, visible
-from harness.engines import Completion, Sampling
+from harness.engines import Completion, Engine, Sampling
 from harness.engines import model_folder as models
 from harness.engines import resume as kept
 from harness.engines.openai import OpenAIEngine
@@ -393,7 +393,7 @@ def rlmec_rewriter(data: bytes) -> None:
     assert number is None or 0 <= number < 10**6
 
 
-class Writes:
+class Writes(Engine):
     """An engine that completes every prompt alike."""
 
     name, model_id, model_digest, tokenizer = "writes", "m", "0" * 64, None

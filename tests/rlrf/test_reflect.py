@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from helpers import toy
 
-from harness.engines import Completion
+from harness.engines import Completion, Engine
 from rlrf.config import Explore, Reflect
 from rlrf.context import pick_items, rotate
 from rlrf.feedback import give_feedback
@@ -13,7 +13,7 @@ TASKS = {"toy": toy.TASK}
 ITEMS = {item.digest: item for item in toy.items("train")}
 
 
-class Echo:
+class Echo(Engine):
     """An engine that answers every prompt with its length, and keeps what it was asked."""
 
     name, model_id, model_digest = "echo", "echo", "0"

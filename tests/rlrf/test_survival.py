@@ -16,6 +16,7 @@ import soak
 
 from harness.core.errors import UserError
 from harness.core.folders import sole_user
+from harness.engines import Engine
 from harness.evals.evaluate import EvalOptions, evaluate
 
 ROOT = Path(__file__).parents[2]
@@ -119,7 +120,7 @@ def test_a_killed_evaluation_goes_on(tmp_path: Path, tiny_model: Path) -> None:
     whole = evaluate(engine, ["mini_gsm8k"], EvalOptions(**options))
     generated: list[int] = []
 
-    class Dying:
+    class Dying(Engine):
         """The engine of a process that dies when it has been asked twice: a fault's fake."""
 
         def __init__(self, parts: int) -> None:

@@ -9,12 +9,12 @@ import pytest
 
 import tasks as benchmarks
 from harness.core.schema import Message
-from harness.engines import Completion, Sampling
+from harness.engines import Completion, Engine, Sampling
 from rlrf.config import Explore
 from rlrf.sampling import explore
 
 
-class Refusing:
+class Refusing(Engine):
     """An engine that leaves the second sample of each prompt unanswered: a fake, for that fault."""
 
     name, model_id, model_digest = "hf", "m", "d"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness.engines import Sampling, resume
+from harness.engines import Engine, Sampling, resume
 from harness.engines.resume import ResumableEngine
 
 PROMPTS = [f"She has {n} plums." + " More." * (n % 3) for n in range(12)]
@@ -20,7 +20,7 @@ def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resume, "RESPONSES_PER_PART", 8)  # three parts
 
 
-class Dying:
+class Dying(Engine):
     """An engine whose process dies after `parts` parts: a fake, to provoke that fault."""
 
     def __init__(self, engine: Any, parts: int) -> None:

@@ -19,6 +19,7 @@ import tasks
 from harness.core.errors import UserError
 from harness.core.schema import Call, Item, JudgeRef, ModelRef, Reply, Sample, Score
 from harness.core.scored import ScoredEvaluation
+from harness.engines import Engine
 from harness.evals import evaluation
 from harness.evals.evaluate import EvalOptions, evaluate
 from harness.evals.scoring import Generation, assemble
@@ -240,7 +241,7 @@ def test_repeats_are_sampled_and_averaged_by_item(engine: Any) -> None:
 # Two phases ---------------------------------------------------------------------------------------
 
 
-class Busy:
+class Busy(Engine):
     """An engine that counts what it is asked."""
 
     def __init__(self, engine: Any) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from harness.core.errors import UserError
 from harness.core.schema import Message
-from harness.engines import Completion, Sampling
+from harness.engines import Completion, Engine, Sampling
 
 TEXTS = ["She has 14 plums.", "How many plums does she have now?", "buys", "She buys 7 more."]
 OPTIONS = {"until": ["zz"], "do_sample": False, "temperature": 0.0, "max_gen_toks": 20}
@@ -38,7 +38,7 @@ def lm(engine: Any) -> Any:
     return EngineLM(engine)
 
 
-class Told:
+class Told(Engine):
     """An engine that answers with what it was asked, and remembers how."""
 
     name, model_id, model_digest, tokenizer = "told", "told", None, None
