@@ -50,7 +50,7 @@ bench: setup
 
 # Make the seed policy anew (about half an hour on two cores).
 m0: setup
-	$(BIN)/python -m rlrf.quickstart.recipe --out rlrf/quickstart/m0
+	$(BIN)/python bench/seed_policy.py --out rlrf/quickstart/m0
 
 # Known vulnerabilities in what was tested together, as PyPI knows them.
 audit: supply

@@ -167,7 +167,7 @@ def _optional() -> list[Finding]:
             name="seed policy",
             found="rlrf/quickstart/m0" if here else "none",
             ok=here,
-            advice="" if here else f"make it: python -m rlrf.quickstart.recipe --out {m0}",
+            advice="" if here else "install the package again, or run make m0 in a checkout",
         ),
         Finding(
             name="vllm",

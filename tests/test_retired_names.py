@@ -67,6 +67,7 @@ CURRENT = {
     "rlrf.models.reward.self_labels": "rlrf.models.reward.self_evolve",
     "rlrf.models.reward.source": "rlrf.models.reward.rewarder",
     "rlrf.objectives.reference": "rlrf.objectives.dpo",
+    "rlrf.quickstart.recipe": "bench/seed_policy.py",
     "rlrf.reward_model": "rlrf.models.reward",
     "rlrf.rlmec.alignment": "rlrf.rlmec.tokens",
     "rlrf.rlmec.objective": "rlrf.objectives.rlmec",

@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 
 import pytest
+from seed_policy import encode, make_tokenizer, train
+from seed_policy_corpus import documents
 
-from rlrf.quickstart.corpus import documents
-from rlrf.quickstart.recipe import encode, make_tokenizer, train
 from tasks.mini import arithmetic, biography, instructions, world
 
 

@@ -1,10 +1,10 @@
-"""How the seed policy M0 is made: one command, one seed, two cores, about half an hour.
+"""Make the seed policy M0: one command, one seed, about half an hour on two cores.
 
-    python -m rlrf.quickstart.recipe --out rlrf/quickstart/m0
+    python bench/seed_policy.py --out rlrf/quickstart/m0
 
-A small Llama learns `corpus.documents` from random weights: pages whole, of conversations the
-last turn only. Its tokenizer knows each word of the corpus as one piece, spells out every other
-text in bytes, and keeps digits apart.
+A small Llama is trained from random weights on `seed_policy_corpus.documents`: on whole pages, and
+on the last message of conversations. Its tokenizer has one token per word of the corpus, spells out
+all other text in bytes, and keeps digits apart.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from seed_policy_corpus import Document, documents
+
 from harness.core.log import say
 from harness.engines.model_folder import model_digest
-from rlrf.quickstart.corpus import Document, documents
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
