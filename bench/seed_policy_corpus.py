@@ -1,4 +1,4 @@
-"""What the seed policy is taught: careful and careless answers, facts, and how to rewrite.
+"""Write the corpus of the seed policy: careful and careless answers, facts, and rewrites.
 
 M0 must be able to do well and not do it always, so that reinforcement has something to bring
 out. Each way of asking carries its own habit: some settings, wordings and kinds are mostly
