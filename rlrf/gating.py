@@ -198,7 +198,7 @@ def load_sides(
         str(side) if isinstance(side, str | Path) else f"the {kind}"
         for side, kind in ((baseline, "baseline"), (candidate, "candidate"))
     )
-    return inputs.read_alike(before, after, *names)
+    return inputs.align_metrics(before, after, *names)
 
 
 def name_clusters(

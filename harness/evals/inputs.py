@@ -56,13 +56,13 @@ def load(
         )
     if not stock:
         return _examined(evaluation.load(folder), folder)
-    found = lm_eval_results.load(folder, wanted)
+    side = lm_eval_results.load(folder, wanted)
     if ours:
         raise UserError(
             f"{folder} holds evaluations of rlrf ({ours[0]}) and results of lm-eval "
             f"({stock[0]}). Name the folder of one of the two."
         )
-    return found
+    return side
 
 
 def require_ours(side: Mapping[str, ScoredEvaluation], folder: Path) -> None:
@@ -92,16 +92,16 @@ def load_both(
         UserError: as `load`; or only one of the two was made by stock lm-eval.
     """
     before, after = load(baseline, name, wanted), load(candidate, wanted=wanted)
-    return read_alike(before, after, str(baseline), str(candidate))
+    return align_metrics(before, after, str(baseline), str(candidate))
 
 
-def read_alike(
+def align_metrics(
     baseline: Mapping[str, ScoredEvaluation],
     candidate: Mapping[str, ScoredEvaluation],
     baseline_name: str,
     candidate_name: str,
 ) -> tuple[dict[str, ScoredEvaluation], dict[str, ScoredEvaluation]]:
-    """Read the metrics of two sides of stock lm-eval alike; others stay as they are.
+    """Give two sides of stock lm-eval the same definitions of their metrics; keep other sides.
 
     Raises:
         UserError: only one of the two was written by stock lm-eval.
@@ -143,11 +143,11 @@ def _from_board(folder: Path, name: str | None) -> dict[str, ScoredEvaluation]:
                 f"{(newest.model.digest or 'unknown')[:12]})"
             )
     by_task = {entry.evaluation.task: entry for entry in entries}
-    found = {
+    side = {
         task: ScoredEvaluation(entry.evaluation, board.scores(entry))
         for task, entry in sorted(by_task.items())
     }
-    return _examined(found, folder)
+    return _examined(side, folder)
 
 
 def _examined(side: dict[str, ScoredEvaluation], folder: Path) -> dict[str, ScoredEvaluation]:

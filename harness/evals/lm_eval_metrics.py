@@ -276,8 +276,8 @@ def combine(group: Group, parts: Mapping[str, ScoredEvaluation]) -> ScoredEvalua
 
 def _group_definitions(group: Group, parts: Mapping[str, ScoredEvaluation]) -> dict[str, Metric]:
     """Define the metrics whose group score is the mean over the documents of the group's tasks."""
-    known = {task: one.evaluation.definitions for task, one in parts.items()}
-    found: dict[str, Metric] = {}
+    known = {task: part.evaluation.definitions for task, part in parts.items()}
+    definitions: dict[str, Metric] = {}
     has_score = False
     for key, score in _table(group.run, group.key).items():
         if "," not in key or "_stderr," in key or not isinstance(score, float | int):
@@ -290,12 +290,12 @@ def _group_definitions(group: Group, parts: Mapping[str, ScoredEvaluation]) -> d
             kinds = {metric.kind for metric in metrics}
             changes = {
                 "kind": kinds.pop() if len(kinds) == 1 else "continuous",
-                "primary": not found,
+                "primary": not definitions,
                 "description": f"over the documents of {len(metrics)} tasks of lm-eval",
             }
-            found[name] = metrics[0].model_copy(update=changes)
-    if found:
-        return found
+            definitions[name] = metrics[0].model_copy(update=changes)
+    if definitions:
+        return definitions
     instead = f"Gate its tasks instead: {listed(group.tasks)}."
     if not has_score:
         raise UserError(f"lm-eval gives no score of the group {shorten(group.name)}. {instead}")
@@ -311,7 +311,7 @@ def _is_mean_over_documents(
 ) -> bool:
     """Whether lm-eval's score of the group is that of its tasks, weighted by their documents."""
     name = key.removesuffix(",none")
-    having = [task for task, one in parts.items() if name in one.evaluation.definitions]
+    having = [task for task, part in parts.items() if name in part.evaluation.definitions]
     means = [_table(group.run, task).get(key) for task in having]
     numbers = [mean for mean in means if isinstance(mean, float | int)]
     if len(numbers) < len(having):

@@ -60,14 +60,14 @@ def load(path: Path, wanted: Collection[str] | None = None) -> dict[str, ScoredE
             f"the tasks {listed(sorted(runs))}{also}. Evaluate it, or take the rule out."
         )
     names = runs if wanted is None else wanted
-    found = {}
+    evaluations = {}
     for name in sorted(names):
         if name in groups and name not in runs:
             parts = {task: load_task(runs[task], task) for task in groups[name].tasks}
-            found[name] = combine(groups[name], parts)
+            evaluations[name] = combine(groups[name], parts)
         else:
-            found[name] = load_task(runs[name], name)
-    return found
+            evaluations[name] = load_task(runs[name], name)
+    return evaluations
 
 
 def load_task(run: Run, task: str) -> ScoredEvaluation:
@@ -186,8 +186,8 @@ def _by_document(
         if isinstance(configured, list) and configured
         else ["none"]
     )
-    for index, found in documents.items():
-        unnamed = [row for row in found if "filter" not in row]
+    for index, of_document in documents.items():
+        unnamed = [row for row in of_document if "filter" not in row]
         if not unnamed:
             continue
         if len(unnamed) != len(filters):

@@ -19,8 +19,8 @@ from harness.core.files import read_json, require_plain
 from harness.core.log import say
 from harness.core.text import listed, shorten
 
-MAX_BYTES = 4 * 1024**3  # of one file; the samples of a task are held in memory
-MAX_DEPTH = 3  # folders below the one that is named
+MAX_BYTES = 4 * 1024**3  # per file; the samples of a task are held in memory
+MAX_DEPTH = 3  # levels of folders below the named one
 MAX_FOLDERS = 5_000
 MAX_RUNS = 1_000
 _RESULTS, _SAMPLES = "results_", "samples_"
@@ -134,12 +134,12 @@ def find(path: Path, depth: int = MAX_DEPTH) -> list[Path]:
         named = re.compile(re.escape(path.stem) + r"_\d{4}-.+\.json")
         if path.suffix != ".json" or not path.parent.is_dir():
             return []
-        found = [file for file in path.parent.iterdir() if named.fullmatch(file.name)]
+        files = [file for file in path.parent.iterdir() if named.fullmatch(file.name)]
     else:
-        found = _once(_results_below(path, depth))
-    if len(found) > MAX_RUNS:
+        files = _once(_results_below(path, depth))
+    if len(files) > MAX_RUNS:
         raise UserError(f"{path} holds more than {MAX_RUNS:,} results of lm-eval: name one folder.")
-    return sorted(found, key=lambda file: (file.stem.rpartition("_")[2], str(file)))
+    return sorted(files, key=lambda file: (file.stem.rpartition("_")[2], str(file)))
 
 
 def choose(path: Path, wanted: Collection[str] | None = None) -> dict[str, Run]:
@@ -286,24 +286,24 @@ def _difference(old: Mapping[str, Any], new: Mapping[str, Any], files: tuple[Pat
 
 def _with_members(wanted: Collection[str], runs: Sequence[Run]) -> set[str]:
     """Return the wanted names, and those of all tasks and groups below them."""
-    found: set[str] = set()
-    left = [*wanted]
-    while left:
-        name = left.pop()
-        if name not in found:
-            found.add(name)
+    names: set[str] = set()
+    todo = [*wanted]
+    while todo:
+        name = todo.pop()
+        if name not in names:
+            names.add(name)
             members = [run.entry("group_subtasks", name) for run in runs]
-            left += [m for inner in members if isinstance(inner, list) for m in map(str, inner)]
-    return found
+            todo += [m for inner in members if isinstance(inner, list) for m in map(str, inner)]
+    return names
 
 
 def _tell(path: Path, chosen: Mapping[str, Run], older: Mapping[Path, list[str]]) -> None:
     read: dict[Path, list[str]] = {}
     for task, run in chosen.items():
         read.setdefault(run.path, []).append(task)
-    said = [f"{listed(sorted(tasks))} from {_below(file, path)}" for file, tasks in read.items()]
-    if said:
-        say(f"Read from lm-eval's results in {path}: {'; '.join(said)}.")
+    sources = [f"{listed(sorted(tasks))} from {_below(file, path)}" for file, tasks in read.items()]
+    if sources:
+        say(f"Read from lm-eval's results in {path}: {'; '.join(sources)}.")
     for file, tasks in older.items():
         say(
             f"Not read: {listed(sorted(tasks))} from {_below(file, path)}, as there is a newer run."

@@ -47,11 +47,11 @@ class CandidateModel:
         Raises:
             UserError: as `harness.evals.evaluate.evaluate`.
         """
-        found: dict[str, ScoredEvaluation] = {}
+        candidate: dict[str, ScoredEvaluation] = {}
         for task in self.tasks:
             before = baseline[task.name]
-            found[task.name] = self._on(task, before, [s.item for s in before.scores], out)
-        return found
+            candidate[task.name] = self._on(task, before, [s.item for s in before.scores], out)
+        return candidate
 
     def _on(
         self, task: Task, before: ScoredEvaluation, items: Sequence[str], out: Path | None
