@@ -207,7 +207,7 @@ def decoding_differences(before: Evaluation, after: Evaluation) -> list[tuple[st
 
 
 def _require_comparable(before: Evaluation, after: Evaluation, allowed: Sequence[str]) -> None:
-    for field in ("items", *COMPARED_FIELDS):
+    for field in (*COMPARED_FIELDS, "items"):
         old, new = getattr(before, field), getattr(after, field)
         if old != new:
             raise UserError(
