@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-DEFAULT_MAX_TOKENS = 256  # of lm-eval and of our engines
+DEFAULT_MAX_TOKENS = 256  # in lm-eval and in our engines
 OTHER_NAMES = {
     "max_tokens": ("max_gen_toks", "max_new_tokens", "max_completion_tokens"),
     "stop": ("until",),
@@ -15,15 +15,15 @@ UNSET: Mapping[str, tuple[Any, ...]] = {
     "top_k": (0, -1, None),
     "min_p": (0, None),
 }
-NOT_DECODING = ("n", "seed")  # how often a model was asked, and by which random numbers
+NOT_DECODING = ("n", "seed")  # responses per item, and the random numbers
 
 
 def normalize_decoding(decoding: Mapping[str, Any]) -> dict[str, Any]:
-    """Write a decoding in one form, in which settings that give the same responses are equal.
+    """Write decoding settings in one form, so that settings with the same effect are equal.
 
-    Other libraries' names become ours, defaults are filled in or left out, and what greedy
-    decoding does not look at is left out. An empty decoding, as of recorded responses or of
-    likelihoods, says nothing and stays empty.
+    Other libraries' names become ours, defaults are filled in or left out, and settings that greedy
+    decoding ignores are left out. Empty settings, as of recorded responses or of likelihoods, stay
+    empty.
     """
     known = {k: _number(v) for k, v in decoding.items() if k not in NOT_DECODING}
     if not known:
@@ -50,5 +50,5 @@ def _stop_strings(value: Any) -> list[str]:
 
 
 def _number(value: Any) -> Any:
-    """1.0 as 1, so that JSON writes them alike."""
+    """Return 1 for 1.0, so that JSON writes them alike."""
     return int(value) if isinstance(value, float) and value.is_integer() else value

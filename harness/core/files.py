@@ -30,8 +30,8 @@ R = TypeVar("R", bound=Record)
 MAX_LINE_BYTES = 64 * 1024 * 1024  # of JSON at a time, a line or a file
 MAX_UNPACKED_BYTES = 512 * 1024 * 1024  # of a gzip file, which may unpack to a thousand times that
 BLOCK_BYTES = 1024 * 1024
-ROW_BYTES = 100  # that a row takes in memory, however short it is
-MAX_FIELD = 200  # characters shown of a field's name
+MIN_ROW_BYTES = 100  # that even an empty row takes in memory
+MAX_FIELD_CHARS = 200  # shown of a field's name
 TEMPORARY = ".rlrf.tmp"
 
 
@@ -48,7 +48,7 @@ def explain_disk_errors(path: Path) -> Iterator[None]:
 
 
 def fsync(path: Path) -> None:
-    """Of a folder: its entries, not what they hold."""
+    """Flush a file, or the entries of a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -57,7 +57,7 @@ def fsync(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make `path` and the folders that it lies in, durably."""
+    """Create `path` and its parents durably."""
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
     for folder in missing:
@@ -65,10 +65,10 @@ def make_folder(path: Path) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Replace `path` by `data`, atomically and durably.
+    """Write `data` to `path`, atomically and durably.
 
     Raises:
-        UserError: the file system refused (full disk, no permission).
+        UserError: the file system refused, for example because the disk is full.
     """
     with explain_disk_errors(path):
         make_folder(path.parent)
@@ -88,7 +88,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """`write_bytes` of UTF-8; lone surrogates, which models do emit, become '?'."""
+    """Write UTF-8 to `path`, as `write_bytes`; lone surrogates, which models emit, become '?'."""
     write_bytes(path, text.encode("utf-8", "replace"))
 
 
@@ -97,18 +97,18 @@ def _plain(value: Any) -> Any:
 
 
 def json_text(value: Any) -> str:
-    """Indented, sorted JSON of a value or a record."""
+    """Write a value or a record as indented, sorted JSON."""
     text = json.dumps(_plain(value), indent=2, sort_keys=True, ensure_ascii=True, allow_nan=False)
     return text + "\n"
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace `path` by the `json_text` of a value or a record."""
+    """Write a value or a record to `path` as indented JSON."""
     write_text(path, json_text(value))
 
 
 def jsonl_bytes(values: Iterable[Any]) -> bytes:
-    """Canonical JSON lines; a lone surrogate survives as its escape."""
+    """Write values as canonical JSON lines; a lone surrogate becomes its escape."""
     lines = []
     for value in values:
         line = canonical_json(_plain(value))
@@ -133,20 +133,20 @@ def write_jsonl(path: Path, values: Iterable[Any]) -> str:
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make an object of the pairs that a JSON parser read: its `object_pairs_hook`.
+    """Build an object from the pairs that a JSON parser read, as its `object_pairs_hook`.
 
     Raises:
-        ValueError: a key is there twice, of which readers of JSON silently keep the last.
+        ValueError: a key is there twice; JSON parsers silently keep the last one.
     """
     made = dict(pairs)
     if len(made) < len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"the key {twice[:MAX_FIELD]!r} is there twice: keep one")
+        raise ValueError(f"the key {twice[:MAX_FIELD_CHARS]!r} is there twice: keep one")
     return made
 
 
-_JSON = json.JSONDecoder(object_pairs_hook=unique_keys)  # made once, so that it costs no time
+_JSON = json.JSONDecoder(object_pairs_hook=unique_keys)  # made once, to save time
 
 
 def _loads(data: bytes) -> Any:
@@ -212,8 +212,8 @@ def read_text(path: Path, max_bytes: int, expected: str) -> str:
     """Read a text file that a user wrote, with or without a byte-order mark.
 
     Raises:
-        UserError: missing, a folder, larger than `max_bytes`, or not UTF-8. The message names
-            `expected`, what the file should hold.
+        UserError: missing, a folder, larger than `max_bytes`, or not UTF-8. The message says that
+            `expected` is expected.
     """
     try:
         with open(path, "rb") as file:
@@ -235,8 +235,8 @@ def read_json(path: Path) -> Any:
     """Parse a JSON file.
 
     Raises:
-        UserError: missing, larger than `MAX_LINE_BYTES`, or malformed (names the line and column),
-            or a key is there twice in one object.
+        UserError: missing, larger than `MAX_LINE_BYTES`, malformed (the message names line and
+            column), or with a key twice in one object.
     """
     try:
         with open(path, "rb") as file:
@@ -257,12 +257,12 @@ def read_json(path: Path) -> Any:
 
 
 def read_jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    """Parse JSON lines into (line number, object) pairs; blank lines are passed over.
+    """Parse JSON lines into (line number, object) pairs; blank lines are skipped.
 
     Raises:
-        UserError: missing, or a line is not a JSON object (names file, line and fault), has a key
-            twice in one object, or is longer than `MAX_LINE_BYTES`, or the file unpacks to more
-            than `MAX_UNPACKED_BYTES`.
+        UserError: missing, larger than `MAX_UNPACKED_BYTES` when unpacked, or a line is not a JSON
+            object, has a key twice in one object, or is longer than `MAX_LINE_BYTES`. The message
+            names file, line and fault.
     """
     rows: list[tuple[int, dict[str, Any]]] = []
     unpacked = 0
@@ -273,7 +273,7 @@ def read_jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:
             for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), 1):
                 if len(line) > MAX_LINE_BYTES:
                     raise UserError(f"{path}, line {number}: longer than {MAX_LINE_BYTES:,} bytes.")
-                unpacked += max(len(line), ROW_BYTES)
+                unpacked += max(len(line), MIN_ROW_BYTES)
                 if path.suffix == ".gz" and unpacked > MAX_UNPACKED_BYTES:
                     raise UserError(
                         f"{path} unpacks to more than {MAX_UNPACKED_BYTES:,} bytes: not read. "
@@ -305,23 +305,23 @@ def parse(model: type[R], value: Any, where: str) -> R:
     """Validate `value` as a record.
 
     Raises:
-        UserError: it does not fit; names `where`, the field and the fault.
+        UserError: the value does not fit. The message names `where`, the field and the fault.
     """
     try:
         return model.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])[:MAX_FIELD] or "the whole"
+        field = ".".join(str(part) for part in first["loc"])[:MAX_FIELD_CHARS] or "the whole"
         said = first["msg"].removeprefix("Value error, ")
         raise UserError(f"{where}: {field}: {said}.") from error
 
 
 def read_records(path: Path, model: type[R]) -> list[R]:
-    """Parse JSON lines into records, with the file and line in every error."""
+    """Parse JSON lines into records; errors name the file and the line."""
     return [parse(model, row, f"{path}, line {number}") for number, row in read_jsonl(path)]
 
 
 def file_digest(path: Path) -> str:
-    """sha256 (hex) of a file's bytes."""
+    """Return the sha256 (hex) of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Make, replace and lock folders: a folder is replaced as a whole, or not at all.
+"""Create, replace and lock folders: a folder is replaced as a whole or not at all.
 
 A new folder is written under a temporary name, fsynced, and then exchanged for the old one.
 Incidental files, which desktops and git keep in any folder, stay where they are.
@@ -24,7 +24,7 @@ INCIDENTAL = {".DS_Store", ".localized", ".directory", "Thumbs.db", "desktop.ini
 
 
 def is_incidental(entry: Path) -> bool:
-    """Whether an entry of a folder is a file that desktops or git keep in folders of any kind."""
+    """Tell whether a file is one that desktops or git keep in folders of any kind."""
     return entry.name in INCIDENTAL and entry.is_file() and not entry.is_symlink()
 
 
@@ -37,22 +37,22 @@ def move_incidental(old: Path, new: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what a killed process was writing in `folder`, in which nobody else may be writing."""
+    """Remove unfinished files of a killed process; nobody else may be writing in `folder`."""
     for entry in list(folder.rglob(f".*{TEMPORARY}")):
         if entry.is_symlink():
-            continue  # no command makes such a link
+            continue  # not ours
         if entry.is_dir():
             shutil.rmtree(entry)
         else:
-            entry.unlink(missing_ok=True)  # it lay in such a folder
+            entry.unlink(missing_ok=True)  # it may have been in a folder removed above
 
 
 @contextlib.contextmanager
 def sole_user(folder: Path) -> Iterator[None]:
-    """Keep other processes from working in `folder`, which is made if it is missing and swept.
+    """Keep other processes out of `folder` while the block runs; create and sweep the folder.
 
     Raises:
-        UserError: one does already, or the folder cannot be made or written to.
+        UserError: another process works in the folder, or it cannot be created or written to.
     """
     import filelock
 
@@ -72,7 +72,7 @@ def sole_user(folder: Path) -> Iterator[None]:
 
 
 def is_in_use(folder: Path) -> bool:
-    """Whether a process is the `sole_user` of `folder`; one that was killed is not."""
+    """Tell whether a running process is the `sole_user` of `folder`."""
     return (folder / LOCK).exists() and _is_locked(folder / LOCK)
 
 
@@ -87,8 +87,8 @@ def _is_locked(path: Path) -> bool:
     return False
 
 
-# Says no, as a `UserError`, where an existing folder may not be replaced by the new one, which is
-# None before there is one.
+# Raises `UserError` if the existing folder may not be replaced by the new one, which is None
+# before it is written.
 MayReplace = Callable[[Path, Path | None], None]
 
 
@@ -96,7 +96,7 @@ def only_empty(old: Path, _new: Path | None = None) -> None:
     """Refuse to replace a folder that holds anything but incidental files.
 
     Raises:
-        UserError: it does.
+        UserError: the folder holds other files.
     """
     if held := sorted(entry.name for entry in old.iterdir() if not is_incidental(entry)):
         raise UserError(
@@ -107,12 +107,11 @@ def only_empty(old: Path, _new: Path | None = None) -> None:
 
 @contextlib.contextmanager
 def new_folder(path: Path, may_replace: MayReplace = only_empty) -> Iterator[Path]:
-    """Yield a temporary sibling that becomes `path` when the block succeeds.
+    """Yield a temporary sibling folder that becomes `path` when the block succeeds.
 
-    A folder that is there already is replaced only if `may_replace` lets it, which is asked first
-    and again when the new one is ready. A link is written through: the folder that it leads to is
-    replaced, and the link stays, as do incidental files. If the block raises, nothing of the new
-    folder remains and `path` stays as it was; what a killed process left of it is removed.
+    `may_replace` is called for an existing folder first, and again when the new one is ready. If
+    `path` is a link, its target is replaced. The link and incidental files stay. If the block
+    raises, `path` stays as it was. What killed processes left of it is removed.
 
     Raises:
         UserError: `path` may not be replaced, is a file or a broken link, or cannot be written.
@@ -141,16 +140,16 @@ def new_folder(path: Path, may_replace: MayReplace = only_empty) -> Iterator[Pat
             else:
                 os.replace(temporary, path)
             fsync(path.parent)
-    finally:  # what is left there is half done, or was replaced
+    finally:  # `temporary` is now unfinished, or the folder that was replaced
         os.close(at_work)
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def existing_folder(path: Path) -> Path:
-    """The folder that `path` names, through links, whether or not it is there yet.
+    """Resolve `path` to the folder that it names, which need not exist yet.
 
     Raises:
-        UserError: it is a file, a broken link, or lies in something that is not a folder.
+        UserError: `path` is a file, a broken link, or inside something that is not a folder.
     """
     if path.parts[:1] == ("~",):
         raise UserError(f"{path}: the shell did not expand '~'. Write the path in full.")
@@ -176,12 +175,12 @@ def existing_folder(path: Path) -> Path:
 
 
 def _exchange(new: Path, old: Path) -> None:
-    """Let two folders change places: at once on Linux, so that one is there at any moment."""
+    """Exchange two folders, on Linux in one step, so that there is a folder at any moment."""
     exchange = getattr(ctypes.CDLL(None), "renameat2", None)
     here, both = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
     if exchange and exchange(here, os.fsencode(new), here, os.fsencode(old), both) == 0:
         return
-    # Another system, or a file system that cannot: for a moment neither is there.
+    # Elsewhere, or on a file system without exchange, the folder is missing for a moment.
     aside = new.with_name(f"{new.stem}.old{TEMPORARY}")
     os.replace(old, aside)
     os.replace(new, old)

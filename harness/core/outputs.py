@@ -1,9 +1,9 @@
-"""Check where a command writes, so that nothing is lost which this program did not write.
+"""Check where a command writes, so that nobody else's files are replaced.
 
-A folder that a command writes is new, empty, or of the same kind: it holds the file by which that
-kind is known, and nothing that this program does not write there. A file is new, empty, or of the
-same kind by its content. Anything else is refused with a sentence before the work begins, and
-again when the result is put in place.
+A folder may be written if it is new, empty, or of the same kind: it has the file by which the kind
+is recognized, and no file that this program does not write there. A file may be written if it is
+new, empty, or of the same kind by its content. This is checked before the work begins, and again
+before the result replaces anything.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from harness.core.files import TEMPORARY, read_json, write_bytes
 from harness.core.folders import LOCK, existing_folder, is_incidental, only_empty
 from harness.core.schema import Record
 
-HEAD_BYTES = 256 * 1024  # of an existing file, to see what it is
+HEAD_BYTES = 256 * 1024  # read of an existing file, to recognize its kind
 FOLDER_ADVICE = "Nothing was touched. Choose another folder, or move what is there away."
 FILE_ADVICE = "Nothing was touched. Name another file, or move this one away."
-SEALED = {  # file -> the keys by which a folder is known whose files are checked by digests
+SEALED = {  # file -> its keys, in folders whose files are checked by digests
     "manifest.json": {"inputs", "outputs", "seconds"},
     "evaluation.json": {"samples_digest", "scores_digest"},
     "generation.json": {"generation", "samples_digest"},
@@ -39,10 +39,10 @@ STREAMS = re.compile(r"/dev/(stdout|stderr|fd/\d+)|/proc/self/fd/\d+")
 
 @dataclass(frozen=True)
 class FolderKind:
-    """A kind of folder that is written as a whole, and known by a JSON file in it.
+    """A kind of folder that is written as a whole, and recognized by the JSON file `known_by`.
 
-    `written` maps what that file says to the names of the files that belong to the folder, the
-    file itself included; None where the folder is of another kind.
+    `written` maps the content of that file to the names of all files that belong to the folder, or
+    to None if the folder is of another kind.
     """
 
     name: str
@@ -50,12 +50,12 @@ class FolderKind:
     written: Callable[[dict[str, Any]], Collection[str] | None]
 
     def may_replace(self, old: Path, _new: Path | None = None) -> None:
-        """See that the folder `old` is empty or of this kind, and holds nothing else.
+        """Refuse to replace the folder `old` unless it is empty or of this kind.
 
-        Incidental files (`harness.core.folders`) do not count.
+        Incidental files (`harness.core.folders`) are ignored.
 
         Raises:
-            UserError: it holds something that this program did not write.
+            UserError: the folder holds something that this program did not write.
         """
         entries = sorted(entry.name for entry in old.iterdir() if not is_incidental(entry))
         if not entries:
@@ -67,10 +67,10 @@ class FolderKind:
         refuse_strangers(old, written)
 
     def check(self, folder: Path, reads: Iterable[Path | None] = ()) -> None:
-        """See that a command that reads `reads` may write `folder` as a whole.
+        """Check that a command that reads `reads` may write `folder` as a whole.
 
         Raises:
-            UserError: it may not.
+            UserError: the folder may not be replaced or written.
         """
         real = check_place(folder)
         refuse_inputs(folder, reads)
@@ -87,7 +87,7 @@ class _NewFolder(FolderKind):
 
 
 def model_kind(name: str, manifest: str) -> FolderKind:
-    """A trained model with its `manifest`, which lists its files."""
+    """Return the kind of a trained model's folder, whose `manifest` lists its files."""
 
     def written(found: dict[str, Any]) -> set[str] | None:
         files = found.get("files")
@@ -100,10 +100,10 @@ NEW_FOLDER = _NewFolder("a new folder", "", lambda _: None)
 
 
 def refuse_strangers(folder: Path, written: Collection[str]) -> None:
-    """See that `folder` holds no more than the files `written`, by their paths in it.
+    """Check that `folder` holds only the files `written`, given as paths in the folder.
 
     Raises:
-        UserError: it holds other things; links count as such.
+        UserError: the folder holds other files, or links.
     """
     parents = {str(parent) for name in written for parent in Path(name).parents}
     for entry in sorted(folder.rglob("*")):
@@ -116,8 +116,7 @@ def refuse_strangers(folder: Path, written: Collection[str]) -> None:
 
 
 def is_negligible(entry: Path) -> bool:
-    """Whether an entry of an output folder is a lock, what a killed process was writing, or an
-    incidental file."""
+    """Tell whether an entry is a lock, an unfinished file of a killed process, or incidental."""
     is_ours = entry.name == LOCK or entry.name.endswith(TEMPORARY)
     return is_incidental(entry) or (is_ours and not entry.is_symlink())
 
@@ -127,11 +126,11 @@ def _lies_in_temporary(entry: Path, folder: Path) -> bool:
 
 
 def check_place(folder: Path) -> Path:
-    """See that `folder` is, or can become, a folder that can be written to; return where it is.
+    """Check that `folder` is, or can become, a writable folder; return its resolved path.
 
     Raises:
-        UserError: it is a file or a broken link, lies in a file or among files that are checked by
-            digests, or may not be written to.
+        UserError: `folder` is a file or a broken link, is inside a file or among files that are
+            checked by digests, or is not writable.
     """
     real = existing_folder(folder)
     _refuse_sealed(folder, real)
@@ -140,10 +139,10 @@ def check_place(folder: Path) -> Path:
 
 
 def refuse_inputs(output: Path, reads: Iterable[Path | None]) -> None:
-    """See that what is written does not hold, and is not, one of the files or folders read.
+    """Check that `output` neither is nor contains one of the files and folders `reads`.
 
     Raises:
-        UserError: it does.
+        UserError: writing would destroy an input.
     """
     real = output.resolve()
     for read in reads:
@@ -166,7 +165,7 @@ def _refuse_sealed(path: Path, real: Path) -> None:
 
 
 def _json(path: Path) -> Any:
-    """What a JSON file says, or None where there is none that can be read."""
+    """Read a JSON file, or return None if it is missing or unreadable."""
     if not path.is_file():
         return None
     with contextlib.suppress(UserError, OSError):
@@ -183,7 +182,7 @@ def _require_permission(path: Path, real: Path) -> None:
 
 @dataclass(frozen=True)
 class FileKind:
-    """A kind of file that this program writes, known by how it begins."""
+    """A kind of file that this program writes, recognized by its beginning."""
 
     name: str
     is_of_kind: Callable[[bytes], bool]
@@ -191,18 +190,18 @@ class FileKind:
 
 @dataclass(frozen=True)
 class OutputFile:
-    """A file that a command may write, which was seen to be so before the work began."""
+    """A file that a command may write, as checked before the work began."""
 
     path: Path
     kind: FileKind
 
     def write(self, content: bytes | str) -> None:
-        """Write the file, whole or not at all; a pipe, a terminal or /dev/null as they are.
+        """Write the file as a whole or not at all; pipes, terminals and /dev/null directly.
 
-        Lone surrogates in text, which models do emit, become '?'.
+        Lone surrogates in text, which models emit, become '?'.
 
         Raises:
-            UserError: something else has come to lie there, or the file system refuses.
+            UserError: the path has become something else, or the file system refuses.
         """
         data = content.encode("utf-8", "replace") if isinstance(content, str) else content
         if _is_stream(self.path):
@@ -212,13 +211,13 @@ class OutputFile:
 
 
 def check_file(path: Path, kind: FileKind, reads: Iterable[Path | None] = ()) -> OutputFile:
-    """See that a command that reads `reads` may write `path`: new, empty, or of the same `kind`.
+    """Check that a command that reads `reads` may write `path`: new, empty, or of `kind`.
 
-    A link is written through. /dev/stdout, pipes, terminals and /dev/null are written to as they
-    are.
+    If `path` is a link, its target is written. /dev/stdout, pipes, terminals and /dev/null are
+    written directly.
 
     Raises:
-        UserError: it may not.
+        UserError: the file may not be written.
     """
     if not _is_stream(path):
         real = _check_file(path, kind)
@@ -231,12 +230,12 @@ def check_file(path: Path, kind: FileKind, reads: Iterable[Path | None] = ()) ->
 def check_optional_file(
     path: Path | None, kind: FileKind, reads: Iterable[Path | None] = ()
 ) -> OutputFile | None:
-    """`check_file`, where a file was named."""
+    """Check the file as `check_file`, or return None if none was named."""
     return None if path is None else check_file(path, kind, reads)
 
 
 def _check_file(path: Path, kind: FileKind) -> Path:
-    """The file that `path` names, through links, which is new, empty or of `kind`."""
+    """Resolve `path` to the file that it names, which is new, empty or of `kind`."""
     existing_folder(path.parent)
     if path.name == LOCK or path.name.endswith(TEMPORARY):
         raise UserError(f"{path} is a name that this program uses itself: name another file.")
@@ -249,7 +248,7 @@ def _check_file(path: Path, kind: FileKind) -> Path:
         if real.is_dir():
             raise UserError(f"{path} is a folder, where a file is expected: name a file.")
         if not real.is_file():
-            raise UserError(f"{path} is a device or a socket, which is not written to.")
+            raise UserError(f"{path} is a device or a socket. Name a file.")
         with open(real, "rb") as file:
             head = file.read(HEAD_BYTES)
     except (OSError, RuntimeError) as error:
@@ -289,7 +288,7 @@ def _write_stream(path: Path, data: bytes) -> None:
 
 
 def json_lines_of(name: str, *kinds: type[Record]) -> FileKind:
-    """JSON lines of which the first is a record of one of `kinds`."""
+    """Return the kind of JSON lines whose first line is a record of one of `kinds`."""
     return FileKind(
         name,
         lambda head: any(_has_fields(_first_object(head.split(b"\n", 1)[0]), k) for k in kinds),
@@ -297,7 +296,7 @@ def json_lines_of(name: str, *kinds: type[Record]) -> FileKind:
 
 
 def json_of(name: str, kind: type[Record]) -> FileKind:
-    """A JSON file of one record of `kind`, as `harness.core.files.write_json` writes it."""
+    """Return the kind of a JSON file with one record of `kind`, as `write_json` writes it."""
     keys = [f'\n  "{key}":'.encode() for key, f in kind.model_fields.items() if f.is_required()]
 
     def is_of_kind(head: bytes) -> bool:
@@ -307,10 +306,10 @@ def json_of(name: str, kind: type[Record]) -> FileKind:
 
 
 def check_export(folder: Path) -> None:
-    """See that an export for Every Eval Ever may be written to `folder`/data.
+    """Check that an export for Every Eval Ever may be written to `folder`/data.
 
     Raises:
-        UserError: it holds other things than such exports.
+        UserError: the folder holds other files than such exports.
     """
     real = check_place(folder)
     for entry in sorted(real.rglob("*")) if real.exists() else ():

@@ -1,7 +1,6 @@
 """Define the records that every other module uses: plain, frozen, versioned values.
 
-The identity of a record is the sha256 of its canonical JSON. No clock, no path and no host name is
-part of it.
+A record's identity is the sha256 of its canonical JSON, without clock, path or host name.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Names, judge replies and model output can carry terminal escapes, characters that reorder a line,
 workflow commands of a CI runner, spreadsheet formulas, links and mentions. Every writer passes
-such text through the function for its kind of output; nothing else prints.
+such text through the function for its kind of output.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ _LATEX = {
 
 
 def visible(text: str) -> str:
-    """Spell out every character that cannot be seen or that moves others, as ⟨U+XXXX⟩."""
+    """Replace characters that are invisible or that move others by ⟨U+XXXX⟩."""
     return _UNSEEN.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", text.replace("\r\n", "\n"))
 
 
 def cut(text: str, limit: int) -> tuple[str, str]:
-    """The first `limit` characters of `text`, and a note on what is left out; "" for nothing."""
+    """Return the first `limit` characters of `text`, and a note on what is left out, or ""."""
     if len(text) <= limit:
         return text, ""
     return text[:limit], f"the first {limit:,} of {len(text):,} characters"
@@ -67,7 +67,7 @@ def short_number(value: float) -> str:
 
 
 def one_line(text: str) -> str:
-    """Join `text` into one line without characters that cannot be seen."""
+    """Join `text` into one line without invisible characters."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
@@ -90,19 +90,18 @@ def listed(values: Iterable[object], most: int = 5) -> str:
 
 
 def terminal(text: str) -> str:
-    """Prepare `text`, of one line or several, for stdout, stderr and logs of CI runs.
+    """Prepare `text`, of one or more lines, for stdout, stderr and logs of CI runs.
 
-    No character steers the terminal, and no line is a workflow command: such a line is shown
-    behind a bar.
+    No character controls the terminal. A line that is a workflow command is shown behind a bar.
     """
     return _OLD_COMMAND.sub("# # ", _COMMAND.sub("| ", visible(text)))
 
 
 def markdown(text: str) -> str:
-    """Prepare `text` for Markdown, on one line: no markup, no HTML, no table cell ends early.
+    """Prepare `text` for Markdown, on one line, without markup, HTML or ends of table cells.
 
-    Addresses and mentions are defanged, as in "https[:]//" and "[@]name": GitHub would make them
-    live, and notify whoever is called so.
+    Addresses and mentions are defanged, as in "https[:]//" and "[@]name": GitHub would turn them
+    into links, and notify the users.
     """
     text = one_line(text)
     text = _LIVE.sub(lambda found: f"[{found[0]}]", text)
@@ -117,15 +116,14 @@ def latex(text: str) -> str:
 
 
 def json_text(text: str) -> str:
-    """Prepare JSON for stdout: it means the same, and no line is a workflow command."""
+    """Escape JSON for stdout, so that no line is a workflow command; its value is the same."""
     return _OLD_COMMAND.sub(r"#\\u0023", text)
 
 
 def csv_cell(text: str) -> str:
     """Prepare `text` for a cell of a CSV file, so that no spreadsheet runs it as a formula.
 
-    Text that begins like a formula, or like a workflow command where the file is printed, is
-    quoted by an apostrophe.
+    Text that begins like a formula, or like a workflow command, is quoted by an apostrophe.
     """
     text = _OLD_COMMAND.sub("# # ", "".join(c if c.isprintable() else " " for c in text))
     start = text.lstrip()
@@ -133,12 +131,12 @@ def csv_cell(text: str) -> str:
 
 
 def xml(text: str) -> str:
-    """Prepare `text` for the content or an attribute of XML, SVG or HTML that is built by hand."""
+    """Escape `text` for the content or an attribute of XML, SVG or HTML built by hand."""
     return escape(xml_legal(text))
 
 
 def xml_legal(text: str) -> str:
-    """Prepare `text` for a library that escapes XML itself: what XML cannot hold is spelled out."""
+    """Replace what XML cannot hold, in text for a library that escapes XML itself."""
     return _NOT_XML.sub("\N{REPLACEMENT CHARACTER}", visible(text))
 
 

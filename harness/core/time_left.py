@@ -1,13 +1,12 @@
-"""Estimate the seconds that work will still take, or say that nobody can know yet.
+"""Estimate the seconds until work is done, or None while they cannot be estimated.
 
-Two kinds of work are told apart. Units that are done one after the other, or so many at a time,
-go on at the pace of the latest half of them. Responses that are generated in batches are another
-matter: those that finish first are the short ones, so that a pace of finished responses says
-nothing of the long ones. Of them the estimate takes
+Units that are done one after the other, or a fixed number at a time, continue at the pace of the
+latest half of them. Responses that are generated in batches do not: the short ones finish first, so
+the pace of finished responses is not that of the others. For them the estimate combines
 
-- how long responses are, from those that finished and from the ages of those under way (E. L.
-  Kaplan and P. Meier, JASA 1958; beyond the oldest, the rate at which the latest ended), and
-- what a step costs, as a part for the step and a part for each row in it (least squares).
+- the lengths of responses, from those that finished and the ages of those under way (E. L. Kaplan
+  and P. Meier, JASA 1958; beyond the oldest, the rate at which the latest ended), and
+- the cost of a step: a constant plus a cost per row of the batch (least squares).
 """
 
 from __future__ import annotations
@@ -17,18 +16,18 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-ROUNDS = 2  # of units under way together that are to be done before anything is said
-MAX_MARKS = 256  # moments that are remembered
-LATEST_ENDS, LATEST_SHARE = 3, 0.2  # of the responses: those whose rate of ending goes on
-FINISHED_SHARE = 0.25  # of the rows of a batch, before anything is said of it
-STEPS_SHARE = 0.5  # of the longest response; then the rest is no longer than what was
+ROUNDS = 2  # of units under way together, to be done before the first estimate
+MAX_MARKS = 256  # moments that are kept
+LATEST_ENDS, LATEST_SHARE = 3, 0.2  # responses whose rate of ending is extrapolated
+FINISHED_SHARE = 0.25  # of a batch's rows, before the first estimate
+STEPS_SHARE = 0.5  # of the longest response: from then on at most as much is left
 
 
 class Steady:
-    """Units done one after the other, or several at a time.
+    """Estimate work whose units are done one after the other, or several at a time.
 
     Args:
-        phases: (units, cost of each) in order, where not all cost the same.
+        phases: (units, cost of each) in order, if their costs differ.
     """
 
     def __init__(self, total: int, now: float, phases: Sequence[tuple[int, float]] = ()) -> None:
@@ -39,7 +38,7 @@ class Steady:
         self._marks = [(now, 0.0)]
 
     def already(self, count: int, now: float) -> None:
-        """Count units that were done before, and say nothing of the pace."""
+        """Count units that were done before, which say nothing about the pace."""
         self._first += count
         self._done += count
         self._marks = [(now, self._cost(self._done))]
@@ -51,7 +50,7 @@ class Steady:
             self._marks = [*self._marks[::2], self._marks[-1]]
 
     def seconds(self, now: float) -> float | None:
-        """Seconds until all is done; None where that cannot be said yet."""
+        """Return the seconds until all units are done, or None."""
         fresh = self._done - self._first
         if fresh < 1 or (fresh < ROUNDS * self.at_once and 2 * self._done < self.total):
             return None
@@ -71,30 +70,30 @@ class Steady:
 
 @dataclass
 class Batches:
-    """Responses generated in batches: a step gives each row of a batch a token.
+    """Estimate responses that are generated in batches: each step adds a token to each row.
 
-    A row is `each` responses, where equal ones are made once.
+    A row stands for `each` responses, because equal ones are generated once.
     """
 
     limit: int  # tokens of a response, at most
     each: int = 1
     rows: int = 0  # under way
-    step: int = 0  # tokens that each of them has
-    size: int = 0  # rows of the batch at its beginning
+    step: int = 0  # tokens of each row so far
+    size: int = 0  # rows at the beginning of the batch
     _ended: Counter[int] = field(default_factory=Counter)  # length -> responses, finished by now
     _sums: list[float] = field(default_factory=lambda: [0.0] * 5)  # of 1, r, rr, t, rt by steps
     _last: float = 0.0
     _overhead: float = 0.0  # seconds between batches: prompts that are read
 
     def begin(self, rows: int, now: float, since: float) -> None:
-        """A batch of `rows` is about to get its first tokens; it was made ready from `since` on."""
+        """Begin a batch of `rows`, whose preparation began at `since`."""
         self.rows = self.size = rows
         self.step = 0
         self._overhead = now - since
         self._last = now
 
     def advance(self, finished: int, now: float) -> None:
-        """Each row got a token, and `finished` of the rows ended with it."""
+        """Count one token per row, with which `finished` of the rows ended."""
         r, t = self.rows, now - self._last
         self._sums = [s + x for s, x in zip(self._sums, (1, r, r * r, t, r * t), strict=True)]
         self._last = now
@@ -103,7 +102,7 @@ class Batches:
         self._ended[self.step] += finished
 
     def seconds(self, waiting: int) -> float | None:
-        """Seconds until these rows and the `waiting` ones are done; None where nobody can know."""
+        """Return the seconds until these rows and the `waiting` ones are done, or None."""
         ended = self._ended.total()
         if ended < FINISHED_SHARE * (ended + self.rows) and self.step < STEPS_SHARE * self.limit:
             return None
@@ -119,7 +118,7 @@ class Batches:
         return found
 
     def _survival(self) -> list[float]:
-        """Share of responses that have more than 0, 1, ... tokens; all end at the limit."""
+        """Estimate the share of responses with more than 0, 1, ... tokens; all end at the limit."""
         oldest = max(self.step if self.rows else 0, max(self._ended, default=0))
         total = self._ended.total()
         alive, risks, risk = [1.0], [0], total + self.rows
@@ -140,7 +139,7 @@ class Batches:
         return alive
 
     def _costs(self) -> tuple[float, float]:
-        """Seconds of a step, and of each row in it."""
+        """Fit the seconds per step, and per row in a step."""
         n, r, rr, t, rt = self._sums
         spread = n * rr - r * r
         if spread > 1e-4 * r * r:
@@ -152,7 +151,7 @@ class Batches:
 
 
 def _time(alive: Sequence[float], rows: int, of_step: float, of_row: float) -> float:
-    """Seconds of a batch of `rows` that survive as `alive` says: steps while there is any."""
+    """Estimate the seconds for a batch of `rows`, whose survival `alive` gives per step."""
     first = alive[0] if alive else 0.0
     if first <= 0:
         return 0.0
