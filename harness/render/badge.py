@@ -1,4 +1,4 @@
-"""One number of a board as a badge: for shields.io, or as a picture of our own."""
+"""Render one number of a board as a badge: JSON for shields.io, or an SVG picture."""
 
 from __future__ import annotations
 
@@ -11,36 +11,37 @@ from harness.board.rows import EvaluationEntry, PromotionEntry, Row
 from harness.core.errors import UserError
 from harness.core.schema import Evaluation
 from harness.core.text import one_line, xml
+from harness.render.numbers import mean_and_interval
 
-HEIGHT = 20
-CHARACTER = 6.6  # px; Verdana at 11 px, on average; the text is then fitted to its room
+HEIGHT_PX = 20
+CHARACTER_PX = 6.6  # Verdana at 11 px, on average; the text is fitted to its room
 
 
 @dataclass(frozen=True)
 class Badge:
-    """What stands on it."""
+    """The text of a badge."""
 
     label: str
     message: str
 
     def endpoint(self) -> dict[str, Any]:
-        """What https://shields.io/badges/endpoint-badge reads."""
+        """Return the JSON that https://shields.io/badges/endpoint-badge reads."""
         return {"schemaVersion": 1, "label": self.label, "message": self.message, "color": "blue"}
 
     def svg(self) -> str:
-        """A small picture that needs nothing from elsewhere."""
+        """Render an SVG picture without external resources."""
         label, message = (xml(text) for text in (self.label, self.message))
-        left, right = (round(CHARACTER * len(text) + 12) for text in (self.label, self.message))
+        left, right = (round(CHARACTER_PX * len(text) + 12) for text in (self.label, self.message))
         texts = "".join(
             f'<text x="{x}" y="14" textLength="{width - 12}" lengthAdjust="spacingAndGlyphs">'
             f"{text}</text>"
             for x, width, text in ((6, left, label), (left + 6, right, message))
         )
         return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + right}" height="{HEIGHT}" '
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + right}" height="{HEIGHT_PX}" '
             f'role="img" aria-label="{label}: {message}"><title>{label}: {message}</title>'
-            f'<rect width="{left}" height="{HEIGHT}" fill="#475569"/>'
-            f'<rect x="{left}" width="{right}" height="{HEIGHT}" fill="#2563eb"/>'
+            f'<rect width="{left}" height="{HEIGHT_PX}" fill="#475569"/>'
+            f'<rect x="{left}" width="{right}" height="{HEIGHT_PX}" fill="#2563eb"/>'
             f'<g fill="#fff" font-family="Verdana,DejaVu Sans,sans-serif" font-size="11">{texts}'
             "</g></svg>\n"
         )
@@ -53,13 +54,13 @@ def badge(
     name: str | None = None,
     split: str | None = None,
 ) -> Badge:
-    """The latest number that counts: a task's metric, with its 95 % interval and n.
+    """Make a badge of the latest result that counts, with its 95 % interval and n.
 
-    Where they are not given, the metric is the task's primary one, the model the last that was
-    promoted, or else the last that was evaluated, and the split the one it was last evaluated on.
+    By default the metric is the task's primary one, the model is the last promoted one (or else the
+    last evaluated one), and the split is the one that the model was last evaluated on.
 
     Raises:
-        UserError: the board has no such number.
+        UserError: the board has no such result.
     """
     standing, _ = divide(rows)
     promoted = [
@@ -85,10 +86,8 @@ def badge(
     if result is None or result.mean is None:
         known = ", ".join(sorted(entry.evaluation.metrics)) or "none"
         raise UserError(f"{entry.name} on {task} has no number for '{metric}'; it has {known}.")
-    message = f"{result.mean:.3g}"
-    if result.low is not None and result.high is not None:
-        message += f" [{result.low:.3g}, {result.high:.3g}]"
-    return Badge(one_line(f"{entry.name} {task} {metric}"), f"{message} n={result.n}")
+    message = f"{mean_and_interval(result, '.3g')} n={result.n}"
+    return Badge(one_line(f"{entry.name} {task} {metric}"), message)
 
 
 def _primary(evaluation: Evaluation) -> str:

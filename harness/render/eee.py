@@ -1,7 +1,7 @@
-"""A board in the schema of Every Eval Ever (version 0.3.0), a public store of evaluation results.
+"""Export a board for Every Eval Ever (schema 0.3.0), a public store of evaluation results.
 
-https://github.com/evaleval/every_eval_ever. A file for each evaluation that counts, at the path
-where the store keeps it. Answers are not on a board, so there are no files of samples.
+https://github.com/evaleval/every_eval_ever. There is a file for each evaluation that counts, at the
+path where the store keeps it, and no files of samples: a board has no responses.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ def board(
     retrieved: int,
     relationship: Relationship = "first_party",
 ) -> dict[str, dict[str, Any]]:
-    """Path in the store -> evaluation log.
+    """Return the evaluation logs: path in the store -> log.
 
-    Metrics with a mean and a known direction are in it. `retrieved` is when it was exported, in
-    seconds since 1970; a board knows no time. A model whose id is not of the form owner/name is
-    filed under `organization`.
+    A log has the metrics with a mean and a known direction. `retrieved` is the time of the export,
+    in seconds since 1970, because a board has no times. A model whose id is not of the form
+    owner/name is filed under `organization`.
 
     Raises:
         UserError: nothing on the board counts.
@@ -174,7 +174,7 @@ def _model_id(entry: EvaluationEntry, organization: str) -> str:
 
 
 def _slug(text: str) -> str:
-    """A part of a path that any file system takes."""
+    """Make a part of a path that any file system accepts."""
     return re.sub(r"[^\w.-]+", "-", text, flags=re.ASCII).strip("-. ") or "unnamed"
 
 

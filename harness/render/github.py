@@ -1,7 +1,7 @@
-"""A decision for GitHub Actions: annotations on the run, and the summary of the job.
+"""Render a decision for GitHub Actions: annotations on the run, and the summary of the job.
 
-Limits are GitHub's own: ten errors and ten warnings a step are shown, and a summary of more than
-1 MiB is refused as a whole.
+The limits are GitHub's: it shows ten errors and ten warnings per step, and refuses a summary of
+more than 1 MiB.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from harness.core.schema import Check, Decision
 from harness.core.text import visible
 from harness.gate.notes import INDEPENDENT
 
-MOST = 10
-SUMMARY_BYTES = 1024 * 1024
+MAX_ANNOTATIONS = 10  # of a kind, per step
+MAX_SUMMARY_BYTES = 1024 * 1024
 CUT = (
     "\n\n*The rest is left out: GitHub shows 1 MiB. The whole decision is in the file that "
     "`--markdown` writes.*\n"
@@ -19,10 +19,10 @@ CUT = (
 
 
 def commands(decision: Decision) -> list[str]:
-    """Workflow commands, one a line to print: what failed as errors, what is open as warnings.
+    """Return workflow commands to print: failed checks as errors, inconclusive ones as warnings.
 
-    The first of them is the verdict; where there are more than GitHub shows, the last one counts
-    what is left out.
+    The first command is the verdict. If there are more than GitHub shows, the last one counts the
+    others.
     """
     errors, warnings = [], []
     title = f"Gate: {decision.verdict}"
@@ -41,8 +41,8 @@ def commands(decision: Decision) -> list[str]:
     return [*_commands("error", errors), *_commands("warning", warnings)]
 
 
-def summary(markdown: str, room: int = SUMMARY_BYTES) -> str:
-    """`markdown`, cut at the end of a line so that it takes at most `room` bytes of UTF-8."""
+def summary(markdown: str, room: int = MAX_SUMMARY_BYTES) -> str:
+    """Truncate `markdown` at the end of a line to at most `room` bytes of UTF-8."""
     data = markdown.encode("utf-8", "replace")
     if len(data) <= room:
         return data.decode()
@@ -59,14 +59,17 @@ def _said(check: Check) -> str:
 
 
 def _commands(kind: str, said: list[tuple[str, str]]) -> list[str]:
-    if len(said) > MOST:
-        left = len(said) - MOST + 1
-        said = [*said[: MOST - 1], ("Gate", f"{left} more are in the summary of the job")]
+    if len(said) > MAX_ANNOTATIONS:
+        left = len(said) - MAX_ANNOTATIONS + 1
+        said = [
+            *said[: MAX_ANNOTATIONS - 1],
+            ("Gate", f"{left} more are in the summary of the job"),
+        ]
     return [f"::{kind} title={_property(title)}::{_data(text)}" for title, text in said]
 
 
 def _data(text: str) -> str:
-    """A message as a workflow command carries it: the runner decodes exactly these three."""
+    """Escape a message for a workflow command: the runner decodes exactly these three."""
     return visible(text).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 

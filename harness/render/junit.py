@@ -1,4 +1,4 @@
-"""A decision as JUnit XML, which every CI system reads: one test case a check, one for the gate."""
+"""Render a decision as JUnit XML for CI systems: a test case per check, and one for the gate."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from harness.core.text import xml_legal
 
 
 def decision(decision: Decision) -> str:
-    """The verdicts as test results.
+    """Render the verdicts as test results.
 
-    A failed check that can fail the gate is a failure, an inconclusive critical one an error; what
-    decides nothing (advisory rules, a guardrail that cannot tell) is skipped with its reason, and
-    so is an alarm. The last case, `verdict`, is the gate's own, so that the suite is green exactly
-    when it passes.
+    A failed check that can fail the gate is a failure, and an inconclusive critical check is an
+    error. Checks that decide nothing (advisory, or an inconclusive guardrail) are skipped with the
+    reason, and so are alarms. The last case, `verdict`, is the gate's own: the suite is green
+    exactly if the gate passes.
     """
     suite = Element("testsuite", name="gate")
     outcomes = [_add(suite, check) for check in decision.checks]

@@ -1,4 +1,4 @@
-"""A model's results as the part of a model card that the hub reads, and people."""
+"""Render a model's results as a section of a model card, for the hub and for people."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from harness.core.text import one_line
 
 
 def section(rows: Sequence[Row], name: str) -> str:
-    """YAML front matter with a `model-index`, then a Markdown table: what counts of `name`.
+    """Render the results of `name` that count: front matter with a `model-index`, and a table.
 
-    The value of a metric is its mean; interval, n and what was unscored stand in its `args`, and
-    the dataset's revision is the digest of its items.
+    The value of a metric is its mean; its `args` have the interval, n and the number of unscored
+    responses. The dataset's revision is the digest of its items.
 
     Raises:
-        UserError: the board has nothing of `name` that counts.
+        UserError: the board has no result of `name` that counts.
     """
     from huggingface_hub import EvalResult, ModelCardData
 

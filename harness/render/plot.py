@@ -1,4 +1,4 @@
-"""A board as a picture: a panel a benchmark, a mean with its 95 % interval a model."""
+"""Draw a board: a panel per benchmark, with a mean and its 95 % interval per model."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from harness.render.style import BLUE, GREY, styled, svg
 
 
 def board(rows: Sequence[Row], split: str = "sealed") -> bytes:
-    """The primary metrics of the latest evaluations on `split`, as SVG.
+    """Draw the primary metrics of the latest evaluations on `split`, as SVG.
 
-    The colours are readable on light and dark pages; the best mean of a panel stands out.
+    The best mean of a panel has another colour.
 
     Raises:
-        UserError: nothing that counts was evaluated on `split`.
+        UserError: no evaluation on `split` counts.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -60,7 +60,7 @@ def board(rows: Sequence[Row], split: str = "sealed") -> bytes:
 
 
 def _panels(rows: Sequence[Row], split: str) -> list[dict[str, EvaluationEntry]]:
-    """Model name -> its latest evaluation on `split`: one such ranking a comparable set."""
+    """Group the evaluations on `split` that compare: model name -> its latest evaluation."""
     panels: dict[str, dict[str, EvaluationEntry]] = {}
     for row in rows:
         entry = row.entry

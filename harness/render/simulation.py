@@ -1,4 +1,4 @@
-"""The outcomes of `harness.gate.lab.simulate` as a table and as a picture."""
+"""Render the outcomes of `harness.gate.lab` as tables and as a picture."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.render.style import BLUE, GREY, RED, styled, svg
 
 
 def table(settings: Settings, outcomes: Sequence[PolicyOutcome]) -> str:
-    """The outcomes as a Markdown table: means over loops, gains in percentage points."""
+    """Render the outcomes as a Markdown table: means over loops, gains in percentage points."""
     lines = [
         f"{settings.iterations} iterations, {settings.items:,} items of which two models differ on "
         f"{settings.discordance:.1%}, true gains Normal({100 * settings.effect_mean:+.2g}, "
@@ -33,7 +33,7 @@ def table(settings: Settings, outcomes: Sequence[PolicyOutcome]) -> str:
 
 
 def thresholds(settings: Settings, outcomes: Sequence[ThresholdOutcome]) -> str:
-    """Render what each promotion threshold costs as a Markdown table."""
+    """Render the cost of each promotion threshold as a Markdown table."""
     lines = [
         "What the gate promotes by promotion threshold (standard errors of gain over the "
         f"incumbent; 1 unless a policy says otherwise), {settings.iterations} candidates per loop.",
@@ -53,7 +53,7 @@ def thresholds(settings: Settings, outcomes: Sequence[ThresholdOutcome]) -> str:
 
 
 def rates(certificate: Certificate) -> str:
-    """Render how each rule of a certified gate did: on the model itself, and at the margin."""
+    """Render the error rates of each rule of a certified gate, on the model and at the margin."""
     heads = [f"passes at the margin, {kind}" for kind in KINDS]
     lines = [
         f"| rule | tier | margin | false alarms | inconclusive | {' | '.join(heads)} |",
@@ -84,16 +84,13 @@ def rates(certificate: Certificate) -> str:
 
 
 def _pm(found: MetricResult, scale: float, how: str) -> str:
-    """Mean and half of its 95 % interval."""
+    """Format a mean and half of its 95 % interval."""
     half = ((found.high or 0.0) - (found.low or 0.0)) / 2
     return f"{scale * (found.mean or 0.0):{how}} ± {scale * half:{how.lstrip('+')}}"
 
 
 def picture(outcomes: Sequence[PolicyOutcome]) -> bytes:
-    """True and seen gains, and promotions with the harmful among them, as SVG.
-
-    The colours are readable on light and dark pages.
-    """
+    """Draw true and seen gains, and promotions with the harmful ones among them, as SVG."""
     from matplotlib.figure import Figure
 
     with styled():

@@ -1,4 +1,4 @@
-"""Show items against margin and power, of `harness.gate.sizing`: a table and a picture."""
+"""Render the items per margin and power from `harness.gate.sizing`: a table and a picture."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harness.render.style import BLUE, GREY, RED, TEXT, styled, svg
 
 
 def tables(found: Sequence[SizeTable]) -> str:
-    """Render the tables as Markdown: a row for each margin, a column for each power."""
+    """Render the tables as Markdown: a row per margin, a column per power."""
     return "\n\n".join(_table(one) for one in found)
 
 
@@ -37,7 +37,7 @@ def _table(found: SizeTable) -> str:
 
 
 def describe(found: SizeTable) -> str:
-    """Say in words which items a table is about."""
+    """Describe the items that a table is about."""
     if found.kind == "yes/no":
         words = f"Yes/no answers of which {found.spread**2:.3g} flip"
     else:
@@ -48,7 +48,7 @@ def describe(found: SizeTable) -> str:
 
 
 def draw(found: Sequence[SizeTable]) -> bytes:
-    """Draw power against the number of items, a line for each margin, as SVG."""
+    """Draw power against the number of items, a line per margin, as SVG."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import StrMethodFormatter
 

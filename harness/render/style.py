@@ -1,4 +1,4 @@
-"""The one style of all pictures: quiet, and readable on light and dark pages."""
+"""Style pictures so that they are readable on light and dark pages."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ STYLE: dict[str, Any] = {
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Whatever matplotlib draws inside has the style."""
+    """Apply the style to whatever matplotlib draws in the block."""
     import matplotlib as mpl
 
     with mpl.rc_context(STYLE):
@@ -39,7 +39,7 @@ def styled() -> Iterator[None]:
 
 
 def svg(figure: Any) -> bytes:
-    """A figure as SVG on a transparent ground: equal figures give equal bytes."""
+    """Render a figure as SVG on a transparent ground: equal figures give equal bytes."""
     figure.tight_layout()
     drawn = BytesIO()
     figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None})

@@ -379,7 +379,7 @@ def _tell(
         if summary := os.environ.get(SUMMARY):
             try:
                 with open(summary, "a", encoding="utf-8") as file:  # GitHub's own, of the step
-                    file.write(actions.summary(text, actions.SUMMARY_BYTES - file.tell()))
+                    file.write(actions.summary(text, actions.MAX_SUMMARY_BYTES - file.tell()))
             except OSError as error:
                 say(
                     f"The job summary {summary} could not be written ({error.strerror}). The "

@@ -1,9 +1,8 @@
-"""Pages: one HTML file each, which needs no network, no server and no other file.
+"""Render pages: each is one HTML file that needs no network, no server and no other file.
 
-A page is made for hostile content: text from models and data is escaped by the templates or set
-as text by the script, what cannot be seen is made visible, and the page's Content-Security-Policy
-allows its own style sheet and script by their hashes and nothing else. Equal input gives equal
-bytes.
+Pages are safe for hostile content. Text from models and data is escaped by the templates or set as
+text by the script, invisible characters are made visible, and the Content-Security-Policy allows
+only the page's own style sheet and script, by their hashes. Equal input gives equal bytes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Intervals drawn as bars in table cells, all of a column on one scale."""
+"""Draw intervals as bars in table cells, with one scale per column."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from harness.core.schema import Check, MetricResult
 
 WIDTH = 240  # user units; the templates draw them
 EDGE = 6
-# A gain of many margins must not squeeze what lies about the margin: beyond, an arrow.
-FARTHEST = 8.0  # margins
+# A gain of many margins is drawn as an arrow, so that the scale around the margin stays readable.
+MAX_GAIN = 8.0  # in margins
 
 
 @dataclass(frozen=True)
 class Bar:
-    """Where things are drawn, from 0 to `WIDTH`; an end that is beyond the scale gets an arrow."""
+    """Positions of a bar, from 0 to `WIDTH`; an end beyond the scale gets an arrow."""
 
     low: float
     middle: float
@@ -27,13 +27,13 @@ class Bar:
 
 @dataclass(frozen=True)
 class Scale:
-    """The numbers from `low` to `high`, laid out over the width."""
+    """A scale that maps the numbers from `low` to `high` to the width."""
 
     low: float
     high: float
 
     def x(self, value: float) -> float:
-        """Where `value` is drawn; what is beyond an end is drawn at the end."""
+        """Return the position of `value`, which is an end of the scale for values beyond it."""
         share = (value - self.low) / (self.high - self.low) if self.high > self.low else 0.5
         return round(EDGE + min(max(share, 0.0), 1.0) * (WIDTH - 2 * EDGE), 1)
 
@@ -49,11 +49,11 @@ class Scale:
 
 
 def of_checks(checks: Sequence[Check]) -> list[Bar | None]:
-    """Gains in units of their margins, with ticks at minus the margin and at no change."""
+    """Draw gains in units of their margins, with ticks at minus the margin and at no change."""
     ends = [end / c.margin for c in checks if c.n for end in c.interval]
     scale = Scale(
-        max(min([*ends, -1.5]), -FARTHEST),
-        min(max([*ends, 1.5]), FARTHEST),
+        max(min([*ends, -1.5]), -MAX_GAIN),
+        min(max([*ends, 1.5]), MAX_GAIN),
     )
     return [
         scale.bar(low / c.margin, c.delta / c.margin, high / c.margin, (-1.0, 0.0)) if c.n else None
@@ -63,7 +63,7 @@ def of_checks(checks: Sequence[Check]) -> list[Bar | None]:
 
 
 def of_results(results: Iterable[MetricResult | None]) -> list[Bar | None]:
-    """Means with their intervals, on the scale that holds all of them."""
+    """Draw means with their intervals on one scale."""
     found = [_ends(result) for result in results]
     ends = [end for one in found if one for end in one]
     scale = Scale(min(ends, default=0.0), max(ends, default=1.0))

@@ -1,8 +1,8 @@
-"""Plots as inline SVG, by matplotlib, in the page's own colours and type.
+"""Draw plots as inline SVG by matplotlib, in the page's own colours and fonts.
 
-matplotlib knows colours, the page knows a light and a dark scheme: it draws in stand-ins, which
-become CSS custom properties. Its `style` attributes become presentation attributes, since the
-page's Content-Security-Policy allows no style but the style sheet.
+A page has a light and a dark scheme, and matplotlib has fixed colours. Plots are therefore drawn in
+stand-in colours, which become CSS custom properties. `style` attributes become presentation
+attributes, because the Content-Security-Policy allows no style except the style sheet.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SERIES = 6
-LABEL = 24  # characters; the description has the whole name
+MAX_LABEL_CHARS = 24  # the description has the whole name
 _INK, _SOFT, _LINE, _PAPER = "#010101", "#010102", "#010103", "#010104"
 _SERIES = [f"#01020{k}" for k in range(SERIES)]
 _COLOURS = {
@@ -38,7 +38,7 @@ _SVG, _XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
 
 @dataclass(frozen=True)
 class Point:
-    """A model on a curve; `outcome` is "start", "promoted" or something that is not."""
+    """A model on a curve; `outcome` is "start", "promoted" or another outcome."""
 
     name: str
     result: MetricResult
@@ -47,7 +47,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Step:
-    """Two models on one gate slice: the names, and their means there."""
+    """Two models and their means on the gate items of one iteration."""
 
     before: str
     after: str
@@ -57,7 +57,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Curve:
-    """A metric over the iterations: every model on one set of items, and the gate's slices."""
+    """A metric over the iterations: every model on one set of items, and the steps at the gate."""
 
     title: str
     metric: Metric | None
@@ -66,7 +66,7 @@ class Curve:
 
 
 def curve(drawn: Curve, name: str) -> str:
-    """SVG of a curve; `name` makes its ids its own."""
+    """Draw a curve as SVG; `name` makes its ids unique on the page."""
     from matplotlib.figure import Figure
 
     with _style():
@@ -120,7 +120,7 @@ def profile(
     metrics: Sequence[Metric], models: Sequence[str], results: Sequence[Sequence[MetricResult]],
     name: str, title: str,
 ) -> str:  # fmt: skip
-    """SVG of several metrics on one scale, a dot with its interval a model.
+    """Draw several metrics on one scale as SVG, with a dot and its interval per model.
 
     `results[i][j]` is metric i of model j.
     """
@@ -164,7 +164,7 @@ def _style() -> Any:
 
 
 def _label(name: str) -> str:
-    return visible(name if len(name) <= LABEL else name[: LABEL - 1] + "…")
+    return visible(name if len(name) <= MAX_LABEL_CHARS else name[: MAX_LABEL_CHARS - 1] + "…")
 
 
 def _calm(axis: Any, ruled: str) -> None:
@@ -176,7 +176,7 @@ def _calm(axis: Any, ruled: str) -> None:
 
 
 def _inline(figure: Figure, name: str, title: str, description: str) -> str:
-    """The figure as an `svg` element for a page: no style, no metadata, ids that are its own."""
+    """Render the figure as an `svg` element without style or metadata, with unique ids."""
     from xml.etree import ElementTree
 
     drawn = BytesIO()

@@ -1,4 +1,4 @@
-"""A template, the style sheet and the script, put into one file that trusts nothing else."""
+"""Combine a template, the style sheet and the script in one file that loads nothing else."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ _ESCAPES = str.maketrans({c: f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"})
 
 
 def render(template: str, *, data: Any = None, sheet: str = "", **context: Any) -> str:
-    """The page that `template` makes of `context`; `data` (JSON) is what its script reads.
+    """Render `template` with `context`, whose text is escaped and made visible.
 
-    `sheet` is a style sheet beside every page's own. All text in `context` is escaped and made
-    visible.
+    Args:
+        data: JSON that the page's script reads.
+        sheet: name of a further style sheet.
     """
     style, script = _asset("page.css") + (_asset(sheet) if sheet else ""), _asset("page.js")
     from markupsafe import Markup
@@ -44,24 +45,24 @@ def render(template: str, *, data: Any = None, sheet: str = "", **context: Any) 
 
 
 def embed(data: Any) -> str:
-    """JSON of `data` for a `<script type="application/json">`: no text in it can end it."""
-    text = json.dumps(_seen(data), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    """Write JSON for a `<script type="application/json">`, which no text in it can end."""
+    text = json.dumps(_visible(data), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return json_text(text.translate(_ESCAPES))
 
 
-def _seen(value: Any) -> Any:
-    """`value` with all of its text made visible."""
+def _visible(value: Any) -> Any:
+    """Make all text in `value` visible."""
     if isinstance(value, str):
         return visible(value)
     if isinstance(value, list):
-        return [_seen(one) for one in value]
+        return [_visible(inner) for inner in value]
     if isinstance(value, dict):
-        return {visible(key): _seen(one) for key, one in value.items()}
+        return {visible(key): _visible(inner) for key, inner in value.items()}
     return value
 
 
 def _policy(style: str, script: str) -> str:
-    """The Content-Security-Policy of a page with this style sheet and this script alone."""
+    """Return the Content-Security-Policy of a page with only this style sheet and script."""
     return "; ".join(
         [
             "default-src 'none'",

@@ -1,4 +1,4 @@
-"""Responses with a reward a token, and the rewrites beside them, as a page."""
+"""Render responses with a reward per token, next to their rewrites, as a page."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from harness.core.schema import Metric, MetricResult
 from harness.render import numbers
 from harness.render.html.page import render
 
-LEVELS = 4
+LEVELS = 4  # of colour, for rewards of one sign
 SHARE = Metric(name="share", kind="continuous")
 
 
 @dataclass(frozen=True)
 class Token:
-    """What one or more tokens spell, and what marks them: a reward, or that they are an edit."""
+    """The text of one or more tokens, with their reward or whether they are an edit."""
 
     text: str
     reward: float = 0.0
@@ -40,9 +40,10 @@ def rewrites(
     count: int,
     measured: Sequence[tuple[str, str, MetricResult]] = (),
 ) -> str:
-    """The page of `shown`, which are some of `count`; HTML, the same bytes for the same input.
+    """Render the page of `shown`, which are some of `count` responses.
 
-    `measured` is how the model that rewrites does, as (task, what, how often).
+    Args:
+        measured: results of the rewriting model, as (task, what is measured, share).
     """
     rewards = [token.reward for one in shown for token in one.response]
     return render(
@@ -60,13 +61,13 @@ def rewrites(
 
 @dataclass(frozen=True)
 class _Levels:
-    """How strongly a reward is drawn: in `LEVELS` levels up to the largest of its sign."""
+    """Grade rewards in `LEVELS` levels, up to the largest reward of the same sign."""
 
     most: float
     least: float
 
     def name(self, reward: float) -> str:
-        """The class of a token with that reward; nothing for 0."""
+        """Return the CSS class of a token with that reward, "" for 0."""
         end = self.most if reward > 0 else self.least
         if not reward or not end:
             return ""
