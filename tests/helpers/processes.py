@@ -1,6 +1,6 @@
 """What tests start in the place of `rlrf.objectives.worker`: a program, and what it is asked to do.
 
-    accelerate launch ... -m processes FOLDER
+    accelerate launch ... -m helpers.processes FOLDER
 
 takes part in the job in FOLDER and in those that DO_ALSO names, as starting processes takes longer
 than what they do here. FSDP2 is let run on CPUs: torch can, accelerate asks for accelerators.
@@ -28,7 +28,7 @@ def started_by_tests(**environment: object) -> Iterator[None]:
     from rlrf.objectives import launch
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launch, "PROCESS", "processes")
+        patch.setattr(launch, "PROCESS", "helpers.processes")
         patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
         for name, value in environment.items():
             assert name in ENVIRONMENT
