@@ -52,7 +52,7 @@ class Failure(Record):
     """Why a process failed."""
 
     kind: Literal["diverged", "memory", "user", "unexpected"]
-    said: str
+    message: str
     step: int = Field(default=0, description="the step that diverged")
     row: dict[str, str] = Field(default={}, description="its metrics, some of them not finite")
     rows: list[dict[str, float]] = Field(default=[], description="metrics of the steps before")
@@ -62,13 +62,13 @@ def failure(error: BaseException) -> Failure:
     """Describe `error` for the process that launched the job."""
     if isinstance(error, DivergedError):
         row = {name: repr(value) for name, value in error.row.items()}
-        rows = [dict(one) for one in error.rows]
-        return Failure(kind="diverged", said=str(error), step=error.step, row=row, rows=rows)
+        rows = [dict(earlier) for earlier in error.rows]
+        return Failure(kind="diverged", message=str(error), step=error.step, row=row, rows=rows)
     if isinstance(error, OutOfMemoryError):
-        return Failure(kind="memory", said=str(error))
+        return Failure(kind="memory", message=str(error))
     if isinstance(error, UserError):
-        return Failure(kind="user", said=str(error))
-    return Failure(kind="unexpected", said=f"{type(error).__name__}: {error}")
+        return Failure(kind="user", message=str(error))
+    return Failure(kind="unexpected", message=f"{type(error).__name__}: {error}")
 
 
 def check_launch(config: Training, device: Device) -> None:
@@ -207,8 +207,8 @@ def _relay(output: IO[str], lines: deque[str], shown: str) -> None:
     shown in another way; collect the output of libraries in `lines`."""
     for line in output:
         try:
-            said = json.loads(line)
-            message, level = str(said["message"]), str(said["level"])
+            record = json.loads(line)
+            message, level = str(record["message"]), str(record["level"])
         except (ValueError, TypeError, KeyError):
             lines.append(line.rstrip())
             if os.environ.get("RLRF_DEBUG"):
@@ -279,7 +279,7 @@ def _raise(folder: Path, code: int, lines: Sequence[str]) -> NoReturn:
             row = {name: float(value) for name, value in failed.row.items()}
             raise DivergedError(failed.step, row, failed.rows)
         kinds = {"memory": OutOfMemoryError, "user": UserError, "unexpected": RuntimeError}
-        raise kinds[failed.kind](failed.said)
+        raise kinds[failed.kind](failed.message)
     for line in lines:
         say(line, "error")
     raise UserError(

@@ -49,18 +49,18 @@ class Agreement(Record):
     def sentence(self) -> str:
         """Summarise the agreement in one line."""
         return "; ".join(
-            f"{task} " + ", ".join(f"{name} {_shown(found)}" for name, found in metrics.items())
+            f"{task} " + ", ".join(f"{name} {_shown(result)}" for name, result in metrics.items())
             for task, metrics in self.by_task.items()
         )
 
 
 def held_out(asked: Mapping[str, Sequence[Item]], share: float, seed: int) -> set[str]:
     """Choose the items on which the rewriter is measured: a `share` of each task's, by digest."""
-    found: set[str] = set()
+    chosen: set[str] = set()
     for items in asked.values():
         order = sorted((item.digest for item in items), key=lambda one: digest([seed, one]))
-        found |= set(order[: round(share * len(order))])
-    return found
+        chosen |= set(order[: round(share * len(order))])
+    return chosen
 
 
 def examples(
@@ -131,8 +131,8 @@ def locate(
     """
     prompts = _prompts(engine, samples, items, LOCATE)
     answers = engine.generate(prompts, NUMBER) if prompts else []
-    found = [re.search(r"[0-9]{1,6}", completion.text) for (completion,) in answers]
-    return [int(number.group()) if number else None for number in found]
+    numbers = [re.search(r"[0-9]{1,6}", completion.text) for (completion,) in answers]
+    return [int(number.group()) if number else None for number in numbers]
 
 
 def agreement(
@@ -152,7 +152,7 @@ def agreement(
     taught = {(one.item, one.repeat): one.first_wrong for one in corrections if one.rewrite}
     with_teacher = {one.task for one in corrections if one.rewrite}
     scores = []
-    for one, other, number in zip(judged, rewritten, located, strict=True):
+    for one, rewrite, number in zip(judged, rewritten, located, strict=True):
         sample, right = one.sample, is_right(one, tasks, gold)
         if right is None:
             continue
@@ -161,9 +161,9 @@ def agreement(
         if truth is not None and sample.task in with_teacher:
             values["located"] = float(number == truth)
         if right:
-            values["copied"] = float(other.sample.response == sample.response)
+            values["copied"] = float(rewrite.sample.response == sample.response)
         else:
-            values["repaired"] = float(is_right(other, tasks, gold) or False)
+            values["repaired"] = float(is_right(rewrite, tasks, gold) or False)
         scores.append(
             Score(
                 task=sample.task,
@@ -197,10 +197,10 @@ def _prompts(
     ]
 
 
-def _shown(found: MetricResult) -> str:
-    if found.mean is None or found.low is None or found.high is None:
-        return f"{found.mean} (n {found.n})"
-    return f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}] (n {found.n})"
+def _shown(result: MetricResult) -> str:
+    if result.mean is None or result.low is None or result.high is None:
+        return f"{result.mean} (n {result.n})"
+    return f"{result.mean:.3f} [{result.low:.3f}, {result.high:.3f}] (n {result.n})"
 
 
 # Open a rewriter ---------------------------------------------------------------------------------

@@ -124,8 +124,8 @@ def page(rewrites: Sequence[RewriteExample], count: int, agreement: Agreement | 
         ],
         count,
         [
-            (task, name, found)
+            (task, name, result)
             for task, metrics in (agreement.by_task if agreement else {}).items()
-            for name, found in metrics.items()
+            for name, result in metrics.items()
         ],
     )

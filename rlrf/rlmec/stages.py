@@ -223,8 +223,8 @@ def _earlier(iteration: IterationContext) -> Checkpoint | None:
     """Return the rewriter that an earlier iteration trained last, if any."""
     base = _source(iteration).base
     folders = (iteration.run.folder / f"iter_{k}" / "rewriter" for k in range(1, iteration.number))
-    found = [model for folder in folders if (model := _rewriter_in(folder, base))]
-    return found[-1] if found else None
+    trained = [model for folder in folders if (model := _rewriter_in(folder, base))]
+    return trained[-1] if trained else None
 
 
 def _rewriter_in(folder: Path, base: Checkpoint) -> Checkpoint | None:

@@ -86,22 +86,22 @@ def teach(
         if is_right(one, tasks, config.gold) is False:
             different.setdefault((one.sample.item, one.sample.response), one)
     wrong = list(different.values())
-    own = [one for one in wrong if _teaches_itself(tasks[one.sample.task], config)]
+    correctable = [one for one in wrong if _teaches_itself(tasks[one.sample.task], config)]
     rest = [one for one in wrong if not _teaches_itself(tasks[one.sample.task], config)]
-    made = by_task(own, items, tasks) + by_judge(rest, items, tasks, judge)
+    made = by_task(correctable, items, tasks) + by_judge(rest, items, tasks, judge)
     written = [
-        one.sample.model_copy(update={"response": proposed.rewrite, "finish_reason": "stop"})
-        for one, proposed in zip(own + rest, made, strict=True)
-        if proposed.rewrite
+        one.sample.model_copy(update={"response": correction.rewrite, "finish_reason": "stop"})
+        for one, correction in zip(correctable + rest, made, strict=True)
+        if correction.rewrite
     ]
     scored = iter(give_feedback(written, items, tasks, judge=judge))
-    found = {
-        (one.sample.item, one.sample.repeat): proposed
-        if not proposed.rewrite or is_right(next(scored), tasks, config.gold)
+    by_response = {
+        (one.sample.item, one.sample.repeat): correction
+        if not correction.rewrite or is_right(next(scored), tasks, config.gold)
         else _correction(one, reason="the rewrite does not reach the gold answer")
-        for one, proposed in zip(own + rest, made, strict=True)
+        for one, correction in zip(correctable + rest, made, strict=True)
     }
-    corrections = [found[one.sample.item, one.sample.repeat] for one in wrong]
+    corrections = [by_response[one.sample.item, one.sample.repeat] for one in wrong]
     if failed := Counter(one.reason for one in corrections if one.reason):
         causes = ", ".join(f"{cause} {count}" for cause, count in failed.most_common(3))
         say(f"{failed.total()} of {len(corrections)} wrong responses are not corrected: {causes}")
@@ -112,12 +112,14 @@ def by_task(
     wrong: Sequence[Judged], items: Mapping[str, Item], tasks: Mapping[str, Task]
 ) -> list[Correction]:
     """Let each response's own benchmark correct it."""
-    found = []
+    corrections = []
     for one in wrong:
         rewrite = tasks[one.sample.task].rewrite
         text = rewrite(items[one.sample.item], one.sample, one.score) if rewrite else None
-        found.append(_correction(one, text or "", "" if text else "the benchmark has no rewrite"))
-    return found
+        corrections.append(
+            _correction(one, text or "", "" if text else "the benchmark has no rewrite")
+        )
+    return corrections
 
 
 def by_judge(
@@ -139,15 +141,15 @@ def by_judge(
             ],
         )
     )
-    found = []
+    corrections = []
     for one, reference in zip(wrong, references, strict=True):
         try:
             if not reference:
                 raise UnparsableReplyError("nothing is known that is right")
-            found.append(_correction(one, read_rewrite(next(replies), one.sample.response)))
+            corrections.append(_correction(one, read_rewrite(next(replies), one.sample.response)))
         except UnparsableReplyError as error:
-            found.append(_correction(one, reason=str(error)))
-    return found
+            corrections.append(_correction(one, reason=str(error)))
+    return corrections
 
 
 def _teaches_itself(task: Task, config: Rlmec) -> bool:
@@ -196,9 +198,9 @@ def read_rewrite(reply: Reply, response: str) -> str:
     """
     if reply.failure:
         raise UnparsableReplyError(reply.failure)
-    said = judgements(reply.text, (FIRST, REWRITE), response)
+    fields = judgements(reply.text, (FIRST, REWRITE), response)
     given = steps(response)
-    number, rewrite = said.get(FIRST), said.get(REWRITE)
+    number, rewrite = fields.get(FIRST), fields.get(REWRITE)
     if not isinstance(number, str) or not number.strip().isdecimal():
         raise UnparsableReplyError("the reply names no first wrong step")
     first = int(number.strip()[:6])

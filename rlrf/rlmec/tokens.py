@@ -73,8 +73,8 @@ def token_rewards(
     with track("token rewards", len(rows), "responses") as advance:
         for first in range(0, len(order), config.train.batch_size):
             batch = order[first : first + config.train.batch_size]
-            found = _probabilities(engine, [(rows[i][2], rows[i][3]) for i in batch])
-            probabilities |= dict(zip(batch, found, strict=True))
+            of_batch = _probabilities(engine, [(rows[i][2], rows[i][3]) for i in batch])
+            probabilities |= dict(zip(batch, of_batch, strict=True))
             advance(len(batch))
     return [
         TokenRewards(

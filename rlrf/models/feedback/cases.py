@@ -68,24 +68,24 @@ def read_cases(
 def _files(place: Path) -> list[Path]:
     if not place.is_dir():
         return [place]
-    found = sorted(place.glob(RECORDS))
-    if not found:
+    files = sorted(place.glob(RECORDS))
+    if not files:
         raise UserError(f"{place} is not a run with feedback: it has no {RECORDS}.")
-    return found
+    return files
 
 
 def _items(task: Task, digests: set[str], data: Path | None) -> list[Item]:
     """Find the items with these digests in any split of the task."""
-    found: dict[str, Item] = {}
+    items: dict[str, Item] = {}
     for split in task.splits:
-        if digests - found.keys():
-            found |= {i.digest: i for i in task.items(split, data) if i.digest in digests}
-    if absent := digests - found.keys():
+        if digests - items.keys():
+            items |= {i.digest: i for i in task.items(split, data) if i.digest in digests}
+    if absent := digests - items.keys():
         raise UserError(
             f"{len(absent)} of the {len(digests)} items of {task.name} that were judged are not "
             f"among its items. If its data is in another folder, add --data {task.name}=FOLDER."
         )
-    return list(found.values())
+    return list(items.values())
 
 
 def cases_digest(cases: Sequence[Case]) -> str:
@@ -102,8 +102,8 @@ def usual_grades(cases: Sequence[Case]) -> dict[str, int]:
     """Return the most frequent grade of each aspect, the lowest if several are."""
     counts: dict[str, Counter[int]] = defaultdict(Counter)
     for case in cases:
-        for said in case.feedback.aspects:
-            counts[said.aspect][said.grade] += 1
+        for aspect_feedback in case.feedback.aspects:
+            counts[aspect_feedback.aspect][aspect_feedback.grade] += 1
     return {
         aspect: max(sorted(grades), key=lambda grade: grades[grade])
         for aspect, grades in sorted(counts.items())

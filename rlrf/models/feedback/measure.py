@@ -64,34 +64,34 @@ class Comparison(Record):
     base: Measured | None = Field(default=None, description="the untrained model, same prompts")
 
 
-_Said = tuple[str, AspectFeedback, AspectFeedback | None]  # prompt, judge's, model's
+_GradePair = tuple[str, AspectFeedback, AspectFeedback | None]  # prompt, judge's, model's
 
 
-def measure(cases: Sequence[Case], found: Sequence[Feedback | None]) -> Measured:
-    """Measure how the feedback `found` on each case, None if missing, agrees with the judge's.
+def measure(cases: Sequence[Case], feedbacks: Sequence[Feedback | None]) -> Measured:
+    """Measure how `feedbacks`, one per case or None, agree with the judge's.
 
     Raises:
         ValueError: there are no cases, or the lengths differ.
     """
     if not cases:
         raise ValueError("there are no cases to measure on")
-    said: list[_Said] = []
-    for case, feedback in zip(cases, found, strict=True):
+    grades: list[_GradePair] = []
+    for case, feedback in zip(cases, feedbacks, strict=True):
         of_aspect = {one.aspect: one for one in feedback.aspects} if feedback else {}
-        said += [(case.prompt, one, of_aspect.get(one.aspect)) for one in case.feedback.aspects]
-    names = sorted({one.aspect for _, one, _ in said})
+        grades += [(case.prompt, one, of_aspect.get(one.aspect)) for one in case.feedback.aspects]
+    names = sorted({one.aspect for _, one, _ in grades})
     return Measured(
         answers=len(cases),
         readable=_over_prompts(
-            (c.prompt, float(f is not None)) for c, f in zip(cases, found, strict=True)
+            (c.prompt, float(f is not None)) for c, f in zip(cases, feedbacks, strict=True)
         ),
         grade_error=_over_prompts(
             (c.prompt, abs(f.grade - c.feedback.grade))
-            for c, f in zip(cases, found, strict=True)
+            for c, f in zip(cases, feedbacks, strict=True)
             if f is not None
         ),
-        overall=_grades(said),
-        aspects={name: _grades([one for one in said if one[1].aspect == name]) for name in names},
+        overall=_grades(grades),
+        aspects={name: _grades([one for one in grades if one[1].aspect == name]) for name in names},
     )
 
 
@@ -113,19 +113,19 @@ def usual_feedback(cases: Sequence[Case], usual: Mapping[str, int]) -> list[Feed
     ]
 
 
-def _grades(said: Sequence[_Said]) -> Grades:
-    rated = [[j.grade, math.nan if m is None else m.grade] for _, j, m in said]
+def _grades(grades: Sequence[_GradePair]) -> Grades:
+    rated = [[j.grade, math.nan if m is None else m.grade] for _, j, m in grades]
     alpha = Alpha(alpha=None, low=None, high=None, n=0)
-    if any(m for _, _, m in said):
-        found = agreement(rated, "interval", clusters=[prompt for prompt, _, _ in said])
-        alpha = Alpha(alpha=found.alpha, low=found.low, high=found.high, n=found.n)
+    if any(m for _, _, m in grades):
+        result = agreement(rated, "interval", clusters=[prompt for prompt, _, _ in grades])
+        alpha = Alpha(alpha=result.alpha, low=result.low, high=result.high, n=result.n)
     return Grades(
-        given=len(said),
-        exact=_over_prompts((p, float(m is not None and m.grade == j.grade)) for p, j, m in said),
+        given=len(grades),
+        exact=_over_prompts((p, float(m is not None and m.grade == j.grade)) for p, j, m in grades),
         complaint=_over_prompts(
-            (p, float(m is not None and (m.grade < 2) == (j.grade < 2))) for p, j, m in said
+            (p, float(m is not None and (m.grade < 2) == (j.grade < 2))) for p, j, m in grades
         ),
-        same_words=_over_prompts((p, float(_repeats(j, m))) for p, j, m in said if j.grade < 2),
+        same_words=_over_prompts((p, float(_repeats(j, m))) for p, j, m in grades if j.grade < 2),
         alpha=alpha,
     )
 
@@ -151,11 +151,11 @@ def _over_prompts(values: Iterable[tuple[str, float]]) -> MetricResult:
 HEAD = ["replies read", "grade as the judge's", "alpha", "complaint or not", "in the same words"]
 
 
-def markdown(found: Comparison) -> str:
+def markdown(comparison: Comparison) -> str:
     """Write the tables: the model and its baselines, and aspect by aspect."""
-    model, usual = found.model, found.usual
+    model, usual = comparison.model, comparison.usual
     rows = [["", *HEAD, "error of the mean grade"]]
-    for name, one in {"trained": model, "untrained": found.base, "usual grade": usual}.items():
+    for name, one in {"trained": model, "untrained": comparison.base, "usual grade": usual}.items():
         if one is not None:
             read, error = percent(one.readable), percent(one.grade_error)
             rows.append([name, read, *_row(one.overall), error])

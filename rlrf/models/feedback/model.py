@@ -214,9 +214,9 @@ def _render(
 def write_reply(feedback: Feedback) -> str:
     """Write feedback as the reply that a model learns."""
     lines = []
-    for said in feedback.aspects:
-        justification = BREAK.join(map(single_spaced, said.justification.splitlines()))
-        lines.append(f"{said.aspect}: {justification} [{said.grade}]")
+    for one in feedback.aspects:
+        justification = BREAK.join(map(single_spaced, one.justification.splitlines()))
+        lines.append(f"{one.aspect}: {justification} [{one.grade}]")
     return "\n".join(lines)
 
 
@@ -227,21 +227,21 @@ def read_reply(reply: str, aspects: Sequence[str]) -> list[AspectFeedback]:
         UnparsableReplyError: no line judges an aspect, or an aspect is judged twice.
     """
     known = {_name(aspect): aspect for aspect in aspects}
-    found: dict[str, AspectFeedback] = {}
+    judged: dict[str, AspectFeedback] = {}
     for line in reply[:MAX_REPLY].splitlines():
-        name, _, said = line.partition(":")
+        name, _, rest = line.partition(":")
         aspect = known.get(_name(name))
-        why, _, last = said.rstrip(" *.").removesuffix("]").rpartition("[")
+        why, _, last = rest.rstrip(" *.").removesuffix("]").rpartition("[")
         grade = GRADES.get(last.strip())
         justification = single_spaced(why)[:MAX_JUSTIFICATION].replace(BREAK, "\n")
         if aspect is None or grade is None or not justification:
             continue
-        if aspect in found:
+        if aspect in judged:
             raise UnparsableReplyError(f"{aspect} is judged twice")
-        found[aspect] = AspectFeedback(aspect=aspect, justification=justification, grade=grade)
-    if not found:
+        judged[aspect] = AspectFeedback(aspect=aspect, justification=justification, grade=grade)
+    if not judged:
         raise UnparsableReplyError("no line of the reply judges an aspect")
-    return list(found.values())
+    return list(judged.values())
 
 
 def single_spaced(text: str) -> str:

@@ -59,16 +59,16 @@ def measure(margins: npt.ArrayLike, domains: Sequence[str]) -> Measured:
     Raises:
         ValueError: there are no margins, one is not a number, or the lengths differ.
     """
-    found = np.asarray(margins, dtype=np.float64)
-    if len(found) != len(domains):
-        raise ValueError(f"{len(found)} margins, {len(domains)} domains")
+    values = np.asarray(margins, dtype=np.float64)
+    if len(values) != len(domains):
+        raise ValueError(f"{len(values)} margins, {len(domains)} domains")
     return Measured(
-        accuracy=accuracy(found),
+        accuracy=accuracy(values),
         by_domain={
-            name: accuracy(found[[domain == name for domain in domains]])
+            name: accuracy(values[[domain == name for domain in domains]])
             for name in sorted({domain for domain in domains if domain})
         },
-        calibration=calibration(found),
+        calibration=calibration(values),
     )
 
 
@@ -102,15 +102,15 @@ def calibration(margins: npt.ArrayLike, bins: int = 10, seed: int = 0) -> Calibr
     Raises:
         ValueError: there are no margins, or one is not a number.
     """
-    found = _checked(margins)
-    right = _right(found)
-    confidence = 1 / (1 + np.exp(-np.abs(found)))
+    values = _checked(margins)
+    right = _right(values)
+    confidence = 1 / (1 + np.exp(-np.abs(values)))
     place = np.minimum((confidence - 0.5) * 2 * bins, bins - 1).astype(np.int64)
     member = np.eye(bins)[place]  # (n, bins)
-    drawn = np.random.default_rng(seed).random((DRAWS, len(found))) < confidence
-    gaps = np.abs((drawn - confidence) @ member).sum(axis=1) / len(found)
+    drawn = np.random.default_rng(seed).random((DRAWS, len(values))) < confidence
+    gaps = np.abs((drawn - confidence) @ member).sum(axis=1) / len(values)
     return Calibration(
-        error=float(np.abs((right - confidence) @ member).sum() / len(found)),
+        error=float(np.abs((right - confidence) @ member).sum() / len(values)),
         floor=float(gaps.mean()),
         overconfidence=summarize((confidence - right).tolist()),
         bins=[
@@ -124,7 +124,7 @@ def calibration(margins: npt.ArrayLike, bins: int = 10, seed: int = 0) -> Calibr
             for b in range(bins)
             if (place == b).any()
         ],
-        n=len(found),
+        n=len(values),
     )
 
 
@@ -134,7 +134,7 @@ def _right(margins: Numbers) -> Numbers:
 
 
 def _checked(margins: npt.ArrayLike) -> Numbers:
-    found = np.asarray(margins, dtype=np.float64)
-    if found.size == 0 or not np.isfinite(found).all():
+    values = np.asarray(margins, dtype=np.float64)
+    if values.size == 0 or not np.isfinite(values).all():
         raise ValueError("margins must be finite numbers, and at least one")
-    return found
+    return values

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import safetensors
 from pydantic import Field
 
-from harness.core.errors import UserError, explain_out_of_memory, is_out_of_memory
+from harness.core.errors import UserError, explain_out_of_memory, first_line, is_out_of_memory
 from harness.core.progress import track
 from harness.core.schema import Message, digest
 from harness.engines import loading, prompts
@@ -314,5 +314,4 @@ def _explain_load_errors(folder: Path) -> Iterator[None]:
     except (OSError, ValueError, RuntimeError, KeyError, safetensors.SafetensorError) as error:
         if is_out_of_memory(error):
             raise
-        said = (str(error).strip().splitlines() or ["no message"])[0][:300]
-        raise UserError(f"The model in {folder} cannot be loaded ({said}).") from error
+        raise UserError(f"Cannot load the model in {folder}: {first_line(error)}") from error

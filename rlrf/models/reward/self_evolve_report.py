@@ -84,7 +84,7 @@ class SelfEvolutionResult(Record):
 
 def rows(evolutions: Sequence[Evolution]) -> list[Row]:
     """Summarise every kind of model over seeds, by seed fraction and thresholds."""
-    found = []
+    summaries = []
     for fraction, name in dict.fromkeys((e.seed_fraction, e.thresholds) for e in evolutions):
         same = [e for e in evolutions if (e.seed_fraction, e.thresholds) == (fraction, name)]
         most = max(len(e.loops) for e in same)
@@ -94,8 +94,8 @@ def rows(evolutions: Sequence[Evolution]) -> list[Row]:
         kinds["last loop"] = [(e, e.loops[-1]) for e in same]
         kinds["plain pseudo-labels"] = [(e, e.plain) for e in same]
         kinds["all labels"] = [(e, e.all_labels) for e in same]
-        found += [_row(fraction, name, kind, models) for kind, models in kinds.items()]
-    return found
+        summaries += [_row(fraction, name, kind, models) for kind, models in kinds.items()]
+    return summaries
 
 
 def _row(
@@ -128,15 +128,15 @@ def _over_seeds(
     values: Sequence[Measured] | Sequence[SelfLabels], of: Callable[..., MetricResult]
 ) -> MetricResult:
     """Return the one seed's result, or mean and Student's t interval over seeds, in [0, 1]."""
-    found = [of(value) for value in values]
-    if len(found) == 1:
-        return found[0]
-    return summarize([_mean(one) for one in found], limits=(0.0, 1.0))
+    results = [of(value) for value in values]
+    if len(results) == 1:
+        return results[0]
+    return summarize([_mean(one) for one in results], limits=(0.0, 1.0))
 
 
-def _mean(found: MetricResult) -> float:
-    assert found.mean is not None  # noqa: S101 (an accuracy of at least one pair)
-    return found.mean
+def _mean(result: MetricResult) -> float:
+    assert result.mean is not None  # noqa: S101 (an accuracy of at least one pair)
+    return result.mean
 
 
 def markdown(result: SelfEvolutionResult) -> str:
@@ -157,7 +157,7 @@ def markdown(result: SelfEvolutionResult) -> str:
     return "\n\n".join([*parts, "Why each ended", "\n".join(stopped)])
 
 
-def _models(found: Sequence[Row]) -> list[list[str]]:
+def _models(summaries: Sequence[Row]) -> list[list[str]]:
     head = ["labels shown", "thresholds", "model", "seeds", "accuracy", "gain over loop 0"]
     head += ["labelled itself", "of these right", "calibration error (by chance)"]
     return [
@@ -174,12 +174,12 @@ def _models(found: Sequence[Row]) -> list[list[str]]:
                 percent(row.label_accuracy),
                 f"{row.calibration_error:.1%} ({row.calibration_floor:.1%})",
             ]
-            for row in found
+            for row in summaries
         ),
     ]
 
 
-def _domains(found: Sequence[Row], domains: Sequence[str]) -> list[list[str]]:
+def _domains(summaries: Sequence[Row], domains: Sequence[str]) -> list[list[str]]:
     return [
         ["labels shown", "thresholds", "model", *domains],
         *(
@@ -189,6 +189,6 @@ def _domains(found: Sequence[Row], domains: Sequence[str]) -> list[list[str]]:
                 row.model,
                 *(percent(row.by_domain.get(domain)) for domain in domains),
             ]
-            for row in found
+            for row in summaries
         ),
     ]
