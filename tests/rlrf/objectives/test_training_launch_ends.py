@@ -57,9 +57,9 @@ def taking_part(folder: Path) -> list[psutil.Process]:
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({}, "launch needs processes, or accelerate"),
-        ({"processes": 2, "accelerate": "a.yaml"}, "launch needs processes, or accelerate"),
-        ({"strategy": "fsdp"}, "launch needs processes, or accelerate"),
+        ({}, "launch needs either processes or accelerate"),
+        ({"processes": 2, "accelerate": "a.yaml"}, "launch needs either processes or accelerate"),
+        ({"strategy": "fsdp"}, "launch needs either processes or accelerate"),
         ({"accelerate": "a.yaml", "strategy": "fsdp"}, "leave strategy out"),
         ({"processes": 1}, "greater than or equal to 2"),
         ({"processes": 17}, "17 processes share a batch of 16; raise batch_size"),
