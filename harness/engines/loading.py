@@ -119,16 +119,13 @@ def _free_memory() -> int:
 
 @functools.cache
 def _report(stored: str, fits: bool) -> None:
-    if fits:
-        say(
-            f"This CPU has no instructions for {stored}: weights in {stored} are computed as "
-            "float32, which is many times faster. Set dtype to have another type."
-        )
-    else:
-        say(
-            f"WARNING: this CPU has no instructions for {stored}, and memory does not hold the "
-            f"weights as float32: computing in {stored} is many times slower."
-        )
+    say(
+        f"This CPU has no instructions for {stored}: weights in {stored} are computed as float32, "
+        "which is many times faster. Set dtype to have another type."
+        if fits
+        else f"WARNING: this CPU has no instructions for {stored}, and memory does not hold the "
+        f"weights as float32: computing in {stored} is many times slower."
+    )
 
 
 # Models -----------------------------------------------------------------------------------------

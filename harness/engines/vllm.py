@@ -126,7 +126,6 @@ class VLLMEngine(LocalEngine):
             raise UserError(
                 f"The adapter {adapter} has rank {rank}, and the engine was opened for {highest}."
             )
-        check_adapter(adapter)
         from vllm.lora.request import LoRARequest
 
         # Adapters are named by content, so that no cached prefix is another adapter's.
@@ -264,13 +263,11 @@ def _params(sampling: Sampling, seed: int) -> Any:
 
 
 def _rank(adapter: Path) -> int:
-    path = adapter / ADAPTER_CONFIG
-    if not path.exists():
-        raise UserError(f"{adapter} is not a LoRA adapter: it has no {ADAPTER_CONFIG}.")
-    config = read_json(path)
-    rank = config.get("r") if isinstance(config, dict) else None
+    """Read the rank of the LoRA folder `adapter`, which must be safe to load."""
+    check_adapter(adapter)
+    rank = read_json(adapter / ADAPTER_CONFIG).get("r")
     if type(rank) is not int or rank < 1:
-        raise UserError(f"{path} does not name the rank r.")
+        raise UserError(f"{adapter / ADAPTER_CONFIG} does not name the rank r.")
     return rank
 
 
