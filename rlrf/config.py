@@ -20,6 +20,7 @@ from pydantic import Field, field_validator, model_validator
 
 from harness.core import yaml
 from harness.core.schema import Policy, PromotionRule, Record, digest
+from harness.engines import Kind
 from rlrf.training_config import Adapter, Rlmec, Training
 
 if TYPE_CHECKING:
@@ -167,9 +168,7 @@ class Device(Record):
 class EngineConfig(Device):
     """What generates responses, for exploration, rewrites and evaluation."""
 
-    kind: Literal["hf", "vllm", "openai"] = Field(
-        default="hf", description="hf: transformers; vllm: vLLM, if installed"
-    )
+    kind: Kind = Field(default="hf", description="hf: transformers; vllm: vLLM, if installed")
 
     @field_validator("kind")
     @classmethod

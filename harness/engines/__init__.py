@@ -11,7 +11,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from harness.core.errors import UserError
 from harness.engines.prompts import encode, render
@@ -19,7 +19,8 @@ from harness.engines.prompts import encode, render
 if TYPE_CHECKING:
     from harness.core.schema import FinishReason, Message
 
-KINDS = ("hf", "vllm", "openai")  # of engines
+Kind = Literal["hf", "vllm", "openai"]  # of engines
+KINDS = get_args(Kind)
 SEEDS = 2**31  # vLLM and servers take smaller seeds only
 MAX_UNANSWERED = 0.5  # default share of responses that may be missing
 MAX_UNANSWERED_AT_FIRST = 20  # refusals before the first answer

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pydantic import ValidationError
 
 from harness.core.errors import UserError
 from harness.core.yaml import explain
-from harness.engines import MAX_UNANSWERED, Engine, LocalEngine
+from harness.engines import MAX_UNANSWERED, Engine, Kind, LocalEngine
 from harness.engines.loading import load_tokenizer
 from harness.engines.model_folder import Checkpoint, find
 
@@ -34,15 +34,22 @@ class EngineSpec:
 
     Args:
         model: a folder, a hub name, or the server's name for the model.
-        kind: hf, vllm or openai.
-        name: what evaluations call the model; None: `model`.
+        kind: hf (`transformers`), vllm, or openai for a server.
+        name: name of the model in evaluations; None: `model`.
         revision: of the hub model; openai: the user's name for the server's weights.
+        adapter: a LoRA folder on the model; not for servers.
+        tokenizer: another tokenizer folder than the model's; openai: render prompts here with it.
+        device: auto, cpu or cuda; not for servers.
+        dtype: auto, float32, bfloat16 or float16; not for servers.
         max_batch: responses generated together; openai: requests under way together.
         rank: highest rank of adapters loaded later, for which vLLM reserves memory.
+        base_url: address of the server.
+        api_key_env: environment variable with the key of the server.
+        max_unanswered: share of responses that the server may leave unanswered.
     """
 
     model: str | Path = ""
-    kind: str = "hf"
+    kind: Kind = "hf"
     name: str | None = None
     revision: str | None = None
     adapter: Path | None = None
@@ -141,7 +148,7 @@ class EngineLoader:
 
     def __init__(self, defaults: EngineSpec, cluster: Mapping[str, Any] | None = None) -> None:
         self._defaults = defaults
-        self._hf: tuple[EngineSpec, HFEngine] | None = None
+        self._loaded: tuple[EngineSpec, LocalEngine] | None = None  # by other engines than vLLM
         self._vllm: tuple[str | Path, VLLMEngine] | None = None
         self._cluster = None
         if cluster is not None:
@@ -154,11 +161,11 @@ class EngineLoader:
         spec = self._spec(model)
         if self._cluster is not None:
             return self._load_on_cluster(self._cluster, spec)
-        return self._load_vllm(spec) if spec.kind == "vllm" else self._load_hf(spec)
+        return self._load_vllm(spec) if spec.kind == "vllm" else self._load(spec)
 
     def load_hf(self, checkpoint: Checkpoint) -> HFEngine:
         """Load a checkpoint under `transformers` in this process, to score texts with it."""
-        return self._load_hf(replace(self._spec(checkpoint), kind="hf"))
+        return cast("HFEngine", self._load(replace(self._spec(checkpoint), kind="hf")))
 
     @property
     def open_judge(self) -> OpenLocal | None:
@@ -173,14 +180,14 @@ class EngineLoader:
             return model
         return replace(self._defaults, model=model.model, adapter=model.adapter, name=model.name)
 
-    def _load_hf(self, spec: EngineSpec) -> HFEngine:
-        if self._hf is None or self._hf[0] != spec:
+    def _load(self, spec: EngineSpec) -> LocalEngine:
+        if self._loaded is None or self._loaded[0] != spec:
             self.release()
-            self._hf = spec, open_hf_engine(spec)
-        return self._hf[1]
+            self._loaded = spec, open_local_engine(spec)
+        return self._loaded[1]
 
     def _load_vllm(self, spec: EngineSpec) -> VLLMEngine:
-        if self._hf is not None:
+        if self._loaded is not None:
             self.release()
         if self._vllm is None or self._vllm[0] != spec.model:
             self.release()
@@ -197,7 +204,7 @@ class EngineLoader:
         # Other machines find absolute paths, whatever folder their processes work in.
         folder = Path(spec.model).resolve()
         adapter = None if spec.adapter is None else spec.adapter.resolve()
-        self._hf = None
+        self._loaded = None
         return ClusterEngine(
             cluster,
             replace(spec, model=folder, adapter=adapter),
@@ -209,7 +216,7 @@ class EngineLoader:
         """Free the memory of what is loaded, for training or for the next checkpoint."""
         import torch
 
-        self._hf = None
+        self._loaded = None
         if self._vllm is not None:
             self._vllm[1].release()
         if self._cluster is not None:

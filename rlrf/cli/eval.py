@@ -9,7 +9,7 @@ import click
 
 from harness.core.errors import UserError
 from harness.core.log import say, show
-from harness.engines import KINDS
+from harness.engines import KINDS, Kind
 from rlrf.cli.common import FILE, FOLDER, PATH, as_json, print_json
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def eval_(
     model: str,
     names: str,
     judge_file: Path | None,
-    engine: str,
+    engine: Kind,
     base_url: str | None,
     api_key_env: str | None,
     max_unanswered: float | None,
