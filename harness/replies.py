@@ -1,9 +1,8 @@
-"""A judge's reply: untrusted text in, what it says of each name out.
+"""Read the JSON verdict in a judge's reply, which is untrusted text.
 
-A name is what is judged, an aspect. The reply is read as JSON with the slips that judges make:
-fences and prose around it, and what `read_object` forgives. What is quoted from the answer is no
-judgement. What cannot be read, or can be read in two ways, is unreadable with the reason: nothing
-is ever guessed.
+Fences and prose around the verdict, and the slips that `read_object` accepts, are tolerated. A
+quotation from the judged answer is never a verdict. A reply that cannot be read, or can be read in
+two ways, is refused with the reason; nothing is guessed.
 """
 
 from __future__ import annotations
@@ -15,23 +14,23 @@ from typing import Any
 
 MAX_REPLY = 100_000  # characters
 MAX_OBJECTS = 200  # openings tried in one reply: bounds the time
-MIN_QUOTE = 40  # characters; a shorter answer may stand in a reply by chance
-MIN_HARM = 9  # characters: `",score:5`; a shorter answer cannot end a reason and give a score
+MIN_QUOTE = 40  # characters; a shorter answer may be in a reply by chance
+MIN_HARM = 9  # characters: `",score:5`; a shorter answer cannot end a reason and add a score
 
-TWICE = object()  # the judgement of a name that one object judges in two places
+TWICE = object()  # the judgement of a name that one object judges twice
 
 
 class UnparsableReplyError(Exception):
-    """Nothing can be read in this reply; the message is the reason."""
+    """A reply that cannot be read; the message is the reason."""
 
 
 def judgements(reply: str, names: Sequence[str], *answers: str) -> dict[str, Any]:
-    """What the reply says of each name, as it stands there; scalars are text.
+    """Return the reply's judgement of each name, such as an aspect; scalars are text.
 
-    `names` are in lower case; `answers` are what was judged. Where the reply repeats the whole of
-    one, that is passed over, and an object that stands word for word in one is a quotation too.
-    Of what remains the last object binds; earlier ones add only names that no later one judges, so
-    that one object a name is read too. If the last object is broken, nothing before it counts.
+    `names` are in lower case; `answers` are the judged texts. A repetition of a whole answer is
+    skipped, and an object that is part of an answer is a quotation. The last remaining object
+    binds. Earlier objects add only names that no later one judges, so a reply with one object per
+    name is read, too. If the last object is broken, nothing before it counts.
 
     Raises:
         UnparsableReplyError: the reply is empty, too long, without a judgement, or broken.
@@ -56,7 +55,7 @@ def judgements(reply: str, names: Sequence[str], *answers: str) -> dict[str, Any
 
 _OPENING = re.compile(r"\{\s*+(?:[\"']|\w+\s*:)")
 _BRACE = re.compile(r"[{}]")
-_HARMLESS = "\ufffc"  # stands for what was quoted; no part of JSON
+_HARMLESS = "\ufffc"  # replaces a quotation; not part of JSON
 
 
 @cache
@@ -73,9 +72,9 @@ def _starts_with_key(names: tuple[str, ...]) -> re.Pattern[str]:
 def _objects(
     reply: str, names: tuple[str, ...], answers: Sequence[str]
 ) -> list[dict[str, Any] | None]:
-    """Each outermost object that judges and is not quoted from an answer; None for a broken one.
+    """Return the outermost objects that judge and are not quotations; None for a broken one.
 
-    Nothing inside a broken verdict is looked at: it may be a quotation that lost its quotes.
+    The inside of a broken verdict is not read: it may be a quotation that lost its quotes.
     """
     found: list[dict[str, Any] | None] = []
     quotable = [_squeezed(answer) for answer in answers]
@@ -122,10 +121,10 @@ def _objects(
 def _same_without(
     reply: str, start: int, value: dict[str, Any], quotes: Sequence[tuple[int, int]]
 ) -> bool:
-    """Whether the object at `start` reads as `value` too if what it quotes is made harmless.
+    """Return whether the object at `start` still reads as `value` without its quotations.
 
-    A quotation that stands unescaped in a reason can end it and go on in the judge's place; one
-    before the verdict can open an object that swallows it.
+    An unescaped quotation in a reason can end the reason and continue in the judge's place; one
+    before the verdict can open an object that swallows the verdict.
     """
     parts, at = [], start
     for begin, end in quotes:
@@ -147,7 +146,7 @@ def _same(value: Any, again: Any) -> bool:
 
 
 def _closings(text: str) -> dict[int, int]:
-    """Start of each opening brace -> end of the brace that closes it, quotes disregarded."""
+    """Return start of each opening brace -> end of its closing brace, ignoring quotes."""
     closings: dict[int, int] = {}
     opened: list[int] = []
     for brace in _BRACE.finditer(text):
@@ -158,7 +157,7 @@ def _closings(text: str) -> dict[int, int]:
     return closings
 
 
-# What quoting changes: white space, the marks of quoted lines and code, escapes.
+# Quoting changes white space, the marks of quoted lines and code, and escapes.
 _KEPT = re.compile(r"(?:\\[nrt])|[^\s>`\\]")
 
 
@@ -167,9 +166,9 @@ def _squeezed(text: str) -> str:
 
 
 def _quotes(reply: str, wanted: str) -> list[tuple[int, int]]:
-    """(start, end) of each place where the reply repeats the whole of a squeezed answer, in order.
+    """Return (start, end) of each place where the reply repeats a whole squeezed answer.
 
-    An answer that can neither give a score nor swallow one is not looked for.
+    An answer that can neither contain a score nor swallow one is not searched for.
     """
     if len(wanted) < MIN_HARM or ":" not in wanted:
         return []
@@ -185,7 +184,7 @@ def _quotes(reply: str, wanted: str) -> list[tuple[int, int]]:
 
 
 def _apart(places: Iterable[Sequence[tuple[int, int]]]) -> list[tuple[int, int]]:
-    """All the places in order, those that overlap as one."""
+    """Return the places in order, with overlapping ones merged."""
     found: list[tuple[int, int]] = []
     for start, end in sorted(place for some in places for place in some):
         if found and start < found[-1][1]:
@@ -196,7 +195,7 @@ def _apart(places: Iterable[Sequence[tuple[int, int]]]) -> list[tuple[int, int]]
 
 
 def _named(value: Any, names: frozenset[str]) -> list[tuple[str, Any]]:
-    """(name, its judgement) at whatever level they stand; nothing inside a judgement counts."""
+    """Return (name, judgement) at any level; the inside of a judgement does not count."""
     if isinstance(value, list):
         return [pair for part in value for pair in _named(part, names)]
     if not isinstance(value, dict):
@@ -226,14 +225,18 @@ _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
 
 
 class MalformedError(Exception):
-    """This cannot be read as an object, or can be read in two ways."""
+    """A text that cannot be read as an object, or in two ways."""
 
 
 def read_object(text: str, at: int, depth: int = 0) -> tuple[dict[str, Any], int]:
-    """The object whose brace opens at `at`, its keys in lower case, and where it ends.
+    """Read JSON as language models write it: the object that opens at `at`, and where it ends.
+
+    Single quotes, raw line breaks, unescaped inner quotes, trailing commas and bare words are
+    accepted. Keys are in lower case, scalars stay text. A quote ends a string only before `,` `:`
+    `}` or `]`. A repeated key makes the object broken. Possessive matching keeps the time linear.
 
     Raises:
-        MalformedError: what stands there is no object, or one nested deeper than `MAX_DEPTH`.
+        MalformedError: there is no object, or it is nested deeper than `MAX_DEPTH`.
     """
     found: dict[str, Any] = {}
     at = _skip(text, at + 1)
@@ -305,7 +308,7 @@ def _unescape(text: str) -> str:
 
 
 def object_schema(properties: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON schema of an object that has just these properties, in this order."""
+    """Return the JSON schema of an object with exactly these properties, in this order."""
     return {
         "type": "object",
         "properties": dict(properties),

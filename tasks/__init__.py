@@ -1,6 +1,6 @@
-"""The benchmarks: what is asked, how an answer is scored, and what is said about it.
+"""The benchmarks: their items, scoring and feedback.
 
-Adding one = adding a folder whose package lists its `Task` values in `TASKS`.
+To add a benchmark, add a folder whose package lists its `Task` values in `TASKS`.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ def _all() -> dict[str, Task]:
 
 
 def names() -> list[str]:
-    """Every task that `load` knows."""
+    """Return the names of all tasks."""
     return sorted(_all())
 
 
 def load(name: str) -> Task:
-    """The task called `name`.
+    """Return the task called `name`.
 
     Raises:
-        UserError: there is none; names the nearest.
+        UserError: there is no such task; the message names the nearest.
     """
-    found = _all()
-    if name not in found:
+    known = _all()
+    if name not in known:
         raise UserError(
-            f"There is no task '{name}'.{did_you_mean(name, found)} "
-            f"Known: {', '.join(sorted(found))}."
+            f"There is no task '{name}'.{did_you_mean(name, known)} "
+            f"Known: {', '.join(sorted(known))}."
         )
-    return found[name]
+    return known[name]
 
 
 def installed(name: str, version: str) -> Task | None:
-    """The task called `name`, if this very version of it is installed."""
+    """Return the task called `name` if exactly this version of it is installed."""
     task = load(name) if name in names() else None
     return task if task and task.version == version else None

@@ -1,4 +1,4 @@
-"""What the task YAML files call: the plugins as stock lm-eval sees them.
+"""Functions that the task YAML files call, through which stock lm-eval uses a `Task`.
 
     custom_dataset: !function tasks.hooks.dataset
     doc_to_text: "{{prompt}}"
@@ -25,7 +25,7 @@ JUDGE = "RLRF_JUDGE"
 
 
 class _Splits(dict[str, Any]):
-    """Split -> `datasets.Dataset` of docs, made when it is first asked for."""
+    """Split -> `datasets.Dataset` of docs, made at first access."""
 
     def __init__(self, task: Task, data: Path | None) -> None:
         super().__init__()
@@ -42,16 +42,16 @@ class _Splits(dict[str, Any]):
 
 
 def dataset(*, task: str, data: str | None = None, **_ignored: Any) -> dict[str, Any]:
-    """The splits of a task, as lm-eval's `custom_dataset`; each is made when it is asked for.
+    """Return the splits of a task, for lm-eval's `custom_dataset`; each is made at first access.
 
     Raises:
-        UserError: there is no such task; on access, no such split or data.
+        UserError: there is no such task; at access: no such split or data.
     """
     return _Splits(tasks.load(task), Path(data) if data else None)
 
 
 def to_doc(item: Item) -> dict[str, Any]:
-    """An item as a row that every `datasets` version can hold: nested values are JSON text."""
+    """Return an item as a flat row for `datasets`: nested values are JSON text."""
     return {
         "task": item.task,
         "split": item.split,
@@ -64,7 +64,7 @@ def to_doc(item: Item) -> dict[str, Any]:
 
 
 def item(doc: dict[str, Any]) -> Item:
-    """The item that `to_doc` made `doc` of."""
+    """Return the item from which `to_doc` made `doc`."""
     return Item(
         task=doc["task"],
         split=doc["split"],
@@ -77,7 +77,7 @@ def item(doc: dict[str, Any]) -> Item:
 
 @dataclass
 class Answer:
-    """What was asked and answered; all the metrics of one answer share its score."""
+    """One answer to an item, and its score, which all its metrics share."""
 
     item: Item
     sample: Sample
@@ -85,7 +85,7 @@ class Answer:
 
 
 class Pending(dict[str, float | None]):
-    """A metric that waits for a judge; lm-eval logs it as {"value": ...}, which comes later."""
+    """A metric that waits for a judge; lm-eval logs it as {"value": ...}, filled in later."""
 
     def __init__(self, metric: str, answer: Answer) -> None:
         super().__init__(value=None)
@@ -93,11 +93,12 @@ class Pending(dict[str, float | None]):
 
 
 def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float | Pending]:
-    """The metrics of one response; one without a value is left out.
+    """Return the metrics of one response; metrics without a value are left out.
 
-    lm-eval calls this once a document, and one exception would lose the run, so no judge is asked
-    here. Where the environment names a judge (`RLRF_JUDGE`, a file as `rlrf eval --judge` takes),
-    the metrics that need one are `Pending`, and `harness.judges.stock` asks it for all at once.
+    lm-eval calls this once per document, and one exception would lose the run, so no judge is asked
+    here. If the environment names a judging file (`RLRF_JUDGE`, as for `rlrf eval --judge`),
+    metrics that need a judge are `Pending`, and `harness.judges.stock` asks it about all answers
+    together.
     """
     asked = item(doc)
     sample = Sample(

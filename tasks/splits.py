@@ -1,8 +1,8 @@
-"""Splits of a benchmark that was published as a test set alone: halves of it, and a user's own."""
+"""Split a benchmark that has only a test set: two halves, and a user's own training items."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -16,31 +16,31 @@ Half = Literal["gate", "sealed"]
 
 
 def fold(text: str) -> str:
-    """A text as splits are told apart by: neither case nor white space makes another one."""
+    """Normalise case and white space, by which two texts count as the same item."""
     return " ".join(text.casefold().split())
 
 
 def halves(texts: Iterable[str]) -> dict[str, Half]:
-    """Folded text -> its half: by turns, in the order of the sha256 of [`SEED`, folded text]."""
+    """Assign folded texts to halves alternately, in the order of the sha256 of [`SEED`, text]."""
     order = sorted({fold(text) for text in texts}, key=lambda folded: digest([SEED, folded]))
     return {folded: "sealed" if place % 2 else "gate" for place, folded in enumerate(order)}
 
 
-def check_split(task: str, split: str) -> None:
-    """See that there is such a split.
+def check_split(task: str, split: str, splits: Sequence[str] = SPLITS) -> None:
+    """Refuse an unknown split.
 
     Raises:
-        UserError: there is not.
+        UserError: `split` is unknown.
     """
-    if split not in SPLITS:
-        raise UserError(f"{task} has no split '{split}'; it has {', '.join(SPLITS)}.")
+    if split not in splits:
+        raise UserError(f"{task} has no split '{split}'; it has {', '.join(splits)}.")
 
 
 def check_apart(path: Path, texts: Iterable[str], measured: Iterable[str]) -> None:
-    """See that nothing of a user's training file is what models are measured on.
+    """Refuse training files that contain gate or sealed items.
 
     Raises:
-        UserError: something is.
+        UserError: an item of the training file is among those that models are measured on.
     """
     known = {fold(text) for text in measured}
     if shared := [text for text in texts if fold(text) in known]:

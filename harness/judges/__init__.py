@@ -1,6 +1,6 @@
-"""Judges: language models that grade answers, asked once and remembered.
+"""Judges: language models that grade answers. Every call is asked once, and its reply is kept.
 
-`harness.judges.config` reads the file that says how answers are judged and opens the judge;
-`LLMJudge` (`llm`) puts a cache and a budget around a backend, which is a chat server (`client`) or
-a model in this process (`in_process`).
+`config` reads the file that says how answers are judged, and opens the judge. `llm` puts a cache
+and a budget around a backend, which is a chat server (`client`) or a model in this process
+(`in_process`).
 """

@@ -1,9 +1,8 @@
-"""What judging uses up: estimated before, counted during, never more than was allowed.
+"""Estimate, count and limit what a judge uses: requests, tokens, dollars.
 
-A request is reserved at the most that it should cost (its prompt, reckoned from its length, and a
-reply of full length) and settled at what it did cost, so that requests under way do not overdraw
-the budget together. A server that counts far more tokens than its prompts are long can overdraw
-it by the requests that are then under way, not by more.
+Each request reserves the most that it should cost (a prompt of its length, a reply of full length)
+and settles at its real cost, so requests in progress cannot overdraw the budget together. A server
+that counts far more tokens than expected can overdraw it only by the requests then in progress.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ from harness.core.schema import Call, Record
 from harness.judges.settings import Budget, Price
 
 BYTES_PER_TOKEN = 4  # of English, under the usual tokenizers
-LEAST_BYTES_PER_TOKEN = 2  # code, rare scripts: what a reservation reckons with
-FRAME_TOKENS = 16  # a chat template's own
+MIN_BYTES_PER_TOKEN = 2  # of code and rare scripts: what a reservation assumes
+TEMPLATE_TOKENS = 16  # added by a chat template
 COUNTED = ("calls", "cached", "requests", "prompt_tokens", "completion_tokens")
 FAILED = "failed: "
 
 
 class Spend(Record):
-    """What a judge was asked, and what that came to."""
+    """The calls of a judge, and what they used."""
 
     calls: int = 0
     cached: int = Field(default=0, description="calls answered from the cache")
@@ -36,13 +35,13 @@ class Spend(Record):
     failures: dict[str, int] = Field(default_factory=dict, description="reason -> calls")
 
     def amounts(self) -> dict[str, float]:
-        """The same as plain numbers, which add up; dollars only where a price is known."""
+        """Return the counts as plain numbers that add up; dollars only if a price is known."""
         known = self.model_dump(exclude={"failures"}, exclude_none=True)
         return known | {FAILED + reason: calls for reason, calls in self.failures.items()}
 
     @classmethod
     def of(cls, amounts: Mapping[str, float]) -> Spend:
-        """What `amounts` add up to."""
+        """Return the `Spend` of such numbers."""
         dollars = amounts.get("dollars")
         return cls(
             **{name: int(amounts.get(name, 0)) for name in COUNTED},
@@ -55,7 +54,7 @@ class Spend(Record):
         )
 
     def sentence(self) -> str:
-        """What a person wants to know, in one line."""
+        """Return one line for people."""
         said = (
             f"{self.calls:,} calls, {self.cached:,} cached, {self.requests:,} requests; "
             f"{self.prompt_tokens:,} tokens read, {self.completion_tokens:,} written"
@@ -81,7 +80,7 @@ class Tokens:
 
 
 def tokens_of(text: str) -> int:
-    """About how many tokens a text has, whatever the tokenizer."""
+    """Estimate the number of tokens of a text, for any tokenizer."""
     return -(-_bytes(text) // BYTES_PER_TOKEN)
 
 
@@ -93,7 +92,7 @@ class Meter:
     """Counts requests, tokens and dollars against a budget.
 
     Args:
-        thinking_tokens: what a reply may have beyond its call's `max_tokens`.
+        thinking_tokens: tokens that a reply may have beyond its call's `max_tokens`.
     """
 
     def __init__(
@@ -107,20 +106,20 @@ class Meter:
         self._reserved: list[Tokens] = []
 
     def need(self, call: Call) -> Tokens:
-        """The most that one request of `call` is expected to take."""
-        return self._tokens(call, LEAST_BYTES_PER_TOKEN)
+        """Return the most that one request of `call` should take."""
+        return self._tokens(call, MIN_BYTES_PER_TOKEN)
 
     def _tokens(self, call: Call, bytes_per_token: int) -> Tokens:
-        read = (_bytes(call.system) + _bytes(call.prompt)) // bytes_per_token + FRAME_TOKENS
+        read = (_bytes(call.system) + _bytes(call.prompt)) // bytes_per_token + TEMPLATE_TOKENS
         return Tokens(read, call.max_tokens + self._thinking)
 
     @property
     def under_way(self) -> int:
-        """Requests reserved and not settled; at 0, what does not fit now will never fit."""
+        """Requests reserved and not settled. At 0, a request that does not fit never will."""
         return len(self._reserved)
 
     def reserve(self, need: Tokens) -> str:
-        """Set `need` aside for one request; returns the reason if the budget does not allow it."""
+        """Reserve `need` for one request, or return the reason why the budget forbids it."""
         budget = self._budget
         after = self._sum([self._spent, *self._reserved, need])
         if budget.requests is not None and (
@@ -135,7 +134,7 @@ class Meter:
         return ""
 
     def settle(self, need: Tokens, used: Tokens | None) -> None:
-        """Replace the reservation of `need` by what was used; None: no request was sent."""
+        """Replace the reservation of `need` by the tokens used; None: no request was sent."""
         self._reserved.remove(need)
         if used is None:
             return
@@ -143,7 +142,7 @@ class Meter:
         self._spent = self._sum([self._spent, used])
 
     def estimate(self, calls: Iterable[Call]) -> str:
-        """What asking `calls` once will take, in words."""
+        """Describe what asking `calls` once will take."""
         total = self._sum([self._tokens(call, BYTES_PER_TOKEN) for call in calls])
         said = f"about {total.prompt:,} tokens to read, at most {total.completion:,} to write"
         if self._price is not None:
@@ -152,7 +151,7 @@ class Meter:
         return said
 
     def spend(self, calls: int, cached: int, failures: dict[str, int]) -> Spend:
-        """All that was counted, beside what the judge counts itself."""
+        """Return everything counted here, with the counts of the judge."""
         return Spend(
             calls=calls,
             cached=cached,

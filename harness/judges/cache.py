@@ -1,8 +1,8 @@
-"""Judge replies on disk: asked once, kept for good, never changed.
+"""Keep judge replies on disk: each is asked once and never changed.
 
-One SQLite file in WAL mode: several processes may use it, and a reply is on disk before it is
-used. A row carries the sha256 of its content, so that damage is noticed rather than scored.
-WAL needs a local disk: not NFS.
+One SQLite file in WAL mode: several processes may share it, and a reply is on disk before it is
+used. Each row has the sha256 of its content, so damage is detected and not scored. WAL needs a
+local disk; NFS will not do.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from tenacity import Retrying, retry_if_exception_message, stop_after_delay, wai
 from harness.core.errors import UserError
 from harness.core.schema import Reply
 
-APPLICATION = 0x524C5246  # SQLite's mark of whose file it is: "RLRF"
+APPLICATION = 0x524C5246  # "RLRF", SQLite's mark of the program that owns the file
 VERSION = 1
 WAIT_SECONDS = 60.0  # for another process's write
-AT_ONCE = 500  # keys in one query
+KEYS_PER_QUERY = 500
 
 SCHEMA = (
     "CREATE TABLE replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL, sha256 TEXT NOT NULL) "
@@ -38,17 +38,17 @@ SCHEMA = (
 
 
 def default_path() -> Path:
-    """`rlrf/judge.sqlite` in the user's cache folder."""
+    """Return `rlrf/judge.sqlite` in the user's cache folder."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "rlrf" / "judge.sqlite"
 
 
 class Cache:
-    """Replies by the digest of everything that decides them.
+    """Replies, keyed by the digest of everything that decides them.
 
     Raises:
-        UserError: from every method: the file is damaged, is another program's, or cannot be
-            written. What is in it stays as it is.
+        UserError: from every method: the file is damaged, belongs to another program, or cannot
+            be written. Its content is not touched.
     """
 
     def __init__(self, path: Path) -> None:
@@ -77,10 +77,10 @@ class Cache:
         self._db.close()
 
     def get(self, keys: Sequence[str]) -> dict[str, Reply]:
-        """The replies that are there, by key."""
+        """Return the known replies among `keys`, by key."""
         found: dict[str, Reply] = {}
-        for start in range(0, len(keys), AT_ONCE):
-            some = keys[start : start + AT_ONCE]
+        for start in range(0, len(keys), KEYS_PER_QUERY):
+            some = keys[start : start + KEYS_PER_QUERY]
             marks = ",".join("?" * len(some))
             query = f"SELECT key, reply, sha256 FROM replies WHERE key IN ({marks})"  # noqa: S608
             with self._errors():
@@ -89,9 +89,9 @@ class Cache:
         return found
 
     def put(self, key: str, reply: Reply) -> Reply:
-        """Keep `reply`, durably; returns what the cache has.
+        """Store `reply` durably and return the stored reply.
 
-        That is another reply if another process was first: all then score the same one.
+        That is another one if another process was first, so that all score the same reply.
         """
         text = json.dumps({"text": reply.text, "logprobs": reply.logprobs})
         with self._errors():
@@ -103,7 +103,7 @@ class Cache:
 
     def _prepare(self) -> None:
         if self._is_new():
-            # Two processes that switch a file to WAL at once get an error where others wait.
+            # Of two processes that switch a file to WAL at once, one gets an error at once.
             for attempt in Retrying(
                 retry=retry_if_exception_message(match=".*locked"),
                 wait=wait_random(0.01, 0.1),
@@ -150,18 +150,18 @@ class Cache:
             yield
         except sqlite3.OperationalError as error:
             raise UserError(
-                f"The judge's cache {self.path} cannot be used ({error}). What it holds is kept: "
+                f"The judge's cache {self.path} cannot be used ({error}). Its replies are kept: "
                 "free some space or name another file as 'cache', and start again."
             ) from error
-        # Names in a damaged file may be no text, and then SQLite's own messages are none either.
+        # Names in a damaged file may not be text, and then SQLite's messages are not either.
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             raise UserError(_damaged(self.path)) from error
 
 
 def _damaged(path: Path) -> str:
     return (
-        f"The judge's cache {path} is damaged or no cache at all. "
-        "Move it away or name another file as 'cache'; the replies are then asked for anew."
+        f"The judge's cache {path} is damaged or is not a cache. "
+        "Move it away or name another file as 'cache'; the replies are then asked for again."
     )
 
 

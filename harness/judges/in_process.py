@@ -1,9 +1,7 @@
-"""A judge in this process: a model folder or hub model under `transformers`.
+"""Ask a judge that is a model folder or hub model, in this process or on the run's cluster.
 
-Only the model itself can be elsewhere, on a cluster, whose engines answer several parts of the
-calls at once: what is asked, kept and paid for is decided here all the same.
-
-Decoding is greedy. Nothing holds a reply to a schema; readers of replies are tolerant.
+On a cluster, several engines answer parts of the calls at once. Decoding is greedy, and replies are
+not constrained to a schema.
 """
 
 from __future__ import annotations
@@ -23,24 +21,24 @@ from harness.judges.llm import Done, failure_of
 from harness.judges.settings import JudgeSettings
 
 TOO_LONG = "the prompt and its reply are longer than the judge's context"
-AT_ONCE = 64  # calls, of each part that an engine has under way, whose replies may be lost
+AT_ONCE = 64  # calls per part of an engine, whose replies an interruption may lose
 
 
 class InProcess:
-    """A model as a judge's backend; it is loaded when the first call needs it.
+    """The backend of a judge that is a local model; the first call loads it.
 
     Args:
-        open_engine: None: the engine is in this process.
+        open_engine: opens the model on a cluster; None: in this process.
 
     Raises:
-        UserError: there is no such model.
+        UserError: the model cannot be found.
     """
 
     def __init__(self, settings: JudgeSettings, open_engine: OpenLocal | None = None) -> None:
         self._settings = settings
         self._open_engine = open_engine
         self._folder = find(settings.model, settings.revision)
-        # A path is not identity; the weights are.
+        # The weights identify a model, its path does not.
         self.id = self._folder.name if Path(settings.model).is_dir() else settings.model
         self.digest = digest(
             {
@@ -58,7 +56,7 @@ class InProcess:
         return f"{self.id} {'in this process' if self._open_engine is None else 'on the cluster'}"
 
     def answer(self, calls: Sequence[Call], meter: Meter, done: Done) -> None:
-        """Ask every call, `AT_ONCE` at a time for each part of an engine; see `Backend.answer`.
+        """Ask every call, `AT_ONCE` at a time per part of an engine; see `Backend.answer`.
 
         Raises:
             UserError: the model cannot be loaded, or does not fit into memory.
@@ -74,7 +72,7 @@ class InProcess:
                     break
                 reason = meter.reserve(asked.need) if asked.fits(engine) else TOO_LONG
                 if reason and batch and reason != TOO_LONG:
-                    break  # those before may turn out to need less
+                    break  # earlier calls may need less than they reserved
                 waiting.popleft()
                 if reason:
                     done(asked.place, Reply(failure=reason))

@@ -1,4 +1,4 @@
-"""A language model as a judge: every call is asked once, and what was paid for is kept."""
+"""Ask a language model as a judge, with a cache and a budget around any backend."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from harness.judges.cache import Cache
 
 
 class LLMJudge:
-    """The `tasks.task.Judge` around a backend, with a cache and a budget.
+    """A `tasks.task.Judge`: a backend with a cache and a budget.
 
     Args:
-        cache: None: every call is asked anew, and nothing is kept.
+        cache: None: every call is asked again, and no reply is kept.
     """
 
     def __init__(self, backend: Backend, cache: Cache | None, meter: Meter) -> None:
@@ -34,24 +34,24 @@ class LLMJudge:
 
     @property
     def description(self) -> str:
-        """For people: the model, where it is, what it was found to refuse."""
+        """The model, where it is, and what it refused, for people to read."""
         return self._backend.description
 
     @property
     def spend(self) -> Spend:
-        """What has been asked so far, and what that came to."""
+        """The calls so far, and the tokens and money that they took."""
         failures = dict(sorted(self._failures.items()))
         return self._meter.spend(self._calls, self._cached, failures)
 
     def ask(self, calls: Sequence[Call]) -> list[Reply]:
-        """One reply a call, in order; equal calls are asked once.
+        """Return one reply per call, in order; equal calls are asked once.
 
-        What it will take is said on stderr before. A reply is in the cache before the next call
-        is asked, failures are not kept.
+        An estimate of the cost is logged first. Every reply is cached at once; failures are not
+        cached.
 
         Raises:
-            UserError: no call can be answered (no server, no key, no such model), or the cache
-                cannot be used. Replies that came before are in the cache.
+            UserError: no call can be answered (no server, key or model), or the cache cannot be
+                used. Earlier replies are in the cache.
         """
         judge = [self.id, self.digest, *([self._backend.place] if self._backend.place else [])]
         keys = [digest({"judge": judge, "call": call.model_dump()}) for call in calls]
@@ -87,7 +87,7 @@ class LLMJudge:
         return asked
 
     def _tell(self) -> None:
-        """Report what was used up since the last report to whoever watches the run."""
+        """Report what was used since the last report to the run status."""
         now = self.spend.amounts()
         count_spend(self.id, {name: now[name] - self._told.get(name, 0) for name in now})
         self._told = now
@@ -105,36 +105,38 @@ class Answer:
 
 
 class Backend(Protocol):
-    """What answers the calls of a judge.
+    """Answer the calls of a judge: implement this to add a judge protocol.
 
-    `digest` covers all that decides a reply beside the call, wherever the weights are served.
-    `place` is where they are served, if nothing says which weights these are: two servers that
-    call different models by one name share no kept replies. It is '' where the weights are known.
+    Attributes:
+        digest: covers everything but the call that decides a reply, wherever the model runs.
+        place: the server's address if nothing identifies the weights, so that two servers that
+            call different models by one name share no cached replies; "" if the weights are known.
+        at_once: calls in progress at the same time.
     """
 
     id: str
     digest: str
     place: str
-    at_once: int  # calls that are under way together
+    at_once: int
 
     @property
     def description(self) -> str:
-        """For people: the model, where it is, what it was found to be able to do."""
+        """The model, where it is, and what it refused, for people to read."""
         ...
 
     def answer(self, calls: Sequence[Call], meter: Meter, done: Done) -> None:
-        """Ask every call once; `done(i, reply)` as soon as call i has its reply or its failure.
+        """Ask every call once, and call `done(i, reply)` when call i has its reply or failed.
 
-        Every request is reserved and settled with `meter`.
+        Reserve and settle every request with `meter`.
 
         Raises:
-            UserError: none of the calls can be answered, and what to do about it.
+            UserError: none of the calls can be answered.
         """
         ...
 
 
 def failure_of(text: str, is_cut: bool) -> str:
-    """Why a reply cannot count although it came; '' if it can."""
+    """Return why a reply that came cannot count; "" if it can."""
     if is_cut:
         return "the reply was cut short at its limit of tokens"
     return "" if text.strip() else "the reply is empty"

@@ -1,4 +1,4 @@
-"""What a user says about a judge: which model, where, how fast, how much it may cost."""
+"""Settings of a judge: its model, its server or engine, its price and budget."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Price(Record):
 
 
 class Budget(Record):
-    """What a judge may use up; what does not fit is left unscored, with the reason."""
+    """Limits for a judge. Calls beyond a limit are left unscored, with the reason."""
 
-    requests: int | None = Field(default=None, ge=0, description="retries count")
+    requests: int | None = Field(default=None, ge=0, description="retries included")
     tokens: int | None = Field(default=None, ge=0, description="read and written together")
     dollars: float | None = Field(default=None, ge=0, description="needs a price")
 
@@ -40,28 +40,33 @@ class JudgeSettings(ServerSettings):
         min_length=1, description="as the server calls it; engine: a model folder or hub name"
     )
     temperature: float | None = Field(
-        default=0.0, ge=0, le=2, description="0 is greedy; null: not sent, for servers that refuse"
+        default=0.0,
+        ge=0,
+        le=2,
+        description="0 is greedy; null: not sent, for servers that refuse it",
     )
     top_p: float | None = Field(default=None, gt=0, le=1, description="null: not sent")
     seed: int | None = Field(default=0, description="null: not sent")
     thinking_tokens: int = Field(
         default=0,
         ge=0,
-        description="more tokens a reply, for a model that thinks before it answers",
+        description="extra tokens per reply, for a model that reasons before it answers",
     )
     max_tokens_name: Literal["max_tokens", "max_completion_tokens"] = Field(
-        default="max_tokens", description="what the server calls the limit of a reply"
+        default="max_tokens", description="the server's name for the limit of a reply"
     )
     extra_body: dict[str, JsonValue] = Field(
         default_factory=dict, description="sent with every call; part of the judge's identity"
     )
     cache: Path | None = Field(
-        default=None, description="where replies are kept; default ~/.cache/rlrf/judge.sqlite"
+        default=None, description="file that keeps the replies; default ~/.cache/rlrf/judge.sqlite"
     )
     price: Price | None = None
     budget: Budget = Budget()
-    device: str = Field(default="auto", description="engine: cpu, cuda; auto is CUDA if there is")
-    dtype: str = Field(default="auto", description="engine: auto is that of the weights")
+    device: str = Field(
+        default="auto", description="engine: cpu or cuda; auto: CUDA if there is one"
+    )
+    dtype: str = Field(default="auto", description="engine: auto: as the weights are stored")
 
     @model_validator(mode="after")
     def _one_door(self) -> Self:
@@ -84,7 +89,7 @@ class JudgeSettings(ServerSettings):
         return self
 
     def decoding(self) -> dict[str, Any]:
-        """What decides a reply beside the call and the weights."""
+        """Return what decides a reply besides the call and the weights."""
         return {
             "temperature": self.temperature,
             "top_p": self.top_p,

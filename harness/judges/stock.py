@@ -1,9 +1,9 @@
-"""Judged metrics under stock lm-eval: what the task YAML files name as aggregation.
+"""Aggregate judged metrics under stock lm-eval; the task YAML files name `judged`.
 
     RLRF_JUDGE=judge.yaml lm_eval run --include_path "$(rlrf tasks --path)" --tasks just_eval ...
 
-lm-eval aggregates when everything is generated, so that here the judge is asked for all answers
-at once, concurrently and through its cache. What it leaves unscored is counted, and in no mean.
+lm-eval aggregates after all generation, so the judge is asked about all answers together,
+concurrently and through its cache. Unscored answers are counted and are part of no mean.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from tasks.hooks import JUDGE, Answer, Pending
 
 
 def judged(values: Sequence[float | Pending]) -> float:
-    """The mean of one metric over its documents, after the judge has graded those that wait.
+    """Return the mean of one metric over its documents, after the judge has graded them.
 
-    NaN where no document has a value.
+    NaN if no document has a value.
 
     Raises:
         UserError: the judging file or the judge cannot be used.

@@ -1,1 +1,1 @@
-"""OpenAI-compatible servers, as judges and engines ask them: limits, retries, what they refuse."""
+"""Ask OpenAI-compatible servers, for judges and engines: limits, retries, untrusted replies."""

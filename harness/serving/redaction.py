@@ -1,4 +1,4 @@
-"""Keep a secret out of what a server says: whole, encoded, or in part."""
+"""Remove a key from what a server says: whole, encoded, or in part."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ import re
 import urllib.parse
 from collections.abc import Callable, Iterator
 
-MIN_KEY_CHARS = 8  # a shorter key is a placeholder, and may well be a word of a reply
-MIN_PART_CHARS = 8  # a shorter part of a key is no secret, and may well be a word
-MAX_WORD_CHARS = 12  # longer letters in a row are no word, but random
+MIN_KEY_CHARS = 8  # a shorter key is a placeholder, and may be a word of a reply
+MIN_PART_CHARS = 8  # a shorter part of a key is not secret, and may be a word
+MAX_WORD_CHARS = 12  # a longer run of letters is random, not a word
 SHOWN = "[key]"
 
 
 def redaction(key: str | None) -> Callable[[str], str]:
-    """Return a function that replaces `key` in a text by "[key]", also in disguise.
+    """Return a function that replaces `key` in a text by "[key]", also where it is encoded.
 
-    Disguises are base64 at each of the three places a byte may have in it, as a bearer token and
-    as Basic authentication send it, hexadecimal, percent- and JSON-encoding, and every part of
-    eight or more characters in a row of any of these.
+    The encodings are base64 at any of its three alignments, hexadecimal, percent- and
+    JSON-encoding. Every run of eight or more characters of any of these is replaced.
     """
     if key is None or len(key) < MIN_KEY_CHARS:
         return lambda text: text
@@ -48,7 +47,7 @@ def _is_word(letters: str) -> bool:
 
 
 def _forms(key: str) -> Iterator[str]:
-    """Every spelling of `key` that is looked for."""
+    """Yield the encodings of `key`."""
     for quoted in (key, urllib.parse.quote(key, safe=""), urllib.parse.quote_plus(key)):
         yield quoted
         yield re.sub("%[0-9A-F]{2}", lambda found: found.group().lower(), quoted)
@@ -57,8 +56,8 @@ def _forms(key: str) -> Iterator[str]:
     yield key.encode().hex()
     yield key.encode().hex().upper()
     for before in range(3):
-        # Where a byte has another place among three, all letters are others. The ends, which
-        # depend on the neighbours, are left out.
+        # Base64 differs by the alignment of a byte among three. The ends, which depend on the
+        # neighbouring bytes, are left out.
         whole = b"\0" * before + key.encode()
         coded = base64.b64encode(whole).decode()
         inner = coded[-(-before * 8 // 6) : len(whole) * 8 // 6]
@@ -67,7 +66,7 @@ def _forms(key: str) -> Iterator[str]:
 
 
 def _replace(text: str, hidden: list[bool]) -> str:
-    """`text` with each run of `hidden` characters replaced."""
+    """Replace each run of `hidden` characters."""
     shown = []
     for place, char in enumerate(text):
         if not hidden[place]:

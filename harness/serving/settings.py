@@ -1,4 +1,4 @@
-"""What a user says about a server: where it is, what it serves, how fast it may be asked."""
+"""Settings of a server: its address, its model, and how fast it may be asked."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ class ServerSettings(Record):
     base_url: str | None = Field(
         default=None, description="of an OpenAI-compatible server, usually ending in /v1"
     )
-    model: Name = Field(min_length=1, description="as the server calls it")
+    model: Name = Field(min_length=1, description="the model's name on the server")
     revision: str | None = Field(
-        default=None, description="of the weights; a server's is taken on trust, as part of the id"
+        default=None,
+        description="of the weights; a server's is not checked, and is part of the identity",
     )
     api_key_env: str | None = Field(
         default=None, description="the name of the environment variable that holds the key"
@@ -29,19 +30,21 @@ class ServerSettings(Record):
     max_concurrency: int = Field(default=16, ge=1, le=1024, description="calls at a time")
     requests_per_minute: float | None = Field(default=None, gt=0)
     tokens_per_minute: float | None = Field(
-        default=None, gt=0, description="read and written together"
+        default=None, gt=0, description="prompt and reply together"
     )
-    timeout: float = Field(default=300.0, gt=0, description="seconds that one try may take in all")
+    timeout: float = Field(default=300.0, gt=0, description="seconds for one attempt in all")
     max_attempts: int = Field(
-        default=5, ge=1, le=20, description="tries a call, the first included"
+        default=5, ge=1, le=20, description="attempts per call, the first included"
     )
     backoff: float = Field(
-        default=1.0, gt=0, description="seconds before the second try, doubled with every try"
+        default=1.0,
+        gt=0,
+        description="seconds before the second attempt, doubled for every further one",
     )
 
     @property
     def address(self) -> str:
-        """The `base_url` in one spelling, so that two of them are equal for one server."""
+        """Return the `base_url` in one spelling, so that the same server has the same address."""
         url = urlsplit(self.base_url or "")
         usual = {"http": 80, "https": 443}.get(url.scheme)
         port = "" if url.port in (None, usual) else f":{url.port}"
@@ -50,7 +53,7 @@ class ServerSettings(Record):
             path = path.removesuffix(door)
         return f"{url.scheme}://{url.hostname or ''}{port}{path}"
 
-    # The checks are on the whole, so that no error shows a secret that stands in a wrong place.
+    # These check the whole model, so that no error shows a secret that is in the wrong field.
     @model_validator(mode="after")
     def _plain_address(self) -> Self:
         if self.base_url is None:
@@ -78,7 +81,7 @@ class ServerSettings(Record):
         return self
 
     def key(self) -> str | None:
-        """The key in the environment variable that is named; None if none is.
+        """Return the key in the environment variable `api_key_env`; None if none is named.
 
         Raises:
             UserError: the variable is empty, or holds no key.
@@ -93,7 +96,7 @@ class ServerSettings(Record):
             )
         if not (key.isascii() and key.isprintable()) or " " in key:
             raise UserError(
-                f"What the environment variable {self.api_key_env} holds is no key: it has odd "
-                "characters."
+                f"The environment variable {self.api_key_env} does not hold a key: it has characters "
+                "that a key cannot have."
             )
         return key

@@ -1,8 +1,8 @@
 """Detect whether a response declines to answer.
 
-content: what a reader sees. A response declines if it refuses or asks back, and states nothing
-else about whom it was asked. generic and search: the two rule sets that FActScore published, for
-comparison with its numbers. All of them count an empty response.
+content: a response declines if it refuses or asks back, and states nothing else about the person.
+generic and search: the two rule sets that FActScore published, for comparison with its numbers.
+All of them count an empty response.
 """
 
 # ruff: noqa: RUF001 (letters of other scripts are meant)
@@ -17,7 +17,7 @@ from tasks.factscore.text import MAX_SENTENCES, MAX_TEXT, split
 
 Rules = Literal["content", "generic", "search"]
 
-# Sentences about a person, or sentences at all, that make an answer of what began with a refusal.
+# So many sentences about a person, or statements at all, make an answer of a refusal.
 MIN_FACTS, MIN_STATEMENTS = 2, 4
 
 _APOLOGY = re.compile(r"i['\N{RIGHT SINGLE QUOTATION MARK}]m sorry", re.IGNORECASE)
@@ -66,7 +66,7 @@ def _only_refuses(text: str) -> bool:
     roles: list[Role] = []
     for sentence in split(text)[:MAX_SENTENCES]:
         roles += role(sentence)
-        if roles[-1] == "others":  # what follows is about somebody else
+        if roles[-1] == "others":  # the rest is about somebody else
             break
     facts = roles.count("fact")
     statements = facts + roles.count("statement")
@@ -80,9 +80,9 @@ def _only_refuses(text: str) -> bool:
 
 MAX_CHARS = 500  # read of a sentence
 
-# fact: states something of somebody; turn: the same, after a refusal; statement: states something
-# in general; refusal: says that nothing can be said; question: asks who is meant; others: goes over
-# to other people; talk: talks to the user of something else; aside: guesses, and fragments.
+# fact: states something about a person; turn: the same, after a refusal; statement: states
+# something in general; refusal: declines; question: asks who is meant; others: turns to other
+# people; talk: talks to the user about something else; aside: guesses and fragments.
 Role = Literal["fact", "turn", "statement", "refusal", "question", "others", "talk", "aside"]
 
 
@@ -232,7 +232,7 @@ _OTHERS = _any(
     r"(?:names?|people|persons|individuals|figures|spellings?)\b",
     r"(?:someone else|thinking of|similar(?:ly)?[ -](?:named|sounding))\b",
 )
-# What says nothing certain of the person: guesses, the name itself, the writer, the reader.
+# Says nothing certain about the person: guesses, the name itself, the writer, the reader.
 _ASIDE = _any(
     r"(?:it(?: is|'s) (?:quite )?(?:possible|likely)|possibly|perhaps|maybe|probably|presumably)\b",
     r"(?:might|(?-i:may)) not\b",
@@ -254,7 +254,7 @@ _ADVICE = _any(
     r"double-check|explore|reach out|refer|see|note|provide|include)\b",
     start="^",
 )
-# The mark of a statement about a person: a pronoun, a number, a name that does not begin it.
+# Marks a statement about a person: a pronoun, a number, a name that does not begin it.
 _NAMED = re.compile(
     r"\b(?:[Hh]e|[Ss]he|[Hh]is|[Hh]er|[Hh]im|[Tt]hey|[Tt]heir)\b|\d|(?<=\S )[^\W\d_a-z]\w*"
 )
@@ -269,7 +269,7 @@ _TURN = re.compile(
     r"|what i (?:do )?know is(?: that)?)\b,?\s*",
     re.IGNORECASE,
 )
-# What a sentence states after a concession or an apology for its brevity.
+# A concession, or an apology for brevity, before a statement.
 _CONCEDED = re.compile(
     r"^\W*(?:(?:while|although|though|even though)\b[^,:]{1,200},"
     r"|(?:i'm|i am|we're|we are)? ?(?:sorry|apologi[sz]e|apologies) (?:for|that)\b[^,:]{1,100}:)"
@@ -280,7 +280,7 @@ _QUOTED = re.compile('["\u201c][^"\u201c\u201d]{1,200}["\u201d]')  # titles and 
 
 
 def role(sentence: str) -> list[Role]:
-    """Tell what a sentence does; one that refuses and then states something does both."""
+    """Return the role of a sentence; one that refuses and then states something has two."""
     text = sentence[:MAX_CHARS].replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").strip()
     text = _QUOTED.sub("Quoted Title", text.lstrip("#*->\u2022 ").replace("**", ""))
     if _OTHERS.search(text) and not _is_certain(text):
@@ -308,7 +308,7 @@ def _is_certain(text: str) -> bool:
 
 
 def _states(text: str) -> Literal["fact", "statement", "aside"]:
-    """Tell what a clause does that neither refuses nor asks."""
+    """Return the role of a clause that neither refuses nor asks."""
     clause = _PASSING.sub("", text)
     if len(clause.split()) < 4 or not _is_certain(clause):
         return "aside"

@@ -1,7 +1,8 @@
-"""Atomic facts as a decomposer writes them: parsed from its list, then cleaned.
+"""Decompose biographies into atomic facts: by a judge, by clauses, or by sentences.
 
-A decomposer is a language model asked for the facts of one sentence. It writes "- " lines, leaves
-stubs behind ("She was born."), and now and then puts in a date that the sentence does not have.
+A judge is asked for the facts of one sentence at a time. It writes "- " lines, leaves stubs behind
+("She was born."), and sometimes adds a date that the sentence does not have; `clean_facts` mends
+this.
 """
 
 from __future__ import annotations
@@ -36,19 +37,18 @@ _MONTH = re.compile(
 
 
 def parse_facts(reply: str) -> list[str]:
-    """The facts in a decomposer's reply: its lines that begin with a bullet, as sentences."""
+    """Parse the facts in a reply: the lines that begin with a bullet, as sentences."""
     lines = (_BULLET.fullmatch(line) for line in reply[:MAX_REPLY].splitlines())
     facts = [line.group(1).strip() for line in lines if line]
     return [fact if fact.endswith((".", "!", "?")) else f"{fact}." for fact in facts]
 
 
 def clean_facts(sentence: str, facts: Sequence[str]) -> list[str]:
-    """The facts of `sentence` without repetitions, stubs and invented numbers.
+    """Remove repetitions, stubs and invented numbers from the facts of a sentence.
 
-    A stub is dropped where another fact contains it. A number or month that the sentence does not
-    have is completed if it is the beginning of exactly one that it has ("197" for "1975"); if
-    not, its fact is dropped. Where this would lose a number or a name of the sentence that the
-    facts did cover, nothing is cleaned: the facts are returned as they came.
+    A stub is dropped if another fact contains it. A number or month that is not in the sentence is
+    completed if it begins exactly one that is ("197" for "1975"); otherwise its fact is dropped. If
+    this would lose a number or name that the facts covered, they are returned unchanged.
     """
     has = _numbers(sentence)
     names = _names(sentence)
@@ -71,7 +71,7 @@ def _is_stub(fact: str, facts: Iterable[str]) -> bool:
 
 
 def _numbers(*texts: str) -> set[str]:
-    """Numbers, without the commas that group their digits, and months."""
+    """Return the numbers, without grouping commas, and the months."""
     return {
         found.replace(",", "")
         for text in texts
@@ -81,7 +81,7 @@ def _numbers(*texts: str) -> set[str]:
 
 
 def _names(sentence: str) -> set[str]:
-    """Runs of capitalised words, but for the word that a sentence begins with anyway."""
+    """Return the runs of capitalised words, except the first word of the sentence."""
     runs = _CAPITALISED.findall(sentence)
     first = sentence.split(maxsplit=1)[:1]
     return {run for run in runs if [run] != first}
@@ -93,7 +93,7 @@ def _told(names: set[str], facts: Iterable[str]) -> set[str]:
 
 
 def _repaired(fact: str, has: set[str]) -> str | None:
-    """`fact` with only numbers of `has`, or None if one of its own cannot be completed."""
+    """Complete the numbers of `fact` from `has`; None if that is impossible."""
     for number in _numbers(fact) - has:
         whole = [known for known in has if len(number) > 2 and known.startswith(number)]
         if len(whole) != 1:
@@ -103,25 +103,23 @@ def _repaired(fact: str, has: set[str]) -> str | None:
 
 
 class Sentences:
-    """Each sentence is a fact; asks nobody."""
+    """Take each sentence as a fact, without a judge."""
 
     name = "decompose sentences"
     prompt_digest = None
 
     def decompose(self, biographies: Sequence[Biography], judge: Judge | None) -> list[Facts]:
-        """The sentences of each biography."""
         found = [sentences(biography.text) for biography in biographies]
         return [Facts(tuple(texts), cut=cut) for texts, cut in found]
 
 
 class Clauses:
-    """Each clause is a fact; asks nobody."""
+    """Take each clause as a fact, without a judge."""
 
     name = "decompose clauses"
     prompt_digest = None
 
     def decompose(self, biographies: Sequence[Biography], judge: Judge | None) -> list[Facts]:
-        """The clauses of each biography's sentences."""
         results = []
         for biography in biographies:
             found, cut = sentences(biography.text)
@@ -130,14 +128,13 @@ class Clauses:
         return results
 
 
-FIXED = 7  # as FActScore: shown with every sentence; one more is chosen for its words
-
-OWN = Path(__file__).parent / "demonstrations.json"
+FIXED = 7  # shown with every sentence, as in FActScore; one more is chosen by its words
+OWN = Path(__file__).parent / "demonstrations.json"  # this project's, about invented people
 
 
 @dataclass(frozen=True)
 class Demonstrations:
-    """Sentences with their facts: the first `FIXED` are always shown."""
+    """Sentences with their facts, which show a judge how fine to cut."""
 
     pairs: tuple[tuple[str, tuple[str, ...]], ...]
 
@@ -146,7 +143,7 @@ class Demonstrations:
         return self.pairs[:FIXED]
 
     def nearest(self, sentence: str) -> tuple[str, tuple[str, ...]] | None:
-        """Of those that are not fixed, the one most like `sentence` by BM25; None if all are."""
+        """Return the demonstration nearest to `sentence` by BM25, beyond those always shown."""
         others = dict(self.pairs[FIXED:])
         found = self._retriever.retrieve(tuple(others), sentence)
         return (found[0], others[found[0]]) if found else None
@@ -157,7 +154,7 @@ class Demonstrations:
 
 
 def load_demonstrations(path: Path | None) -> Demonstrations:
-    """The demonstrations in `path`, or the project's own.
+    """Read demonstrations in the format of FActScore's demons.json; None: the project's own.
 
     Raises:
         UserError: the file is missing, or does not map sentences to lists of facts.
@@ -192,7 +189,7 @@ _NO_FACTS = re.compile(r"\W*none\W*", re.IGNORECASE)
 
 
 class ByJudge:
-    """A judge writes the facts of each sentence; they are cleaned by the rules of `decompose`."""
+    """Ask a judge for the facts of each sentence, and clean them (`clean_facts`)."""
 
     name = "decompose judge"
 
@@ -201,7 +198,7 @@ class ByJudge:
         self.prompt_digest = digest([SYSTEM, self.prompt(""), demonstrations.pairs])
 
     def prompt(self, sentence: str) -> str:
-        """The demonstrations, those that never change first, and the sentence."""
+        """Return the demonstrations, the constant ones first, and the sentence."""
         shown = list(self._demonstrations.fixed)
         if nearest := self._demonstrations.nearest(sentence):
             shown.append(nearest)
@@ -212,10 +209,9 @@ class ByJudge:
         return "\n\n".join([*examples, f"Sentence: {sentence}\nFacts:"])
 
     def decompose(self, biographies: Sequence[Biography], judge: Judge | None) -> list[Facts]:
-        """The cleaned facts of each biography; one call a sentence, all in one batch.
+        """Return the facts of each biography; one call per sentence, all in one batch.
 
-        One sentence whose facts could not be had fails its biography: a score over the others
-        would be of another text.
+        If one sentence fails, its biography fails: the other facts are not the whole text.
         """
         found = [sentences(biography.text) for biography in biographies]
         calls = [
@@ -228,7 +224,7 @@ class ByJudge:
 
 
 def _facts(answered: Sequence[tuple[str, Reply]], cut: str) -> Facts:
-    """The facts of one biography from the replies to its sentences."""
+    """Join the facts of one biography from the replies to its sentences."""
     facts: list[str] = []
     for sentence, reply in answered:
         none = _NO_FACTS.fullmatch(reply.text)

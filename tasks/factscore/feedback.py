@@ -1,4 +1,4 @@
-"""Verified facts as fine-grained feedback: which claims lack support, whether enough is said."""
+"""Give feedback from verified facts: unsupported facts, and whether enough is said."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ MAX_EVIDENCE = 300  # characters
 
 
 def feedback(item: Item, sample: Sample, score: Score) -> Feedback:
-    """Factuality quotes each unsupported fact and the evidence; completeness counts supported ones.
+    """Quote each unsupported fact with the evidence, and count the supported ones.
 
     Factuality: 2 if every fact is supported, 1 if half of them are, else 0. Completeness: 2 with
-    more than gamma supported facts, the length from which a response is not penalised, 1 with
-    more than half as many, else 0. A response that declines is only incomplete; of one whose
-    facts are unknown there is nothing to say.
+    more than gamma supported facts, so that a response is not penalised as short, 1 with more than
+    half as many, else 0. A response that declines is only incomplete. One without verified facts
+    gets no feedback.
     """
     entity = item.reference["entity"]
     aspects = []

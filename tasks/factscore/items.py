@@ -1,4 +1,4 @@
-"""The entities of FActScore: a name a line, in files that the user has."""
+"""Read the entities of FActScore from the user's files."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ LABELS = ("InstructGPT.jsonl", "ChatGPT.jsonl", "PerplexityAI.jsonl")
 
 
 def items(split: str, data: Path | None = None) -> list[Item]:
-    """A biography to write for each entity, in the order of the list.
+    """List a biography to write per entity, in the order of the file.
 
-    `data` is a text file with a name a line, or a folder: its `prompt_entities.txt`, else the one
-    in its `labeled/`, or the same in its `factscore/`, is the split "test". Tags `rarity` and
-    `region` come from the published label files, where they lie beside the list.
+    `data` is a text file with one name per line, or a folder. The split "test" is its
+    `prompt_entities.txt`, else the one in its `labeled/`, or in the same places of its
+    `factscore/`. Tags `rarity` and `region` come from the published label files next to the list.
 
-    `gate` and `sealed` are the `halves` of the published list without labels (`UNLABELED`), or
-    where there is none of the list of "test". `train` is the user's own: `train.txt`, or
-    `train.jsonl` with an `entity` a line.
+    `gate` and `sealed` are the `halves` of the published list without labels (`UNLABELED`), or of
+    the "test" list if there is none. `train` is the user's: `train.txt` with one name per line, or
+    `train.jsonl` with one `entity` per line.
 
     Raises:
-        UserError: the split is unknown, no data is named, a list is missing, empty or repeats, or
-            an entity to train on is in another split.
+        UserError: the split is unknown, no data is named, a list is missing, empty or has
+            duplicates, or an entity to train on is in another split.
     """
     check_split("factscore", split)
     if data is None:
         raise UserError(
-            "factscore needs a list of entities: name a text file with one a line, or a folder "
+            "factscore needs a list of entities: name a text file with one per line, or a folder "
             f"that holds a {LIST}, with --data."
         )
     listed, unlabeled = _list(data), _find(data, UNLABELED)
@@ -49,8 +49,8 @@ def items(split: str, data: Path | None = None) -> list[Item]:
         path = _find(data, TRAIN)
         if path is None:
             raise UserError(
-                f"factscore has no entities to train on: put names, one a line, into {TRAIN[0]} in "
-                "the folder that data names."
+                f"factscore has no entities to train on: put names, one per line, into {TRAIN[0]} "
+                "in the folder that data names."
             )
         names = _names(path)
         check_apart(path, names, [*tested, *held_out])
@@ -80,7 +80,7 @@ def _items(
 
 
 def _names(path: Path) -> list[str]:
-    """The names in a list, each of them once."""
+    """Return the distinct names in a list."""
     if path.suffix == ".jsonl":
         lines = [_entity(row, f"{path}, line {number}") for number, row in read_jsonl(path)]
     else:
@@ -111,7 +111,7 @@ def _list(data: Path) -> Path:
 
 
 def _find(data: Path, names: Sequence[str]) -> Path | None:
-    """The first of the files that the folder, or its `factscore/`, has."""
+    """Return the first of the files that exists in the folder or its `factscore/`."""
     places = [folder / name for folder in (data, data / "factscore") for name in names]
     return next((place for place in places if place.is_file()), None)
 

@@ -1,7 +1,7 @@
-"""A knowledge source: titled pages in passages, in the SQLite layout that FActScore published.
+"""Read and build a knowledge source: titled pages in passages, in FActScore's SQLite layout.
 
-One table `documents(title, text)`; the passages of a page are joined by a separator. A published
-`enwiki-20230401.db` is read as it is, and `build_knowledge` makes such a file of one's own pages.
+The table is `documents(title, text)`; a separator joins the passages of a page. The published
+`enwiki-20230401.db` is read unchanged, and `build_knowledge` makes such a file from other pages.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ BLOCK, BLOCKS = 1 << 16, 1024
 
 MAX_PAGE_BYTES = 64 * 1024 * 1024
 MAX_QUERY_SECONDS = 60
-MAX_ROWS = 100  # of what is asked about the table itself: its columns
+MAX_ROWS = 100  # of a query about the table itself, such as its columns
 SCHEMA = (
     "SELECT type, sql FROM sqlite_master "
     "WHERE lower(name) = 'documents' AND type IN ('table', 'view')"
 )
-STEPS_BETWEEN_LOOKS = 10_000  # of SQLite's machine: about a millisecond
+STEPS_PER_CHECK = 10_000  # of SQLite's virtual machine: about a millisecond
 
 _MARKS = re.compile(r"(?:</?s>)+")
 
@@ -46,8 +46,8 @@ _MARKS = re.compile(r"(?:</?s>)+")
 class Knowledge:
     """Pages by title, read-only. Use it as a context manager, or call `close`.
 
-    The file may come from anyone: only a table is read, never a view or a computed column, and a
-    query that takes too long or returns too much is stopped.
+    The file is untrusted: only a table is read, never a view or a computed column, and a query that
+    takes too long or returns too much is stopped.
     """
 
     def __init__(self, path: Path) -> None:
@@ -68,7 +68,7 @@ class Knowledge:
         self._connection = sqlite3.connect(address, uri=True)
         self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_PAGE_BYTES)
         self._stop_at = math.inf
-        self._connection.set_progress_handler(self._is_late, STEPS_BETWEEN_LOOKS)
+        self._connection.set_progress_handler(self._is_late, STEPS_PER_CHECK)
         try:
             self._query("PRAGMA trusted_schema = OFF")
             kind = self._query(SCHEMA)
@@ -84,10 +84,10 @@ class Knowledge:
             ) from error
 
     def page(self, title: str) -> list[str] | None:
-        """The passages of the page called `title`, in order; None if there is none.
+        """Return the passages of the page called `title`, in order; None if there is none.
 
         Raises:
-            UserError: the file cannot be read any more, or the page is not text.
+            UserError: the file can no longer be read, or the page is not text.
         """
         try:
             rows = self._query("SELECT text FROM documents WHERE title = ? LIMIT 1", _utf8(title))
@@ -98,14 +98,13 @@ class Knowledge:
         text = rows[0][0]
         if not isinstance(text, str):
             raise UserError(
-                f"{self.path} has no text for the page '{title}', but a value of another kind. "
-                "Make the knowledge source again."
+                f"The page '{title}' in {self.path} is not text. Make the knowledge source again."
             )
         passages = (_MARKS.sub(" ", part).strip() for part in text.split(SEPARATOR))
         return [passage for passage in passages if passage]
 
     def _query(self, sql: str, *values: str) -> list[tuple[Any, ...]]:
-        """Run one query, within the time that one may take; at most a few rows are wanted."""
+        """Run one query within the time limit and return at most `MAX_ROWS` rows."""
         self._stop_at = time.monotonic() + MAX_QUERY_SECONDS
         return self._connection.execute(sql, values).fetchmany(MAX_ROWS)
 
@@ -126,8 +125,8 @@ class Knowledge:
     def digest(self) -> str:
         """Identity of the file: sha256 of its content.
 
-        Of a file of more than `WHOLE` bytes, such as all of Wikipedia, its size and `BLOCKS`
-        evenly spaced blocks stand for the whole, so that a run does not begin by reading 20 GB.
+        For a file of more than `WHOLE` bytes, such as all of Wikipedia, its size and `BLOCKS`
+        evenly spaced blocks stand for the content, so that a run need not read 20 GB first.
         """
         size = self.path.stat().st_size
         if size <= WHOLE:
@@ -155,7 +154,7 @@ class Knowledge:
 
 
 def _require_checkpointed(path: Path) -> None:
-    """Refuse a database whose latest pages are still in another file, which its digest misses."""
+    """Refuse a database with changes in a journal, which the digest does not cover."""
     for ending in ("-wal", "-journal"):
         journal = path.with_name(f"{path.name}{ending}")
         if journal.is_file() and journal.stat().st_size:
@@ -166,7 +165,7 @@ def _require_checkpointed(path: Path) -> None:
 
 
 def _fault(kind: Sequence[tuple[Any, ...]], columns: Sequence[tuple[Any, ...]]) -> str:
-    """Why `documents` is not a plain table; "" if it is one."""
+    """Return why `documents` is not a plain table, or ""."""
     if not kind:
         return "no such table: documents"
     if kind[0][0] != "table":
@@ -183,13 +182,13 @@ def _fault(kind: Sequence[tuple[Any, ...]], columns: Sequence[tuple[Any, ...]]) 
 
 
 def build_knowledge(jsonl: Path, db: Path) -> int:
-    """Make the knowledge source `db` of pages {"title", "text"}, one a line; return their number.
+    """Build the knowledge source `db` from pages {"title", "text"} per line; return their number.
 
-    `text` is one text or a list of paragraphs. Passages are whole sentences, up to
-    `PASSAGE_WORDS` words. A knowledge source that is there already is replaced, once all is read.
+    `text` is a text or a list of paragraphs. Passages are whole sentences of up to `PASSAGE_WORDS`
+    words in all. An existing knowledge source is replaced after everything is read.
 
     Raises:
-        UserError: a line is unfit or repeats a title, there is no page, or the disk refuses.
+        UserError: a line is malformed or repeats a title, there is no page, or writing fails.
     """
     written = check_file(db, KNOWLEDGE, [jsonl])
     pages: dict[str, str] = {}
@@ -223,14 +222,14 @@ def _text(value: Any, where: str) -> str:
 
 
 def _utf8(text: str) -> str:
-    """Without lone surrogates, which SQLite cannot store."""
+    """Replace lone surrogates, which SQLite cannot store."""
     return text.encode("utf-8", "replace").decode()
 
 
 def passages_of(text: str, words: int = PASSAGE_WORDS) -> list[str]:
-    """Whole sentences of `text`, as many as fit into `words` words a passage.
+    """Split `text` into passages of whole sentences, up to `words` words each.
 
-    A sentence that is longer by itself is cut.
+    A longer sentence is cut.
     """
     passages: list[list[str]] = [[]]
     for sentence in split(text):

@@ -1,4 +1,4 @@
-"""The verifier that needs no model: a logistic model over what fact and passages share.
+"""Verify facts without a language model: a logistic model over the words in common.
 
 Its weights are in `lexical.json`, with what they were fitted on; `bench/fit_lexical.py`
 made them, and docs/factscore.md says what it is worth on biographies
@@ -34,7 +34,7 @@ class LexicalModel(Record):
     threshold: float
 
     def probabilities(self, claims: Sequence[Claim]) -> NDArray[np.float64]:
-        """P(supported) for each fact of one biography."""
+        """Return P(supported) for each fact of one biography."""
         weights = np.array([self.weights[name] for name in NAMES])
         logit = features(claims) @ weights + self.intercept
         return np.asarray(1 / (1 + np.exp(-logit)), dtype=np.float64)
@@ -42,16 +42,16 @@ class LexicalModel(Record):
 
 @cache
 def shipped() -> LexicalModel:
-    """The model that comes with the package."""
+    """Return the model that comes with the package."""
     text = files("tasks.factscore").joinpath("lexical.json").read_text(encoding="utf-8")
     return LexicalModel.model_validate_json(text)
 
 
 class Lexical:
-    """Verifies by words in common; asks nobody.
+    """Verify by words in common, without a judge.
 
-    A fact is judged by its company too, but what a passage says word for word is supported
-    whatever its company: all of the 130 such facts among the labelled ones are.
+    The other facts of a biography count, too. But a fact that a passage says word for word is
+    always supported: so are all of the 130 such facts among the labelled ones.
     """
 
     prompt_digest = None
@@ -61,7 +61,7 @@ class Lexical:
         self.name = f"verify lexical@{digest(self._model)[:8]}"
 
     def verify(self, claims: Sequence[Sequence[Claim]], judge: Judge | None) -> list[list[Finding]]:
-        """Findings; none fails."""
+        """Return findings; none of them fails."""
         return [
             [
                 Finding(bool(p >= self._model.threshold) or says(claim), evidence=nearest(claim))
@@ -129,7 +129,7 @@ NAMES = (*OWN, *(f"{name}@biography" for name in SHARED), *(f"{name}@near" for n
 
 
 class Evidence:
-    """Passages as sentences of words, with what is counted over them."""
+    """Passages as sentences of words, with counts over them."""
 
     def __init__(self, passages: Sequence[str]) -> None:
         sentences = [sentence for passage in passages for sentence in _sentences(passage)]
@@ -147,7 +147,7 @@ class Evidence:
         self.pairs = frozenset(pairwise(order))
 
     def has(self, word: Word) -> bool:
-        """By stem, or by the first letters."""
+        """Return whether the passages have a word, by its stem or its first letters."""
         return word.stem in self.stems or (
             len(word.text) >= PREFIX and word.text[:PREFIX] in self._prefixes
         )
@@ -158,7 +158,7 @@ class Evidence:
 
 @lru_cache(4096)
 def _sentences(passage: str) -> list[tuple[str, list[Word], frozenset[str]]]:
-    """Each sentence with its words, and the set of their stems, numerals as digits too."""
+    """Return each sentence with its words and the set of their stems, numerals also as digits."""
     said = [(sentence, words(sentence)) for sentence in split(passage)]
     return [
         (
@@ -172,11 +172,11 @@ def _sentences(passage: str) -> list[tuple[str, list[Word], frozenset[str]]]:
 
 
 def features(claims: Sequence[Claim]) -> NDArray[np.float64]:
-    """The features of the facts of one biography, in their order: shape (facts, features).
+    """Return the features of the facts of one biography, shape (facts, features).
 
-    A fact's own come first, in the order of `OWN`; then, of the `SHARED` ones, the mean over the
-    other facts of the biography, and the mean over its neighbours with weight exp(-distance /
-    `NEAR`). A lone fact has no company: it is its own.
+    A fact's own features come first, in the order of `OWN`. Then come the means of the `SHARED`
+    features over the other facts, and over neighbouring facts with weight exp(-distance / `NEAR`).
+    For a lone fact these are its own.
     """
     own = np.array([_own(claim) for claim in claims], dtype=np.float64).reshape(-1, len(OWN))
     shared = own[:, [OWN.index(name) for name in SHARED]]
@@ -190,7 +190,7 @@ def features(claims: Sequence[Claim]) -> NDArray[np.float64]:
 
 
 def nearest(claim: Claim) -> str:
-    """The sentence of the passages that has most of the claim's words; "" if none has any."""
+    """Return the sentence of the passages with most of the claim's words; "" if none has any."""
     best, share = "", 0.0
     evidence = _evidence(tuple(sorted(claim.passages)))
     entity = {word.stem for word in words(claim.entity)}
@@ -202,9 +202,9 @@ def nearest(claim: Claim) -> str:
 
 
 def says(claim: Claim) -> bool:
-    """Whether a sentence of the passages says the fact word for word, but for its subject.
+    """Return whether a sentence of the passages says the fact word for word, except its subject.
 
-    A sentence that denies something which the fact does not deny says something else.
+    A sentence with a negation that the fact does not have says something else.
     """
     entity = {word.stem for word in words(claim.entity)}
     said = words(claim.text)
@@ -313,7 +313,7 @@ def _equal(_stem: str) -> float:
 
 
 def _weighted(known: frozenset[str], stems: Sequence[str], weight: Callable[[str], float]) -> float:
-    """Recall of `stems` in `known`; nothing to recall is all recalled."""
+    """Return the weighted recall of `stems` in `known`; 1 if there is nothing to recall."""
     total = sum(map(weight, stems))
     return sum(weight(stem) for stem in stems if stem in known) / total if total else 1.0
 

@@ -1,4 +1,7 @@
-"""FActScore, end to end: facts of each response, passages for each fact, a finding, a score."""
+"""Score biographies by FActScore: facts of a response, passages per fact, findings, a score.
+
+The estimator's identity names each replaceable part: decomposer, retriever, verifier.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,13 @@ from tasks.task import Answered, Judge
 
 MAX_FACTS = 1_000  # verified of one response
 
-# The passages of the page of each item's entity; None where there is no page.
+# Returns the passages of the page of each item's entity; None if there is no page.
 Pages = Callable[[Sequence[Item]], list[tuple[str, ...] | None]]
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """One way to score biographies; `score` is a task's."""
+    """A way to score biographies; `score` is a task's."""
 
     pages: Pages
     decomposer: Decomposer
@@ -33,21 +36,21 @@ class Pipeline:
 
     @property
     def name(self) -> str:
-        """The estimator's identity: scores by different ones are never compared."""
+        """The estimator's identity: scores of different estimators are never compared."""
         parts = (self.decomposer.name, self.retriever.name, self.verifier.name)
         return f"{', '.join(parts)}, gamma {self.gamma:g}, k {self.at_k}"
 
     @property
     def judge_prompt(self) -> str | None:
-        """Digest of what a judge is asked; None if none is."""
+        """Digest of what a judge is asked; None if no judge is asked."""
         asked = [self.decomposer.prompt_digest, self.verifier.prompt_digest]
         return digest(asked) if any(asked) else None
 
     def score(self, answered: Sequence[Answered], judge: Judge | None = None) -> list[Score]:
-        """The score of each response; one whose page, facts or findings lack says why.
+        """Score each response, or say why its page, facts or findings are missing.
 
         The judge is asked for all facts in one batch, then for all findings in another. A
-        response is never scored on a part of its facts.
+        response is never scored by a part of its facts.
         """
         declined = [abstains(sample.response, self.rules) for _, sample in answered]
         pages = self.pages([item for item, _ in answered])
@@ -77,9 +80,9 @@ class Pipeline:
         ]
 
     def ground(self, item: Item, response: str) -> str:
-        """The passages that are to the point of what `response` says, each once.
+        """Return the passages relevant to the sentences of `response`, the best of each first.
 
-        Those of all its sentences, the best of each first; "" where there is no page.
+        Each passage comes once; "" if there is no page.
         """
         [page] = self.pages([item])
         if page is None:
@@ -142,9 +145,9 @@ class Biography:
 
 @dataclass(frozen=True)
 class Facts:
-    """The atomic facts of a biography; `failure` says why they could not be had.
+    """The atomic facts of a biography, or as `failure` why there are none.
 
-    `cut` says what of an overlong biography was left unread.
+    `cut` says what part of an overlong biography was not read.
     """
 
     texts: tuple[str, ...] = ()
@@ -154,7 +157,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Claim:
-    """A fact to be verified against passages, the best first."""
+    """A fact to verify against passages, the best passage first."""
 
     entity: str
     text: str
@@ -163,9 +166,9 @@ class Claim:
 
 @dataclass(frozen=True)
 class Finding:
-    """Whether passages support a claim; None, with the reason, where that could not be found.
+    """Whether passages support a claim; None, with the reason, if that could not be decided.
 
-    `evidence` is what of the passages speaks to the claim, for people to read.
+    `evidence` is the nearest sentence of the passages, for people to read.
     """
 
     supported: bool | None
@@ -179,10 +182,10 @@ class Decomposer(Protocol):
 
     @property
     def prompt_digest(self) -> str | None:
-        """Of what it asks a judge; None if it asks none."""
+        """Digest of the judge prompt; None if no judge is asked."""
 
     def decompose(self, biographies: Sequence[Biography], judge: Judge | None) -> list[Facts]:
-        """The facts of each biography, in order; all are asked for in one batch."""
+        """Return the facts of each biography, in order, with all calls in one batch."""
         ...
 
 
@@ -191,7 +194,7 @@ class Retriever(Protocol):
     def name(self) -> str: ...
 
     def retrieve(self, page: tuple[str, ...], query: str) -> tuple[str, ...]:
-        """The passages of `page` that are most to the point, the best first."""
+        """Return the passages of `page` most relevant to `query`, the best first."""
         ...
 
 
@@ -201,8 +204,8 @@ class Verifier(Protocol):
 
     @property
     def prompt_digest(self) -> str | None:
-        """Of what it asks a judge; None if it asks none."""
+        """Digest of the judge prompt; None if no judge is asked."""
 
     def verify(self, claims: Sequence[Sequence[Claim]], judge: Judge | None) -> list[list[Finding]]:
-        """A finding for each claim of each biography, in order; asked for in one batch."""
+        """Return a finding per claim of each biography, in order, with all calls in one batch."""
         ...

@@ -1,4 +1,4 @@
-"""Passages of an entity's own page that are to the point: by words (BM25) or by meaning (dense)."""
+"""Retrieve the passages of an entity's page that are relevant to a fact: BM25 or embeddings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Encode = Callable[[Sequence[str]], NDArray[Any]]
 
 
 class Bm25:
-    """The k passages with the highest BM25 over word stems; each page is indexed once."""
+    """Retrieve the k passages with the highest BM25 over word stems; each page is indexed once."""
 
     def __init__(self, k: int) -> None:
         self.name = f"bm25 k{k}"
@@ -28,7 +28,7 @@ class Bm25:
         self._cached = lru_cache(QUERIES)(self._best)
 
     def retrieve(self, page: tuple[str, ...], query: str) -> tuple[str, ...]:
-        """The passages of `page` that are most to the point, the best first."""
+        """See `Retriever.retrieve`."""
         return self._cached(page, query)
 
     def _best(self, page: tuple[str, ...], query: str) -> tuple[str, ...]:
@@ -36,10 +36,10 @@ class Bm25:
 
 
 class Dense:
-    """The k passages whose embeddings have the largest inner product with the query's."""
+    """Retrieve the k passages whose embeddings have the largest inner product with the query's."""
 
     def __init__(self, model: str, k: int, encode: Encode | None = None) -> None:
-        """`encode` gives texts their vectors, a row each; without it `model` is loaded.
+        """Use `encode`, which returns one row per text, or load `model`.
 
         Raises:
             UserError: sentence-transformers is not installed.
@@ -56,7 +56,7 @@ class Dense:
         self._cached = lru_cache(QUERIES)(self._best)
 
     def retrieve(self, page: tuple[str, ...], query: str) -> tuple[str, ...]:
-        """The passages of `page` that are most to the point, the best first."""
+        """See `Retriever.retrieve`."""
         return self._cached(page, query)
 
     def _best(self, page: tuple[str, ...], query: str) -> tuple[str, ...]:
@@ -66,12 +66,12 @@ class Dense:
 
 
 def _top(page: tuple[str, ...], scores: NDArray[Any], k: int) -> tuple[str, ...]:
-    """The k passages with the highest scores; of equals, the earlier one."""
+    """Return the k passages with the highest scores; of equals, the earlier one."""
     return tuple(page[i] for i in np.argsort(-scores, kind="stable")[:k])
 
 
 def _index(page: tuple[str, ...]) -> Callable[[list[str]], NDArray[Any]]:
-    """From the stems of a query to the BM25 score of each passage."""
+    """Return a function from the stems of a query to the BM25 score of each passage."""
     import bm25s
 
     passages = [stems(passage) for passage in page]
@@ -83,7 +83,7 @@ def _index(page: tuple[str, ...]) -> Callable[[list[str]], NDArray[Any]]:
 
 
 def _encoder(model: str) -> Encode:
-    """`model`'s encoder, loaded when it is first used."""
+    """Return the encoder of `model`, loaded at first use."""
 
     @cache
     def loaded() -> Any:

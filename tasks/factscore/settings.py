@@ -1,4 +1,4 @@
-"""How biographies are scored: the block `factscore:` of the file that says how answers are judged.
+"""Settings of FActScore: the block `factscore:` of a judging file.
 
 factscore: {knowledge: wiki.db, decomposer: clauses, verifier: lexical}
 """
@@ -30,7 +30,8 @@ class FactScoreSettings(Record):
     knowledge: Path = Field(description="SQLite file with a table documents(title, text)")
     decomposer: Literal["judge", "clauses", "sentences"] = "judge"
     demonstrations: Path | None = Field(
-        default=None, description="as FActScore's demons.json; absent: the project's own"
+        default=None,
+        description="file in the format of FActScore's demons.json; absent: the project's own",
     )
     retriever: Literal["bm25", "dense"] = "bm25"
     dense_model: str = "sentence-transformers/gtr-t5-large"
@@ -40,10 +41,12 @@ class FactScoreSettings(Record):
         description="how a judge's reply is read; published: FActScore's own rule",
     )
     nli_model: str | None = Field(default=None, description="folder, hub id, or hub id@revision")
-    k: int = Field(default=5, ge=1, le=50, description="passages for each fact")
+    k: int = Field(default=5, ge=1, le=50, description="passages per fact")
     gamma: float = Field(default=GAMMA, ge=0, description="facts; shorter responses are penalised")
     at_k: int = Field(default=K, ge=1, description="K of F1@K, in facts")
-    abstention: Rules = Field(default="content", description="how declining is recognised")
+    abstention: Rules = Field(
+        default="content", description="how a response that declines is recognised"
+    )
 
     @model_validator(mode="after")
     def _complete(self) -> FactScoreSettings:
@@ -53,11 +56,11 @@ class FactScoreSettings(Record):
 
 
 def configured(task: Task, settings: FactScoreSettings) -> Task:
-    """`task` scored as `settings` say.
+    """Return `task` scored as `settings` say.
 
     Raises:
-        UserError: the knowledge source, the demonstrations or a model cannot be read, or what
-            dense retrieval needs is not installed.
+        UserError: the knowledge source, the demonstrations or a model cannot be read, or a library
+            for dense retrieval is not installed.
     """
     with Knowledge(settings.knowledge) as knowledge:
         source = knowledge.digest

@@ -1,4 +1,4 @@
-"""Text into sentences: paragraphs, then sentence ends, then the repair of what was cut in two."""
+"""Split text into sentences, clauses and words."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
-# A period after these never ends a sentence: what they belong to follows.
+# A period after these never ends a sentence: a name or number follows.
 TITLES = frozenset(
     "mr mrs ms mx dr drs messrs mme mlle prof profs rev revd fr msgr bp abp hon rt gen gens brig "
     "col maj capt lt lts cmdr cdr comdr adm sgt sgts cpl pvt supt insp det gov sen sens rep reps "
@@ -72,7 +72,7 @@ def _of_paragraph(text: str) -> list[str]:
 
 
 def _ends(word: str, following: str) -> bool:
-    """Whether a sentence ends between two words."""
+    """Return whether a sentence ends between two words."""
     stopped = word.rstrip(CLOSING)
     plain = stopped.rstrip(STOPS).lstrip(OPENING)
     lower = plain.lower()
@@ -89,7 +89,7 @@ def _ends(word: str, following: str) -> bool:
 
 
 def is_abbreviation(word: str) -> bool:
-    """Whether `word`, without its last period, is an abbreviation that may end a sentence."""
+    """Return whether `word`, without its last period, is an abbreviation."""
     return bool(
         word.lower() in ABBREVIATIONS
         or word in CAPITALISED
@@ -116,7 +116,7 @@ MAX_TEXT = 200_000  # characters read of a response
 MAX_SENTENCES = 200
 MAX_SENTENCE = 2_000  # characters read of one
 
-# What chat models put around an answer states nothing of the entity.
+# Phrases that chat models put around an answer.
 _CHAT = re.compile(r"(?:Sure|Certainly|Of course|Here is|Here's|Here are)\b.{0,200}:")
 _CHAT_END = re.compile(r"(?:Please (?:note|let|feel|tell)|I hope|Let me know|Feel free)\b")
 _HEADING = re.compile(r"^ {0,3}#{1,6}[ \t].*$", re.MULTILINE)
@@ -124,7 +124,10 @@ _MARKUP = re.compile(r"\*\*|__|^[ \t]*(?:[-*\u2022]|\d{1,2}[.)])[ \t]+", re.MULT
 
 
 def sentences(response: str) -> tuple[list[str], str]:
-    """The sentences of `response` that may state facts, and what was left unread."""
+    """Return the sentences of a response that may state facts, and what was left unread.
+
+    A very long response is read up to fixed limits.
+    """
     found = split(_MARKUP.sub("", _HEADING.sub("", response[:MAX_TEXT])))
     cut = []
     if len(response) > MAX_TEXT:
@@ -153,7 +156,7 @@ _ENDINGS = tuple(
     )
 )
 
-# Words that say nothing of anybody.
+# Words without content.
 STOP_WORDS = frozenset(
     "a an the and or but of in on at to for from by with as is are was were be been being has have "
     "had he she it they his her its their him them who whom which that this these those also not "
@@ -165,7 +168,7 @@ STOP_WORDS = frozenset(
 MONTHS = frozenset(
     "january february march april may june july august september october november december".split()
 )
-# Numbers that a page may write out and a fact in digits, or the other way round.
+# Numbers that may be written as words or as digits.
 NUMERALS = {
     word: str(value)
     for row, first in (
@@ -177,7 +180,7 @@ NUMERALS = {
 
 
 class Word(NamedTuple):
-    """A word as it is compared, its stem, and whether it was capitalised."""
+    """A word in lower case without accents, its stem, and whether it was capitalised."""
 
     text: str
     stem: str
@@ -189,12 +192,12 @@ class Word(NamedTuple):
 
 
 def words(text: str) -> list[Word]:
-    """The words of `text`, in order."""
+    """Return the words of `text`, in order."""
     return [_word(found) for found in _TOKEN.findall(_QUOTE.sub("", text)) if _word(found).text]
 
 
 def stems(text: str) -> list[str]:
-    """The stems of `text` but for stop words, in order: what BM25 counts."""
+    """Return the stems of `text` without stop words, in order, as BM25 counts them."""
     return [word.stem for word in words(text) if word.text not in STOP_WORDS]
 
 
@@ -229,10 +232,13 @@ _SUBJECTS = frozenset("he she they it his her their its this these".split())
 
 
 def clauses(entity: str, sentence: str) -> list[str]:
-    """The clauses of `sentence` that say anything; those without a subject get `entity` for one.
+    """Split a sentence into clauses by punctuation and conjunctions, without a model.
 
-    What is left of a conjunction or of the entity's name alone says nothing. A sentence of which
-    nothing is left is one clause.
+        Ada Lund (born 1931) was a painter and won the Eugen Medal.
+        -> Ada Lund born 1931 | Ada Lund was a painter | Ada Lund won the Eugen Medal.
+
+    A clause without a subject gets `entity` as its subject; clauses without content are dropped.
+    A clause keeps the words that a verifier looks for, not always the grammar of a sentence.
     """
     name = set(stems(entity))
     told = []

@@ -19,7 +19,7 @@ MAX_WORDS = 60  # of a clause that may be a verdict
 _VERDICT = known.TRUE | known.TRUE_UNLESS_DENIED | known.FALSE | known.FALSE_UNLESS_DENIED
 _UNTRUE = known.FALSE | known.FALSE_UNLESS_DENIED
 
-# The question said back, and what reads better otherwise.
+# The question repeated, and phrases that are rewritten before reading.
 _CHOICE = re.compile(
     r"\b(?:true\s*(?:/|\||or|and/or)\s*false|false\s*(?:/|\||or)\s*true|t\s*/\s*f)\b(?:\s*[?:])?"
 )
@@ -66,7 +66,7 @@ _ELLIPSIS = re.compile(r"(?:it|that|this|they|he|she) (?:is|was|does|do|did|are)
 _MARKUP = re.compile(r"\\(?:boxed|textbf|text)\b|\[/?inst\]|<[^<>\n]{1,40}>|[*`#>_$\\]|\[\d{1,3}\]")
 _TAG = re.compile(r"</?\w{1,20}>")
 _LIST_MARK = re.compile(r"^[ \t]*(?:[-\u2022]|\(?(?:\d{1,2}|[a-e])[.)])\s+", re.MULTILINE)
-# The end of a statement that is said back, unless the sentence goes on after it ("... is true").
+# The end of a repeated statement, unless the sentence continues after it ("... is true").
 _ENDS = r"[.!](?=\s+(?!(?:is|was|are|were|be|as|ist|est|es|\xe8|\xe9|er|\xe4r)\b)\w)"
 _SYMBOL = re.compile("[\u2705\u2714\u2713\u2611\u274c\u2717\u2718\u274e]")
 _NUMBERED = re.compile(r"\b(nos?)\.(?=\s*\d)")  # "No. 5" is not an answer
@@ -99,7 +99,7 @@ Kind = Literal["bare", "statement", "pronoun", "open", "conflict", "none"]
 
 @dataclass(frozen=True)
 class Sentence:
-    """What one sentence says; `supported` is its verdict, None where it has none."""
+    """The meaning of one sentence; `supported` is its verdict, None if it has none."""
 
     kind: Kind
     words: tuple[str, ...] = ()
@@ -116,18 +116,18 @@ class Sentence:
 
     @property
     def turns(self) -> bool:
-        """Whether it begins by taking back what was said before."""
+        """Whether it begins by taking an earlier sentence back."""
         return not known.CONTRASTS.isdisjoint(self.words[:2])
 
     @property
     def concludes(self) -> bool:
-        """Whether it is a verdict by itself, or drawn from what was said before."""
+        """Whether it is a verdict by itself, or a conclusion from earlier sentences."""
         drawn = self.kind == "statement" and not known.CONNECTIVES.isdisjoint(self.words[:2])
         return self.is_verdict and (self.kind == "bare" or drawn)
 
     @property
     def denies(self) -> bool:
-        """Whether it denies what was said before it ("It is not.", "The claim says ... wrong")."""
+        """Whether it denies the sentence before it ("It is not.", "The claim says ... wrong")."""
         if self.is_question or self.is_verdict:
             return False
         ellipsis = self.has(known.NOT) and set(self.words) <= known.FILLERS | known.NOT
@@ -135,7 +135,7 @@ class Sentence:
 
 
 def normalize(text: str, statement: str = "") -> str:
-    """Remove case and markup from a reply; the `statement` said back becomes "statement"."""
+    """Remove case and markup from a reply; a repeated `statement` becomes "statement"."""
     plain = _COURTESY.sub("", known.fold(text).translate(_QUOTES))
     words = known.fold(statement).rstrip(".!").split()
     if len(words) > 1:
@@ -198,7 +198,7 @@ def _unspaced(text: str) -> Sentence:
 
 @dataclass(frozen=True)
 class _Clause:
-    """A clause, and what follows its verdict as a reason or a condition."""
+    """A clause; `tail` is a reason or condition that follows its verdict."""
 
     separator: str  # before it
     words: tuple[str, ...]
@@ -241,7 +241,7 @@ def _of_clauses(clauses: Sequence[_Clause], words: tuple[str, ...]) -> Sentence:
 
 
 def _blocked_by(main: _Clause, prefix: frozenset[str], unclear: Kind) -> Kind | None:
-    """What a sentence is where the words before its verdict keep it from being one."""
+    """Return the kind of a sentence whose prefix keeps it from being a verdict."""
     if prefix <= known.FILLERS:
         return None
     if not prefix.isdisjoint(known.CONDITIONS):
@@ -261,7 +261,7 @@ def _blocked_by(main: _Clause, prefix: frozenset[str], unclear: Kind) -> Kind | 
 
 
 def _takes_back(main: _Clause, after: Sequence[_Clause]) -> bool:
-    """Whether what follows a verdict makes it one of a part, or of a condition."""
+    """Return whether the words after a verdict limit it to a part or a condition."""
     if main.tail:
         first, rest = main.tail[0], main.tail[1:]
         if first in known.CONDITIONS | known.CONTRASTS | _PROVISO:
@@ -285,7 +285,7 @@ def _takes_back(main: _Clause, after: Sequence[_Clause]) -> bool:
 
 
 def _contradicts(main: _Clause, clause: _Clause) -> bool:
-    """Whether a later clause says the opposite ("True, it is not.")."""
+    """Return whether a later clause says the opposite ("True, it is not.")."""
     if clause.supported is not None:
         return clause.supported != main.supported
     ellipsis = _ELLIPSIS.fullmatch(" ".join(clause.words))
@@ -330,7 +330,7 @@ def _yes_or_no(words: tuple[str, ...]) -> bool | None:
 
 
 def _head(words: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Part a clause before what follows its verdict as a reason or a condition."""
+    """Split a clause before a reason or condition that follows its verdict."""
     first = next((place for place, word in enumerate(words) if word in _VERDICT), len(words))
     for place in range(first + 1, len(words)):
         word, rest = words[place], words[place:]
@@ -342,7 +342,7 @@ def _head(words: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _polarities(head: tuple[str, ...]) -> set[bool | None]:
-    """What the verdicts of a clause say, each denied or not; None is what cannot be read."""
+    """Return what the verdicts of a clause say; None if it cannot be read."""
     if not known.PASSAGES.isdisjoint(head):  # "passage 2"
         head = tuple(word for word in head if not word.isdigit())
     denials = {place for place, word in enumerate(head) if word in known.NOT}
@@ -365,7 +365,7 @@ def _polarities(head: tuple[str, ...]) -> set[bool | None]:
 
 
 def _denial(head: tuple[str, ...], verdict: int, denials: set[int]) -> int | None:
-    """The place of the word that denies the verdict at this place."""
+    """Return the place of the word that denies the verdict, or None."""
     before = verdict - 1
     while before >= 0 and head[before] in known.LINKS and before not in denials:
         before -= 1

@@ -46,9 +46,9 @@ _Verdict = bool | str  # a verdict, or why there is none
 def read_verdict(text: str, statement: str = "") -> Finding:
     """Read the verdict that a reply commits to; `statement` is what it was asked about.
 
-    Reasoning in <think> tags is not read, and neither is the statement said back. A reply that
-    says both True and False, hedges, sets a condition or cannot be read has no verdict, with a
-    reason that quotes it.
+    Reasoning in <think> tags and a repetition of the statement are not read. A reply that says both
+    True and False, hedges, sets a condition or cannot be read has no verdict; the reason quotes
+    it.
     """
     answer, is_finished = _without_thought(_without_echo(text, statement))
     if not is_finished:
@@ -73,7 +73,7 @@ def begins_with_verdict(text: str) -> bool:
 
 
 def _without_echo(text: str, statement: str) -> str:
-    """Replace a statement that is said back to the letter, tags and all, by the word "statement".
+    """Replace an exact repetition of the statement, tags included, by the word "statement".
 
     A statement of one plain word, such as "True", cannot be told from a verdict and stays.
     """
@@ -91,7 +91,7 @@ def _unread(why: str, text: str) -> Finding:
 
 
 def _without_thought(text: str) -> tuple[str, bool]:
-    """The text without its reasoning, and whether the reasoning ended."""
+    """Return the text without its reasoning, and whether the reasoning ended."""
     if text.lstrip().startswith("<|channel|>"):
         _, ended, answer = text.rpartition("<|channel|>final<|message|>")
         return answer, bool(ended)
@@ -111,7 +111,7 @@ def _without_thought(text: str) -> tuple[str, bool]:
 
 
 def _own_part(answer: str) -> Iterator[str]:
-    """Yield an answer up to an item that the model went on with by itself, then all of it."""
+    """Yield an answer up to a next item that the model made up, then all of it."""
     following = _NEXT_ITEM.search(answer, len(answer) - len(answer.lstrip()) + 1)
     if following and answer[: following.start()].strip():
         yield answer[: following.start()]
@@ -144,7 +144,7 @@ def _of_json(value: Any, around: str) -> _Verdict:
 
 
 def _of_object(value: Any, depth: int = 0) -> Iterator[_Verdict]:
-    """Yield what the keys of an object that name a verdict say."""
+    """Yield the verdicts under the keys of an object that name one."""
     if not isinstance(value, dict) or depth > MAX_DEPTH:
         return
     for key, entry in value.items():

@@ -10,9 +10,10 @@ Problems", 2021 (arXiv 2110.14168). The variants: Patel et al. 2021, Gao et al. 
 """
 
 from tasks.gsm8k.feedback import feedback
-from tasks.gsm8k.items import SPLITS, gsm8k, gsm_hard, gsm_plus, svamp
+from tasks.gsm8k.items import gsm8k, gsm_hard, gsm_plus, svamp
 from tasks.gsm8k.run_on import STOP
 from tasks.gsm8k.scoring import METRICS, score
+from tasks.splits import SPLITS
 from tasks.task import Items, Task
 
 __all__ = ["STOP", "TASKS"]

@@ -1,8 +1,10 @@
-"""Exact arithmetic on untrusted text: numerals and `+ - * / ^ ( )` become fractions, nothing more.
+"""Evaluate arithmetic and short LaTeX formulas in untrusted text, exactly.
 
-Nothing is evaluated by Python. Length, nesting, digits and the size of every intermediate result
-are bounded, so that no text costs more than a moment and none passes the limit that Python sets
-on printing long integers.
+Numerals and `+ - * / ^ ( )` become fractions; Python evaluates nothing. Length, nesting, digits and
+the size of every intermediate result are bounded, so no text takes more than a moment, and no value
+exceeds Python's limit for printing integers. Formulas with roots, pi and nested fractions go to
+Math-Verify's grammar. Only short expressions of known commands are passed on, so no time limit is
+needed: Math-Verify's is a signal of the main thread.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from fractions import Fraction
 MAX_LENGTH = 400
 MAX_NESTING = 20
 MAX_DIGITS = 100
-MAX_BITS = 1000  # of a numerator or denominator: a float holds every value
+MAX_BITS = 1000  # of a numerator or denominator, so that a float can hold it
 MAX_EXPONENT = 99
 MAX_PLACES = 6  # decimals that `show` writes
 
@@ -96,10 +98,10 @@ MAX_LATEX_NESTING = 4
 
 
 def plain(text: str) -> str:
-    """`text` with LaTeX, markdown emphasis and typographic signs as `+ - * / ^ ( ) % = ≈`.
+    """Rewrite LaTeX, markdown emphasis and typographic signs as `+ - * / ^ ( ) % = ≈`.
 
-    Currency signs go; a wrapper such as `\\boxed{}` or `\\text{}` leaves its content. LaTeX that
-    has no such equivalent (`\\sqrt`, `\\pi`) stays as it is.
+    Currency signs are removed; a wrapper such as `\\boxed{}` or `\\text{}` leaves its content.
+    LaTeX without such an equivalent (`\\sqrt`, `\\pi`) stays.
     """
     text = _WIDE_SPACE_GROUPS.sub(lambda match: "".join(match[0].split()), text)
     text = _SMALL_FRACTION.sub(_ascii_fraction, text)
@@ -123,17 +125,17 @@ def _ascii_fraction(match: re.Match[str]) -> str:
 
 
 def numeral(text: str) -> Fraction | None:
-    """The exact value of one unsigned numeral, thousands separators allowed; None if it is none."""
+    """Return the exact value of an unsigned numeral, with or without grouping; else None."""
     if len(text) > MAX_DIGITS or not _NUMERAL.fullmatch(text):
         return None
     return Fraction(text.replace(",", ""))
 
 
 def evaluate(text: str) -> Fraction | None:
-    """The exact value of an arithmetic expression.
+    """Return the exact value of an arithmetic expression; `50%` is 1/2.
 
-    None where it is not one, divides by zero, has an irrational power, or exceeds the bounds of
-    this module. `50%` is 1/2.
+    None if the text is not an expression, divides by zero, has an irrational power, or exceeds the
+    bounds of this module.
     """
     if len(text) > MAX_LENGTH:
         return None
@@ -158,7 +160,7 @@ def evaluate(text: str) -> Fraction | None:
 
 
 class _NotArithmeticError(Exception):
-    """The tokens are no expression, or a result is too large."""
+    """The tokens are not an expression, or a result is too large."""
 
 
 def _sum(tokens: list[str]) -> Fraction:
@@ -222,7 +224,7 @@ def _bounded(value: Fraction) -> Fraction:
 
 
 def show(value: Fraction, places: int = MAX_PLACES) -> str:
-    """`value` in full where `places` decimals are enough, else rounded: "about 3.333"."""
+    """Write `value` in full if `places` decimals are enough, else rounded: "about 3.333"."""
     if (value * 10**places).denominator != 1:
         return f"about {float(value):.4g}"
     whole, rest = divmod(abs(value * 10**places).numerator, 10**places)
@@ -232,8 +234,8 @@ def show(value: Fraction, places: int = MAX_PLACES) -> str:
 
 MAX_FORMULA_NESTING = 5
 
-# What Math-Verify is shown: numbers of few digits, roots of numbers, pi, squares and cubes.
-# SymPy multiplies a larger power of a sum out, which can take minutes.
+# Numbers of few digits, roots of numbers, pi, squares and cubes. SymPy would expand a larger power
+# of a sum, which can take minutes.
 _FORMULA = re.compile(
     r"(?=.{1,120}\Z)(?=.*[0-9])(?=.*\\(?:sqrt|pi|[dtc]?frac))"
     r"(?!.*[0-9]{13})(?!.*\^.*\^)(?!(?:.*\\sqrt){4})"

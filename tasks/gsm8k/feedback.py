@@ -1,4 +1,4 @@
-"""What is wrong with a worked answer, in three aspects, for reflection to read."""
+"""Give feedback on a worked answer in three aspects."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from tasks.gsm8k.items import gold
 from tasks.gsm8k.run_on import own_sample
 from tasks.gsm8k.steps import MAX_TEXT, Step, check_steps
 
-REPEATS = 3  # of one line, from which on a response goes in circles
+REPEATS = 3  # of one line make a response repetitive
 
 
 def feedback(item: Item, sample: Sample, score: Score) -> Feedback:
-    """Logical correctness, completeness and readability of one response.
+    """Grade the logical correctness, completeness and readability of one response.
 
-    Logical correctness is 2 where the final answer is right and no shown step is wrong, 1 where
-    only one of the two holds, else 0; its justification names the first wrong step. `score` is
-    the one that this task gave the sample. Steps of a problem that the response poses itself are
-    not looked at; that it does not stop after its answer is a matter of readability.
+    Logical correctness is 2 if the final answer is right and no shown step is wrong, 1 if only one
+    of the two holds, else 0; the justification names the first wrong step. `score` is this task's
+    score of the sample. Steps of a problem that the response poses itself are ignored; not stopping
+    after the answer counts under readability.
     """
     own = own_sample(item, sample)
     steps = check_steps(own.response)

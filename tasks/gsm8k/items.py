@@ -1,7 +1,7 @@
-"""The word problems of GSM8K and three variants of it, from files or from the Hugging Face hub.
+"""Read the word problems of GSM8K and three variants, from files or from the Hugging Face hub.
 
-Every item's `reference["answer"]` ends in `#### GOLD`, as GSM8K's own answers do. Where the gold
-itself is rounded, `abs_tol` or `rel_tol` stand beside it.
+Every item's `reference["answer"]` ends in `#### GOLD`, as GSM8K's own answers do. If the gold is
+rounded, the reference also has `abs_tol` or `rel_tol`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from harness.core.files import read_json, read_jsonl
 from harness.core.schema import Item, digest
 from tasks.gsm8k.arithmetic import show
 from tasks.gsm8k.quantity import readings
+from tasks.splits import check_split
 
 GATE_SIZE = 1000
-SPLITS = ("train", "gate", "sealed", "test")
 
 INSTRUCTION = (
     "Solve the problem step by step, one computation a line. "
@@ -39,7 +39,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class _Source:
-    """Where a file of problems lies: in a user's folder, or on the hub."""
+    """The place of a file of problems, in a user's folder and on the hub."""
 
     folder: str
     file: str
@@ -56,18 +56,19 @@ _PLUS = _Source("gsm_plus", "gsmplus_testmini.jsonl", "qintongli/GSM-Plus", None
 
 
 def gsm8k(split: str, data: Path | None = None) -> list[Item]:
-    """GSM8K. `test` is the official test set, 1,319 problems in their order.
+    """List the items of GSM8K.
 
-    `sealed` is the same under the name that a training run opens once, at its end. The official
-    training set is divided: `gate` holds the 1,000 problems (of a smaller file at most a fifth)
-    whose question has the least sha256 of its canonical JSON, `train` the rest; both keep the
-    file's order. `data` is a folder with `train.jsonl` and `test.jsonl`, or one that has it as
-    `gsm8k/`; without it the hub is asked.
+    `test` is the official test set, 1,319 problems in their order; `sealed` is the same, for a
+    training run to open once at its end. The official training set is divided: `gate` has the 1,000
+    problems (at most a fifth of a smaller file) whose question has the smallest sha256 of its
+    canonical JSON, `train` the others, both in the file's order. `data` is a folder with
+    `train.jsonl` and `test.jsonl`, or with a folder `gsm8k/` of these; without it they come from
+    the hub.
 
     Raises:
-        UserError: the split is unknown, a file is missing, or a row is unfit.
+        UserError: the split is unknown, a file is missing, or a row is malformed.
     """
-    _check("gsm8k", split, SPLITS)
+    check_split("gsm8k", split)
     if split in ("sealed", "test"):
         rows = _rows(_TEST, data)
     else:
@@ -80,32 +81,27 @@ def gsm8k(split: str, data: Path | None = None) -> list[Item]:
 
 
 def svamp(split: str, data: Path | None = None) -> list[Item]:
-    """SVAMP: 1,000 one-step problems with varied wording, in the order of their numbers."""
-    _check("svamp", split, ("test",))
+    """List SVAMP: 1,000 one-step problems with varied wording, in the order of their numbers."""
+    check_split("svamp", split, ("test",))
     rows = sorted(_rows(_SVAMP, data), key=lambda row: _svamp_number(*row))
     return _items("svamp", split, rows, _svamp)
 
 
 def gsm_hard(split: str, data: Path | None = None) -> list[Item]:
-    """GSM-Hard: GSM8K's test set with large numbers; golds that are no integers are rounded."""
-    _check("gsm_hard", split, ("test",))
+    """List GSM-Hard: GSM8K's test set with large numbers; fractional golds are rounded."""
+    check_split("gsm_hard", split, ("test",))
     return _items("gsm_hard", split, _rows(_HARD, data), _gsm_hard)
 
 
 def gsm_plus(split: str, data: Path | None = None) -> list[Item]:
-    """GSM-Plus (testmini): 2,400 perturbed problems; 300 have the gold "None": no answer is."""
-    _check("gsm_plus", split, ("test",))
+    """List GSM-Plus (testmini): 2,400 perturbed problems; the gold of 300 is "None", no answer."""
+    check_split("gsm_plus", split, ("test",))
     return _items("gsm_plus", split, _rows(_PLUS, data), _gsm_plus)
 
 
 def gold(item: Item) -> str:
-    """The gold answer as it is written: what follows the reference's last `####`."""
+    """Return the gold answer as written after the last `####` of the reference."""
     return str(item.reference["answer"]).rpartition("####")[2].strip()
-
-
-def _check(task: str, split: str, splits: tuple[str, ...]) -> None:
-    if split not in splits:
-        raise UserError(f"{task} has no split '{split}'; it has {', '.join(splits)}.")
 
 
 def _gate(rows: list[Row]) -> set[int]:
@@ -166,7 +162,7 @@ def _items(task: str, split: str, rows: Iterable[tuple[str, Row]], read: Read) -
         )
         answer = gold(item)
         if answer != "None" and not readings(answer):
-            raise UserError(f"{where}: the gold answer '{answer[:40]}' is no number.")
+            raise UserError(f"{where}: the gold answer '{answer[:40]}' is not a number.")
         items.append(item)
     return items
 
@@ -180,7 +176,7 @@ def _field(where: str, row: Row, name: str) -> str:
 
 
 def prompt(question: str, instruction: str = INSTRUCTION) -> str:
-    """The user's turn: the question, and how to answer it."""
+    """Return the question with instructions on how to answer it."""
     return f"Question: {question}\n\n{instruction}"
 
 
@@ -229,11 +225,11 @@ def _gsm_plus(where: str, row: Row) -> tuple[str, Row, dict[str, list[str]]]:
 
 
 def _written(where: str, row: Row, name: str) -> str:
-    """A number of JSON as its shortest decimal: 51.0 is 51, 2.0107e-06 is 0.0000020107."""
+    """Write a JSON number as its shortest decimal: 51.0 is 51, 2.0107e-06 is 0.0000020107."""
     try:
         value = Fraction(_field(where, row, name))
     except ValueError as error:
-        raise UserError(f"{where}: the field '{name}' is no number.") from error
+        raise UserError(f"{where}: the field '{name}' is not a number.") from error
     return show(value, places=20)
 
 

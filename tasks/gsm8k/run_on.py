@@ -15,15 +15,15 @@ from itertools import islice
 from harness.core.schema import Item, Sample
 from tasks.gsm8k.commitment import MAX_TEXT, committed
 
-# The first ends a base model's next problem; the others end a chat turn where the tokenizer's own
-# end of sequence is another. None can stand inside an answer.
+# The first ends a base model's next problem; the others end a chat turn if the tokenizer's own end
+# of sequence differs. None of them can be inside an answer.
 STOP = ("\n\nQuestion:", "</s>", "<|im_end|>", "<|eot_id|>")
 
-MAX_HEADINGS = 30  # looked at; what follows so many is not read
+MAX_HEADINGS = 30  # the text after so many is not read
 MAX_POSED = 600  # characters of a problem
 SIMILAR = 0.7  # share of words from which on a text repeats another
 
-# What ends a turn, or begins one of another speaker, whatever stands before it.
+# Ends a turn, or begins that of another speaker, whatever precedes it.
 _TURN_ENDS = re.compile(
     r"</s>|<[|｜](?!channel|message|constrain)[\w▁ ]{1,24}[|｜]>"
     r"|<(?:end|start)_of_turn>|<turn\|>|<eos>|\[/?INST\]"
@@ -73,7 +73,7 @@ _FRAME = frozenset("question problem exercise example puzzle task input q next n
 
 
 def own_sample(item: Item, sample: Sample) -> Sample:
-    """Cut the response of `sample` to its own answer; what is cut at its end was not truncated."""
+    """Cut the response of `sample` to its own answer, which then ended by itself."""
     response = own_answer(sample.response, item.prompt)
     if response == sample.response:
         return sample

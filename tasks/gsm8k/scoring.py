@@ -1,4 +1,10 @@
-"""What a worked answer is worth: the numeric comparison, and lm-eval's two string comparisons."""
+"""Score worked answers: by the final answer as a number, and by lm-eval's two string comparisons.
+
+The response is cut where another problem begins; then the last commitment counts, else the last
+number. Responses are untrusted: everything read is cut to a short span first, numbers are exact
+fractions of bounded size, and Math-Verify, the second opinion on LaTeX, sees only short expressions
+of known commands.
+"""
 
 from __future__ import annotations
 
@@ -55,9 +61,9 @@ def score(answered: Sequence[Answered], judge: Judge | None = None) -> list[Scor
     """Score each response, in order; no judge is asked.
 
     `item.reference["answer"]` ends in `#### GOLD`. A response is scored up to the next problem that
-    it poses itself. `truncated` has no value where the sample does not say how it ended, as
-    recorded responses do not. `details` hold the answer, the marker that it was found by, and the
-    gold; and as `unread` what was marked as the answer and is not one number.
+    it poses itself. `truncated` has no value if the sample does not say how it ended, as recorded
+    responses do not. `details` hold the answer, its marker and the gold, and as `unread` a marked
+    answer that is not one number.
     """
     return [_score(item, sample) for item, sample in answered]
 
@@ -99,22 +105,22 @@ _FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
 
 
 def strict_match(response: str, gold: str) -> bool:
-    """lm-eval 0.4.13's `exact_match,strict-match` of its task gsm8k on one response."""
+    """Compare one response as lm-eval 0.4.13's gsm8k does by `exact_match,strict-match`."""
     found = _STRICT.search(response)
     return found is not None and _compared(found[1]) == _compared(gold)
 
 
 def flexible_extract(response: str, gold: str) -> bool:
-    """lm-eval 0.4.13's `exact_match,flexible-extract` of its task gsm8k on one response."""
+    """Compare one response as lm-eval 0.4.13's gsm8k does by `exact_match,flexible-extract`."""
     last = deque(_FLEXIBLE.finditer(response), maxlen=1)
     return bool(last) and _compared(last[0][0]) == _compared(gold)
 
 
 def _compared(text: str) -> str:
-    """What lm-eval's `regexes_to_ignore` and `ignore_case` leave of an answer.
+    """Apply lm-eval's `regexes_to_ignore` and `ignore_case` to an answer.
 
-    Its pattern for everything up to `#### ` is not needed here, as neither side has it any more,
-    and would take a time quadratic in the length of a long number.
+    Its pattern for everything up to `#### ` is not needed here, because neither side still has that
+    prefix, and would take quadratic time for a long number.
     """
     return text.replace(",", "").replace("$", "").removesuffix(".").lower()
 

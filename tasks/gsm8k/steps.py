@@ -4,9 +4,9 @@
     That makes 9 eggs * $2 = $28 a day.
 
 gives two steps, of which the second is wrong: "9 * 2 is 18, not 28". Both calculator annotations
-and plain equations are read. The checker would rather say nothing than accuse a right step: what it
-cannot read as arithmetic, or what may be meant otherwise (mixed units, remainders, rounding), is no
-step.
+and plain equations are read. The checker says nothing rather than accuse a right step: an equation
+that it cannot read as arithmetic, or that may be meant otherwise (mixed units, remainders,
+rounding), is not a step.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Step:
 
 
 def check_steps(text: str) -> list[Step]:
-    """Every computation of `text` that can be read, in order, each once a line.
+    """Return every computation of `text` that can be read, in order, each once per line.
 
     Only the first 20,000 characters are read, and of a line the first 1,000.
     """
@@ -59,7 +59,7 @@ _TOKEN = re.compile(
     rf"(?P<N>{NUMERAL}%?)|(?P<W>[^\W\d_]+(?:['’-][^\W\d_]+)*)"  # noqa: RUF001
     r"|(?P<E>[=≈])|(?P<O>[+*^])|(?P<M>-)|(?P<D>/)|(?P<L>\()|(?P<R>\))|(?P<X>\S)"
 )
-# Words that compute: next to one, an expression is only part of what is meant.
+# Words that compute: next to one of them, an expression is only part of the computation.
 _MAGNITUDES = frozenset(
     "hundred thousand million billion trillion dozen dozens score percent remainder mod".split()
 )
@@ -120,7 +120,7 @@ def _equations(number: int, tokens: list[_Token], rounds: bool) -> Iterator[Step
 
 
 def _begins(tokens: list[_Token], start: int) -> bool:
-    """Whether the expression from `start` is not the tail of a longer one that was not read."""
+    """Return whether the expression at `start` is whole, not the tail of a longer one."""
     if start == 0 or tokens[start - 1].kind == "E":
         return True
     before, first = tokens[start - 1], tokens[start]
@@ -129,7 +129,7 @@ def _begins(tokens: list[_Token], start: int) -> bool:
 
 
 def _ends(tokens: list[_Token], end: int) -> bool:
-    """Whether the claimed value that stops before `end` is not followed by more of it."""
+    """Return whether the claimed value that stops before `end` is whole."""
     if end == len(tokens):
         return True
     after, spaced = tokens[end], tokens[end].start > tokens[end - 1].end
@@ -162,7 +162,7 @@ def _step(
 
 
 def _arithmetic(tokens: list[_Token]) -> list[str]:
-    """Numbers, signs and brackets: units and rates ("/ egg") go."""
+    """Return the numbers, signs and brackets, without units and rates ("/ egg")."""
     return [
         token.text
         for token, after in zip(tokens, [*tokens[1:], None], strict=True)
@@ -175,7 +175,7 @@ def _readable(arithmetic: list[str]) -> str:
 
 
 def _agree(actual: Fraction, claimed: Fraction, given: list[str], approximate: bool) -> bool:
-    """Whether `claimed` is `actual`, or that cut or rounded at the decimals written."""
+    """Return whether `claimed` is `actual`, also cut or rounded to the decimals written."""
     places = max(len(text.rstrip("%").partition(".")[2]) for text in given)
     rounded = (places > 0 or approximate) and abs(actual - claimed) < Fraction(1, 10**places)
     return actual == claimed or rounded
@@ -184,7 +184,7 @@ def _agree(actual: Fraction, claimed: Fraction, given: list[str], approximate: b
 def _meant_otherwise(
     computed: list[str], given: list[str], actual: Fraction, claimed: Fraction
 ) -> bool:
-    """Whether an equation that does not hold literally has another reading."""
+    """Return whether an equation that does not hold literally has another reading."""
     if len(given) > 1 and evaluate(given[0]) == actual:
         return True  # a running total: 3 * 4 = 12 + 5 = 17
     if any(re.match("0[0-9]", text) for text in computed):
@@ -203,7 +203,7 @@ def _meant_otherwise(
 
 
 def _units_differ(left: list[_Token], right: list[_Token]) -> bool:
-    """Whether terms of different units are added, or cents are turned into dollars."""
+    """Return whether terms of different units are added, or cents become dollars."""
     if any(t.kind == "W" and t.text.lower().startswith("cent") for t in (*left, *right)):
         return True
     if not any(token.text in ("+", "-") for token in left[1:]):

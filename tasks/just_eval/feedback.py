@@ -1,4 +1,4 @@
-"""A judge's verdict, as fine-grained feedback for reflection to read."""
+"""Give feedback from a judge's verdict."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from harness.core.schema import AspectFeedback, Feedback, Item, Sample, Score
 
 
 def grade(score: float) -> Literal[0, 1, 2]:
-    """Five levels in three: below 3 is poor, from 4 on good."""
+    """Map five levels to three: below 3 is poor, 4 and above is good."""
     if score >= 4:
         return 2
     return 1 if score >= 3 else 0
 
 
 def feedback(item: Item, sample: Sample, score: Score) -> Feedback:
-    """One entry for each aspect that has a score, quoting the judge's reason for it."""
+    """Return one entry per scored aspect, with the judge's reason."""
     reasons: dict[str, str] = score.details.get("reasons", {})
     return Feedback(
         task=item.task,

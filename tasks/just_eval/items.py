@@ -1,9 +1,9 @@
-"""The instructions of Just-Eval, from files or from the Hugging Face hub.
+"""Read the instructions of Just-Eval, from files or from the Hugging Face hub.
 
-A row is an object with `instruction` and `category` ("regular" or "safety"), and where known `id`
-(else its position), `source_id`, `dataset`, `task`, `topic` and `difficulty`: the shape of the
-hub's data set and of the published outputs of models. All of it is the split "test"; "gate" and
-"sealed" are its halves, and "train" is the user's own.
+A row is an object with `instruction` and `category` ("regular" or "safety"), and optionally `id`
+(default: its position), `source_id`, `dataset`, `task`, `topic` and `difficulty`, as in the hub's
+data set and in the published outputs of models. All rows are the split "test"; "gate" and "sealed"
+are its halves, and "train" is the user's own.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ TAGS = ("task", "topic", "difficulty", "dataset")
 
 
 def items(split: str, data: Path | None = None) -> list[Item]:
-    """The items of a split, by index; an item's index is its published id.
+    """List the items of a split by index, which is the published id.
 
     `gate` and `sealed` are `halves` of the regular instructions and of the harmful ones. `train` is
-    `train.jsonl` in the folder `data` or its `just_eval/`: an `instruction` (or `prompt`) a line,
-    regular unless its `category` says otherwise; what stands there twice is one item.
+    `train.jsonl` in the folder `data` or its `just_eval/`: one `instruction` (or `prompt`) per
+    line, regular unless its `category` says otherwise; duplicates are one item.
 
-    `data` is a JSON list or a JSONL file of rows, or a folder of them: its own files, those of
-    its `outputs/` and those of its `just_eval/` are read, and files that hold something else are
-    passed over. Files may overlap, such as the outputs of several models: an instruction is one
-    item, and has the tags that any of them gives. Without `data` the hub is asked.
+    `data` is a JSON list or JSONL file of rows, or a folder of such files: those in the folder, in
+    its `outputs/` and in its `just_eval/`; other files are ignored. Files may overlap, such as the
+    outputs of several models: an instruction is one item with the tags of all files. Without
+    `data` the instructions come from the hub.
 
     Raises:
-        UserError: the split is unknown, nothing is found, a row is unfit, files disagree, or
-            something to train on is in the test set.
+        UserError: the split is unknown, there are no instructions, a row is malformed, files
+            disagree, or a training item is in the test set.
     """
     check_split("just_eval", split)
     if split == "train":
@@ -90,7 +90,7 @@ def _train(data: Path | None) -> list[Item]:
     if path is None:
         raise UserError(
             'just_eval has no instructions to train on: put yours as {"instruction": ...} lines '
-            f"into a file {TRAIN} beside the official ones, and name the folder as data."
+            f"into a file {TRAIN} next to the official ones, and name the folder as data."
         )
     rows: dict[str, tuple[dict[str, Any], str]] = {}
     for number, row in read_jsonl(path):
@@ -157,7 +157,7 @@ def _item(row: Any, position: int, where: str) -> Item:
         raise UserError(f"{where}: 'id' has to be a whole number, not {number[:40]!r}.")
     tags = {name: _words(row.get(name)) for name in TAGS}
     tags["source"] = [source.split("-")[0] for source in _words(row.get("source_id"))]
-    # Some instructions come twice, from two sources: the id keeps them apart.
+    # Some instructions are there twice, from two sources; their ids differ.
     return Item(
         task="just_eval",
         split="test",

@@ -1,4 +1,9 @@
-"""The six aspects of Just-Eval and the 1-5 scale, described in this project's words."""
+"""The aspects, judge prompts and judge replies of Just-Eval.
+
+Prompts are in this project's words, or a user's. The constant part comes first, so that a server
+can keep it in its prefix cache, and the reason comes before the score: a judge that has to give a
+reason first grades better.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +44,7 @@ LOWEST, HIGHEST = 1, 5
 
 
 def aspects_of(category: str) -> tuple[str, ...]:
-    """The aspects on which an instruction of `category` ('regular' or 'safety') is graded."""
+    """Return the aspects on which an instruction of `category` is graded."""
     return tuple(SAFETY if category == "safety" else REGULAR)
 
 
@@ -50,11 +55,11 @@ _PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 
 
 class Prompts(Record):
-    """A text for each category of instructions, with placeholders in double braces.
+    """A prompt per category of instructions, with placeholders in double braces.
 
-    `{{instruction}}` and `{{answer}}` are what is judged, `{{aspects}}` a line for each aspect in
-    this project's words, and `{{mark}}` a digest of instruction and answer, for markers that an
-    answer cannot close.
+    `{{instruction}}` and `{{answer}}` are judged, `{{aspects}}` is a line per aspect in this
+    project's words, and `{{mark}}` is a digest of instruction and answer, for markers that an
+    answer cannot forge.
     """
 
     regular: str
@@ -62,7 +67,7 @@ class Prompts(Record):
 
     @property
     def digest(self) -> str:
-        """Identity of all that a judge is asked, but for what is judged."""
+        """Identity of everything that a judge is asked, except the judged texts."""
         return digest(
             [
                 self.model_dump(),
@@ -72,7 +77,7 @@ class Prompts(Record):
         )
 
     def call(self, instruction: str, answer: str, aspects: Sequence[str]) -> Call:
-        """The question about one answer; what is put in is never searched for placeholders."""
+        """Return the call about one answer. Inserted texts are not searched for placeholders."""
         values = {
             "instruction": instruction,
             "answer": answer,
@@ -90,7 +95,7 @@ def load(path: Path) -> Prompts:
     """Read prompts from YAML with the keys `regular` and `safety`.
 
     Raises:
-        UserError: the file is missing, too large or malformed, or a text lacks a placeholder or
+        UserError: the file is missing, too large or malformed, or a prompt lacks a placeholder or
             an aspect, or has an unknown placeholder.
     """
     if path.is_file() and path.stat().st_size > MAX_FILE:
@@ -103,7 +108,7 @@ def load(path: Path) -> Prompts:
 
 
 def _fault(text: str, aspects: Sequence[str]) -> str | None:
-    """What keeps `text` from being asked, if anything does."""
+    """Return why `text` cannot be a prompt, or None."""
     used = set(_PLACEHOLDER.findall(text))
     if unknown := sorted(used - {*PLACEHOLDERS}):
         known = ", ".join(f"{{{{{name}}}}}" for name in PLACEHOLDERS)
@@ -118,7 +123,7 @@ def _fault(text: str, aspects: Sequence[str]) -> str | None:
 
 @cache
 def reply_schema(aspects: tuple[str, ...]) -> dict[str, Any]:
-    """JSON schema of a verdict; only safety always applies."""
+    """Return the JSON schema of a verdict. Safety always applies; other aspects may be "N/A"."""
     scores = [str(score) for score in range(LOWEST, HIGHEST + 1)]
     if not set(aspects) <= set(SAFETY):
         scores.append("N/A")
@@ -192,9 +197,9 @@ SCORE_KEYS = ("score", "rating")
 
 @dataclass(frozen=True)
 class Verdict:
-    """One aspect's grade: a number from 1 to 5, "N/A", or None where the reply gives none.
+    """The grade of one aspect: a number from 1 to 5, "N/A", or None if it is unscored.
 
-    `reason` is the judge's; of an unscored aspect it says why there is no score.
+    `reason` is the judge's reason, or why the aspect is unscored.
     """
 
     score: float | Literal["N/A"] | None
@@ -202,7 +207,11 @@ class Verdict:
 
 
 def parse(reply: str, aspects: Sequence[str], answer: str = "") -> dict[str, Verdict]:
-    """The verdict on each of `aspects`; what the reply quotes of `answer` is none."""
+    """Read the verdict on each of `aspects`; quotations from `answer` do not count.
+
+    Scores are read as judges write them ("4/5", "**4**"). An aspect that the reply does not plainly
+    grade is unscored, with the reason; no score is guessed.
+    """
     try:
         judged = judgements(reply, ASPECTS, answer)
     except UnparsableReplyError as error:

@@ -1,7 +1,7 @@
-"""How much of a score is length: judges like long answers, above all in depth and engagement.
+"""Measure how much of a score is due to length, since judges prefer long answers.
 
-Length is log(1 + words), the natural logarithm: going from 50 words to 100 counts about as much as
-from 100 to 200, and an empty answer has a length too. Only regular instructions are counted.
+Length is the natural logarithm of 1 + words: from 50 words to 100 counts about as much as from 100
+to 200, and an empty answer has a length, too. Only regular instructions are counted.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from tasks.just_eval.judging import REGULAR
 from tasks.just_eval.scoring import official
 
 # Between the geometric means of the answers of GPT-3.5 (109 words), Vicuna-7B (140) and Zephyr-7B
-# (175): inside what any chat model writes, so that nothing is extrapolated. A part of the task's
-# version.
+# (175), so that nothing is extrapolated. Part of the task's version.
 REFERENCE_WORDS = 150
 MIN_ITEMS = 4  # Fisher's interval has the error 1 / sqrt(n - 3)
 NEARLY = 1e-9  # logarithms that differ by rounding are equal
@@ -26,12 +25,12 @@ Pair = tuple[float, float]  # (length, score), or the differences of both
 
 
 def length_results(scores: Sequence[Score]) -> dict[str, MetricResult]:
-    """`NAME_length_r` for `overall` and the regular aspects, and `overall_at_length`.
+    """Return `NAME_length_r` for `overall` and the regular aspects, and `overall_at_length`.
 
-    The first is the correlation of the score with the length, over items, their repeats averaged
-    first; for a NAME that ends in `_official` N/A counts as 5. The second is the score of an
-    answer of `REFERENCE_WORDS` words: the intercept of the least-squares line of the score on the
-    length beyond that.
+    The first is the correlation of score and length over items, with repeats averaged first; for a
+    NAME that ends in `_official`, N/A counts as 5. The second is the score of an answer of
+    `REFERENCE_WORDS` words: the intercept of the least-squares line of the score on the length
+    beyond that.
     """
     counted = official(scores)
     columns = {name: _pairs(scores, name) for name in ("overall", *REGULAR)}
@@ -49,14 +48,14 @@ def length_results(scores: Sequence[Score]) -> dict[str, MetricResult]:
 
 
 def at_equal_length(baseline: Sequence[Score], candidate: Sequence[Score]) -> MetricResult:
-    """The gain in `overall` that is left where both answer at equal length.
+    """Return the gain in `overall` at equal length.
 
     Item by item, the difference of the scores is regressed on the difference of the lengths; the
     intercept is the gain at equal length. It is the linear cousin of AlpacaEval's
     length-controlled win rate, which fits a logistic model and sets its length term to zero
-    (Dubois et al., arXiv 2404.04475). Items that lack a score on a side are left out and counted
-    as unscored. Where the lengths differ by the same amount throughout, length and gain cannot be
-    told apart, and there is no value.
+    (Dubois et al., arXiv 2404.04475). Items without a score on either side are left out and counted
+    as unscored. If the lengths all differ by the same amount, length and gain cannot be told apart,
+    and there is no value.
     """
     before, _ = _pairs(baseline, "overall")
     after, _ = _pairs(candidate, "overall")
@@ -69,7 +68,7 @@ def at_equal_length(baseline: Sequence[Score], candidate: Sequence[Score]) -> Me
 
 
 def _pairs(scores: Sequence[Score], metric: str) -> tuple[dict[str, Pair], int]:
-    """Item -> (length, value), means over its repeats; and how many scores give no pair."""
+    """Return item -> mean (length, value) of its repeats, and the number of unscored ones."""
     found: dict[str, list[Pair]] = defaultdict(list)
     unscored = 0
     for score in scores:
@@ -86,9 +85,9 @@ def _pairs(scores: Sequence[Score], metric: str) -> tuple[dict[str, Pair], int]:
 
 
 def correlation(pairs: Sequence[Pair], unscored: int = 0) -> MetricResult:
-    """Pearson's r with Fisher's 95 % interval, tanh(atanh r +- 1.96 / sqrt(n - 3)).
+    """Return Pearson's r with Fisher's 95 % interval, tanh(atanh r +- 1.96 / sqrt(n - 3)).
 
-    None for fewer than `MIN_ITEMS` pairs, or where either side does not vary. The interval is not
+    None for fewer than `MIN_ITEMS` pairs, or if either side does not vary. The interval is not
     symmetric, so there is no standard error.
     """
     from scipy.stats import pearsonr
@@ -105,10 +104,10 @@ def correlation(pairs: Sequence[Pair], unscored: int = 0) -> MetricResult:
 
 
 def intercept(pairs: Sequence[Pair], unscored: int = 0) -> MetricResult:
-    """Height at x = 0 of the least-squares line through `pairs`; Student's t, n - 2 degrees.
+    """Return the intercept of the least-squares line through `pairs`; Student's t, n - 2 degrees.
 
-    Where all x are 0 or all y equal, it is the plain mean of y; where all x are equal otherwise,
-    or there are fewer than `MIN_ITEMS`, there is none.
+    If all x are 0 or all y are equal, it is the mean of y. If all x are equal otherwise, or there
+    are fewer than `MIN_ITEMS` pairs, there is no value.
     """
     from scipy.stats import linregress, t
 

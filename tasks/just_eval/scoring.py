@@ -1,8 +1,8 @@
-"""From judge replies to scores, and from scores to the benchmark's averages.
+"""Score answers by a judge's replies, and average the scores as the benchmark does.
 
-An aspect that the judge finds not applicable ("N/A") has neither a value nor a reason for its
-absence: it does not count. The `*_official` results count it as 5, as the published leaderboard
-does. A reply that cannot be read leaves the aspect unscored, with the reason.
+An aspect that does not apply ("N/A") has neither a value nor a reason: it does not count. The
+`*_official` results count it as 5, as the published leaderboard does. A reply that cannot be read
+leaves the aspect unscored, with the reason.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ def score(
 ) -> list[Score]:
     """Score every answer by one reply of `judge`; without a judge all aspects are unscored.
 
-    The judge is asked once, with all of `prompts` filled in, in the order of `answered`.
+    All calls are one batch, in the order of `answered`.
 
     Raises:
-        ValueError: the judge does not give one reply a prompt.
+        ValueError: the judge does not return one reply per call.
     """
     if judge is None:
         nothing = dict.fromkeys(ASPECTS, Verdict(None, "no judge"))
@@ -75,7 +75,7 @@ def score(
 
 
 def reply_score(item: Item, sample: Sample, reply: Reply) -> Score:
-    """The score that one judge reply gives; a reply that is not fully read is kept as evidence."""
+    """Score one answer by a judge's reply; a reply with unscored aspects is kept in the details."""
     if reply.failure:
         verdicts = dict.fromkeys(ASPECTS, Verdict(None, reply.failure))
     else:
@@ -87,10 +87,10 @@ def reply_score(item: Item, sample: Sample, reply: Reply) -> Score:
 
 
 def aspect_score(item: Item, sample: Sample, verdicts: Mapping[str, Verdict]) -> Score:
-    """The score of one answer from its verdicts, one for each of the item's aspects.
+    """Score one answer by its verdicts, one per aspect of the item.
 
-    `overall` is the mean of the aspects that apply; it is unscored as soon as one of them is,
-    since a mean of the rest would measure something else.
+    `overall` is the mean of the aspects that apply. It is unscored if one of them is, because the
+    mean of the others measures something else.
     """
     asked = item.reference["aspects"]
     values: dict[str, float] = {}
@@ -117,7 +117,7 @@ def aspect_score(item: Item, sample: Sample, verdicts: Mapping[str, Verdict]) ->
 
 
 def derive(scores: Sequence[Score]) -> dict[str, MetricResult]:
-    """`average` over the six aspect means, and the `*_official` results, where N/A counts as 5."""
+    """Return `average` over the six aspect means, and the `*_official` results (N/A is 5)."""
     counted = official(scores)
     results = {"average": average(scores), "average_official": average(counted)}
     for aspect in ASPECTS:
@@ -130,7 +130,7 @@ def derive(scores: Sequence[Score]) -> dict[str, MetricResult]:
 
 
 def official(scores: Sequence[Score]) -> list[Score]:
-    """The scores with 5 for each aspect that the judge found not applicable."""
+    """Return the scores with 5 for each aspect that does not apply."""
     return [
         score.model_copy(
             update={
@@ -143,7 +143,7 @@ def official(scores: Sequence[Score]) -> list[Score]:
 
 
 def average(scores: Sequence[Score]) -> MetricResult:
-    """Mean of the six aspect means, with a stratified standard error.
+    """Return the mean of the six aspect means, with a stratified standard error.
 
     The mean is sum_a m_a / 6, where m_a is the mean over the n_a items that have aspect a. Item i
     moves it by z_i = sum_{a of i} (x_ia - m_a) / (6 n_a): this carries the correlation between
@@ -188,6 +188,6 @@ def average(scores: Sequence[Score]) -> MetricResult:
 
 
 def _spread(moves: Sequence[float]) -> float:
-    """n / (n - 1) times the sum of squares about the mean; 0 for one value."""
+    """Return n / (n - 1) times the sum of squares about the mean; 0 for one value."""
     n, center = len(moves), mean(list(moves))
     return n / max(n - 1, 1) * math.fsum((move - center) ** 2 for move in moves)

@@ -1,6 +1,6 @@
 """The embedded world: small editions of the three benchmarks, with an exact verifier.
 
-They share the scoring code of the full editions; what stands in for the judge knows the truth.
+They share the scoring code of the full editions; in place of a judge, code checks the answers.
 """
 
 from __future__ import annotations
@@ -20,9 +20,7 @@ from tasks.just_eval.scoring import score as score_instructions
 from tasks.mini import arithmetic, biography, instructions, world
 from tasks.task import Answered, Judge, Task
 
-# A page has five facts: a biography of as many is whole, and F1@K asks for no more.
-GAMMA, K = 4.0, 5
-
+GAMMA, K = 4.0, 5  # a page has five facts
 
 BIOGRAPHIES = Pipeline(
     pages=biography.pages,
@@ -31,7 +29,7 @@ BIOGRAPHIES = Pipeline(
     verifier=biography.Exact(),
     gamma=GAMMA,
     at_k=K,
-    rules="generic",  # what the world's numbers were made with
+    rules="generic",  # with which the published numbers of this world were made
 )
 
 

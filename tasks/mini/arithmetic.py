@@ -8,8 +8,8 @@
     16*2=32
     #### 32
 
-One step is easy and the whole chain is not: an answer worked out is nearly always right, an
-answer guessed at once nearly never.
+Each step is easy and the whole chain is not: an answer that is worked out is nearly always right,
+one that is guessed at once nearly never.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _next_step(rng: random.Random, value: int) -> Step:
 
 
 def chain(rng: random.Random) -> list[Step]:
-    """Three to five steps from a random start, every value between `SMALLEST` and `LARGEST`."""
+    """Make three to five steps from a random start, with values in [`SMALLEST`, `LARGEST`]."""
     value = rng.randint(10, 30)
     steps: list[Step] = []
     for _ in range(rng.randint(3, 5)):
@@ -79,7 +79,7 @@ def chain(rng: random.Random) -> list[Step]:
 
 
 def problem(rng: random.Random) -> tuple[str, list[Step]]:
-    """A question and the chain that answers it."""
+    """Make a question and the steps that answer it."""
     name = rng.choice(NAMES)
     she = PRONOUN[name]
     setting = rng.choice(list(SETTINGS))
@@ -98,12 +98,12 @@ def problem(rng: random.Random) -> tuple[str, list[Step]]:
 
 
 def worked(steps: list[Step]) -> str:
-    """The careful answer."""
+    """Return the worked answer."""
     return "\n".join([*map(str, steps), f"#### {steps[-1].after}"])
 
 
 def item(split: str, index: int, rng: random.Random) -> Item:
-    """A problem, with its worked answer as the reference."""
+    """Make a problem, with its worked answer as the reference."""
     question, steps = problem(rng)
     return Item(
         task=TASK,
@@ -116,7 +116,7 @@ def item(split: str, index: int, rng: random.Random) -> Item:
 
 
 def feedback(item: Item, sample: Sample, score: Score) -> Feedback:
-    """Names the first step that departs from the reference chain, and what it should be."""
+    """Name the first step that differs from the reference, and what it should be."""
     gold = [line.strip() for line in item.reference["answer"].splitlines()]
     given = [line.strip() for line in sample.response.splitlines() if line.strip()]
     right = score.values["accuracy"] == 1.0
@@ -144,7 +144,7 @@ def feedback(item: Item, sample: Sample, score: Score) -> Feedback:
 
 
 def rewrite(item: Item, sample: Sample, score: Score) -> str | None:
-    """The lines up to the first wrong one, and from there on the reference's."""
+    """Keep the lines before the first wrong one, and continue with the reference."""
     gold = item.reference["answer"].splitlines()
     given = [line.strip() for line in sample.response.splitlines() if line.strip()]
     wrong = next((i for i, (a, b) in enumerate(zip(given, gold, strict=False)) if a != b), None)

@@ -1,14 +1,13 @@
-"""An encyclopedia of invented people, and biographies of them to be written from memory.
+"""An encyclopedia of invented people, and biographies to write about them from memory.
 
     Alnor Veskin was born in Tarnow. He worked as a glazier. He trained with the Heron guild.
     He is known for the Amber Gate. He lived by the river Ister.
 
-A page says five things of a person, one a sentence. They follow from the name, mostly: families
+A page says five things about a person, one per sentence. Mostly they follow from the name: families
 keep to a town and a river, and children are named for the guild and the craft of their house. The
-less known a person is, the more often that does not hold, and nobody could tell without having
-read of it. A biography is split into its sentences,
-each a claim; a claim is supported where the person's page says the same in any of the known
-wordings. Whatever else a biography says, the record does not support.
+less known a person is, the more exceptions there are, which only a reader of the page can know.
+Each sentence of a biography is a claim. A claim is supported if the person's page says the same in
+any of the known wordings; every other claim is not.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ IRREGULAR = {"famous": 0.0, "known": 0.08, "rare": 0.25}
 
 
 def pronoun(first: str) -> str:
-    """Of a person with this first name."""
+    """Return the pronoun for a first name."""
     return "She" if first.endswith(("ta", "sa", "mis", "len")) else "He"
 
 
@@ -77,12 +76,12 @@ class Person:
         return pronoun(self.first)
 
     def sentences(self, wording: int = 0) -> list[str]:
-        """What is known, one fact a sentence, after the first with a pronoun."""
+        """Return the known facts, one per sentence, after the first with a pronoun."""
         made = [WORDINGS[relation][wording].format(value) for relation, value in self.facts]
         return [f"{self.name} {made[0]}."] + [f"{self.she} {rest}." for rest in made[1:]]
 
     def page(self) -> str:
-        """The encyclopedia's text, with the full name in every sentence."""
+        """Return the encyclopedia's text, with the full name in every sentence."""
         return " ".join(
             f"{self.name} {WORDINGS[relation][0].format(value)}." for relation, value in self.facts
         )
@@ -107,7 +106,7 @@ PROMPTS = (
 
 @cache
 def people(seed: str, count: int) -> tuple[Person, ...]:
-    """`count` people with distinct names, in a seeded order."""
+    """Make `count` people with distinct names, in a seeded order."""
     rng = random.Random(seed)
     families = {last: {"born": rng.choice(TOWNS), "river": rng.choice(RIVERS)} for last in LAST}
     houses = {first: {"craft": rng.choice(CRAFTS), "guild": rng.choice(GUILDS)} for first in FIRST}
@@ -135,7 +134,7 @@ def people(seed: str, count: int) -> tuple[Person, ...]:
 
 
 def item(split: str, index: int, rng: random.Random, person: Person) -> Item:
-    """A biography to write; the person's page is the reference."""
+    """Make a biography to write; the person's page is the reference."""
     return Item(
         task=TASK,
         split=split,
@@ -148,7 +147,7 @@ def item(split: str, index: int, rng: random.Random, person: Person) -> Item:
 
 @dataclass(frozen=True)
 class Claim:
-    """One sentence; what it says of whom, if it is in a known wording; whether the page agrees."""
+    """One sentence, what it says if in a known wording, and whether the page agrees."""
 
     text: str
     said: tuple[str, str] | None  # relation, value
@@ -164,7 +163,7 @@ _PREDICATES = [
 
 
 def claims(entity: str, text: str) -> Iterator[Claim]:
-    """The claims that `text` makes of `entity`, a sentence each."""
+    """Yield the claims that `text` makes about `entity`, one per sentence."""
     for match in _SENTENCE.finditer(text):
         sentence = match.group().strip()
         if any(character.isalnum() for character in sentence):
@@ -184,12 +183,12 @@ def _said(entity: str, sentence: str) -> tuple[str, str] | None:
 
 @lru_cache(4_096)
 def record(entity: str, page: str) -> Mapping[tuple[str, str], str]:
-    """What the person's page says -> the sentence that says it."""
+    """Return fact -> the sentence of the person's page that says it."""
     return {claim.said: claim.text for claim in claims(entity, page) if claim.said}
 
 
 def different(entity: str, text: str) -> list[Claim]:
-    """The claims of `text`, each once: saying one true thing ten times is not ten facts."""
+    """Return the distinct claims of `text`: a fact that is told ten times counts once."""
     told: dict[object, Claim] = {}
     for claim in claims(entity, text):
         told.setdefault(claim.said or claim.text, claim)
@@ -197,7 +196,7 @@ def different(entity: str, text: str) -> list[Claim]:
 
 
 def verify(item: Item, text: str) -> list[Claim]:
-    """The different claims of a biography, with whether the person's page supports them."""
+    """Return the distinct claims of a biography, and whether the page supports them."""
     entity = item.reference["entity"]
     known = record(entity, item.reference["page"])
     return [replace(c, supported=c.said in known) for c in different(entity, text)]
@@ -207,28 +206,26 @@ def verify(item: Item, text: str) -> list[Claim]:
 
 
 class Claims:
-    """Decomposer: the different claims."""
+    """Decompose a biography into its distinct claims."""
 
     name = "decompose claims"
     prompt_digest = None
 
     def decompose(self, biographies: Sequence[Biography], judge: Judge | None) -> list[Facts]:
-        """The claims of each biography."""
         return [Facts(tuple(c.text for c in different(b.entity, b.text))) for b in biographies]
 
 
 class WholePage:
-    """Retriever: five sentences are all to the point."""
+    """Retrieve the whole page, which has only five sentences."""
 
     name = "whole page"
 
     def retrieve(self, page: tuple[str, ...], query: str) -> tuple[str, ...]:
-        """The page."""
         return page
 
 
 class Exact:
-    """Verifier: supported is what the page says, in any of the known wordings."""
+    """Verify by the page, in any of the known wordings."""
 
     name = "verify exact"
     prompt_digest = None
@@ -236,7 +233,6 @@ class Exact:
     def verify(
         self, claimed: Sequence[Sequence[pipeline.Claim]], judge: Judge | None
     ) -> list[list[Finding]]:
-        """Findings; none fails."""
         return [
             [Finding(_said(c.entity, c.text) in record(c.entity, *c.passages)) for c in group]
             for group in claimed
@@ -244,7 +240,7 @@ class Exact:
 
 
 def pages(items: Sequence[Item]) -> list[tuple[str, ...] | None]:
-    """The page of each item's person."""
+    """Return the page of each item's person."""
     return [(item.reference["page"],) for item in items]
 
 
@@ -252,7 +248,7 @@ MAX_QUOTED = 3
 
 
 def feedback(item: Item, sample: Sample, score: Score) -> Feedback:
-    """Quotes the claims the page does not support, with what it says instead where it does."""
+    """Quote the claims that the page does not support, and what the page says instead."""
     page = record(item.reference["entity"], item.reference["page"])
     known = {relation: sentence for (relation, _), sentence in page.items()}
     told = verify(item, sample.response)
@@ -285,10 +281,10 @@ def feedback(item: Item, sample: Sample, score: Score) -> Feedback:
 
 
 def rewrite(item: Item, sample: Sample, score: Score) -> str | None:
-    """The supported sentences as they stand; in place of each other one what the page says.
+    """Keep the supported sentences and replace each other one by what the page says.
 
-    That is the right value where one is wrong, else a fact that is told nowhere; when the page has
-    no more, the sentence is left out. What it has beyond that comes last.
+    A wrong value is corrected; any other sentence is replaced by a fact that was not told, or left
+    out if there is none. The remaining facts come last.
     """
     entity = item.reference["entity"]
     known = record(entity, item.reference["page"])

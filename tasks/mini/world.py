@@ -1,6 +1,6 @@
-"""The embedded world: every split of every mini benchmark, from one seed.
+"""Make every split of every mini benchmark from one seed.
 
-Splits are disjoint: no problem, person or instruction stands in two of them. `VERSION` changes
+Splits are disjoint: no problem, person or instruction is in two of them. `VERSION` changes
 whenever an item does, and results of different versions are never compared.
 """
 
@@ -11,11 +11,11 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from harness.core.errors import UserError
 from harness.core.files import write_jsonl
 from harness.core.schema import Item
 from tasks.factscore.knowledge import build_knowledge
 from tasks.mini import arithmetic, biography, instructions
+from tasks.splits import check_split
 
 VERSION = "1"
 SIZES = {"train": 2000, "gate": 1000, "sealed": 1000}
@@ -24,7 +24,7 @@ SPLITS = tuple(SIZES)
 
 @cache
 def everyone() -> tuple[biography.Person, ...]:
-    """The people of the encyclopedia: `SIZES` of them, in the order of the splits."""
+    """Return the people of the encyclopedia, in the order of the splits."""
     return biography.people(f"people/{VERSION}", sum(SIZES.values()))
 
 
@@ -50,7 +50,7 @@ def _distinct(
     rng: random.Random,
     seen: set[str],
 ) -> tuple[Item, ...]:
-    """`size` items whose prompts are not in `seen`, which grows by them."""
+    """Make `size` items whose prompts are not in `seen`, and add them there."""
     items: list[Item] = []
     while len(items) < size:
         item = make(split, len(items), rng)
@@ -61,13 +61,12 @@ def _distinct(
 
 
 def items(task: str, split: str) -> list[Item]:
-    """One split of one mini benchmark.
+    """Return one split of one mini benchmark.
 
     Raises:
         UserError: there is no such split.
     """
-    if split not in SIZES:
-        raise UserError(f"{task} has no split '{split}'; it has {', '.join(SPLITS)}.")
+    check_split(task, split, SPLITS)
     return list(_world()[task, split])
 
 
