@@ -270,13 +270,3 @@ def marked(what: str, text: str, content: Sequence[str]) -> str:
     """Put `text` between markers with a digest of `content`, which the text cannot forge."""
     mark = digest(list(content))[:12]
     return f"[{what} {mark}]\n{text}\n[end of {what} {mark}]\n"
-
-
-def _digest() -> str:
-    """Identity of all that is asked, but for what is judged."""
-    nothing = Item(task="", split="", index=0, prompt="")
-    calls = [selection_call(nothing), grading_call(nothing, "", tuple(RUBRICS))]
-    return digest([call.model_dump(mode="json") for call in calls])
-
-
-CRITIQUE_DIGEST = _digest()

@@ -96,7 +96,7 @@ class ServerSettings(Record):
             )
         if not (key.isascii() and key.isprintable()) or " " in key:
             raise UserError(
-                f"The environment variable {self.api_key_env} does not hold a key: it has characters "
-                "that a key cannot have."
+                f"The environment variable {self.api_key_env} does not hold a key: it has "
+                "characters that a key cannot have."
             )
         return key

@@ -3,39 +3,22 @@
 from __future__ import annotations
 
 import re
+import tomllib
 import unicodedata
 from functools import lru_cache
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
-# A period after these never ends a sentence: a name or number follows.
-TITLES = frozenset(
-    "mr mrs ms mx dr drs messrs mme mlle prof profs rev revd fr msgr bp abp hon rt gen gens brig "
-    "col maj capt lt lts cmdr cdr comdr adm sgt sgts cpl pvt supt insp det gov sen sens rep reps "
-    "pres amb atty med phil vs viz cf eds approx ca feat esp incl excl resp e.g i.e".split()
-)
-# A period after these does not end a sentence where a number follows ("No. 10 Squadron").
-NUMBERED = frozenset(
-    "no nos nr num op opp vol vols fig figs p pp ch chap chs sec sect art arts pt pts ser ep eps "
-    "est fl r c max min jan feb mar apr jun jul aug sept sep oct nov dec".split()
-)
-# After these, as after initials, a sentence ends only where the next word opens sentences ...
-ABBREVIATIONS = frozenset(
-    "jr sr inc ltd co corp bros llc plc etc al esq dept univ assn assoc inst intl natl mfg bldg "
-    "st ste mt mts ft pt nos vol vols figs pp trans repr ibid suppl ed jan feb mar apr jun jul aug "
-    "sept sep oct nov dec".split()
-)
-# ... and these are abbreviations only when they are capitalised ("Mass.", "Fifth Ave.").
-CAPITALISED = frozenset(
-    "Ala Ariz Ark Calif Colo Conn Fla Ga Ill Ind Kan Ky Mass Md Mich Minn Mo Mont Neb Nev Okla Pa "
-    "Penn Tenn Tex Va Vt Wash Wis Wyo Ont Que Ave Blvd Rd Hwy Rte Sq Fig".split()
-)
-OPENERS = frozenset(
-    "he she it they we i his her its their the this that these those in on at after before during "
-    "since while when although however as by from with for throughout despite one some many there "
-    "if but and please a an both until under among between then later soon afterwards meanwhile "
-    "today eventually subsequently additionally moreover furthermore also upon following".split()
-)
+_FILE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+TITLES = frozenset(_FILE["titles"].split())
+NUMBERED = frozenset(_FILE["numbered"].split())
+ABBREVIATIONS = frozenset(_FILE["abbreviations"].split())
+CAPITALISED = frozenset(_FILE["capitalised"].split())
+OPENERS = frozenset(_FILE["openers"].split())
+STOP_WORDS = frozenset(_FILE["stop_words"].split())
+MONTHS = frozenset(_FILE["months"].split())
+
 
 STOPS = ".!?\u2026"
 CLOSING = "\"')]\u2019\u201d"
@@ -156,18 +139,6 @@ _ENDINGS = tuple(
     )
 )
 
-# Words without content.
-STOP_WORDS = frozenset(
-    "a an the and or but of in on at to for from by with as is are was were be been being has have "
-    "had he she it they his her its their him them who whom which that this these those also not "
-    "no than then so such into over under about after before during while since until when where "
-    "there can could may might will would shall should do does did one more most many other some "
-    "any all both each own same very just up out if because through between i you we my our your "
-    "me us".split()
-)
-MONTHS = frozenset(
-    "january february march april may june july august september october november december".split()
-)
 # Numbers that may be written as words or as digits.
 NUMERALS = {
     word: str(value)
