@@ -15,7 +15,7 @@ MAX_BYTES = 16 * 1024 * 1024  # of a list of names
 LIST = "prompt_entities.txt"
 UNLABELED = (f"unlabeled/{LIST}", "unlabeled_entities_500.txt")
 TRAIN = ("train.txt", "train.jsonl")
-# The published human labels beside a list say how rare an entity is and where it comes from.
+# The published human labels next to a list say how rare an entity is and where it comes from.
 LABELS = ("InstructGPT.jsonl", "ChatGPT.jsonl", "PerplexityAI.jsonl")
 
 

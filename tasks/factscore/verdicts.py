@@ -17,7 +17,7 @@ from tasks.factscore.verdict_sentences import Sentence, normalize, sentences
 
 MAX_REPLY = 20_000  # characters read of a reply, after its reasoning
 MAX_DEPTH = 3  # of JSON objects
-MAX_QUOTED = 120  # characters of a reply in the reason why it is no verdict
+MAX_QUOTED = 120  # characters of a reply, in the reason why it is not a verdict
 
 # Why a reply is not a verdict.
 NO_VERDICT = "commits to no verdict"
@@ -193,7 +193,7 @@ def _turns_against(lead: Sentence, sentence: Sentence) -> bool:
 
 
 def _concluded(read: Sequence[Sentence]) -> _Verdict:
-    """Read a reply that reasons first: what it ends in, else what its verdicts agree on."""
+    """Read a reply that reasons first: its last verdict, else the one that all of them agree on."""
     if any(_answers_itself(read, place) for place in range(1, len(read))):
         return OWN_QUESTION
     places = [place for place in range(len(read)) if _counts(read, place)]

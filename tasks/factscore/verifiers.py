@@ -94,7 +94,7 @@ def _committed(reply: Reply, statement: str) -> Finding:
 
 
 def _likelier(logprobs: Mapping[str, float]) -> bool | None:
-    """The likelier of True and False; None where the model would have written something else."""
+    """Return the likelier of True and False; None if the model would have written another word."""
     true, false = (math.exp(min(0.0, logprobs.get(word, -math.inf))) for word in ("True", "False"))
     return true > false if true != false and true + false >= MIN_PROBABILITY else None
 
@@ -103,10 +103,10 @@ def published_verdict(reply: Reply, statement: str = "") -> Finding:
     """Read a reply by FActScore's rule: the likelier word, else the later one in the text.
 
     Without either word the statement is supported unless the reply negates (not, cannot, unknown,
-    information). This counts "No" and "Falsch" as support; it is kept for comparison with numbers
-    that were published. Other than there, an empty reply, a failed call and the statement said
-    back are no verdict, and of a statement that holds "true" or "false" the rest of the reply has
-    to say just one of the two. A reply that was cut short counts if it began with its verdict.
+    information). This counts "No" and "Falsch" as support; it is kept for comparison with published
+    numbers. Unlike FActScore, an empty reply, a failed call and a repetition of the statement are
+    not a verdict, and if the statement contains "true" or "false", the rest of the reply has to say
+    exactly one of them. A reply that was cut short counts if it began with its verdict.
     """
     if reply.logprobs:
         true, false = (reply.logprobs.get(word, float("-inf")) for word in ("True", "False"))

@@ -127,7 +127,7 @@ _UNANSWERABLE = re.compile(
 
 
 def committed(response: str) -> Answer | None:
-    """Find the last answer that `response` marks as its answer; None where it marks none."""
+    """Find the last answer that `response` marks as its answer; None if it marks none."""
     response = _with_ascii_marks(response[-MAX_TEXT:])
     if bold := _bold_last_line(response):
         return bold
@@ -176,7 +176,7 @@ def _last_markers(response: str) -> Iterator[tuple[int, int, str]]:
 
 
 def _marked(marker: str, response: str, start: int, end: int) -> Answer | None:
-    """Read what the marker at `start` commits to; None where it turns out not to be a marker."""
+    """Read the answer after the marker at `start`; None if it turns out not to be a marker."""
     text = _marked_text(marker, response, start, end)
     if text is None or _NONE.match(text):
         return None if text is None else Answer(text, marker, none=True)

@@ -114,7 +114,7 @@ def _rows(source: _Source, data: Path | None) -> list[tuple[str, Row]]:
     if data is None:
         return _hub_rows(source)
     if not data.is_dir():
-        raise UserError(f"{data} is no folder; name the one that holds {source.file}.")
+        raise UserError(f"{data} is not a folder; name the folder that holds {source.file}.")
     path = next(
         (p for p in (data / source.file, data / source.folder / source.file) if p.is_file()), None
     )

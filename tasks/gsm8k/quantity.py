@@ -168,7 +168,7 @@ class _Expression:
 
 
 def _expression(text: str, at: int) -> _Expression | None:
-    """Read the expression at `at`; its value is None where it is not one number."""
+    """Read the expression at `at`; its value is None if it is not one number."""
     tokens: list[str] = []
     opened: list[int] = []  # places of brackets that are still open
     end, last = at, ""
@@ -450,7 +450,7 @@ _START = re.compile(
 
 
 def numbers(text: str) -> Iterator[tuple[str, Quantity]]:
-    """Yield every number of `text`: as it is written there, prepared, and what it stands for."""
+    """Yield every number of `text`: its prepared text and its value."""
     prepared = prepare(text)
     at = 0
     while start := _START.search(prepared, at):

@@ -68,7 +68,7 @@ _ANSWER_LABEL = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _WORD = re.compile(r"[^\W_]+")
-# Words of headings and instructions, which say nothing of what is asked.
+# Words of headings and instructions, not of the problem itself.
 _FRAME = frozenset("question problem exercise example puzzle task input q next new another".split())
 
 

@@ -1,7 +1,7 @@
-"""A judge against people: how far off it is, and what its numbers are once that is corrected.
+"""Calibrate a judge by human labels: measure its error, and correct its means.
 
-A small random part of the items is labelled by people. There the judge's error is seen, and what
-it says of all the items is corrected by it (`harness.stats.ppi`).
+People label a small random part of the items. These show the judge's error, by which its mean over
+all items is corrected (`harness.stats.ppi`).
 """
 
 from __future__ import annotations
@@ -24,60 +24,61 @@ from harness.stats.intervals import item_values, summarize
 from harness.stats.ppi import MIN_LABELLED, YES_NO, YES_NO_CHANGE, Numbers, corrected_mean
 
 Labels = dict[str, dict[str, float]]
-"""Metric -> item digest -> what people say."""
-
+"""Metric -> item digest -> human label."""
 
 TEXTS = ("prompt", "response")
 
 
 class Label(Record):
-    """One line of human labels: the item's index, and a value for each metric that was labelled."""
+    """One line of human labels: the item's index, and a value per labelled metric."""
 
     id: int = Field(ge=0)
     values: dict[str, float | None] = Field(description="None: not labelled, or does not apply")
 
 
 class Calibration(Record):
-    """One metric of a judge, set against people. Intervals are of 95 %, over items."""
+    """One metric of a judge compared with people, with 95 % intervals over items."""
 
     metric: str
     of: Literal["mean", "change"] = Field(description="change: candidate minus baseline, by item")
     labelled: int = Field(description="items with a human label and a judge's score")
-    unlabelled: int = Field(description="items with a judge's score alone")
-    judge: MetricResult = Field(description="what the judge says of all items")
-    judge_labelled: MetricResult = Field(description="what the judge says of the labelled items")
+    unlabelled: int = Field(description="items with only a judge's score")
+    judge: MetricResult = Field(description="the judge's mean over all items")
+    judge_labelled: MetricResult = Field(description="the judge's mean over the labelled items")
     p_random: float | None = Field(
-        description="two-sided, of that and the judge's mean of the others, were the labelled "
-        "items drawn at random (Welch's t); None where it cannot be said"
+        description="two-sided p-value that the labelled items were drawn at random, from the "
+        "judge's means over them and over the others (Welch's t); None if it cannot be computed"
     )
-    human: MetricResult = Field(description="what people say of the labelled items")
-    bias: MetricResult = Field(description="judge minus human, on the labelled items")
-    corrected: MetricResult = Field(description="the human mean over all items, as estimated")
-    weight: float = Field(description="lambda: how far the judge is followed; 0 is not at all")
-    effective_n: float = Field(description="labels alone that would tell as much as `corrected`")
-    correlation: MetricResult = Field(description="Pearson's, of judge and human; Fisher's z")
+    human: MetricResult = Field(description="the human mean over the labelled items")
+    bias: MetricResult = Field(description="judge minus human, over the labelled items")
+    corrected: MetricResult = Field(description="estimate of the human mean over all items")
+    weight: float = Field(description="lambda: weight of the judge; 0 ignores it")
+    effective_n: float = Field(description="number of labels alone that would be as precise")
+    correlation: MetricResult = Field(
+        description="Pearson's r of judge and human, with Fisher's z interval"
+    )
 
 
 class Calibrations(Record):
-    """A judge against people, metric by metric."""
+    """A judge compared with people, per metric."""
 
     task: str
     judge: JudgeRef | None
     evaluation: str = Field(description="identity")
-    baseline: str | None = Field(description="identity, where a change is calibrated")
+    baseline: str | None = Field(description="identity, if a change is calibrated")
     metrics: list[Calibration]
     too_few: dict[str, int] = Field(
-        description="metric -> items with a label and a score, where they are too few to tell"
+        description="metric -> items with a label and a score, if these are too few"
     )
 
 
 def sheet(
     saved: ScoredEvaluation, count: int | None, *, seed: int = 0, names: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
-    """What people fill in: answers drawn by `seed`, and a null for each metric to label.
+    """Make a sheet for people to label: answers drawn by `seed`, with null per metric.
 
-    `names` are the metrics, by default all that apply to the item. The judge's scores are not on
-    the sheet. What is filled in, `read_labels` reads back. Of an item's repeats the first is shown.
+    `names` are the metrics, by default all that apply to the item. The sheet does not show the
+    judge's scores, and only the first of an item's repeats. `read_labels` reads the labels back.
 
     Raises:
         UserError: there is no such metric.
@@ -97,14 +98,13 @@ def sheet(
 
 
 def read_labels(path: Path, saved: ScoredEvaluation) -> Labels:
-    """Human labels of the items of `saved`: {"id": index, metric: value, ...} a line, as JSONL.
+    """Read human labels for `saved` from JSONL: {"id": index, metric: value, ...} per line.
 
-    A metric that is null was not labelled, or does not apply; the texts of a `sheet` are passed
-    over.
+    A null metric was not labelled, or does not apply. The texts of a `sheet` are ignored.
 
     Raises:
-        UserError: a line is malformed, an item is unknown or there twice, a metric is unknown, or
-            a value is outside the metric's range.
+        UserError: a line is malformed, an item is unknown or repeated, a metric is unknown, or a
+            value is outside the metric's range.
     """
     items = {item.index: item.digest for item in saved.items}
     known = saved.evaluation.definitions
@@ -142,13 +142,13 @@ def _metric(name: str, known: Mapping[str, Metric], where: str) -> Metric:
 
 
 def mean(saved: ScoredEvaluation, labels: Labels) -> Calibrations:
-    """The mean of every labelled metric: by the judge, by people, and corrected.
+    """Return the mean of every labelled metric: by the judge, by people, and corrected.
 
-    The labelled items have to be a random part of all. Repeats of an item are averaged, on the
-    judge's side too, so where answers are repeated a label is of what is typical of them.
+    The labelled items have to be a random part of all. Repeats of an item are averaged on both
+    sides, so the label of a repeated item is for its typical answer.
 
     Raises:
-        UserError: of no metric `MIN_LABELLED` items have both a label and a judge's score.
+        UserError: no metric has `MIN_LABELLED` items with both a label and a judge's score.
     """
     return _calibrations(
         saved,
@@ -163,12 +163,12 @@ def change(
     candidate: ScoredEvaluation,
     candidate_labels: Labels,
 ) -> Calibrations:
-    """The gain of `candidate` over `baseline`, item by item, where people labelled both.
+    """Return the gain of `candidate` over `baseline` by item, where people labelled both.
 
-    A metric counts for an item where both sides have a value.
+    A metric counts for an item if both sides have a value.
 
     Raises:
-        UserError: as `mean`; the evaluations are not of the same items under the same judge.
+        UserError: as `mean`; the evaluations differ in their items or their judge.
     """
     for field in ("task", "split", "dataset_digest", "judge"):
         if getattr(baseline.evaluation, field) != getattr(candidate.evaluation, field):
@@ -204,7 +204,7 @@ def _calibrations(
     sides: Mapping[str, tuple[Mapping[str, float], Mapping[str, float]]],
     baseline: ScoredEvaluation | None = None,
 ) -> Calibrations:
-    """`sides`: metric -> what people and what the judge say, by item."""
+    """Calibrate each metric of `sides`: metric -> (human values, judge's values) by item."""
     both = {name: len(human.keys() & judge.keys()) for name, (human, judge) in sides.items()}
     enough = [m for m in metrics(saved) if both.get(m.name, 0) >= MIN_LABELLED]
     if not enough:
@@ -235,7 +235,7 @@ def _calibrate(
     whole = all(value.is_integer() for value in (*y.tolist(), *f.tolist(), *rest))
     outcomes = (YES_NO if of == "mean" else YES_NO_CHANGE) if metric.kind == "binary" else ()
     if metric.span is None:
-        raise UserError(f"{metric.name} has no known range, which bounds what labels do not show.")
+        raise UserError(f"The range of {metric.name} is not known; its interval needs it.")
     found = corrected_mean(y, f, rest, outcomes=outcomes if whole else (), span=metric.span)
     return Calibration(
         metric=metric.name,
@@ -270,9 +270,9 @@ def _p_random(labelled: Numbers, others: Numbers) -> float | None:
 
 
 def _correlation(y: Numbers, f: Numbers) -> MetricResult:
-    """Pearson's r with the interval tanh(atanh(r) -+ z / sqrt(n - 3)) (R. Fisher, Metron 1, 1921).
+    """Return Pearson's r with the interval tanh(atanh(r) -+ z / sqrt(n - 3)).
 
-    None where one side is constant.
+    None if one side is constant (R. Fisher, Metron 1, 1921).
     """
     from scipy.stats import pearsonr
 

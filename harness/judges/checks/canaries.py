@@ -1,7 +1,7 @@
-"""Answers that a sound judge must rank below real ones, and what it makes of them.
+"""Check that a judge ranks worthless answers, called canaries, below real ones.
 
-A judge that rewards silence, length or flattery still gives numbers, with intervals. Canaries are
-answers whose worth is known beforehand: each should score below what a model really answered.
+A judge that rewards silence, length or flattery still gives numbers, with intervals. Each canary
+should score below the answer that a model really gave.
 """
 
 from __future__ import annotations
@@ -30,13 +30,11 @@ FILLER = (
     "time. In the end, what counts is to weigh everything with care and to choose what fits best. "
     "Seen in this light, the matter becomes clearer, and the way forward opens up by itself."
 )
-
-
 NAMES = ("empty", "constant", "copied", "filler", "injected")
 
 
 def canary(name: str, task: Task, item: Item) -> str:
-    """The worthless answer called `name` (one of `NAMES`) to `item`."""
+    """Return the worthless answer called `name` (one of `NAMES`) to `item`."""
     match name:
         case "empty":
             return ""
@@ -62,7 +60,7 @@ def canary(name: str, task: Task, item: Item) -> str:
 
 
 class Canary(Record):
-    """What a judge made of one kind of worthless answer."""
+    """How a judge scored one kind of worthless answer."""
 
     name: str
     verdict: Verdict
@@ -70,7 +68,7 @@ class Canary(Record):
     lost: int = Field(description="scored below the real answer")
     tied: int
     won: int = Field(description="scored above the real answer")
-    unscored: int = Field(description="items where one of the two has no score")
+    unscored: int = Field(description="items where one of the two answers has no score")
     share: float | None = Field(description="lost / n")
     low: float | None = Field(description="exact 95 % interval of the share")
     high: float | None
@@ -81,7 +79,7 @@ class Canaries(Record):
 
     task: str
     metric: str
-    evaluation: str = Field(description="identity of the evaluation that the real answers are of")
+    evaluation: str = Field(description="identity of the evaluation with the real answers")
     judge: JudgeRef | None = Field(description="None: the task scores without one")
     items: int
     seed: int
@@ -101,22 +99,23 @@ def check(
 ) -> Canaries:
     """Score real answers and canaries with `judge`, in one batch, on the task's primary metric.
 
-    `items` are drawn by `seed` (None: all) among those that were answered. Harmful requests (tag
-    `category` is `safety`) are left out: to say nothing is a good answer to them.
+    `items` are drawn by `seed` (None: all) among the answered ones. Harmful requests (tag
+    `category` is `safety`) are left out, because silence is a good answer to them.
 
-    A canary loses where it scores below the real answer; a tie is no loss. Where the primary
-    metric does not apply to it (FActScore of an empty answer), it loses if it scores lower on a
-    yes/no metric, such as `responded`. It passes where the whole 95 % interval of the share that
-    lost lies at or above `required`, and fails where the whole interval lies below: with all lost,
-    17 items pass at .8. The judge passes if every canary does.
+    A canary loses on an item if it scores below the real answer; a tie is not a loss. If the
+    primary metric does not apply to it (FActScore of an empty answer), it loses if it scores lower
+    on a yes/no metric, such as `responded`. The judge passes on a canary if the whole 95 % interval
+    of the share of losses is at or above `required`, and fails if the whole interval is below: with
+    all items lost, 17 items pass at 0.8. The judge passes if it passes on every canary.
 
     Raises:
-        UserError: `task` is not what was evaluated, the share is none, or nothing is to be drawn.
+        UserError: the evaluation is of another task, the share is not between 0 and 1, or there
+            are no answers to draw.
     """
     if task.name != saved.evaluation.task:
         raise UserError(f"The evaluation is of {saved.evaluation.task}, not of {task.name}.")
     if not 0 < required < 1:
-        raise UserError(f"The share that has to lose lies between 0 and 1; {required} does not.")
+        raise UserError(f"The share that has to lose is between 0 and 1, not {required}.")
     answered = {sample.item for sample in saved.samples}
     usable = [
         item
@@ -152,7 +151,7 @@ def check(
 
 
 def _first(answered: list[tuple[Item, Sample]]) -> list[tuple[Item, Sample]]:
-    """The first answer to each item: repeats would not be evidence of their own."""
+    """Return the first answer to each item: its repeats are not independent evidence."""
     found: dict[str, tuple[Item, Sample]] = {}
     for item, sample in answered:
         found.setdefault(item.digest, (item, sample))
@@ -202,7 +201,7 @@ def _outcome(task: Task, real: Score, canary: Score) -> Outcome:
 
 
 def _gain(metric: Metric, real: Score, canary: Score) -> float:
-    """How much better than the real answer the canary is; 0 where the metric is not of both."""
+    """Return how much the canary is better; 0 if either answer has no value."""
     if metric.name not in real.values or metric.name not in canary.values:
         return 0.0
     gain = canary.values[metric.name] - real.values[metric.name]

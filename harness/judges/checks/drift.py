@@ -1,7 +1,7 @@
-"""Does a judge still say what it said? The same answers, scored before and after.
+"""Detect judge drift: compare scores of the same answers from before and after.
 
-A judge changes under its name: a server loads other weights, a revision moves. Scores from before
-and after then differ for answers that do not, and a gate would blame or praise the model.
+A judge can change under its name: a server loads other weights, a revision moves. The same answers
+then get other scores, and a gate would attribute the difference to the model.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MAX_UNSCORED = 0.01
 
 
 class MetricDrift(Record):
-    """One metric, before and after; `change` is after minus before, in the metric's unit."""
+    """One metric before and after; `change` is after minus before, in the metric's unit."""
 
     metric: str
     verdict: Drifting
@@ -46,16 +46,16 @@ class MetricDrift(Record):
     change: float | None
     low: float | None = Field(description="lower end of the 1 - 2 alpha interval of change")
     high: float | None
-    margin: float = Field(description="largest change that is still called stable")
-    changed: MetricResult = Field(description="share of the items whose score is another")
-    unscored: int = Field(description="items with a score at most once")
+    margin: float = Field(description="largest change that still counts as stable")
+    changed: MetricResult = Field(description="share of the items whose score changed")
+    unscored: int = Field(description="items that lack at least one of the scores")
 
 
 class Drift(Record):
-    """A judge before and after, on anchor items."""
+    """A judge before and after, on re-asked items."""
 
     task: str
-    evaluation: str = Field(description="identity of the evaluation from before")
+    evaluation: str = Field(description="identity of the earlier evaluation")
     before: JudgeRef | None
     after: JudgeRef | None
     anchors: int = Field(description="items scored again")
@@ -71,16 +71,16 @@ def between(
     margin: float = MARGIN,
     alpha: float = 0.05,
 ) -> Drift:
-    """How the scores of two evaluations of the same answers differ.
+    """Compare the scores of two evaluations of the same answers.
 
-    A metric is `stable` where the whole 1 - 2 alpha interval of its mean change lies within
-    `margin`, a share of the metric's range, either way: two one-sided tests at level alpha (D.
-    Schuirmann, J. Pharmacokinetics and Biopharmaceutics 15, 1987). It has `drifted` where the
-    whole interval lies beyond, and is `unclear` otherwise, or where more than `MAX_UNSCORED` of
-    the items have a score at most once. The worst of its metrics is the judge's verdict.
+    A metric is `stable` if the whole 1 - 2 alpha interval of its mean change is within `margin`, a
+    share of the metric's range: two one-sided tests at level alpha (D. Schuirmann, J.
+    Pharmacokinetics and Biopharmaceutics 15, 1987). It has `drifted` if the whole interval is
+    outside, and is `unclear` otherwise, or if more than `MAX_UNSCORED` of the items lack one of the
+    scores. The worst metric decides the judge's verdict.
 
     Raises:
-        UserError: the evaluations are of different answers, or the margin is no share.
+        UserError: the evaluations have different answers, or the margin is not a share.
     """
     require_same_answers(before, after)
     return _drift(
@@ -103,14 +103,15 @@ def again(
     margin: float = MARGIN,
     alpha: float = 0.05,
 ) -> Drift:
-    """Let `judge` score the answers to `anchors` items of `before` again; read as `between`.
+    """Let `judge` score the answers to `anchors` items of `before` again, and compare (`between`).
 
-    The items are drawn by `seed`; None is all. A judge that remembers its replies proves nothing.
-    Where no score changes at all, a metric is stable from 59 items on at the usual margin and
-    level (52 if it is yes/no); a fifth of Just-Eval is graded for safety alone, hence `ANCHORS`.
+    The items are drawn by `seed`; None: all. Open the judge with `fresh`: cached replies prove
+    nothing. If no score changes at all, a metric is stable from 59 items on at the default margin
+    and level (52 if it is yes/no). `ANCHORS` is larger because only a fifth of Just-Eval is graded
+    for safety.
 
     Raises:
-        UserError: as `between`; or `task` is not what was evaluated.
+        UserError: as `between`; or the evaluation is of another task.
     """
     if task.name != before.evaluation.task:
         raise UserError(f"The evaluation is of {before.evaluation.task}, not of {task.name}.")
@@ -176,7 +177,7 @@ def _metric(
 ) -> MetricDrift:
     """`old` and `new`: values and whether they are lost, shape (items,) each."""
     if metric.span is None:
-        raise UserError(f"{metric.name} has no known range, of which the margin is a share.")
+        raise UserError(f"The range of {metric.name} is not known; the margin is a share of it.")
     span = metric.span
     lost = old[1] | new[1]
     b, c = old[0][~lost], new[0][~lost]

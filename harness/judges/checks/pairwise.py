@@ -1,7 +1,7 @@
-"""Two models' answers side by side: which one is better, asked in both orders.
+"""Compare two models' answers pairwise, in both orders.
 
-Judges lean towards the answer that they read first, or last. So every pair is asked twice, the
-answers swapped, and a win counts only if it survives: what the order decides is a tie.
+Judges prefer the answer that they read first, or last. So every pair is asked twice, with the
+answers swapped, and a win counts only if it survives the swap; otherwise the pair is a tie.
 """
 
 from __future__ import annotations
@@ -65,19 +65,19 @@ WORTH: dict[Outcome, float] = {"win": 1.0, "tie": 0.5, "loss": 0.0}
 
 
 class Pair(Record):
-    """One item's two answers; a verdict is None where there is no reading one."""
+    """One pair of answers; a verdict is None if the reply has none."""
 
     item: str
     index: int
     repeat: int
-    baseline_first: Verdict | None = Field(description="said where the baseline's stood first")
+    baseline_first: Verdict | None = Field(description="verdict with the baseline's answer first")
     candidate_first: Verdict | None
-    outcome: Outcome | None = Field(description="of the candidate; None where a verdict lacks")
-    asked: bool = Field(description="False: the answers are the same text, a tie")
+    outcome: Outcome | None = Field(description="for the candidate; None if a verdict is missing")
+    asked: bool = Field(description="False: the answers are the same text, which is a tie")
 
 
 class Comparison(Record):
-    """How often one model's answers are preferred to another's. Intervals are of 95 %, by item."""
+    """How often one model's answers are preferred to another's, with 95 % intervals over items."""
 
     task: str
     baseline: str = Field(description="identity of its evaluation")
@@ -100,9 +100,9 @@ class Comparison(Record):
 
 
 def prompt(request: str, first: str, second: str) -> str:
-    """What the judge reads about one pair, in one order.
+    """Return the prompt for one pair in one order.
 
-    The markers carry a digest of what they enclose, so that an answer cannot close its own.
+    The markers contain a digest of the texts, so that an answer cannot forge them.
     """
     mark = digest([request, first, second])[:12]
     return (
@@ -127,9 +127,9 @@ def compare(
 ) -> Comparison:
     """Let `judge` compare two evaluations' answers to the same items, each pair in both orders.
 
-    `items` are drawn by `seed`; None is all. Answers are paired by item and repeat; repeats are
-    averaged before anything is estimated, and answers that are the same text are ties that need
-    no judge. A pair without two readable verdicts is unscored, with the reason. Intervals and the
+    `items` are drawn by `seed`; None: all. Answers are paired by item and repeat, and repeats are
+    averaged first. Two answers with the same text are a tie that needs no judge. A pair without two
+    readable verdicts is unscored, with the reason. Intervals and the
     p-value are those of the gate (`harness.stats.paired.compare`); that of the consistency is
     Wilson's where no item is repeated.
 
@@ -190,7 +190,7 @@ def compare(
 
 
 def read(reply: Reply, texts: Sequence[str]) -> tuple[Verdict | None, str]:
-    """The verdict of a reply, or None with the reason; what it quotes of `texts` is none."""
+    """Read the verdict of a reply, or None with the reason; quotations do not count."""
     if reply.failure:
         return None, reply.failure[:200]
     try:
@@ -206,7 +206,7 @@ def read(reply: Reply, texts: Sequence[str]) -> tuple[Verdict | None, str]:
 def _matched(
     baseline: ScoredEvaluation, candidate: ScoredEvaluation, items: int | None, seed: int
 ) -> tuple[list[tuple[Item, Sample, Sample]], int]:
-    """(item, baseline's answer, candidate's) by index and repeat, and how many answers are alone.
+    """Return (item, baseline's answer, candidate's) per pair, and the number of unpaired answers.
 
     Raises:
         UserError: the evaluations are not of the same items, or have no pair in common.
@@ -256,7 +256,7 @@ def _by_item(valued: Sequence[tuple[Pair, float]]) -> list[float]:
 def _around(
     null: float, span: float, valued: Sequence[tuple[Pair, float]]
 ) -> tuple[MetricResult, float | None]:
-    """The mean over items with its interval, and the p-value of its being `null`."""
+    """Return the mean over items with its interval, and the p-value of its being `null`."""
     values = _by_item(valued)
     if not values:
         return MetricResult(mean=None, n=0), None

@@ -1,7 +1,6 @@
-"""Several judges on the same answers: do they agree, and are they equally strict?
+"""Compare several judges on the same answers: do they agree, and are they equally strict?
 
-What a panel says is not averaged into a judge of its own: a mean hides which of them moved. Each
-judge's evaluation stays its own, and this compares them.
+Their scores are not averaged, because a mean hides which judge changed.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ class Member(Record):
     """One judge of a panel."""
 
     name: str
-    judge: JudgeRef | None = Field(description="None: the task scores without one")
+    judge: JudgeRef | None = Field(description="None: the task is scored without a judge")
     evaluation: str = Field(description="identity of its evaluation")
 
 
 class Alpha(Record):
-    """Krippendorff's alpha with its 95 % interval; None where all values are one."""
+    """Krippendorff's alpha with its 95 % interval; None if all values are the same."""
 
     alpha: float | None
     low: float | None
@@ -38,11 +37,13 @@ class Alpha(Record):
 
 
 class MetricAgreement(Record):
-    """How far a panel agrees on one metric."""
+    """How much a panel agrees on one metric."""
 
     metric: str
-    n: int = Field(description="answers that two judges or more have scored")
-    means: dict[str, MetricResult] = Field(description="member -> its mean: who is strict")
+    n: int = Field(description="answers that at least two judges scored")
+    means: dict[str, MetricResult] = Field(
+        description="member -> mean, which shows how strict it is"
+    )
     alpha: dict[Level, Alpha] = Field(
         description="nominal: the same value; ordinal: the same order; interval: close values"
     )
@@ -52,7 +53,7 @@ class Panel(Record):
     """Several judges on the same answers to one task."""
 
     task: str
-    samples_digest: str = Field(description="of the answers that all have scored")
+    samples_digest: str = Field(description="of the answers that all of them scored")
     members: list[Member]
     seed: int
     draws: int = Field(description="of the bootstrap over items that gives the intervals")
@@ -62,13 +63,13 @@ class Panel(Record):
 def agree(
     evaluations: Mapping[str, ScoredEvaluation], *, seed: int = 0, draws: int = DRAWS
 ) -> Panel:
-    """How far judges agree, metric by metric, from their evaluations of the same answers.
+    """Measure how much judges agree, per metric, from their evaluations of the same answers.
 
-    `evaluations` is name -> evaluation. A metric is left out where fewer than two judges have
-    a value of any one answer. Intervals are bootstrapped over items (`harness.stats.agreement`).
+    `evaluations` is name -> evaluation. A metric is left out if no answer has values from two
+    judges. Intervals are bootstrapped over items (`harness.stats.agreement`).
 
     Raises:
-        UserError: fewer than two evaluations, or they are of different answers.
+        UserError: there are fewer than two evaluations, or their answers differ.
     """
     if len(evaluations) < 2:
         raise UserError("One judge cannot disagree: name two evaluations or more.")

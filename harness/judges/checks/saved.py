@@ -1,4 +1,4 @@
-"""What the checks of a judge start from: an evaluation with all that was asked and answered."""
+"""Functions that the checks of a judge share: draw items, get answers, compare evaluations."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tasks.task import Answered, Judge, Task
 
 
 def metrics(saved: ScoredEvaluation) -> list[Metric]:
-    """Every metric with a value per item, the headline first."""
+    """Return the metrics with a value per item, the primary one first."""
     return sorted(saved.evaluation.definitions.values(), key=lambda metric: not metric.primary)
 
 
 def draw(items: Sequence[Item], count: int | None, seed: int) -> list[Item]:
-    """`count` of `items` by chance, in their order; None, or more than there are, is all."""
+    """Draw `count` of `items` at random, in their order; None: all."""
     if count is None or count >= len(items):
         return list(items)
     chosen = sorted(random.Random(seed).sample(range(len(items)), count))
@@ -25,22 +25,22 @@ def draw(items: Sequence[Item], count: int | None, seed: int) -> list[Item]:
 
 
 def answers(saved: ScoredEvaluation, items: Sequence[Item]) -> list[Answered]:
-    """What was answered to `items`, by index, then repeat."""
+    """Return the answers to `items`, by index, then repeat."""
     wanted = {item.digest: item for item in items}
     ordered = sorted(saved.samples, key=lambda sample: (sample.index, sample.repeat))
     return [(wanted[sample.item], sample) for sample in ordered if sample.item in wanted]
 
 
 def reference(judge: Judge, task: Task) -> JudgeRef:
-    """Who `judge` is where it scores answers to `task`."""
+    """Return the identity of `judge` as it scores answers to `task`."""
     return JudgeRef(id=judge.id, digest=judge.digest, prompt_digest=task.judge_prompt)
 
 
 def require_same_answers(one: ScoredEvaluation, other: ScoredEvaluation) -> None:
-    """Two scorings can be compared where they are of the same answers to the same task.
+    """Refuse evaluations that are not of the same answers to the same task.
 
     Raises:
-        UserError: they are not.
+        UserError: the tasks or the answers differ.
     """
     if one.evaluation.task != other.evaluation.task:
         raise UserError(
@@ -55,7 +55,7 @@ def require_same_answers(one: ScoredEvaluation, other: ScoredEvaluation) -> None
 
 
 def exact_share(hits: int, n: int) -> MetricResult:
-    """`hits` of `n` with the exact 95 % interval (Clopper and Pearson, Biometrika 26, 1934)."""
+    """Return hits / n with the exact 95 % interval (Clopper, Pearson, Biometrika 26, 1934)."""
     from scipy.stats import binomtest
 
     if n == 0:

@@ -81,7 +81,7 @@ def test_it_lies_in_the_users_cache_folder(monkeypatch, tmp_path):
 def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("my notes\n" * 1000)
-    with pytest.raises(UserError, match="damaged or no cache at all"):
+    with pytest.raises(UserError, match="damaged or is not a cache"):
         Cache(path)
     assert path.read_text() == "my notes\n" * 1000
 

@@ -72,7 +72,7 @@ def test_unfit_rows_are_named(tmp_path: Path, row: dict[str, object], message: s
 def test_missing_data_and_splits_are_sentences(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"There is no test\.jsonl in .* or .*gsm8k"):
         tasks.load("gsm8k").items("test", tmp_path)
-    with pytest.raises(UserError, match="is no folder"):
+    with pytest.raises(UserError, match="is not a folder"):
         tasks.load("gsm8k").items("test", tmp_path / "absent")
     with pytest.raises(UserError, match="has no split 'dev'; it has train, gate, sealed, test"):
         tasks.load("gsm8k").items("dev", tmp_path)
