@@ -181,7 +181,7 @@ def test_a_page_that_is_not_text_is_an_error(tmp_path: Path, value: object) -> N
         connection.execute("CREATE TABLE documents (title, text)")
         connection.execute("INSERT INTO documents VALUES ('x', ?)", (value,))
     connection.close()
-    with Knowledge(db) as source, pytest.raises(UserError, match="The page 'x' in .* is not text"):
+    with Knowledge(db) as source, pytest.raises(UserError, match=r"The page 'x' in .* is not text"):
         source.page("x")
 
 
