@@ -7,11 +7,12 @@ import random
 import re
 from collections.abc import Callable, Sequence
 
+import seed_policy_corpus as corpus
+
 import tasks
 from harness.core.schema import Call, Item, ModelRef, Reply, Sample
 from harness.core.scored import ScoredEvaluation
 from helpers.build import build_evaluation
-from rlrf.quickstart import corpus
 from tasks.just_eval.judging import aspects_of
 from tasks.task import Judge, Task
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 
 import pytest
+import seed_policy_corpus as corpus
 
 import tasks
 from harness.core.schema import Item, Sample
-from rlrf.quickstart import corpus
 from rlrf.rlmec.tokens import edited
 from tasks.mini import arithmetic, biography, instructions, world
 
