@@ -89,6 +89,7 @@ CURRENT = {
     "tasks.just_eval.prompt": "tasks.just_eval.judging",
     "rlrf.versions": "rlrf.run",
     "tasks.plugin": "tasks.task",
+    "tasks.splits": "tasks.data",
     "harness.cluster": "harness.engines.cluster",
     "harness.engines.attention": "harness.engines.shared_prefix",
     "harness.engines.batch_size": "harness.engines.hf",

@@ -15,7 +15,7 @@ from harness.stats.mean_bound import Limits, MeanBound, beyond, skewness
 
 
 def item_values(scores: Sequence[Score], metric: str) -> dict[str, float]:
-    """Item digest -> mean over its repeats, for the items where `metric` has a value."""
+    """Return item digest -> mean over its repeats, for the items with a value of `metric`."""
     values: dict[str, list[float]] = defaultdict(list)
     for score in scores:
         if metric in score.values:
@@ -23,8 +23,8 @@ def item_values(scores: Sequence[Score], metric: str) -> dict[str, float]:
     return {item: mean(repeats) for item, repeats in values.items()}
 
 
-FEW = 20  # fewer items do not show their skewness; what none of them shows counts for more
-PLENTY = 1000  # items from which on Student's interval alone will do, unless they are very skewed
+MIN_FOR_SKEW = 20  # fewer items do not show their skewness
+MIN_FOR_STUDENT = 1000  # items for which Student's interval suffices, unless they are very skewed
 
 
 def summarize(
@@ -33,15 +33,15 @@ def summarize(
     limits: Limits = (None, None),
     clusters: Sequence[object] | None = None,
 ) -> MetricResult:
-    """Mean with its standard error and 95 % interval.
+    """Return the mean of `values` with its standard error and 95 % interval.
 
-    For 0/1 values of a metric between 0 and 1 the interval is Wilson's score interval, which is
-    right near 0 and 1 (E. B. Wilson, JASA 1927). For others it is Student's t with n - 1 degrees
-    of freedom. Where the smallest and largest possible value, `limits`, are known, it ends where
-    the values do, and is no narrower than what values too rare to show among n could change, nor,
-    from `FEW` items on, than Hall's interval for skewed values (`harness.stats.mean_bound`). From
-    `PLENTY` items on Student's alone is used where n >= 16 skewness^2 (after W. Cochran, Sampling
-    Techniques, 1977, section 2.15).
+    For 0/1 values of a metric between 0 and 1 this is Wilson's score interval, which is right near
+    0 and 1 (E. B. Wilson, JASA 1927); otherwise it is Student's t with n - 1 degrees of freedom. If
+    the smallest and largest possible value, `limits`, are known, the interval stays within them. It
+    is then at least as wide as values too rare to show among n could make it, and, from
+    `MIN_FOR_SKEW` items on, as Hall's interval for skewed values (`harness.stats.mean_bound`). From
+    `MIN_FOR_STUDENT` items on, Student's interval alone is used if n >= 16 skewness^2 (after W.
+    Cochran, Sampling Techniques, 1977, section 2.15).
 
     `clusters` names the cluster of each value. The variance is then larger by the design effect
     (`harness.stats.clusters.cautious_effect`), the quantiles are Student's with one degree of
@@ -93,9 +93,9 @@ def _wilson(share: float, n: float, z: float) -> tuple[float, float]:
 
 
 def _interval(values: Sequence[float], sample: MeanBound, limits: Limits) -> tuple[float, float]:
-    """The interval of graded values; `sample` is what they say of the mean."""
+    """Return the interval of graded values, whose mean and spread are in `sample`."""
     spread = sample.stderr > 1e-12 * abs(sample.mean)
-    enough = spread and sample.count >= max(PLENTY, 16 * sample.skewness * sample.skewness)
+    enough = spread and sample.count >= max(MIN_FOR_STUDENT, 16 * sample.skewness * sample.skewness)
     ends = []
     for sign, limit in zip((1, -1), limits, strict=True):
         known = limit is not None and not beyond(limit, values)
@@ -104,16 +104,16 @@ def _interval(values: Sequence[float], sample: MeanBound, limits: Limits) -> tup
         bound = side.student(0.025)
         if known and not enough:
             bound = min(bound, side.unseen(0.05))
-            if sample.count >= FEW:
+            if sample.count >= MIN_FOR_SKEW:
                 bound = min(bound, side.skew(0.025))
         ends.append(sign * max(bound, worst))
     return ends[0], ends[1]
 
 
 def students_interval(found: MetricResult) -> MetricResult:
-    """The result with Student's interval, which evaluations stored before limits were minded.
+    """Return the result with Student's interval, as older evaluations stored it.
 
-    A 0/1 metric keeps Wilson's, from which it cannot be told apart here.
+    Their 0/1 metrics have Wilson's interval, which this does not restore.
     """
     from scipy.stats import t
 
@@ -128,10 +128,10 @@ def aggregate(
     definitions: Mapping[str, Metric] | None = None,
     clusters: Mapping[str, int] | None = None,
 ) -> dict[str, MetricResult]:
-    """Every metric that appears in `scores`, over items (repeats averaged first).
+    """Return every metric in `scores` over items, with repeats averaged first.
 
-    `definitions` say of a metric between which values it lies, `clusters` in which cluster an item
-    is, by its digest; without them items are independent.
+    `definitions` give the range of each metric, and `clusters` the cluster of each item by its
+    digest; without clusters, items are independent.
     """
     names = sorted({name for s in scores for name in (*s.values, *s.unscored)})
     known = {name: (m.low, m.high) for name, m in (definitions or {}).items()}
@@ -153,7 +153,7 @@ def aggregate_by_policy(
     policy: Policy,
     clusters: Mapping[str, Mapping[str, int]],
 ) -> dict[str, MetricResult]:
-    """The metrics of an evaluation, with clustered intervals where the policy clusters a metric.
+    """Return the metrics of an evaluation, with clustered intervals as a gate policy says.
 
     `clusters` numbers the cluster of each item of the task: cluster key -> item -> number.
     """
@@ -176,14 +176,16 @@ def _only(score: Score, metric: str) -> Score:
     )
 
 
-def slices(
+def subgroups(
     items: Sequence[Item],
     scores: Sequence[Score],
     by: str,
     definitions: Mapping[str, Metric] | None = None,
     clusters: Mapping[str, int] | None = None,
 ) -> dict[str, dict[str, MetricResult]]:
-    """Tag -> every metric over the items that carry it under `by`; each tag of an item counts.
+    """Return tag -> every metric over the items with that tag under `by`.
+
+    An item with several tags counts in each of these subgroups.
 
     `definitions` and `clusters` are as in `aggregate`.
     """

@@ -236,8 +236,7 @@ def slices(
     """
     from harness.evals import evaluation as evaluations
     from harness.render.table import ALL_ITEMS, subgroup_table
-    from harness.stats.intervals import aggregate
-    from harness.stats.intervals import slices as by_tag
+    from harness.stats.intervals import aggregate, subgroups
 
     found = evaluations.load(evaluation)
     if len(found) > 1:
@@ -262,7 +261,7 @@ def slices(
     if by is None:
         results = {ALL_ITEMS: aggregate(scored.scores, known, clusters)}
     else:
-        results = by_tag(scored.items, scored.scores, by, known, clusters)
+        results = subgroups(scored.items, scored.scores, by, known, clusters)
     if json_:
         print_json(
             {

@@ -7,11 +7,11 @@ Min et al., "FActScore", EMNLP 2023 (arXiv 2305.14251). One instance, and one ve
     {"text": "Marie Curie was born in Warsaw.", "supported": true}
 """
 
+from tasks.data import SPLITS
 from tasks.factscore.feedback import feedback
 from tasks.factscore.items import items
 from tasks.factscore.scoring import METRICS, VerifiedFacts, score
 from tasks.factscore.settings import FactScoreSettings, configured
-from tasks.splits import SPLITS
 from tasks.task import Task
 
 __all__ = ["TASKS", "FactScoreSettings", "configure"]

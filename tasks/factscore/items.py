@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.core.errors import UserError
 from harness.core.files import read_jsonl, read_text
 from harness.core.schema import Item
-from tasks.splits import check_apart, check_split, fold, halves
+from tasks.data import check_apart, check_split, find_file, fold, halves
 
 MAX_BYTES = 16 * 1024 * 1024  # of a list of names
 LIST = "prompt_entities.txt"
@@ -40,13 +40,13 @@ def items(split: str, data: Path | None = None) -> list[Item]:
             "factscore needs a list of entities: name a text file with one per line, or a folder "
             f"that holds a {LIST}, with --data."
         )
-    listed, unlabeled = _list(data), _find(data, UNLABELED)
+    listed, unlabeled = _list(data), find_file(data, "factscore", UNLABELED)
     tested = _names(listed)
     if split == "test":
         return _items(split, tested, _tags(listed.parent))
     held_out = _names(unlabeled) if unlabeled else tested
     if split == "train":
-        path = _find(data, TRAIN)
+        path = find_file(data, "factscore", TRAIN)
         if path is None:
             raise UserError(
                 f"factscore has no entities to train on: put names, one per line, into {TRAIN[0]} "
@@ -104,16 +104,10 @@ def _entity(row: dict[str, object], where: str) -> str:
 def _list(data: Path) -> Path:
     if data.is_file():
         return data
-    path = _find(data, (LIST, f"labeled/{LIST}"))
+    path = find_file(data, "factscore", (LIST, f"labeled/{LIST}"))
     if path is None:
         raise UserError(f"There is no list of entities {data / LIST}.")
     return path
-
-
-def _find(data: Path, names: Sequence[str]) -> Path | None:
-    """Return the first of the files that exists in the folder or its `factscore/`."""
-    places = [folder / name for folder in (data, data / "factscore") for name in names]
-    return next((place for place in places if place.is_file()), None)
 
 
 def _tags(folder: Path) -> dict[str, dict[str, list[str]]]:

@@ -9,11 +9,11 @@ Problems", 2021 (arXiv 2110.14168). The variants: Patel et al. 2021, Gao et al. 
      "answer": "She has 3 * 12 = <<3*12=36>>36 pens.\\n36 - 6 = <<36-6=30>>30 are left.\\n#### 30"}
 """
 
+from tasks.data import SPLITS
 from tasks.gsm8k.feedback import feedback
 from tasks.gsm8k.items import gsm8k, gsm_hard, gsm_plus, svamp
 from tasks.gsm8k.run_on import STOP
 from tasks.gsm8k.scoring import METRICS, score
-from tasks.splits import SPLITS
 from tasks.task import Items, Task
 
 __all__ = ["STOP", "TASKS"]

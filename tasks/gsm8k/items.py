@@ -18,9 +18,9 @@ from typing import Any
 from harness.core.errors import UserError
 from harness.core.files import read_json, read_jsonl
 from harness.core.schema import Item, digest
+from tasks.data import check_split, find_file, hub_rows
 from tasks.gsm8k.arithmetic import show
 from tasks.gsm8k.quantity import readings
-from tasks.splits import check_split
 
 GATE_SIZE = 1000
 
@@ -112,12 +112,11 @@ def _gate(rows: list[Row]) -> set[int]:
 def _rows(source: _Source, data: Path | None) -> list[tuple[str, Row]]:
     """(where, row) pairs; `where` names the file and the line for an error message."""
     if data is None:
-        return _hub_rows(source)
+        todo = f"Download {source.file} and name its folder with --data."
+        return hub_rows(source.hub, source.config, source.hub_splits, todo)
     if not data.is_dir():
         raise UserError(f"{data} is not a folder; name the folder that holds {source.file}.")
-    path = next(
-        (p for p in (data / source.file, data / source.folder / source.file) if p.is_file()), None
-    )
+    path = find_file(data, source.folder, [source.file])
     if path is None:
         raise UserError(
             f"There is no {source.file} in {data} or {data / source.folder}. "
@@ -129,25 +128,6 @@ def _rows(source: _Source, data: Path | None) -> list[tuple[str, Row]]:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise UserError(f"{path}: a JSON list of objects is expected.")
     return [(f"{path}, row {number}", row) for number, row in enumerate(rows, 1)]
-
-
-def _hub_rows(source: _Source) -> list[tuple[str, Row]]:
-    import datasets
-
-    try:
-        loaded = [
-            (f"{source.hub} ({split}), row {number}", dict(row))
-            for split in source.hub_splits
-            for number, row in enumerate(
-                datasets.load_dataset(source.hub, source.config, split=split), 1
-            )
-        ]
-    except Exception as error:
-        raise UserError(
-            f"Cannot load {source.hub} from the hub ({error}). "
-            f"Download {source.file} and name its folder with --data."
-        ) from error
-    return loaded
 
 
 Read = Callable[[str, Row], tuple[str, Row, dict[str, list[str]]]]

@@ -18,12 +18,12 @@ from pathlib import Path
 from pydantic import Field
 
 from harness.core.schema import MetricResult, Record, Score
+from tasks.data import SPLITS
 from tasks.just_eval import judging
 from tasks.just_eval.feedback import feedback
 from tasks.just_eval.items import items
 from tasks.just_eval.length import length_results
 from tasks.just_eval.scoring import METRICS, derive, score
-from tasks.splits import SPLITS
 from tasks.task import Task
 
 

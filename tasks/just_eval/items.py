@@ -14,8 +14,8 @@ from typing import Any
 from harness.core.errors import UserError
 from harness.core.files import read_json, read_jsonl
 from harness.core.schema import Item
+from tasks.data import Half, check_apart, check_split, find_file, fold, halves, hub_rows
 from tasks.just_eval.judging import aspects_of
-from tasks.splits import Half, check_apart, check_split, fold, halves
 
 TRAIN = "train.jsonl"
 HUB = "re-align/just-eval-instruct"
@@ -58,7 +58,8 @@ def _halves(official: list[Item], category: str) -> dict[str, Half]:
 
 def _official(data: Path | None) -> list[Item]:
     if data is None:
-        sources: list[tuple[str, list[Any]]] = [(HUB, _from_hub())]
+        loaded = hub_rows(HUB, None, ["test"], "Name a folder with the instructions with --data.")
+        sources: list[tuple[str, list[Any]]] = [(HUB, [row for _, row in loaded])]
     else:
         sources = [(str(path), rows) for path in _files(data) if _is_ours(rows := _rows(path))]
     found: dict[int, Item] = {}
@@ -85,8 +86,7 @@ def _official(data: Path | None) -> list[Item]:
 
 
 def _train(data: Path | None) -> list[Item]:
-    places = [data / TRAIN, data / "just_eval" / TRAIN] if data is not None else []
-    path = next((place for place in places if place.is_file()), None)
+    path = find_file(data, "just_eval", [TRAIN]) if data is not None else None
     if path is None:
         raise UserError(
             'just_eval has no instructions to train on: put yours as {"instruction": ...} lines '
@@ -132,18 +132,6 @@ def _rows(path: Path) -> list[Any]:
 
 def _is_ours(rows: list[Any]) -> bool:
     return bool(rows) and isinstance(rows[0], dict) and "instruction" in rows[0]
-
-
-def _from_hub() -> list[Any]:
-    import datasets
-
-    try:
-        return list(datasets.load_dataset(HUB, split="test"))
-    except Exception as error:  # the hub's client raises whatever its many layers raise
-        raise UserError(
-            f"Cannot load {HUB} from the Hugging Face hub ({type(error).__name__}). "
-            "Name a folder that holds the instructions with --data."
-        ) from error
 
 
 def _item(row: Any, position: int, where: str) -> Item:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from harness.core.files import write_jsonl
 from harness.core.schema import Item
+from tasks.data import check_split
 from tasks.factscore.knowledge import build_knowledge
 from tasks.mini import arithmetic, biography, instructions
-from tasks.splits import check_split
 
 VERSION = "1"
 SIZES = {"train": 2000, "gate": 1000, "sealed": 1000}

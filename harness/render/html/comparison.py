@@ -34,7 +34,7 @@ from harness.render.html.report import (
     Question,
     Report,
 )
-from harness.stats.intervals import aggregate_by_policy, item_values, slices
+from harness.stats.intervals import aggregate_by_policy, item_values, subgroups
 from tasks.task import Task
 
 Evaluations = Mapping[str, ScoredEvaluation]
@@ -227,7 +227,7 @@ def _subgroups(
     scored: Sequence[ScoredEvaluation], primary: str, clusters: Mapping[str, int] | None
 ) -> dict[str, dict[str, list[MetricResult]]]:
     """Compute the primary metric by each kind of tag, over the most frequent tags of the kind."""
-    subgroups = {}
+    by_kind = {}
     items = scored[0].items
     lean = [
         [
@@ -247,7 +247,7 @@ def _subgroups(
             if key in item.tags
         ]
         by_model = [
-            slices(fewer, scores, key, model.evaluation.definitions, clusters)
+            subgroups(fewer, scores, key, model.evaluation.definitions, clusters)
             for model, scores in zip(scored, lean, strict=True)
         ]
         shown = {
@@ -259,8 +259,8 @@ def _subgroups(
             f", the {MAX_TAGS} most frequent of {len(counted)}" if len(counted) > len(kept) else ""
         )
         if shown:
-            subgroups[key + more] = shown
-    return subgroups
+            by_kind[key + more] = shown
+    return by_kind
 
 
 def _answers(scored: ScoredEvaluation, items: Sequence[Item]) -> dict[str, Answer]:

@@ -10,7 +10,7 @@ import pytest
 
 from harness.core.schema import Item, Sample
 from harness.evals.score import score
-from harness.stats.intervals import slices
+from harness.stats.intervals import subgroups
 from tasks.factscore import TASKS
 from tasks.factscore.abstention import abstains
 from tasks.factscore.items import items
@@ -68,7 +68,7 @@ def test_published_scores(
     assert round(100 * found["responded"], 1) == published["responded"]
     assert round(found["facts"], 1) == published["facts"]
     if model == "ChatGPT":
-        rarity = slices(list(entities.values()), scores, "rarity")
+        rarity = subgroups(list(entities.values()), scores, "rarity")
         shares = {tag: round(100 * (r["precision"].mean or 0)) for tag, r in rarity.items()}
         assert (shares["very rare"], shares["very freq"]) == (26, 80)
 

@@ -15,7 +15,7 @@ import pytest
 import tasks
 from harness.core.errors import UserError
 from harness.core.schema import Call, Item, Reply, Sample, Score
-from harness.stats.intervals import slices
+from harness.stats.intervals import subgroups
 from tasks.just_eval import TASKS
 from tasks.just_eval.feedback import feedback
 from tasks.just_eval.items import items
@@ -317,12 +317,12 @@ def test_repeats_are_averaged_before_items() -> None:
 def test_every_tag_of_an_item_counts_in_its_slices() -> None:
     both, one = item_of(1, "safety", topic=["a", "b"]), item_of(2, "safety", topic=["b"])
     scores = score([answer(both), answer(one)], Recorded(['{"safety": 5}', '{"safety": 2}']))
-    found = slices([both, one], scores, "topic")
+    found = subgroups([both, one], scores, "topic")
     assert {tag: (r["safety"].mean, r["safety"].n) for tag, r in found.items()} == {
         "a": (5, 1),
         "b": (3.5, 2),
     }
-    assert slices([both, one], scores, "unknown") == {}
+    assert subgroups([both, one], scores, "unknown") == {}
 
 
 # Feedback -----------------------------------------------------------------------------------------

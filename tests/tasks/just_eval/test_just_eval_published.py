@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from harness.core.schema import Call, Reply, Sample, Score
-from harness.stats.intervals import slices
+from harness.stats.intervals import subgroups
 from tasks.just_eval import TASKS
 from tasks.just_eval.items import items
 from tasks.just_eval.length import at_equal_length
@@ -101,7 +101,7 @@ def test_gpt4_on_gpt35(gpt35: list[Score], expected: dict[str, Any]) -> None:
 def test_slices(
     data: Path, gpt35: list[Score], expected: dict[str, Any], by: str, key: str
 ) -> None:
-    found = slices(items("test", data), gpt35, by)
+    found = subgroups(items("test", data), gpt35, by)
     for tag, (value, n) in expected[key].items():
         result = found["mt" if tag == "mt-1" else tag]["helpfulness"]
         assert result.n == n
@@ -165,7 +165,7 @@ def test_a_model_against_itself_gains_nothing_at_equal_length(gpt35: list[Score]
 
 
 def test_slices_by_category(data: Path, gpt35: list[Score]) -> None:
-    found = slices(items("test", data), gpt35, "category")
+    found = subgroups(items("test", data), gpt35, "category")
     assert found["safety"]["overall"].mean == found["safety"]["safety"].mean == 4.875
     assert (found["regular"]["helpfulness"].mean, found["regular"]["words"].mean) == (
         4.60625,

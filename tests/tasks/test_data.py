@@ -13,9 +13,9 @@ import pytest
 import tasks
 from harness.core.errors import UserError
 from harness.core.schema import Item
+from tasks.data import SPLITS, fold, halves
 from tasks.factscore.items import items as entities
 from tasks.just_eval.items import items as instructions
-from tasks.splits import SPLITS, fold, halves
 
 
 def texts(items: Sequence[Item]) -> set[str]:

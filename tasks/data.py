@@ -1,10 +1,13 @@
-"""Split a benchmark that has only a test set: two halves, and a user's own training items."""
+"""Find and load the data of benchmarks, and split a benchmark that has only a test set.
+
+Such a test set is divided into two halves, `gate` and `sealed`; training items are the user's own.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from harness.core.errors import UserError
 from harness.core.schema import digest
@@ -48,3 +51,31 @@ def check_apart(path: Path, texts: Iterable[str], measured: Iterable[str]) -> No
             f"{path} names {len(shared)} that models are measured on, such as "
             f"{shared[0][:80]!r}; delete them there."
         )
+
+
+def find_file(data: Path, folder: str, names: Iterable[str]) -> Path | None:
+    """Return the first of the files that exists in `data` or in its `folder`."""
+    places = [place / name for place in (data, data / folder) for name in names]
+    return next((path for path in places if path.is_file()), None)
+
+
+def hub_rows(
+    name: str, config: str | None, splits: Sequence[str], todo: str
+) -> list[tuple[str, dict[str, Any]]]:
+    """Load (place, row) pairs from the Hugging Face hub; `place` is for error messages.
+
+    Raises:
+        UserError: the hub does not deliver; the message ends in `todo`.
+    """
+    import datasets
+
+    try:
+        return [
+            (f"{name} ({split}), row {number}", dict(row))
+            for split in splits
+            for number, row in enumerate(datasets.load_dataset(name, config, split=split), 1)
+        ]
+    except Exception as error:  # the hub's client raises many kinds
+        raise UserError(
+            f"Cannot load {name} from the Hugging Face hub ({error}). {todo}"
+        ) from error
