@@ -10,7 +10,7 @@ from typing import Literal, Protocol, TypeVar
 from pydantic import Field
 
 from harness.core.schema import Item, Record, digest, mean
-from harness.gate.alarms import overlap
+from harness.gate.contamination import overlap
 from rlrf.config import Explore, Pairing
 from rlrf.reward import Reward, Rewarded
 

@@ -31,6 +31,8 @@ CURRENT = {
     "harness.evals.lm_eval_groups": "harness.evals.lm_eval_metrics",
     "harness.evals.replay": "harness.evals.score",
     "harness.evals.rescoring": "harness.evals.verification",
+    "harness.gate.notes": "harness.gate.clusters",
+    "harness.gate.promotion": "harness.gate.entry",
     "harness.incidental": "harness.core.folders",
     "harness.judge": "harness.judges",
     "harness.kept": "harness.engines.resume",

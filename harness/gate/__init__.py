@@ -4,8 +4,7 @@
 clock, and no randomness that a plan does not seed: who calls owns the side effects.
 """
 
-from harness.gate.decision import decide, raise_alarms
-from harness.gate.entry import gate
-from harness.gate.promotion import promote
+from harness.gate.decision import decide
+from harness.gate.entry import gate, promote, raise_alarms
 
 __all__ = ["decide", "gate", "promote", "raise_alarms"]

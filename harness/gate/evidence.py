@@ -15,12 +15,14 @@ from harness.core.schema import COMPARED_FIELDS, Evaluation, JudgeRef, Metric, P
 from harness.core.scored import ScoredEvaluation
 from harness.core.text import did_you_mean, shorten
 from harness.gate import claims
-from harness.gate.clusters import Assigned, assign
 from harness.stats.paired import ItemTable, Numbers, ScoreColumns, align, columns, gather_items
 
 ROUNDING = 1e-9
 MAX_DIFFERENCES = 10  # settings in a message
 _TASK = operator.attrgetter("task")
+
+Assigned = Mapping[str, Mapping[str, Mapping[str, int]]]
+"""Task -> cluster key -> digest of an item -> number of its cluster."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,18 @@ class Evidence:
     gap: str  # why this is not enough to judge by; empty when it is
     clusters: Sequence[int] | None = None  # cluster of each row; None: rows are independent
 
+    @property
+    def signed(self) -> tuple[Numbers, Numbers]:
+        """Both sides with the sign at which higher is better."""
+        sign = 1 if self.metric.higher_is_better else -1
+        return sign * self.baseline, sign * self.candidate
+
 
 def gather(
     policy: Policy,
     baseline: Mapping[str, ScoredEvaluation],
     candidate: Mapping[str, ScoredEvaluation],
-    clusters: Assigned | None = None,
+    clusters: Assigned,
     *,
     examined: bool = False,
 ) -> list[Evidence]:
@@ -68,8 +76,6 @@ def gather(
         task: (_side(task, baseline, "baseline"), _side(task, candidate, "candidate"))
         for task in tasks
     }
-    if clusters is None:
-        clusters = assign(policy, baseline, candidate)
     found = {
         (task, evidence.rule.metric): evidence
         for task in tasks

@@ -28,11 +28,11 @@ from harness.core.schema import (
     digest,
 )
 from harness.core.scored import ScoredEvaluation
-from harness.gate.clusters import Assigned, assign, restored, stored
-from harness.gate.decision import decide, refuse_what_cannot_be_watched, require_range
-from harness.gate.evidence import gather
-from harness.gate.notes import INDEPENDENT
+from harness.gate.clusters import INDEPENDENT, assign, restored, stored
+from harness.gate.decision import decide, require_sequential_policy
+from harness.gate.evidence import Assigned, gather
 from harness.gate.planned_rule import SEQUENTIAL, PlannedRule, plan_rule, require_power
+from harness.gate.rule_test import require_range
 from harness.gate.sizing import require_icc, require_sd
 
 
@@ -135,7 +135,7 @@ def make(
             (says how many items it takes); or the baseline lacks what a rule asks for.
     """
     if sequential:
-        refuse_what_cannot_be_watched(policy)
+        require_sequential_policy(policy)
     if discordance is not None and not 0 < discordance <= 1:
         raise UserError(f"The discordance is a share above 0 and up to 1, not {discordance:g}.")
     require_sd(sd)

@@ -14,9 +14,8 @@ from pydantic import Field
 
 from harness.core.errors import UserError
 from harness.core.schema import Estimand, Metric, Policy, Record, Rule, Score, Tier
-from harness.gate.decision import require_range
 from harness.gate.evidence import Evidence
-from harness.gate.rule_test import counts_flips
+from harness.gate.rule_test import counts_flips, require_range
 from harness.gate.sizing import Unchanged, reached_at, require_sd, simulate_bounds
 from harness.stats.clusters import Groups
 from harness.stats.exact_power import tango_detectable, tango_items_needed, tango_power

@@ -19,8 +19,8 @@ from pydantic import Field
 
 from harness.core.errors import UserError
 from harness.core.schema import Metric, Policy, Record, Rule
-from harness.gate.decision import estimate_on
 from harness.gate.evidence import Evidence
+from harness.gate.rule_test import estimate_gain
 from harness.stats.exact_power import tango_items_needed, tango_power
 from harness.stats.paired import Numbers
 
@@ -100,7 +100,7 @@ def simulate_bounds(
             gap="",
             clusters=clusters,
         )
-        estimate = estimate_on(evidence, alpha)
+        estimate = estimate_gain(evidence, alpha)
         bounds[gate], test = estimate.low, estimate.test
     return bounds, test
 

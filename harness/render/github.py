@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from harness.core.schema import Check, Decision
 from harness.core.text import visible
-from harness.gate.notes import INDEPENDENT
+from harness.gate.clusters import INDEPENDENT
 
 MAX_ANNOTATIONS = 10  # of a kind, per step
 MAX_SUMMARY_BYTES = 1024 * 1024

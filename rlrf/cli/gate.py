@@ -163,9 +163,8 @@ def _write_plan(
     from harness.core.outputs import check_file, json_of
     from harness.evals import inputs
     from harness.gate import plan as planning
-    from harness.gate.clusters import assign
+    from harness.gate.clusters import assign, notes
     from harness.gate.evidence import gather
-    from harness.gate.notes import notes
     from rlrf.gating import name_clusters
 
     policy, baseline, name, second = source

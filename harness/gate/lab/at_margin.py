@@ -28,8 +28,8 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.core.schema import Metric, Record, Rule, Verdict
-from harness.gate.decision import verdict_on
 from harness.gate.evidence import Evidence
+from harness.gate.rule_test import hold_up_at_floor, run_fixed_test
 
 Numbers = npt.NDArray[np.float64]
 Groups = npt.NDArray[np.int64]
@@ -188,4 +188,7 @@ def verdicts(
 ) -> list[Verdict]:
     """Gate `gates` candidates by the rule alone."""
     rng = np.random.default_rng(list(seed))
-    return [verdict_on(drawn.draw(rule, metric, rng), alpha) for _ in range(gates)]
+    return [
+        hold_up_at_floor(run_fixed_test(drawn.draw(rule, metric, rng), alpha)).verdict
+        for _ in range(gates)
+    ]

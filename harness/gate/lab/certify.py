@@ -26,8 +26,9 @@ from harness.core.schema import (
     digest,
 )
 from harness.core.scored import ScoredEvaluation
-from harness.gate.clusters import Assigned, assign
+from harness.gate.clusters import assign
 from harness.gate.decision import decide
+from harness.gate.evidence import Assigned
 from harness.gate.lab.at_margin import KINDS, AtMargin, Candidates, candidates, divide, verdicts
 from harness.stats.paired import Numbers
 

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from harness.core.errors import UserError
 from harness.core.schema import FEWEST_RUNS, Noise, Policy, Record, Rule
+from harness.gate.clusters import assign
 from harness.gate.evidence import gather
 from harness.gate.lab.certify import Run, require_one_model
 from harness.stats.paired import by_item
@@ -43,7 +44,8 @@ def measure_noise(policy: Policy, runs: Sequence[Run]) -> list[RuleNoise]:
             f"{FEWEST_RUNS} or more evaluations of it, made in the same way."
         )
     for run in runs:
-        gather(policy, runs[0], run)  # says what is missing, and what does not match
+        # Refuses runs that lack something or do not match.
+        gather(policy, runs[0], run, assign(policy, runs[0], run))
     require_one_model(runs, policy.tasks)
     return [_of_rule(rule, policy.alpha, runs) for rule in policy.rules]
 

@@ -313,7 +313,7 @@ def like(
     primary = next((m.name for m in evaluation.definitions.values() if m.primary), "")
     rule = Rule(task=evaluation.task, metric=metric or primary, margin=settings.margin)
     before, after = ({evaluation.task: one} for one in (baseline, candidate))
-    (evidence,) = gather(Policy(rules=[rule]), before, after)
+    (evidence,) = gather(Policy(rules=[rule]), before, after, {})
     old, new = evidence.baseline, evidence.candidate
     if not np.isin([old, new], [0, 1]).all() or len(old) < 2:
         raise UserError(

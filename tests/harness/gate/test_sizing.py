@@ -9,8 +9,8 @@ import pytest
 
 from harness.core.errors import UserError
 from harness.core.schema import Metric, Policy, Rule
-from harness.gate.decision import verdict_on
 from harness.gate.evidence import Evidence
+from harness.gate.rule_test import hold_up_at_floor, run_fixed_test
 from harness.gate.sizing import SizeTable, Unchanged, reached_at, simulate_bounds, table
 from harness.render.sizing import draw, tables
 from harness.stats.exact_power import tango_items_needed
@@ -71,7 +71,7 @@ def test_the_simulated_bound_is_where_the_gate_passes() -> None:
         evidence = Evidence(
             rule, GRADE, [], level, level + gains, asked=200, lost=0, inapplicable=0, gap=""
         )
-        verdicts.append(verdict_on(evidence, 0.05) == "pass")
+        verdicts.append(hold_up_at_floor(run_fixed_test(evidence, 0.05)).verdict == "pass")
     assert verdicts == (bounds > -0.1).tolist()
 
 
