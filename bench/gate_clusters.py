@@ -15,7 +15,7 @@ import panel
 from error_rows import ALPHA, Row, Setting
 from scipy.special import stdtr
 
-from harness.gate.notes import SHARED_LEVEL
+from harness.gate.clusters import SHARED_LEVEL
 from harness.stats import clusters as product
 from harness.stats.intraclass import intraclass
 from harness.stats.mean_bound import TAIL
