@@ -10,10 +10,13 @@ from harness.core.schema import Evaluation, Item, Sample, Score
 
 @dataclass(frozen=True)
 class ScoredEvaluation:
-    """One model's evaluation on one task, with its scores and what these were computed from.
+    """An evaluation of one model on one task, with its scores and what they were computed from.
 
-    Scores and samples are sorted by index, then repeat; items by index. A board keeps neither
-    samples nor items: both are then empty.
+    Attributes:
+        evaluation: identity and metrics.
+        scores: one per sample, sorted by index, then repeat.
+        samples: the responses, in the same order; empty if read from a board.
+        items: sorted by index; empty if read from a board.
     """
 
     evaluation: Evaluation

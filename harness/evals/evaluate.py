@@ -38,16 +38,28 @@ PREFERRED_SPLITS = ("test", "gate")
 
 @dataclass(frozen=True)
 class EvalOptions:
-    """Which items of each task are asked, and how; None leaves a setting to the task."""
+    """Choose the items of each task and how to respond; None leaves a setting to the task.
 
-    split: str | None = None  # default: the test split, else the gate split
-    indices: Mapping[str, Sequence[int]] = field(default_factory=dict)  # task -> `Item.index`
-    limit: int | None = None  # keep the first so many items per task
-    data: Path | None = None  # where the benchmarks' data lie
+    Attributes:
+        split: split of each task; default: the test split, else the gate split.
+        indices: task -> `Item.index` of the items to ask; default: all items.
+        limit: number of items per task, from the first.
+        data: folder or file of the benchmarks' data.
+        num_fewshot: solved examples before each question.
+        max_tokens: longest response, in tokens.
+        temperature: 0 is greedy.
+        repeats: responses per item.
+        seed: seed of sampling.
+    """
+
+    split: str | None = None
+    indices: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    limit: int | None = None
+    data: Path | None = None
     num_fewshot: int | None = None
     max_tokens: int | None = None
     temperature: float | None = None
-    repeats: int | None = None  # responses per item
+    repeats: int | None = None
     seed: int = 0
 
 

@@ -133,20 +133,18 @@ def _from_board(folder: Path, name: str | None) -> dict[str, ScoredEvaluation]:
         fault = f"has no model '{name}'" if name else "is a leaderboard: say which model is meant"
         raise UserError(f"{folder} {fault}. It has {listed(names, 20) or 'none'}; use --name.")
     entries = [entry for entry in entries if entry.name == name]
-    latest = {entry.evaluation.task: entry.evaluation for entry in entries}
-    for task, newest in sorted(latest.items()):
+    newest = {entry.evaluation.task: entry for entry in entries}
+    side = {}
+    for task, entry in sorted(newest.items()):
+        made = entry.evaluation
         same = {e.evaluation.identity for e in entries if e.evaluation.task == task}
         if len(same) > 1:
             say(
                 f"{folder} has {len(same)} evaluations of {task} called {name}; the one added last "
-                f"is taken ({newest.split}, {newest.items} items, weights "
-                f"{(newest.model.digest or 'unknown')[:12]})"
+                f"is taken ({made.split}, {made.items} items, weights "
+                f"{(made.model.digest or 'unknown')[:12]})"
             )
-    by_task = {entry.evaluation.task: entry for entry in entries}
-    side = {
-        task: ScoredEvaluation(entry.evaluation, board.scores(entry))
-        for task, entry in sorted(by_task.items())
-    }
+        side[task] = ScoredEvaluation(made, board.scores(entry))
     return _examined(side, folder)
 
 

@@ -76,7 +76,16 @@ def verify(
         )
         if kinds[kind]
     ]
-    found.notes = [*notes(rows), *_older_tests(rows)]
+    found.notes = notes(rows)
+    older = sum(
+        isinstance(row.entry, DecisionEntry) and row.entry.decision.tests_version < TESTS_VERSION
+        for row in rows
+    )
+    if older:
+        found.notes.append(
+            f"{older:,} of the decisions were made by an older version of the gate's tests, which "
+            "did not allow for skewed gains; they were recomputed by that version"
+        )
     _check_rendered(board.folder, rows, found)
     if rescoring:
         own_run = [board.folder.parent] if (board.folder.parent / RUN).is_file() else []
@@ -88,19 +97,6 @@ def verify(
         )
     found.not_recomputed += _unknowable(board, rows)
     return found
-
-
-def _older_tests(rows: Sequence[Row]) -> Iterator[str]:
-    """Count the decisions that were made, and recomputed, by an older version of the tests."""
-    older = sum(
-        isinstance(row.entry, DecisionEntry) and row.entry.decision.tests_version < TESTS_VERSION
-        for row in rows
-    )
-    if older:
-        yield (
-            f"{older:,} of the decisions were made by an older version of the gate's tests, which "
-            "did not allow for skewed gains; they were recomputed by that version"
-        )
 
 
 def _unknowable(board: Board, rows: Sequence[Row]) -> Iterator[str]:
