@@ -112,7 +112,7 @@ def _load(run: Run, task: str) -> ScoredEvaluation:
     digests = [item.digest for item in items]
     gaps = undefined_for_some(run, task)
     values = [_values(rows, f"{path}, document {index}", gaps) for index, rows in ordered]
-    numbers = {n for row in values for n in row if n not in _not_numbers(values)}
+    numbers = {name for row in values for name in row} - _not_numbers(values)
     scores = [
         Score(
             task=task,
@@ -128,17 +128,15 @@ def _load(run: Run, task: str) -> ScoredEvaluation:
         for item, (index, rows) in zip(digests, ordered, strict=True)
         if (sample := _sample(task, item, index, rows[0])) is not None
     ]
-    called = mapping(results.get("config"))
+    model = run.entry("config", "model")
     defined = definitions(run, task, scores, numbers)
     return ScoredEvaluation(
         evaluation=Evaluation(
             task=task,
             task_version=str(run.entry("versions", task)),
             split=str(config.get("test_split") or config.get("validation_split") or "test"),
-            model=ModelRef(
-                id=str(results.get("model_name") or called.get("model") or run.path.parent)
-            ),
-            engine=f"{ENGINE} {called.get('model')}",
+            model=ModelRef(id=str(results.get("model_name") or model or run.path.parent)),
+            engine=f"{ENGINE} {model}",
             decoding=mapping(config.get("generation_kwargs")),
             dataset_digest=digest(digests),
             prompt_digest=_prompt_digest(run, task, [rows[0] for _, rows in ordered]),

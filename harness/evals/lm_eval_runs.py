@@ -58,7 +58,7 @@ class Run:
 
     @property
     def tasks(self) -> list[str]:
-        return sorted(part(self.results, "n-samples", self.path))
+        return sorted(self._required("n-samples"))
 
     @property
     def model(self) -> dict[str, Any]:
@@ -79,8 +79,20 @@ class Run:
         """Return what the object `key` of the results says of `name`; None if it says nothing."""
         return mapping(self.results.get(key)).get(name)
 
+    def _required(self, key: str) -> dict[str, Any]:
+        """Return an object that every results file has.
+
+        Raises:
+            UserError: the object is missing.
+        """
+        if not isinstance(value := self.results.get(key), dict):
+            raise UserError(
+                f"{self.path} is not a results file of lm-eval 0.4.4 or newer: it has no '{key}'."
+            )
+        return value
+
     def configuration(self, task: str) -> dict[str, Any]:
-        return mapping(part(self.results, "configs", self.path).get(task))
+        return mapping(self._required("configs").get(task))
 
     def multiturn(self, task: str) -> bool | None:
         """Whether few-shot examples were turns of a conversation; None: it makes no difference."""
@@ -93,7 +105,7 @@ class Run:
 
     def documents(self, task: str) -> int:
         """Return how many documents of the task were evaluated, by the results file."""
-        count = mapping(part(self.results, "n-samples", self.path).get(task)).get("effective")
+        count = mapping(self._required("n-samples").get(task)).get("effective")
         if not isinstance(count, int) or count < 1:
             raise UserError(
                 f"{self.path} does not say how many documents of {task} were evaluated. "
@@ -159,16 +171,16 @@ def choose(path: Path, wanted: Collection[str] | None = None) -> dict[str, Run]:
     _require_one_model(path, runs)
     chosen: dict[str, Run] = {}
     older: dict[Path, list[str]] = {}
-    matters = _with_members(wanted, runs) if wanted is not None else None
+    names = _with_members(wanted, runs) if wanted is not None else None
     for run in runs:
         if not run.tasks:
             raise UserError(f"{run.path} has results of no task.")
         for task in run.tasks:
-            if task in chosen and (matters is None or task in matters):
+            if task in chosen and (names is None or task in names):
                 _require_same_settings(path, task, chosen[task], run)
                 older.setdefault(chosen[task].path, []).append(task)
             chosen[task] = run
-    read = chosen if matters is None else {t: r for t, r in chosen.items() if t in matters}
+    read = chosen if names is None else {t: r for t, r in chosen.items() if t in names}
     _tell(path, read, older)
     return chosen
 
@@ -178,19 +190,6 @@ def require_readable(path: Path) -> None:
     require_plain(
         path, MAX_BYTES, advice="Evaluate fewer documents with lm-eval's --limit or --samples."
     )
-
-
-def part(results: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
-    """Return an object that every results file has.
-
-    Raises:
-        UserError: the object is missing.
-    """
-    if not isinstance(results.get(key), dict):
-        raise UserError(
-            f"{path} is not a results file of lm-eval 0.4.4 or newer: it has no '{key}'."
-        )
-    return dict(results[key])
 
 
 def mapping(value: Any) -> dict[str, Any]:
