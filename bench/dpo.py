@@ -39,7 +39,7 @@ from trl import DPOConfig, DPOTrainer
 
 from harness.engines.model_folder import Checkpoint
 from rlrf.config import Device
-from rlrf.objectives.dpo import ReferenceLogps, dpo, share_prompts, trainer_class
+from rlrf.objectives.dpo import ReferenceLogps, dpo, prepare_shared_prompts, trainer_class
 from rlrf.objectives.job import Job
 from rlrf.pairs import Pair
 from rlrf.quickstart import M0
@@ -126,7 +126,9 @@ def step(side: str, case: Case, rows: Rows) -> Callable[[], Gradients]:
     """A step on `rows`: loss and gradients."""
     model, made = load(case), Stock
     if side == "ours":
-        made = trainer_class(ReferenceLogps(None, ""), share_prompts(model), lambda _: None)
+        made = trainer_class(
+            ReferenceLogps(None, ""), prepare_shared_prompts(model), lambda _: None
+        )
     with tempfile.TemporaryDirectory() as scratch:
         trainer = made(
             model=model,

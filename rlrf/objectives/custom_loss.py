@@ -132,5 +132,5 @@ def token_logps(
         logps: torch.Tensor = chosen - logits.logsumexp(-1)
         return logps.new_zeros(where.shape).masked_scatter(where, logps)
 
-    logps: torch.Tensor = data_parallel.whole(len(input_ids), read)[learned[:, 1:]]
+    logps: torch.Tensor = data_parallel.read_in_shares(len(input_ids), read)[learned[:, 1:]]
     return logps

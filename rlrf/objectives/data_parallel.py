@@ -49,7 +49,7 @@ def from_main(value: T) -> T:
     return held[0]
 
 
-def share(examples: int) -> tuple[torch.Tensor, int]:
+def own_share(examples: int) -> tuple[torch.Tensor, int]:
     """Return the indices of the examples that this process reads, and how many of them count.
 
     All processes read equally many, because each must take part in every exchange of weights and
@@ -63,7 +63,7 @@ def share(examples: int) -> tuple[torch.Tensor, int]:
     return mine, min(max(examples - first, 0), size)
 
 
-def whole(examples: int, read: Callable[[Any], torch.Tensor]) -> torch.Tensor:
+def read_in_shares(examples: int, read: Callable[[Any], torch.Tensor]) -> torch.Tensor:
     """Compute `read(all examples)`, shape (examples, ...), each process reading its share.
 
     `read` takes the examples to read (an index into tensors) and returns a tensor with one row per
@@ -73,7 +73,7 @@ def whole(examples: int, read: Callable[[Any], torch.Tensor]) -> torch.Tensor:
         return read(slice(None))
     from accelerate.utils import gather  # type: ignore[import-untyped]
 
-    places, _ = share(examples)
+    places, _ = own_share(examples)
     mine = read(places)
     if mine.requires_grad:
         # DDP and FSDP average over the processes, but the gradient is a sum over the shares.

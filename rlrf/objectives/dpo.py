@@ -64,7 +64,7 @@ def dpo(pairs: Sequence[Pair], job: Job[Training]) -> None:
     max_length = base.max_tokens(model, config)
     rows = tokenize(pairs, tokenizer, max_length)
     base.report_too_long("pairs", len(rows), len(pairs), max_length, config.place)
-    shared = share_prompts(model)
+    shared = prepare_shared_prompts(model)
     batches, steps = math.ceil(len(rows) / config.batch_size), base.count_steps(len(rows), config)
     # The reference reads each batch once; a step trains on `gradient_accumulation` batches.
     phases = [(batches, 1.0), (steps, TRAINING_COST * config.gradient_accumulation)]
@@ -111,7 +111,7 @@ def tokenize(pairs: Sequence[Pair], tokenizer: Any, max_length: int) -> list[Row
     return rows
 
 
-def share_prompts(model: Any) -> bool:
+def prepare_shared_prompts(model: Any) -> bool:
     """Make `model` read the prompt of each pair once; return whether it supports that."""
     from rlrf.objectives import shared_prompt
 
@@ -189,12 +189,12 @@ def trainer_class(references: ReferenceLogps, shared: bool, advance: Advance) ->
         return references.key(row["prompt_ids"], row[f"{side}_ids"])
 
     def reader(model: Any) -> Any:
-        return share(shared_prompt.reader(model) if shared else model)
+        return read_pairs_in_shares(shared_prompt.reader(model) if shared else model)
 
     return Trainer
 
 
-def share(read: Any) -> Any:
+def read_pairs_in_shares(read: Any) -> Any:
     """Wrap what TRL calls for log-probabilities so that each process reads a share of the pairs."""
     if data_parallel.processes() == 1:
         return read
@@ -215,7 +215,7 @@ def share(read: Any) -> Any:
             logps: torch.Tensor = output.log_probs.unflatten(0, (2, -1)).transpose(0, 1)
             return logps
 
-        log_probs = data_parallel.whole(pairs, read_pairs).transpose(0, 1).flatten(0, 1)
+        log_probs = data_parallel.read_in_shares(pairs, read_pairs).transpose(0, 1).flatten(0, 1)
         return shared_prompt.output(log_probs, balance)
 
     return read_share

@@ -61,7 +61,7 @@ def sft(examples: Sequence[Example], job: Job[Optimisation]) -> None:
             num_items_in_batch: Any = None,
         ) -> Any:
             if data_parallel.processes() > 1:
-                inputs = share(inputs)
+                inputs = select_share(inputs)
                 # TRL adds the counts of all processes, each of which counted the whole batch.
                 num_items_in_batch = num_items_in_batch / data_parallel.processes()
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
@@ -91,9 +91,9 @@ def sft(examples: Sequence[Example], job: Job[Optimisation]) -> None:
     base.save(trainer, metrics.rows, tokenizer, job)
 
 
-def share(inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def select_share(inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Select this process's share of a batch; texts that do not count lose their labels."""
-    places, counted = data_parallel.share(len(inputs["labels"]))
+    places, counted = data_parallel.own_share(len(inputs["labels"]))
     mine = {name: values[places] for name, values in inputs.items()}
     mine["labels"][counted:] = -100
     return mine

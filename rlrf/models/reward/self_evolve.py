@@ -151,7 +151,7 @@ def detect(first: npt.ArrayLike, second: npt.ArrayLike, thresholds: Thresholds) 
     return Learned(None, np.zeros(len(p), dtype=np.bool_))
 
 
-class Rewards(Record):
+class PairRewards(Record):
     """A model's rewards of the responses of the held-out and of the unlabelled pairs."""
 
     held_out_chosen: list[float]
@@ -161,8 +161,8 @@ class Rewards(Record):
 
 
 @dataclass(frozen=True)
-class Bench:
-    """What all models of a run share."""
+class Setup:
+    """What the models of a run have in common."""
 
     config: SelfEvolution
     run: Run
@@ -171,7 +171,7 @@ class Bench:
 
     def fit(
         self, place: str, learned: Sequence[Preference], pool: Sequence[Preference], seed: int
-    ) -> Rewards:
+    ) -> PairRewards:
         """Train a model on `learned` and score with it, unless stage `place` of the run exists."""
 
         def make(folder: Path) -> None:
@@ -190,7 +190,7 @@ class Bench:
             n = len(self.held_out)
             write_json(
                 folder / REWARDS,
-                Rewards(
+                PairRewards(
                     held_out_chosen=chosen[:n].tolist(),
                     held_out_rejected=rejected[:n].tolist(),
                     pool_chosen=chosen[n:].tolist(),
@@ -202,9 +202,9 @@ class Bench:
         code = source("the code of reward models", reward, trained_model, common)
         stage = self.run.stage(place, read, make, code)
         path = stage.folder / REWARDS
-        return parse(Rewards, read_json(path), str(path))
+        return parse(PairRewards, read_json(path), str(path))
 
-    def measure(self, rewards: Rewards) -> Measured:
+    def measure(self, rewards: PairRewards) -> Measured:
         """Measure a model on the held-out pairs."""
         margins = np.subtract(rewards.held_out_chosen, rewards.held_out_rejected)
         return measure(margins, [one.domain for one in self.held_out])
@@ -242,9 +242,9 @@ def self_evolve(config: SelfEvolution, out: Path, *, fresh: bool = False) -> Sel
         "code": code_version(),
     }
     with open_run(out, common, fresh=fresh) as run:
-        bench = Bench(config, run, base, held_out)
+        setup = Setup(config, run, base, held_out)
         evolutions = [
-            evolve(bench, pairs, fraction, name, seed)
+            evolve(setup, pairs, fraction, name, seed)
             for fraction in config.seed_fractions
             for name in config.thresholds
             for seed in config.seeds
@@ -263,7 +263,7 @@ def self_evolve(config: SelfEvolution, out: Path, *, fresh: bool = False) -> Sel
 
 
 def evolve(
-    bench: Bench, pairs: Sequence[Preference], fraction: float, name: str, seed: int
+    setup: Setup, pairs: Sequence[Preference], fraction: float, name: str, seed: int
 ) -> Evolution:
     """Run one seed: the loops with thresholds `name`, plain pseudo-labels, and all labels."""
     labelled, pool = split_by_prompt(pairs, fraction, seed)
@@ -273,33 +273,31 @@ def evolve(
             "unlabelled. Give more pairs, or a smaller seed fraction."
         )
     at = f"seed_{seed}/{fraction:g}"
-    rewards = first = bench.fit(f"{at}_loop_0", labelled, pool, seed)
+    rewards = first = setup.fit(f"{at}_loop_0", labelled, pool, seed)
     known = SelfLabelled(pool, seed)
-    measured = bench.measure(rewards)
+    measured = setup.measure(rewards)
     loops = [Loop(number=0, status=None, added=None, labels=None, held_out=measured)]
-    stopped = f"all {bench.config.loops} loops are done"
-    for number in range(1, bench.config.loops + 1):
-        learned = known.add(rewards, bench.config.thresholds[name])
+    stopped = f"all {setup.config.loops} loops are done"
+    for number in range(1, setup.config.loops + 1):
+        learned = known.add(rewards, setup.config.thresholds[name])
         if learned.status is None:
-            stopped = (
-                f"loop {number} found fewer than {bench.config.thresholds[name].minimum} pairs "
-                "to be sure of"
-            )
+            minimum = setup.config.thresholds[name].minimum
+            stopped = f"loop {number} found fewer than {minimum} pairs to be sure of"
             break
-        rewards = bench.fit(f"{at}_{name}_loop_{number}", [*labelled, *known.labels()], pool, seed)
+        rewards = setup.fit(f"{at}_{name}_loop_{number}", [*labelled, *known.labels()], pool, seed)
         loops.append(
             Loop(
                 number=number,
                 status=learned.status,
                 added=known.summary(learned.kept),
                 labels=known.summary(known.kept),
-                held_out=bench.measure(rewards),
+                held_out=setup.measure(rewards),
             )
         )
     plain = SelfLabelled(pool, seed)
     plain.take(first, np.ones(len(pool), dtype=np.bool_))
-    plain_rewards = bench.fit(f"{at}_plain", [*labelled, *plain.labels()], pool, seed)
-    bound = bench.fit(f"seed_{seed}/all_labels", pairs, [], seed)
+    plain_rewards = setup.fit(f"{at}_plain", [*labelled, *plain.labels()], pool, seed)
+    bound = setup.fit(f"seed_{seed}/all_labels", pairs, [], seed)
     return Evolution(
         seed=seed,
         seed_fraction=fraction,
@@ -308,8 +306,8 @@ def evolve(
         unlabelled=len(pool),
         loops=loops,
         stopped=stopped,
-        plain=Rival(labels=plain.summary(plain.kept), held_out=bench.measure(plain_rewards)),
-        all_labels=Rival(held_out=bench.measure(bound)),
+        plain=Rival(labels=plain.summary(plain.kept), held_out=setup.measure(plain_rewards)),
+        all_labels=Rival(held_out=setup.measure(bound)),
     )
 
 
@@ -326,7 +324,7 @@ class SelfLabelled:
         self.right: Flags = np.zeros(len(pool), dtype=np.bool_)
         self._coin: Flags = np.random.default_rng(seed).random(len(pool)) < 0.5
 
-    def add(self, rewards: Rewards, thresholds: Thresholds) -> Learned:
+    def add(self, rewards: PairRewards, thresholds: Thresholds) -> Learned:
         """Label the still unlabelled pairs that the model is sure of."""
         free = np.flatnonzero(~self.kept)
         chosen, rejected = np.array(rewards.pool_chosen), np.array(rewards.pool_rejected)
@@ -336,7 +334,7 @@ class SelfLabelled:
         self.take(rewards, fresh)
         return Learned(learned.status, fresh)
 
-    def take(self, rewards: Rewards, fresh: Flags) -> None:
+    def take(self, rewards: PairRewards, fresh: Flags) -> None:
         """Label the pairs in `fresh` in the model's own order."""
         margins = np.subtract(rewards.pool_chosen, rewards.pool_rejected)
         right = (margins > 0) | ((margins == 0) & self._coin)

@@ -8,7 +8,7 @@ import pytest
 from rlrf.models.reward.measure import accuracy, calibration, measure
 from rlrf.models.reward.model import Ensemble, batches, lower_bound
 from rlrf.models.reward.preferences import Preference
-from rlrf.models.reward.self_evolve import Rewards, SelfLabelled, Thresholds, detect
+from rlrf.models.reward.self_evolve import PairRewards, SelfLabelled, Thresholds, detect
 
 
 def logit(p: float) -> float:
@@ -108,8 +108,8 @@ def pool_of(size: int) -> list[Preference]:
     return [Preference(prompt=f"p{i}", chosen="good", rejected="bad") for i in range(size)]
 
 
-def rewards_of(chosen: list[float], rejected: list[float]) -> Rewards:
-    return Rewards(
+def rewards_of(chosen: list[float], rejected: list[float]) -> PairRewards:
+    return PairRewards(
         held_out_chosen=[1], held_out_rejected=[0], pool_chosen=chosen, pool_rejected=rejected
     )
 
