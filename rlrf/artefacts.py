@@ -1,16 +1,15 @@
-"""Finished stages kept in a second place: a shared folder or an object store, named by a URL.
+"""Store finished stages in a second place: a shared folder or an object store.
 
     URL/KEY/<sha256 of a file>    each file that the stage made
     URL/KEY/manifest.json         the stage's own manifest, last: a stage is whole or absent
 
-KEY is the digest of the stage's name, of what it was made from and of the code that made it, so the
-same stage of the same run is the same place wherever it is made. A run whose machine is gone, and a
-second run of the same configuration, fetch what is there; what is damaged is refused and made anew.
-Digests show damage, not who wrote: whoever may write to the store decides what a run that reads it
-learns from.
+KEY is the digest of the stage's name, inputs and code, so the same stage has the same place
+wherever it is made. A run that lost its machine, or a second run of the same configuration, fetches
+the stored stages; damaged stages are refused and made again. Digests show damage, not authorship:
+whoever can write to the store decides what a run that reads it trains on.
 
-fsspec reaches the place; for S3 it needs s3fs, for Google Cloud gcsfs, for Azure adlfs. Credentials
-are theirs to find (environment, their own files): a URL that holds one is refused.
+The place is accessed by fsspec, which needs s3fs for S3, gcsfs for Google Cloud, adlfs for Azure.
+Those find credentials in the environment or their own files; a URL with credentials is refused.
 """
 
 from __future__ import annotations
@@ -34,13 +33,16 @@ MAX_MANIFEST = 4 * 1024 * 1024  # bytes
 
 
 class _UnfitError(Exception):
-    """What is kept of a stage is not what its manifest says."""
+    """A stored stage does not match its manifest."""
 
 
 class Artefacts:
-    """The place at `url` for finished stages; see `open_artefacts`.
+    """A place for finished stages; see `open_artefacts`.
 
-    `fs` is fsspec's file system and `root` the path in it.
+    Args:
+        url: the place as the user named it.
+        fs: fsspec's file system.
+        root: the path in the file system.
     """
 
     def __init__(self, url: str, fs: Any, root: str) -> None:
@@ -50,13 +52,13 @@ class Artefacts:
     def fetch(
         self, name: str, inputs: str, folder: Path, code: Mapping[str, str] = NO_CODE
     ) -> bool:
-        """Whether the stage `name`, made from `inputs` by `code`, is there; `folder` becomes it.
+        """Fetch the stage `name` into `folder`; return whether it was stored.
 
-        So does a stage that was kept before code was recorded. A damaged stage is not fetched:
-        that is said, and `put` replaces it.
+        Older stages that did not record their code are fetched too. A damaged stage is not: a
+        log line says so, and `put` replaces it.
 
         Raises:
-            UserError: the place cannot be read, or there is no room for what it holds.
+            UserError: the place cannot be read, or the disk is too full.
         """
         fetched = self._fetch(name, self._place(name, inputs, code), inputs, folder)
         if not fetched and code:
@@ -123,9 +125,9 @@ class Artefacts:
             raise _UnfitError("a file is named as a folder is") from error
 
     def put(self, name: str, inputs: str, folder: Path) -> None:
-        """Keep the finished stage in `folder`, unless it is there; what fails is only said.
+        """Store the finished stage in `folder`, unless it is stored; failures are only logged.
 
-        A file that is there already, as a killed process left it, is not sent again.
+        Files that a killed process already sent are not sent again.
         """
         try:
             manifest = parse(Manifest, read_json(folder / MANIFEST), MANIFEST)
@@ -138,7 +140,7 @@ class Artefacts:
                 size = (folder / file).stat().st_size
                 if anew or not self._holds(f"{place}/{of}", size):
                     self._fs.put_file(str(folder / file), f"{place}/{of}")
-            # Where a file is not whole at once it is under another name until it is.
+            # Sent under another name first: not every store writes a file at once.
             self._fs.put_file(str(folder / MANIFEST), f"{place}/.{MANIFEST}")
             self._fs.mv(f"{place}/.{MANIFEST}", f"{place}/{MANIFEST}")
             self._unfit.discard(place)
@@ -160,11 +162,11 @@ class Artefacts:
 
 
 def open_artefacts(url: str) -> Artefacts:
-    """The place at `url`: any that fsspec reaches, or a folder of the working directory.
+    """Open the place at `url`, for any file system of fsspec or a local folder.
 
     Raises:
-        UserError: the URL holds a password or other parameters, names no place that can be reached,
-            or nothing can be written there.
+        UserError: the URL holds a password or other parameters, cannot be reached, or nothing can
+            be written there.
     """
     import fsspec
 
@@ -184,7 +186,7 @@ def open_artefacts(url: str) -> Artefacts:
     try:
         fs, root = fsspec.url_to_fs(url)
         fs.makedirs(root, exist_ok=True)
-        # Somebody else's README stays; the place is then tried with a file of another name.
+        # A README of somebody else stays; the test file then gets another name.
         is_taken = fs.exists(f"{root}/{ABOUT}") and fs.cat_file(f"{root}/{ABOUT}") != ABOUT_TEXT
         fs.pipe_file(f"{root}/.rlrf.{ABOUT}" if is_taken else f"{root}/{ABOUT}", ABOUT_TEXT)
     except ImportError as error:
@@ -198,11 +200,11 @@ def open_artefacts(url: str) -> Artefacts:
 
 
 def _within(folder: Path, name: str) -> Path:
-    """The file `name` of `folder`, which no name of a manifest may leave."""
+    """Return the path of a stage's file, and refuse names that lead out of its folder."""
     path = PurePosixPath(name)
     plain = str(path) == name and not path.is_absolute() and ".." not in path.parts
     if not plain or path.name in ("", MANIFEST) or "\0" in name or "\\" in name:
-        raise _UnfitError(f"{name[:80]!r} is no name of a file that a stage makes")
+        raise _UnfitError(f"{name[:80]!r} is not the name of a stage's file")
     return folder / path
 
 

@@ -1,7 +1,7 @@
 """Digest the code and the words that shape what a stage makes, to notice when they change.
 
-The version of this program is a part of every run, but whoever writes a task edits its code
-without a new version. Each digest has a name that a sentence can use.
+The version of this program is part of every run, but authors of a task edit its code without a new
+version. Each digest has a name for use in messages.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from harness.core.files import file_digest
 from harness.core.schema import digest
 from tasks.task import Task
 
-Code = Mapping[str, str]  # what shapes a stage, in words -> digest
+Code = Mapping[str, str]  # name of the code or prompts that shape a stage -> digest
 
 PLUGINS = "tasks"  # the package whose modules are followed from a task's functions
-MAX_DEPTH = 6  # of objects within objects that a task's functions hold
+MAX_DEPTH = 6  # levels of objects that a task's functions hold
 PLAIN = (str, int, float, bool, bytes, type(None))
 SETTINGS = ("generation", "version", "judge_prompt", "estimator", "prompt_style")
 
 
 def tasks_code(tasks: Mapping[str, Task]) -> dict[str, str]:
-    """Digests of the code that scores, criticises and rewrites answers, per task."""
+    """Digest the code that scores, criticises and rewrites responses, per task."""
     return {f"the code of task {name}": _task(task) for name, task in tasks.items()}
 
 
 def generation_settings(tasks: Mapping[str, Task]) -> dict[str, str]:
-    """Digests of how answers are generated, per task."""
+    """Digest the generation settings, per task."""
     return {
         f"the generation settings of task {name}": digest(dict(task.generation))
         for name, task in tasks.items()
@@ -44,9 +44,9 @@ def generation_settings(tasks: Mapping[str, Task]) -> dict[str, str]:
 
 
 def source(name: str, *things: ModuleType | type | Callable[..., Any]) -> dict[str, str]:
-    """The digest, under `name`, of the source of modules, classes and functions.
+    """Digest the source of modules, classes and functions, under one name.
 
-    A package stands for all the modules in its folder.
+    A package stands for all modules in its folder.
     """
     return {name: digest([_source(thing) for thing in things])}
 
@@ -76,7 +76,7 @@ def _task(task: Task) -> str:
 
 
 def _functions(roots: Iterable[Any]) -> Iterator[FunctionType]:
-    """The functions that `roots` are, hold or call, as far as it can be seen from outside."""
+    """Find the functions that `roots` are or hold, in partials, closures, methods, containers."""
     seen: set[int] = set()
     waiting = [(root, 0) for root in roots]
     while waiting:
@@ -132,8 +132,8 @@ def _plain(value: Any) -> Any:
 
 
 def _files(modules: Iterable[str]) -> dict[str, str]:
-    """Digests of the files of `modules`, of those that they import from the plugins, and of what
-    lies in the folders of their packages that is not code."""
+    """Digest the files of `modules`, of modules that they import from the tasks, and the data files
+    in the folders of their packages."""
     found: dict[str, str] = {}
     waiting, seen = sorted(modules), set(modules)
     while waiting:
@@ -146,7 +146,7 @@ def _files(modules: Iterable[str]) -> dict[str, str]:
             continue
         if path.parent.name != PLUGINS:
             for other in path.parent.iterdir():
-                if other.is_file() and not _is_passing(other):
+                if other.is_file() and not _is_skipped(other):
                     found[f"{path.parent.name}/{other.name}"] = file_digest(other)
         for imported in _imports(path, found[name], name):
             if _is_plugin(imported) and imported not in seen:
@@ -155,13 +155,13 @@ def _files(modules: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def _is_passing(path: Path) -> bool:
-    """Whether a file is code, which is followed by name, or what editors and desktops leave."""
+def _is_skipped(path: Path) -> bool:
+    """Return whether a file is code, which imports lead to, or left by editors and desktops."""
     return path.suffix in (".py", ".pyc") or path.name.startswith(".") or path.name.endswith("~")
 
 
 def _file(name: str) -> Path | None:
-    """The source file of a module, loaded or not; None where it has none."""
+    """Find the source file of a module, imported or not; None if it has none."""
     try:
         spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):  # an attribute of a module, or the main program
@@ -178,7 +178,7 @@ def _is_plugin(name: str) -> bool:
 
 @functools.lru_cache(maxsize=256)
 def _imports(path: Path, _digest: str, _name: str) -> tuple[str, ...]:
-    """The modules that the file at `path` may import."""
+    """Return the modules that the file may import."""
     found: list[str] = []
     for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):

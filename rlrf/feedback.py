@@ -1,8 +1,8 @@
-"""Fine-grained feedback: what each response is worth, and what is wrong with it.
+"""Fine-grained feedback: score each response and say what is wrong with it.
 
-A benchmark says so itself, from what it scores by; or a critic does: a judge or a trained feedback
-model that criticises each response on the aspects that matter for its instruction, or nobody, so
-that the score alone is known.
+The feedback is the benchmark's own, or a critic's: a judge or a trained feedback model criticises
+each response on the aspects that matter for its instruction. Without a critic, only the score is
+known.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from tasks.task import Answered, Judge, Task, quality
 if TYPE_CHECKING:
     from harness.judges.critique import Critique
 
-# What says what is wrong with scored answers, in order; no aspects where it cannot.
+# Gives feedback on scored responses, in order; feedback without aspects means it could not.
 Critic = Callable[[Sequence[Answered], Sequence[Score]], list[Feedback]]
 
 _Answer = tuple[str, str, str | None]
 
 
 class Judged(Record):
-    """What is known of one response; `draft` is the repeat that it rewrites, if it does."""
+    """A response with its score and feedback; `draft` is the repeat that it rewrites, if any."""
 
     sample: Sample
     score: Score
@@ -45,9 +45,12 @@ def give_feedback(
 ) -> list[Judged]:
     """Score every sample and say what is wrong with it; equal responses are scored once.
 
-    `items` maps digests to items, `tasks` names to tasks; `judge` grades what needs a judge;
-    `critics` take the place of a task's own feedback; `drafts` says, sample by sample, which
-    repeat it rewrites.
+    Args:
+        items: digest -> item.
+        tasks: name -> task.
+        judge: grades what needs a judge.
+        critics: task -> critic that replaces the task's own feedback.
+        drafts: for each sample the repeat that it rewrites, if any.
     """
     distinct: dict[str, dict[_Answer, Sample]] = defaultdict(dict)
     for sample in samples:
@@ -72,7 +75,7 @@ def give_feedback(
 
 
 def by_task(task: Task) -> Critic:
-    """The benchmark's own feedback, from what it scores by."""
+    """Give the benchmark's own feedback."""
 
     def critic(answered: Sequence[Answered], scores: Sequence[Score]) -> list[Feedback]:
         return [task.feedback(*a, s) for a, s in zip(answered, scores, strict=True)]
@@ -81,7 +84,7 @@ def by_task(task: Task) -> Critic:
 
 
 def by_judge(judge: Judge, task: Task) -> Critic:
-    """The judge's critiques."""
+    """Give feedback by the judge's critiques."""
     from harness.judges.critique import critique
 
     return _by_critiques(lambda answered: critique(answered, judge, task.ground))
@@ -93,7 +96,7 @@ def by_model(critiques: Callable[[Sequence[Answered], Task], list[Critique]], ta
 
 
 def _by_critiques(critiques: Callable[[Sequence[Answered]], list[Critique]]) -> Critic:
-    """Critiques as feedback; how often nothing usable was said is told."""
+    """Turn critiques into feedback, and log how many responses have none."""
 
     def critic(answered: Sequence[Answered], scores: Sequence[Score]) -> list[Feedback]:
         found = critiques(answered)
@@ -113,7 +116,7 @@ def _by_critiques(critiques: Callable[[Sequence[Answered]], list[Critique]]) -> 
 
 
 def by_score(task: Task) -> Critic:
-    """What the score alone says: how good an answer is, and not why."""
+    """Give feedback by score alone: how good a response is, but not why."""
     metric = task.primary
 
     def aspects(score: Score) -> list[AspectFeedback]:

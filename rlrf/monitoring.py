@@ -1,8 +1,8 @@
-"""Metrics for Prometheus, served over HTTP while a command works: RLRF_METRICS=127.0.0.1:9464.
+"""Serve metrics for Prometheus over HTTP while a command works: RLRF_METRICS=127.0.0.1:9464.
 
 Everything is read when it is scraped, from `harness.core.run_status` in this process and from the
 folder of the open run. Counters start at 0 with the process. The server has
-neither password nor encryption, so an address without a host is this machine's own.
+neither password nor encryption, so an address without a host listens on this machine only.
 """
 
 from __future__ import annotations
@@ -27,24 +27,25 @@ HERE = "127.0.0.1"
 
 
 def address(place: str) -> tuple[str, int]:
-    """Host and port of `place`, such as 9464, 127.0.0.1:9464 or [::1]:9464; port 0 is any free one.
+    """Parse host and port, such as 9464, 127.0.0.1:9464 or [::1]:9464; port 0 is any free port.
 
     Raises:
-        UserError: it is no address.
+        UserError: `place` is not an address.
     """
     host, _, port = place.rpartition(":")
     if not (port.isascii() and port.isdigit() and int(port) < 2**16):
         raise UserError(
-            f"RLRF_METRICS={place} is no address to serve metrics at; write 9464 or 127.0.0.1:9464."
+            f"RLRF_METRICS={place} is not an address to serve metrics at. Write 9464, or "
+            "127.0.0.1:9464."
         )
     return host.strip("[]") or HERE, int(port)
 
 
 def require_package() -> None:
-    """See that what serves metrics is installed.
+    """Check that prometheus-client is installed.
 
     Raises:
-        UserError: it is not.
+        UserError: it is not installed.
     """
     if importlib.util.find_spec("prometheus_client") is None:
         raise UserError(
@@ -56,11 +57,11 @@ def require_package() -> None:
 def serve_when_work_begins(place: str) -> None:
     """Serve metrics at `place` from the first work of this process to its end.
 
-    A command that does no work (`rlrf status`) needs no port, and one whose port is taken works
-    all the same, and says so.
+    A command that does no work (`rlrf status`) opens no port. If the port is in use, the command
+    logs that and works without metrics.
 
     Raises:
-        UserError: `place` is no address, or prometheus-client is not installed.
+        UserError: `place` is not an address, or prometheus-client is not installed.
     """
     host, port = address(place)
     require_package()
@@ -94,7 +95,7 @@ def serve(host: str, port: int) -> tuple[WSGIServer, threading.Thread]:
 
 
 class _Collector:
-    """What prometheus-client asks at each scrape."""
+    """Collect the metrics at each scrape."""
 
     def collect(self) -> Iterator[Metric]:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily

@@ -1,7 +1,7 @@
-"""Preference pairs: a better against a worse response of one prompt, originals and refinements.
+"""Preference pairs: a better and a worse response to one prompt, refinements included.
 
-Better means a higher reward (`rlrf.reward`). Equal rewards never make a pair, nor do equal texts;
-a chosen response was ended by the model, not cut off; no response is used twice.
+Better means a higher reward (`rlrf.reward`). Equal rewards or equal texts never make a pair; a
+chosen response was ended by the model, not cut off; no response is used twice.
 """
 
 from __future__ import annotations
@@ -21,19 +21,21 @@ _Text = tuple[Rewarded, Reward]
 
 
 class Pair(Record):
-    """What DPO learns from: `chosen` is better than `rejected` as an answer to `prompt`."""
+    """A preference pair: `chosen` is a better response to `prompt` than `rejected`."""
 
     task: str
     item: str
     index: int
-    prompt: str = Field(description="as the policy saw it when it explored")
+    prompt: str = Field(description="prompt as the policy model saw it during exploration")
     chosen: str
     rejected: str
     gap: float = Field(gt=0, description="difference of reward")
     similarity: float = Field(description="share of words in common")
     chosen_origin: Origin
     rejected_origin: Origin
-    rejected_cut: bool = Field(description="the length limit ended it, so no end is learned")
+    rejected_cut: bool = Field(
+        description="the length limit cut `rejected` off, so its end is not trained on"
+    )
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -43,10 +45,10 @@ class Pair(Record):
 def make_pairs(
     responses: Sequence[Rewarded], config: Pairing, seed: int
 ) -> tuple[list[Pair], ExamplesReport]:
-    """Pairs of the explored and refined `responses`, by task and item.
+    """Make preference pairs of explored and refined `responses`, by task and item.
 
-    The largest gaps of a prompt come first; `seed` decides between equal ones, and which pairs
-    stay when there are more than `config.max_total`.
+    The largest gaps of a prompt come first; `seed` decides between equal gaps, and which pairs
+    stay if there are more than `config.max_total`.
     """
 
     def of_prompt(found: list[Rewarded]) -> list[Pair] | Skipped:
@@ -65,7 +67,7 @@ def make_pairs(
 def _pairs_of_item(
     responses: Sequence[Rewarded], config: Pairing, seed: int
 ) -> list[Pair] | Skipped:
-    """The pairs of one prompt, or why there is none."""
+    """Return the pairs of one prompt, or why there are none."""
     texts = comparable(responses)
     if isinstance(texts, str):
         return texts
@@ -90,10 +92,11 @@ def _pairs_of_item(
 
     def widest(entry: tuple[float, _Text, _Text]) -> tuple[float, float, str]:
         _, (high, better), (low, worse) = entry
-        said = [high.sample.item, high.sample.response, low.sample.response]
-        return worse.value - better.value, worse.grade - better.grade, digest([seed, *said])
+        texts = [high.sample.item, high.sample.response, low.sample.response]
+        return worse.value - better.value, worse.grade - better.grade, digest([seed, *texts])
 
-    # Prompts are the explored ones': a refinement answers the question, not the conversation.
+    # The prompt is that of exploration: a refinement is a response to the question, not to the
+    # conversation with its draft.
     prompt = next(one.sample.prompt for one in responses if one.draft is None)
     used: set[str] = set()
     pairs: list[Pair] = []

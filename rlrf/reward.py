@@ -1,4 +1,4 @@
-"""What a response is worth for training, by its score and feedback or by a reward model."""
+"""Reward responses for training, by score and feedback or by a reward model."""
 
 from __future__ import annotations
 
@@ -25,21 +25,23 @@ class ModelReward(Record):
 
 @dataclass(frozen=True)
 class Reward:
-    """`value` is in [0, 1], 1 best; of equal values the `grade` decides."""
+    """A reward in [0, 1], 1 is best; between equal values the `grade` decides."""
 
     value: float
     grade: float = 0.0
 
     def over(self, other: Reward) -> float:
-        """By how much this one is better: in value, or where that is equal, in grade."""
+        """Return the difference to `other` in value, or in grade if the values are equal."""
         return self.value - other.value or self.grade - other.grade
 
 
 @dataclass(frozen=True)
 class Rewarded:
-    """A response with its reward, None where it has none.
+    """A response with its reward; None if it could not be rewarded.
 
-    `draft` is the repeat that it rewrites, `raw` a reward model's own number.
+    Args:
+        draft: the repeat that the response rewrites; None for explored responses.
+        raw: the reward model's own number.
     """
 
     sample: Sample
@@ -49,9 +51,9 @@ class Rewarded:
 
 
 def of_feedback(metric: Metric, score: Score, feedback: Feedback) -> Reward | None:
-    """The primary `metric` scaled to [0, 1], and the mean grade of the feedback's aspects.
+    """Scale the primary `metric` to [0, 1], with the mean grade of the feedback's aspects.
 
-    None where the score or the feedback is missing.
+    None if the score or the feedback is missing.
     """
     if metric.name not in score.values or not feedback.aspects:
         return None
@@ -59,7 +61,7 @@ def of_feedback(metric: Metric, score: Score, feedback: Feedback) -> Reward | No
 
 
 def by_feedback(judged: Sequence[Judged], tasks: Mapping[str, Task]) -> list[Rewarded]:
-    """The judged responses with the reward of their feedback, in order."""
+    """Reward judged responses by their score and feedback, in order."""
     return [
         Rewarded(
             one.sample,
@@ -71,12 +73,12 @@ def by_feedback(judged: Sequence[Judged], tasks: Mapping[str, Task]) -> list[Rew
 
 
 def by_model(samples: Sequence[Sample], rewards: Sequence[float]) -> list[Rewarded]:
-    """The samples with what a reward model gives to them, in order.
+    """Turn the numbers of a reward model into rewards, in order.
 
-    The value is the probability that a response is better than the middling one of its prompt:
-    sigmoid(r - median r) (R. A. Bradley and M. E. Terry, Biometrika 1952). Preferences fix only
-    differences of reward within a prompt, so nothing else of it can be compared. Where floats are
-    too coarse for a probability near 0 or 1, r - median r as the grade keeps the order.
+    The value is the probability that a response is better than the median response to its prompt:
+    sigmoid(r - median r) (R. A. Bradley and M. E. Terry, Biometrika 1952), because preferences
+    determine only differences of reward within a prompt. The grade, r - median r, keeps the order
+    where floats are too coarse for a probability near 0 or 1.
     """
     of_item: dict[str, list[float]] = defaultdict(list)
     for sample, reward in zip(samples, rewards, strict=True):

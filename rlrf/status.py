@@ -1,4 +1,4 @@
-"""How far a run is, read from its folder by another process: nothing is locked, nothing written."""
+"""Report how far a run is, from its folder alone: nothing is locked or written."""
 
 from __future__ import annotations
 
@@ -35,30 +35,30 @@ class Progress(Record):
     done: int = 0
     total: int = 0
     unit: str = ""
-    rate: float = Field(default=0.0, description="units a second")
-    left: float | None = Field(default=None, description="seconds of what is being done")
+    rate: float = Field(default=0.0, description="units per second")
+    left: float | None = Field(default=None, description="seconds until `doing` is done")
 
 
 class Status(Record):
-    """A run at a moment."""
+    """State of a run at a moment."""
 
     folder: str
     state: State
     progress: Progress | None = Field(
-        description="what is under way, or was when the process was killed"
+        description="what the process does, or did when it was killed"
     )
-    stages: dict[str, float] = Field(description="finished stages -> seconds that each took")
-    iterations: list[IterationMetrics] = Field(description="those that came to an outcome")
+    stages: dict[str, float] = Field(description="finished stage -> seconds")
+    iterations: list[IterationMetrics] = Field(description="finished iterations")
     spend: dict[str, Spend] = Field(
-        description="judge -> what it was asked by all processes that worked on the run"
+        description="judge -> usage by all processes that worked on the run"
     )
 
 
 def status(folder: Path) -> Status:
-    """How far the run in `folder` is.
+    """Read how far the run in `folder` is.
 
     Raises:
-        UserError: a file of it is malformed, or another version's.
+        UserError: a file of the run is malformed, or was written by another version.
     """
     with explain_other_version(folder):
         return _status(folder)
@@ -85,11 +85,11 @@ def _status(folder: Path) -> Status:
 
 
 def markdown(found: Status) -> str:
-    """For people: the state, what is under way, and the verdicts so far (the means are in JSON)."""
+    """Show the state, current work and verdicts so far; the means are only in JSON."""
     said = {
         "never started": "There is no run yet",
         "running": "Running",
-        "stopped": "Stopped; the command that started it goes on",
+        "stopped": "Stopped; run the same command again to resume",
         "finished": "Finished",
     }
     lines = [f"{found.folder}: {said[found.state]}."]

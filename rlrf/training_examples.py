@@ -1,4 +1,4 @@
-"""What an iteration learns from, whatever the method calls it, and the report on that."""
+"""Training examples of an iteration: collect them, check them for leaks, report their origin."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Skipped = Literal[
 ]
 
 
-REMEDIES: Mapping[Skipped, str] = {  # of the causes that have the same one in every run
+REMEDIES: Mapping[Skipped, str] = {  # for causes whose remedy is the same in every run
     "unscored": "see in feedback/records.jsonl why there is no score or nothing said",
     "below threshold": "lower pairs.threshold",
     "too similar": "raise pairs.max_similarity",
@@ -37,10 +37,10 @@ LONGER = "raise explore.max_tokens, so that responses are not cut off"
 
 
 def remedy(cause: Skipped, report: ExamplesReport, explore: Explore, pairs: Pairing) -> str:
-    """The setting to change so that prompts without a lesson for `cause` give one.
+    """Name the setting to change so that prompts skipped for `cause` give examples.
 
-    Only what can help: nothing is lowered that is 0, nothing is drawn more often that is always
-    the same, and where the length limit cut off most responses, that is said.
+    Only settings that can help are named: none that is already 0, no more samples of a greedy
+    model, and the length limit if it cut off most responses.
     """
     mostly_cut = 2 * report.cut > report.sampled
     if cause in REMEDIES:
@@ -75,48 +75,52 @@ ExampleT = TypeVar("ExampleT", bound=TrainingExample)
 
 
 class ExamplesReport(Record):
-    """Where the lessons of an iteration came from, and why some prompts gave none."""
+    """Where the training examples of an iteration came from, and why some prompts gave none."""
 
     kind: Kind
     prompts: int
-    sampled: int = Field(description="responses that the policy wrote for them, refinements too")
-    lessons: int
-    trained: int = Field(description="responses in the lessons: what training reads in an epoch")
+    sampled: int = Field(description="responses that the policy model wrote, refinements included")
+    lessons: int = Field(description="number of training examples")
+    trained: int = Field(description="responses in them: what training reads per epoch")
     by_task: dict[str, int]
-    chosen_refined: int = Field(default=0, description="whose better response is a refinement")
+    chosen_refined: int = Field(
+        default=0, description="examples whose better response is a refinement"
+    )
     rejected_refined: int = 0
-    skipped: dict[Skipped, int] = Field(description="prompts without a lesson, by cause")
+    skipped: dict[Skipped, int] = Field(description="prompts without an example, by cause")
     unused: dict[str, int] = Field(
         default={},
         exclude_if=lambda unused: not unused,
-        description="responses that no lesson is made of, by cause, where lessons need more",
+        description="responses without an example, by cause, if examples need more than a reward",
     )
     median_similarity: float | None = None
     mean_reward: dict[str, float] = Field(
-        description="task -> mean over explored responses, in the unit of what rewards them"
+        description="task -> mean reward of explored responses, in the unit of its source"
     )
     cut: int = Field(
         default=0,
         exclude_if=lambda cut: cut == 0,
-        description="of those sampled, responses that the length limit cut off",
+        description="sampled responses that the length limit cut off",
     )
-    mean_tokens: dict[str, float] = Field(description="task -> mean length of explored responses")
+    mean_tokens: dict[str, float] = Field(
+        description="task -> mean length of explored responses in tokens"
+    )
     advice: str = Field(
         default="",
         exclude_if=lambda advice: not advice,
-        description="what to change where there are no lessons",
+        description="what to change if there are no examples",
     )
     refinements: int = 0
     refinements_better: int = Field(
-        default=0, description="rewarded more than the draft they rewrite"
+        default=0, description="refinements with a higher reward than their draft"
     )
     refinements_worse: int = 0
     refinements_equal: int = Field(
-        default=0, description="rewrites that repeat their draft word for word"
+        default=0, description="refinements that repeat their draft word for word"
     )
 
     def sentence(self) -> str:
-        """What a person wants to know, in one line."""
+        """Summarise the report in one line."""
         causes = ", ".join(f"{cause} {count}" for cause, count in sorted(self.skipped.items()))
         said = [f"{self.lessons} {self.kind} from {self.prompts} prompts"]
         if self.refinements:
@@ -133,7 +137,7 @@ class ExamplesReport(Record):
         return "; ".join(said)
 
     def remedy(self, explore: Explore, pairs: Pairing) -> str:
-        """What to change so that more prompts give a lesson, the commonest cause first."""
+        """Say what to change so that more prompts give examples, the most common cause first."""
         causes = sorted(self.skipped.items(), key=lambda entry: (-entry[1], entry[0]))
         return "; ".join(
             f"{cause} {count}: {remedy(cause, self, explore, pairs)}" for cause, count in causes
@@ -148,36 +152,39 @@ def collect(
     most: int | None,
     seed: int,
 ) -> tuple[list[ExampleT], ExamplesReport]:
-    """The lessons that `of_prompt` finds in the responses to each prompt, or why there are none.
+    """Collect the examples that `of_prompt` makes of the responses to each prompt.
 
-    Of more than `most`, `seed` decides which stay.
+    Args:
+        of_prompt: returns examples, or why a prompt is skipped.
+        most: number of examples to keep at most; `seed` decides which.
     """
-    lessons: list[ExampleT] = []
+    examples: list[ExampleT] = []
     skipped: Counter[Skipped] = Counter()
     by_item: dict[str, list[Rewarded]] = defaultdict(list)
     for one in responses:
         by_item[one.sample.item].append(one)
-    for found in map(of_prompt, by_item.values()):
-        if isinstance(found, str):
-            skipped[found] += 1
+    for made in map(of_prompt, by_item.values()):
+        if isinstance(made, str):
+            skipped[made] += 1
         else:
-            lessons += found
-    if most is not None and len(lessons) > most:
+            examples += made
+    if most is not None and len(examples) > most:
         order = sorted(
-            range(len(lessons)), key=lambda i: digest([seed, lessons[i].item, *lessons[i].texts])
+            range(len(examples)),
+            key=lambda i: digest([seed, examples[i].item, *examples[i].texts]),
         )
-        lessons = [lessons[i] for i in sorted(order[:most])]
-    gains = [gain for found in by_item.values() for gain in _gains(found)]
+        examples = [examples[i] for i in sorted(order[:most])]
+    gains = [gain for of_item in by_item.values() for gain in _gains(of_item)]
     explored = [one for one in responses if one.draft is None]
-    return lessons, ExamplesReport(
+    return examples, ExamplesReport(
         kind=kind,
         prompts=len(by_item),
         sampled=len(responses),
-        lessons=len(lessons),
-        trained=sum(len(lesson.texts) for lesson in lessons),
-        by_task=dict(Counter(lesson.task for lesson in lessons)),
+        lessons=len(examples),
+        trained=sum(len(example.texts) for example in examples),
+        by_task=dict(Counter(example.task for example in examples)),
         skipped=dict(skipped),
-        mean_reward=means_by_task((one.sample.task, _shown(one)) for one in explored),
+        mean_reward=means_by_task((one.sample.task, _raw_reward(one)) for one in explored),
         cut=sum(one.sample.finish_reason == "length" for one in responses),
         mean_tokens=means_by_task(
             (one.sample.task, one.sample.completion_tokens) for one in explored
@@ -185,12 +192,12 @@ def collect(
         refinements=len(responses) - len(explored),
         refinements_better=sum(gain > 0 for gain in gains),
         refinements_worse=sum(gain < 0 for gain in gains),
-        refinements_equal=sum(_repeats(found) for found in by_item.values()),
+        refinements_equal=sum(map(_repeats, by_item.values())),
     )
 
 
 def comparable(responses: Iterable[Rewarded]) -> list[tuple[Rewarded, Reward]] | Skipped:
-    """The rewarded responses to a prompt with their rewards, each text once; two at least."""
+    """Return the rewarded responses to a prompt, each text once, if there are at least two."""
     texts = [(one, one.reward) for one in distinct(responses) if one.reward is not None]
     if not texts:
         return "unscored"
@@ -198,7 +205,7 @@ def comparable(responses: Iterable[Rewarded]) -> list[tuple[Rewarded, Reward]] |
 
 
 def distinct(responses: Iterable[Rewarded]) -> list[Rewarded]:
-    """The rewarded responses, each text once."""
+    """Return the rewarded responses, each text once."""
     texts: dict[str, Rewarded] = {}
     for one in responses:
         if one.reward is not None:
@@ -207,9 +214,9 @@ def distinct(responses: Iterable[Rewarded]) -> list[Rewarded]:
 
 
 def similarity(left: str, right: str) -> float:
-    """Words in common over the words of the longer text, counted with repeats, in [0, 1].
+    """Share of words in common, counted with repeats, relative to the longer text.
 
-    Pairs that are nearly equal lower the likelihood of both (likelihood displacement).
+    Training on nearly equal pairs lowers the likelihood of both (likelihood displacement).
     """
     a, b = Counter(left.split()), Counter(right.split())
     return (a & b).total() / max(a.total(), b.total(), 1)
@@ -221,22 +228,22 @@ def median(values: Iterable[float]) -> float | None:
     return statistics.median(found) if found else None
 
 
-def _shown(one: Rewarded) -> float | None:
-    """A reward as its source gave it."""
+def _raw_reward(one: Rewarded) -> float | None:
+    """Return the reward as its source gave it."""
     return one.raw if one.raw is not None or one.reward is None else one.reward.value
 
 
 def means_by_task(values: Iterable[tuple[str, float | None]]) -> dict[str, float]:
-    """Task -> mean of its values that are known."""
-    found: Mapping[str, list[float]] = defaultdict(list)
+    """Average the known values of each task."""
+    known: Mapping[str, list[float]] = defaultdict(list)
     for task, value in values:
         if value is not None:
-            found[task].append(float(value))
-    return {task: mean(of_task) for task, of_task in found.items()}
+            known[task].append(float(value))
+    return {task: mean(of_task) for task, of_task in known.items()}
 
 
 def _gains(responses: Iterable[Rewarded]) -> list[float]:
-    """By how much each rewarded refinement is better than its rewarded draft."""
+    """Return how much better each rewarded refinement is than its rewarded draft."""
     rewards = {one.sample.repeat: one.reward for one in responses}
     both = [
         (rewards[one.sample.repeat], rewards.get(one.draft))
@@ -247,7 +254,7 @@ def _gains(responses: Iterable[Rewarded]) -> list[float]:
 
 
 def _repeats(responses: Iterable[Rewarded]) -> int:
-    """How many refinements are the draft that they rewrite."""
+    """Count refinements that repeat the draft they rewrite."""
     texts = {one.sample.repeat: one.sample.response for one in responses}
     return sum(
         texts.get(one.draft) == one.sample.response for one in responses if one.draft is not None

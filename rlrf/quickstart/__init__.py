@@ -1,4 +1,4 @@
-"""The main job on the embedded default: a seed policy, a configuration, and one function."""
+"""Run the quickstart: a seed policy, a configuration and embedded benchmarks."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ DIGEST = HERE / "m0.sha256"
 
 
 def seed_policy() -> Path:
-    """The folder of the seed policy M0, which any `transformers` program can load.
+    """Return the folder of the seed policy M0, which `transformers` can load.
 
     Raises:
-        UserError: the checkpoint is not the one that its digest names.
+        UserError: the checkpoint does not match its digest.
     """
     from harness.engines.model_folder import model_digest
 

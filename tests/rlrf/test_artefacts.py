@@ -146,7 +146,7 @@ def test_a_name_that_leaves_the_folder_is_refused(url, tmp_path, capsys, name):
     fs.pipe_file(f"{place}/manifest.json", json.dumps(manifest | {"outputs": outputs}).encode())
     before = set(tmp_path.rglob("*escaped*"))
     stage(tmp_path / "two" / "run", url)
-    assert "is no name of a file that a stage makes" in capsys.readouterr().err
+    assert "is not the name of a stage's file" in capsys.readouterr().err
     assert set(tmp_path.rglob("*escaped*")) == before
 
 

@@ -142,7 +142,7 @@ def test_addresses(place, found):
 
 @pytest.mark.parametrize("place", ["here", "127.0.0.1:", ":-1", "1:99999", "1:\u0663"])
 def test_what_is_no_address_is_refused(place):
-    with pytest.raises(UserError, match="is no address"):
+    with pytest.raises(UserError, match="is not an address"):
         monitoring.address(place)
 
 

@@ -57,7 +57,7 @@ def test_a_run_at_each_of_its_moments(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "iter_1/explore: explore quiz, 4/10 responses" in said and "left" in said
     assert list(between.stages) == ["iter_1/explore"]
     assert status(folder).state == "stopped"
-    assert "the command that started it goes on" in told(folder)
+    assert "run the same command again to resume" in told(folder)
     assert not (folder / PROGRESS).exists()
     (folder / "result.json").write_text("{}")
     assert status(folder).state == "finished"
