@@ -70,14 +70,14 @@ def examine() -> list[Finding]:
 def lines(findings: list[Finding]) -> str:
     """Show one finding per line, with advice below it."""
     width = max(len(finding.name) for finding in findings)
-    told = []
+    shown = []
     for one in findings:
-        told.append(f"{'ok  ' if one.ok else 'MEND'}  {one.name:{width}}  {one.found}".rstrip())
+        shown.append(f"{'ok  ' if one.ok else 'FAIL'}  {one.name:{width}}  {one.found}".rstrip())
         if one.advice:
-            told.append(f"{'':{width + 6}}  -> {one.advice}")
+            shown.append(f"{'':{width + 6}}  -> {one.advice}")
     wrong = sum(not finding.ok for finding in findings)
-    verdict = f"{wrong} to be mended, see above." if wrong else "Everything needed is here."
-    return "\n".join([*told, "", verdict])
+    verdict = f"{wrong} failed, see above." if wrong else "Everything necessary is installed."
+    return "\n".join([*shown, "", verdict])
 
 
 def _python() -> Finding:

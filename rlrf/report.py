@@ -32,8 +32,9 @@ def report(run: Path, judge: Sequence[JudgeFinding] = ()) -> str:
     path = run / "result.json"
     if not path.is_file():
         raise UserError(
-            f"There is no finished run in {run}: it has no result.json. The command that started "
-            "the run resumes it; for two evaluation folders name --baseline and --candidate."
+            f"There is no finished run in {run}: it has no result.json. To resume it, run the "
+            "command that started it again; for two evaluation folders name --baseline and "
+            "--candidate."
         )
     result = parse(RunResult, read_json(path), str(path))
     sealed = [evaluation.load(run / "sealed" / model.name) for model in result.sealed]

@@ -10,7 +10,7 @@ from rlrf.training_examples import ExamplesReport
 
 RESULT = "result.json"
 METRICS = "metrics.jsonl"
-FILE_NAME = r"^[^/\\\x00]*[^/\\\x00.][^/\\\x00]*$"  # in a folder, and not beside or above it
+FILE_NAME = r"^[^/\\\x00]*[^/\\\x00.][^/\\\x00]*$"  # of a file in a folder, not a path out of it
 
 
 class GateVerdict(Record):
@@ -32,7 +32,7 @@ class Iteration(Record):
     stopped: str = Field(
         default="", description="why there is no candidate, if not for lack of training examples"
     )
-    gate: GateVerdict | None = Field(description="None where there is no candidate")
+    gate: GateVerdict | None = Field(description="None if there is no candidate")
     enforced: bool = Field(default=True, description="whether the gate's verdict was binding")
 
     @property
@@ -130,7 +130,7 @@ def markdown(result: RunResult) -> str:
     n = max((found.n for found in result.sealed[0].metrics.values()), default=0)
     return "\n\n".join(
         [
-            f"Sealed split, opened once, {n:,} items a task: mean [95 % interval]",
+            f"Sealed split, opened once, {n:,} items per task: mean [95 % interval]",
             table(_models(result)),
             "Iterations; the Ladder asks for more than 1 standard error over the incumbent",
             table(_iterations(result)),
@@ -196,8 +196,11 @@ def _gains(result: RunResult) -> list[str]:
                         f"{gaps[name]:+.3f}",
                     ]
                 )
-    said = "Gains over M0; optimism: what of a gain at the gate the sealed split does not confirm"
-    return [said, table(rows)]
+    heading = (
+        "Gains over M0; optimism: the part of a gain at the gate that the sealed split does not "
+        "confirm"
+    )
+    return [heading, table(rows)]
 
 
 def _not_promoted(result: RunResult) -> list[str]:
@@ -214,8 +217,8 @@ def _look_next(result: RunResult) -> str:
     kind = result.iterations[0].lessons.kind
     if len(result.sealed) == 1:
         return (
-            f"No iteration made a candidate, so {result.incumbent} stays as it was; what there was "
-            f"to learn from is in {result.folder}/iter_*/{kind}."
+            f"No iteration made a candidate, so {result.incumbent} stays the incumbent. The "
+            f"training examples are in {result.folder}/iter_*/{kind}."
         )
     learned = f"{result.folder}/iter_1/{kind}/{kind}"
     where = result.weights if result.adapter is None else f"{result.adapter} on {result.weights}"
@@ -224,7 +227,7 @@ def _look_next(result: RunResult) -> str:
             "Look next:",
             f"- both answers to every item that changed: rlrf report {result.folder}",
             f"- the incumbent {result.incumbent}: {where}",
-            f"- what it learned from: {learned}.jsonl and report.json",
+            f"- its training examples: {learned}.jsonl and report.json",
             f"- the record: rlrf board render {result.board}; rlrf board verify {result.board}",
         ]
     )

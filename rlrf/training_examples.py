@@ -27,10 +27,10 @@ Skipped = Literal[
 
 
 REMEDIES: Mapping[Skipped, str] = {  # for causes whose remedy is the same in every run
-    "unscored": "see in feedback/records.jsonl why there is no score or nothing said",
+    "unscored": "feedback/records.jsonl says why there is no score or feedback",
     "below threshold": "lower pairs.threshold",
     "too similar": "raise pairs.max_similarity",
-    "no rewrite": "see in the replies of the model that rewrites why there is none",
+    "no rewrite": "the replies of the rewriting model show why",
 }
 MAX_NAMED_ITEMS = 3
 LONGER = "raise explore.max_tokens, so that responses are not cut off"

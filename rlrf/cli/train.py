@@ -74,7 +74,9 @@ def train(
         result = rlrf.train(config, out, fresh=fresh, limit=limit)
     _show_run(result, json_)
     if limit is not None:
-        say(f"A dry run on at most {limit} prompts and items a task: its verdicts decide nothing.")
+        say(
+            f"A dry run on at most {limit} prompts and items per task: its verdicts decide nothing."
+        )
 
 
 def _show_run(result: RunResult, json_: bool) -> None:

@@ -64,7 +64,7 @@ def look(tmp_path: Path) -> Callable[..., dict[str, Finding]]:
 
 
 def wrong(found: dict[str, Finding]) -> dict[str, str]:
-    """What has to be mended -> why."""
+    """Failed checks -> why."""
     return {name: one.advice for name, one in found.items() if not one.ok}
 
 
@@ -305,7 +305,7 @@ def test_a_port_for_metrics_that_is_taken(write, look, monkeypatch):
 def test_the_command_exits_3_where_something_would_fail(tmp_path, write, capsys):
     out = str(tmp_path / "run")
     assert run(["doctor", str(write()), "--out", out]) == 0
-    assert "Everything needed is here." in capsys.readouterr().out
+    assert "Everything necessary is installed." in capsys.readouterr().out
     assert run(["doctor", str(write(model="./nowhere")), "--out", out, "--json"]) == 3
     found = {one["name"]: one for one in json.loads(capsys.readouterr().out)}
     assert (found["model"]["ok"], found["python"]["ok"]) == (False, True)
