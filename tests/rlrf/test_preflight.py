@@ -172,7 +172,7 @@ def test_a_model_that_is_spoiled(model, write, look, case):
             "feedback model",
             "nowhere",
         ),
-        ({"method": "rlmec"}, "rewriter", "put wrong answers"),
+        ({"method": "rlmec"}, "rewriter", "corrects wrong answers"),
         ({"train": {"report_to": ["wandb"]}}, "training", "pip install wandb"),
         (
             {"train": {"launch": {"accelerate": "nowhere.yaml"}}},
