@@ -37,20 +37,20 @@ def judgements(reply: str, names: Sequence[str], *answers: str) -> dict[str, Any
     """
     if len(reply) > MAX_REPLY:
         raise UnparsableReplyError(f"the reply is longer than {MAX_REPLY} characters")
-    found: dict[str, Any] = {}
+    judged: dict[str, Any] = {}
     for value in reversed(_objects(reply, tuple(names), answers)):
         if value is None:
-            if found:
+            if judged:
                 break
             raise UnparsableReplyError("the verdict is not readable JSON")
         pairs = _named(value, frozenset(names))
-        if any(name in found for name, _ in pairs):
+        if any(name in judged for name, _ in pairs):
             break
         for name, judgement in pairs:
-            found[name] = judgement if name not in found else TWICE
-    if not found:
+            judged[name] = judgement if name not in judged else TWICE
+    if not judged:
         raise UnparsableReplyError("no JSON verdict" if reply.strip() else "the reply is empty")
-    return found
+    return judged
 
 
 _OPENING = re.compile(r"\{\s*+(?:[\"']|\w+\s*:)")
@@ -76,12 +76,12 @@ def _objects(
 
     The inside of a broken verdict is not read: it may be a quotation that lost its quotes.
     """
-    found: list[dict[str, Any] | None] = []
+    objects: list[dict[str, Any] | None] = []
     quotable = [_squeezed(answer) for answer in answers]
     closings = _closings(reply)
-    places = {said: _quotes(reply, said) for said in quotable}
+    places = {squeezed: _quotes(reply, squeezed) for squeezed in quotable}
     quotes = _apart(places.values())
-    apart = iter(_apart(where for said, where in places.items() if len(said) >= MIN_QUOTE))
+    apart = iter(_apart(where for squeezed, where in places.items() if len(squeezed) >= MIN_QUOTE))
     quote = next(apart, None)
     at = tried = 0
     while opening := _OPENING.search(reply, at):
@@ -109,13 +109,13 @@ def _objects(
         if value is not None and not _named(value, frozenset(names)):
             continue
         object_ = _squeezed(reply[start:at])
-        if any(object_ in said for said in quotable):
+        if any(object_ in squeezed for squeezed in quotable):
             continue
         within = [(max(begin, start), end) for begin, end in quotes if begin < at and end > start]
         if value and within and not _same_without(reply, start, value, within):
             value, at = None, len(reply)
-        found.append(value)
-    return found
+        objects.append(value)
+    return objects
 
 
 def _same_without(
@@ -173,25 +173,25 @@ def _quotes(reply: str, wanted: str) -> list[tuple[int, int]]:
     if len(wanted) < MIN_HARM or ":" not in wanted:
         return []
     places = [match.start() for match in _KEPT.finditer(reply) if len(match.group()) == 1]
-    said = "".join(reply[place] for place in places)
-    found = []
-    at = said.find(wanted)
+    squeezed = "".join(reply[place] for place in places)
+    places_found = []
+    at = squeezed.find(wanted)
     while at >= 0:
         last = at + len(wanted) - 1
-        found.append((places[at], places[last] + 1))
-        at = said.find(wanted, last + 1)
-    return found
+        places_found.append((places[at], places[last] + 1))
+        at = squeezed.find(wanted, last + 1)
+    return places_found
 
 
 def _apart(places: Iterable[Sequence[tuple[int, int]]]) -> list[tuple[int, int]]:
     """Return the places in order, with overlapping ones merged."""
-    found: list[tuple[int, int]] = []
-    for start, end in sorted(place for some in places for place in some):
-        if found and start < found[-1][1]:
-            found[-1] = found[-1][0], max(found[-1][1], end)
+    merged: list[tuple[int, int]] = []
+    for start, end in sorted(place for answer_places in places for place in answer_places):
+        if merged and start < merged[-1][1]:
+            merged[-1] = merged[-1][0], max(merged[-1][1], end)
         else:
-            found.append((start, end))
-    return found
+            merged.append((start, end))
+    return merged
 
 
 def _named(value: Any, names: frozenset[str]) -> list[tuple[str, Any]]:
@@ -238,7 +238,7 @@ def read_object(text: str, at: int, depth: int = 0) -> tuple[dict[str, Any], int
     Raises:
         MalformedError: there is no object, or it is nested deeper than `MAX_DEPTH`.
     """
-    found: dict[str, Any] = {}
+    members: dict[str, Any] = {}
     at = _skip(text, at + 1)
     while text[at : at + 1] != "}":
         key, at = _read_scalar(text, at)
@@ -246,11 +246,11 @@ def read_object(text: str, at: int, depth: int = 0) -> tuple[dict[str, Any], int
         if text[at : at + 1] != ":":
             raise MalformedError
         key = key.lower()
-        if key in found:
+        if key in members:
             raise MalformedError
-        found[key], at = _read_value(text, _skip(text, at + 1), depth + 1)
+        members[key], at = _read_value(text, _skip(text, at + 1), depth + 1)
         at = _after_comma(text, at, "}")
-    return found, at + 1
+    return members, at + 1
 
 
 def _skip(text: str, at: int) -> int:
@@ -259,13 +259,13 @@ def _skip(text: str, at: int) -> int:
 
 
 def _read_list(text: str, at: int, depth: int) -> tuple[list[Any], int]:
-    found = []
+    values = []
     at = _skip(text, at + 1)
     while text[at : at + 1] != "]":
         value, at = _read_value(text, at, depth + 1)
-        found.append(value)
+        values.append(value)
         at = _after_comma(text, at, "]")
-    return found, at + 1
+    return values, at + 1
 
 
 def _after_comma(text: str, at: int, closing: str) -> int:

@@ -100,16 +100,16 @@ def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float 
     metrics that need a judge are `Pending`, and `harness.judges.stock` asks it about all answers
     together.
     """
-    asked = item(doc)
+    asked_item = item(doc)
     sample = Sample(
-        task=asked.task,
-        item=asked.digest,
-        index=asked.index,
-        prompt=asked.prompt,
+        task=asked_item.task,
+        item=asked_item.digest,
+        index=asked_item.index,
+        prompt=asked_item.prompt,
         response=results[0],
     )
-    (score,) = tasks.load(asked.task).score([(asked, sample)])
+    (score,) = tasks.load(asked_item.task).score([(asked_item, sample)])
     if not os.environ.get(JUDGE):
         return dict(score.values)
-    answer = Answer(asked, sample)
+    answer = Answer(asked_item, sample)
     return score.values | {metric: Pending(metric, answer) for metric in score.unscored}

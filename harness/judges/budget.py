@@ -55,16 +55,16 @@ class Spend(Record):
 
     def sentence(self) -> str:
         """Return one line for people."""
-        said = (
+        text = (
             f"{self.calls:,} calls, {self.cached:,} cached, {self.requests:,} requests; "
             f"{self.prompt_tokens:,} tokens read, {self.completion_tokens:,} written"
         )
         if self.dollars is not None:
-            said += f", ${self.dollars:,.2f}"
+            text += f", ${self.dollars:,.2f}"
         if self.failures:
             reason, most = max(self.failures.items(), key=lambda item: item[1])
-            said += f"; {sum(self.failures.values()):,} calls failed, {most:,} as {reason}"
-        return said
+            text += f"; {sum(self.failures.values()):,} calls failed, {most:,} as {reason}"
+        return text
 
 
 @dataclass(frozen=True)
@@ -144,11 +144,11 @@ class Meter:
     def estimate(self, calls: Iterable[Call]) -> str:
         """Describe what asking `calls` once will take."""
         total = self._sum([self._tokens(call, BYTES_PER_TOKEN) for call in calls])
-        said = f"about {total.prompt:,} tokens to read, at most {total.completion:,} to write"
+        text = f"about {total.prompt:,} tokens to read, at most {total.completion:,} to write"
         if self._price is not None:
             cents = math.ceil(100 * self._dollars(total))
-            said += f", at most about ${cents / 100:,.2f}"
-        return said
+            text += f", at most about ${cents / 100:,.2f}"
+        return text
 
     def spend(self, calls: int, cached: int, failures: dict[str, int]) -> Spend:
         """Return everything counted here, with the counts of the judge."""

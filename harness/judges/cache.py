@@ -78,15 +78,15 @@ class Cache:
 
     def get(self, keys: Sequence[str]) -> dict[str, Reply]:
         """Return the known replies among `keys`, by key."""
-        found: dict[str, Reply] = {}
+        replies: dict[str, Reply] = {}
         for start in range(0, len(keys), KEYS_PER_QUERY):
-            some = keys[start : start + KEYS_PER_QUERY]
-            marks = ",".join("?" * len(some))
+            batch = keys[start : start + KEYS_PER_QUERY]
+            marks = ",".join("?" * len(batch))
             query = f"SELECT key, reply, sha256 FROM replies WHERE key IN ({marks})"  # noqa: S608
             with self._errors():
-                rows = self._db.execute(query, some).fetchall()
-            found |= {key: self._read(key, text, check) for key, text, check in rows}
-        return found
+                rows = self._db.execute(query, batch).fetchall()
+            replies |= {key: self._read(key, text, check) for key, text, check in rows}
+        return replies
 
     def put(self, key: str, reply: Reply) -> Reply:
         """Store `reply` durably and return the stored reply.

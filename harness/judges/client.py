@@ -182,14 +182,16 @@ def _logprobs(choice: dict[str, Any], choices: Sequence[str]) -> dict[str, float
         tops = [(_word(t["token"]), float(t["logprob"])) for t in first["top_logprobs"]]
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError, StopIteration):
         return None
-    found: dict[str, list[float]] = {}
+    shares_of: dict[str, list[float]] = {}
     for token, logprob in tops:
         meant = [c for c in choices if c.casefold() == token] or [
             c for c in choices if token and c.casefold().startswith(token)
         ]
         if len(meant) == 1 and logprob < 0.01:  # rounding may carry it above 0
-            found.setdefault(meant[0], []).append(math.exp(logprob))
-    return {c: math.log(min(1.0, sum(shares))) for c, shares in found.items() if sum(shares) > 0}
+            shares_of.setdefault(meant[0], []).append(math.exp(logprob))
+    return {
+        c: math.log(min(1.0, sum(shares))) for c, shares in shares_of.items() if sum(shares) > 0
+    }
 
 
 def _word(token: str) -> str:

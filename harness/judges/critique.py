@@ -86,11 +86,11 @@ def _judged(reply: Reply, names: Sequence[str], quoted: str) -> dict[str, Any]:
 
 
 def _selection(item: Item, reply: Reply) -> tuple[str, ...]:
-    said = _judged(reply, PLACES, item.prompt)
-    named = [_word(said.get(place)).replace("_", " ") for place in PLACES]
-    if len({name for name in named if name in RUBRICS}) < len(PLACES):
+    choice = _judged(reply, PLACES, item.prompt)
+    aspects = [_word(choice.get(place)).replace("_", " ") for place in PLACES]
+    if len({name for name in aspects if name in RUBRICS}) < len(PLACES):
         raise UnparsableReplyError("the reply does not name three of the aspects")
-    return tuple(named)
+    return tuple(aspects)
 
 
 def _aspect(aspect: str, judgement: Any, answer: str) -> AspectFeedback:

@@ -81,8 +81,8 @@ class InProcess:
             self._generate(engine, batch, meter, done)
 
     def _read(self, engine: LocalEngine, place: int, call: Call) -> _Asked:
-        told = [Message(role="system", content=call.system)] if call.system else []
-        prompt = engine.render([*told, Message(role="user", content=call.prompt)])
+        system = [Message(role="system", content=call.system)] if call.system else []
+        prompt = engine.render([*system, Message(role="user", content=call.prompt)])
         length = len(engine.encode(prompt))
         need = Tokens(length, call.max_tokens + self._settings.thinking_tokens)
         return _Asked(place, call, prompt, need)

@@ -79,12 +79,12 @@ class LLMJudge:
                     self._backend.answer(list(todo.values()), self._meter, done)
             finally:
                 self._tell()
-        asked = [replies[key] for key in keys]
+        answers = [replies[key] for key in keys]
         self._calls += len(calls)
         self._cached += cached
-        self._failures.update(reply.failure for reply in asked if reply.failure)
+        self._failures.update(reply.failure for reply in answers if reply.failure)
         self._tell()
-        return asked
+        return answers
 
     def _tell(self) -> None:
         """Report what was used since the last report to the run status."""

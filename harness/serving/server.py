@@ -364,23 +364,23 @@ class Server:
         status, message = response.status, self.clean(error_message(response.body))
         if status == 200:
             return response.body
-        said = f"{status}: {message}" if message else str(status)
+        shown = f"{status}: {message}" if message else str(status)
         if status in TRANSIENT or status >= 500:
             wait = retry_after(response.wait)
             if wait is not None and wait > MAX_WAIT_SECONDS:
                 raise ServerDownError(
-                    f"the server asks to be left alone for {wait:,.0f} s ({said})"
+                    f"the server asks to be left alone for {wait:,.0f} s ({shown})"
                 )
             self._resume = max(self._resume, time.monotonic() + (wait or 0.0))
-            raise TransientError(f"the server answered {said}")
+            raise TransientError(f"the server answered {shown}")
         if status == 401:
             name = self._settings.api_key_env
             todo = f"put a valid one into {name}" if name else "name its variable in api_key_env"
-            raise UserError(f"The server {self.base} wants another key ({said}): {todo}.")
+            raise UserError(f"The server {self.base} wants another key ({shown}): {todo}.")
         if status in NOT_FOUND:
             raise UserError(
                 f"The server does not know {self.base}{self._path}, or not the model "
-                f"'{self._settings.model}' ({said}). Check base_url, which often ends in /v1, and "
+                f"'{self._settings.model}' ({shown}). Check base_url, which often ends in /v1, and "
                 "model."
             )
         if 300 <= status < 400:
@@ -392,10 +392,10 @@ class Server:
         if about == "account":
             raise UserError(
                 f"{self.base} cannot answer any call to the model '{self._settings.model}' "
-                f"({said}). Check the model's name and the key."
+                f"({shown}). Check the model's name and the key."
             )
         raise CallFailedError(
-            f"the server refuses the call ({said})", status, about_prompt=about == "prompt"
+            f"the server refuses the call ({shown})", status, about_prompt=about == "prompt"
         )
 
 

@@ -85,12 +85,12 @@ def first_choice(body: bytes) -> tuple[dict[str, Any], Usage]:
     except (KeyError, IndexError, TypeError):
         choice = None
     if not isinstance(choice, dict):
-        said = _message(value)
+        message = _message(value)
         raise TransientError(
-            f"the server's reply has no choices{': ' if said else ''}{said}"
+            f"the server's reply has no choices{': ' if message else ''}{message}"
         ) from None
-    told = value["usage"] if isinstance(value.get("usage"), dict) else {}
-    return choice, Usage(_count(told.get("prompt_tokens")), _count(told.get("completion_tokens")))
+    usage = value["usage"] if isinstance(value.get("usage"), dict) else {}
+    return choice, Usage(_count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")))
 
 
 class Content(NamedTuple):
@@ -161,12 +161,12 @@ def subject_of_error(body: bytes) -> Literal["prompt", "account", ""]:
 
 def _codes(error: dict[str, Any]) -> set[str]:
     """Return the codes and types of an error and of the error inside it."""
-    found = {value for name in ("code", "type") if isinstance(value := error.get(name), str)}
+    codes = {value for name in ("code", "type") if isinstance(value := error.get(name), str)}
     for name in ("innererror", "inner_error", "metadata"):
         if isinstance(inner := error.get(name), dict):
-            found |= {value for value in (inner.get("code"),) if isinstance(value, str)}
-            found |= {key for key in inner if isinstance(key, str)}
-    return {name.lower() for name in found}
+            codes |= {value for value in (inner.get("code"),) if isinstance(value, str)}
+            codes |= {key for key in inner if isinstance(key, str)}
+    return {name.lower() for name in codes}
 
 
 def error_message(body: bytes) -> str:
@@ -180,12 +180,12 @@ def error_message(body: bytes) -> str:
 def _message(value: Any) -> str:
     if not isinstance(value, dict):
         return ""
-    said = next((value[k] for k in ("error", "detail", "message") if value.get(k)), "")
-    if isinstance(said, dict):
-        said = said.get("message", "")
-    if not isinstance(said, str):
+    message = next((value[k] for k in ("error", "detail", "message") if value.get(k)), "")
+    if isinstance(message, dict):
+        message = message.get("message", "")
+    if not isinstance(message, str):
         return ""
-    return one_line(said[: 4 * MAX_MESSAGE])[:MAX_MESSAGE]
+    return one_line(message[: 4 * MAX_MESSAGE])[:MAX_MESSAGE]
 
 
 def _count(value: Any) -> int | None:

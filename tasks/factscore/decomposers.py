@@ -50,13 +50,13 @@ def clean_facts(sentence: str, facts: Sequence[str]) -> list[str]:
     completed if it begins exactly one that is ("197" for "1975"); otherwise its fact is dropped. If
     this would lose a number or name that the facts covered, they are returned unchanged.
     """
-    has = _numbers(sentence)
+    allowed = _numbers(sentence)
     names = _names(sentence)
-    different = dict.fromkeys(facts)
-    telling = [fact for fact in different if not _is_stub(fact, different)]
-    repaired = [_repaired(fact, has) for fact in telling]
+    distinct = dict.fromkeys(facts)
+    informative = [fact for fact in distinct if not _is_stub(fact, distinct)]
+    repaired = [_repaired(fact, allowed) for fact in informative]
     kept = list(dict.fromkeys(fact for fact in repaired if fact is not None))
-    if has & _numbers(*facts) <= _numbers(*kept) and _told(names, facts) <= _told(names, kept):
+    if allowed & _numbers(*facts) <= _numbers(*kept) and _told(names, facts) <= _told(names, kept):
         return kept
     return list(facts)
 
@@ -92,13 +92,13 @@ def _told(names: set[str], facts: Iterable[str]) -> set[str]:
     return {name for name in names if name in together}
 
 
-def _repaired(fact: str, has: set[str]) -> str | None:
+def _repaired(fact: str, allowed: set[str]) -> str | None:
     """Complete the numbers of `fact` from `has`; None if that is impossible."""
-    for number in _numbers(fact) - has:
-        whole = [known for known in has if len(number) > 2 and known.startswith(number)]
-        if len(whole) != 1:
+    for number in _numbers(fact) - allowed:
+        completions = [known for known in allowed if len(number) > 2 and known.startswith(number)]
+        if len(completions) != 1:
             return None
-        fact = re.sub(rf"(?<![\d.,]){re.escape(number)}(?!\d)", whole[0], fact)
+        fact = re.sub(rf"(?<![\d.,]){re.escape(number)}(?!\d)", completions[0], fact)
     return fact
 
 
@@ -145,8 +145,8 @@ class Demonstrations:
     def nearest(self, sentence: str) -> tuple[str, tuple[str, ...]] | None:
         """Return the demonstration nearest to `sentence` by BM25, beyond those always shown."""
         others = dict(self.pairs[FIXED:])
-        found = self._retriever.retrieve(tuple(others), sentence)
-        return (found[0], others[found[0]]) if found else None
+        best = self._retriever.retrieve(tuple(others), sentence)
+        return (best[0], others[best[0]]) if best else None
 
     @cached_property
     def _retriever(self) -> Bm25:
@@ -159,13 +159,13 @@ def load_demonstrations(path: Path | None) -> Demonstrations:
     Raises:
         UserError: the file is missing, or does not map sentences to lists of facts.
     """
-    found = read_json(path or OWN)
-    match found:
-        case dict() if found and all(
+    pairs = read_json(path or OWN)
+    match pairs:
+        case dict() if pairs and all(
             isinstance(facts, list) and facts and all(isinstance(f, str) for f in facts)
-            for facts in found.values()
+            for facts in pairs.values()
         ):
-            return Demonstrations(tuple((said, tuple(facts)) for said, facts in found.items()))
+            return Demonstrations(tuple((text, tuple(facts)) for text, facts in pairs.items()))
         case _:
             raise UserError(
                 f"{path} holds no demonstrations: a JSON object that maps each sentence to the "

@@ -233,13 +233,13 @@ def passages_of(text: str, words: int = PASSAGE_WORDS) -> list[str]:
     """
     passages: list[list[str]] = [[]]
     for sentence in split(text):
-        said = sentence.split()
-        if passages[-1] and len(passages[-1]) + len(said) > words:
+        words_left = sentence.split()
+        if passages[-1] and len(passages[-1]) + len(words_left) > words:
             passages.append([])
-        while len(passages[-1]) + len(said) > words:
+        while len(passages[-1]) + len(words_left) > words:
             room = words - len(passages[-1])
-            passages[-1] += said[:room]
-            said = said[room:]
+            passages[-1] += words_left[:room]
+            words_left = words_left[room:]
             passages.append([])
-        passages[-1] += said
+        passages[-1] += words_left
     return [" ".join(passage) for passage in passages if passage]

@@ -159,7 +159,7 @@ class Evidence:
 @lru_cache(4096)
 def _sentences(passage: str) -> list[tuple[str, list[Word], frozenset[str]]]:
     """Return each sentence with its words and the set of their stems, numerals also as digits."""
-    said = [(sentence, words(sentence)) for sentence in split(passage)]
+    sentences = [(sentence, words(sentence)) for sentence in split(passage)]
     return [
         (
             text,
@@ -167,7 +167,7 @@ def _sentences(passage: str) -> list[tuple[str, list[Word], frozenset[str]]]:
             frozenset(w.stem for w in each)
             | frozenset(NUMERALS[w.text] for w in each if w.text in NUMERALS),
         )
-        for text, each in said
+        for text, each in sentences
     ]
 
 
@@ -207,14 +207,14 @@ def says(claim: Claim) -> bool:
     A sentence with a negation that the fact does not have says something else.
     """
     entity = {word.stem for word in words(claim.entity)}
-    said = words(claim.text)
-    subject = next((i for i, w in enumerate(said) if not _names(w, entity)), len(said))
-    told = [word.text for word in said[subject:]]
-    if len(told) < 2 or not any(text not in STOP_WORDS for text in told):
+    fact_words = words(claim.text)
+    subject = next((i for i, w in enumerate(fact_words) if not _names(w, entity)), len(fact_words))
+    predicate = [word.text for word in fact_words[subject:]]
+    if len(predicate) < 2 or not any(text not in STOP_WORDS for text in predicate):
         return False
-    denied = NEGATIONS - {word.text for word in said}
+    denied = NEGATIONS - {word.text for word in fact_words}
     return any(
-        _contains([word.text for word in sentence], told)
+        _contains([word.text for word in sentence], predicate)
         for passage in claim.passages
         for _, sentence, _ in _sentences(passage)
         if not any(word.text in denied for word in sentence)

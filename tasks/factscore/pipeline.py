@@ -43,8 +43,8 @@ class Pipeline:
     @property
     def judge_prompt(self) -> str | None:
         """Digest of what a judge is asked; None if no judge is asked."""
-        asked = [self.decomposer.prompt_digest, self.verifier.prompt_digest]
-        return digest(asked) if any(asked) else None
+        digests = [self.decomposer.prompt_digest, self.verifier.prompt_digest]
+        return digest(digests) if any(digests) else None
 
     def score(self, answered: Sequence[Answered], judge: Judge | None = None) -> list[Score]:
         """Score each response, or say why its page, facts or findings are missing.
@@ -87,10 +87,12 @@ class Pipeline:
         [page] = self.pages([item])
         if page is None:
             return ""
-        said, _ = sentences(response)
+        statements, _ = sentences(response)
         entity = item.reference["entity"]
-        found = [self.retriever.retrieve(page, f"{entity} {sentence}") for sentence in said]
-        ranks = zip_longest(*found)
+        retrieved = [
+            self.retriever.retrieve(page, f"{entity} {sentence}") for sentence in statements
+        ]
+        ranks = zip_longest(*retrieved)
         return "\n\n".join(dict.fromkeys(text for rank in ranks for text in rank if text))
 
     def _claim(self, biography: Biography, fact: str) -> Claim:

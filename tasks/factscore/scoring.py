@@ -111,8 +111,8 @@ def facts_score(
             "f1_at_k": 2 * precision * recall / (precision + recall) if supported else 0.0,
             "facts": float(n),
         }
-    told = [fact.model_dump(exclude_defaults=True) for fact in facts]
-    details = {"facts": told, "gamma": gamma, "k": k} | ({"cut": cut} if cut else {})
+    listed = [fact.model_dump(exclude_defaults=True) for fact in facts]
+    details = {"facts": listed, "gamma": gamma, "k": k} | ({"cut": cut} if cut else {})
     return new_score(sample, values, details=details)
 
 

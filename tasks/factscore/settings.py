@@ -85,8 +85,8 @@ def configured(task: Task, settings: FactScoreSettings) -> Task:
 def _pages(path: Path) -> Pages:
     def pages(items: Sequence[Item]) -> list[tuple[str, ...] | None]:
         with Knowledge(path) as knowledge:
-            found = [knowledge.page(item.reference["entity"]) for item in items]
-        return [None if page is None else tuple(page) for page in found]
+            passages = [knowledge.page(item.reference["entity"]) for item in items]
+        return [None if page is None else tuple(page) for page in passages]
 
     return pages
 

@@ -111,15 +111,15 @@ def sentences(response: str) -> tuple[list[str], str]:
 
     A very long response is read up to fixed limits.
     """
-    found = split(_MARKUP.sub("", _HEADING.sub("", response[:MAX_TEXT])))
+    whole = split(_MARKUP.sub("", _HEADING.sub("", response[:MAX_TEXT])))
     cut = []
     if len(response) > MAX_TEXT:
         cut.append(f"characters after {MAX_TEXT:,}")
-    if len(found) > MAX_SENTENCES:
-        cut.append(f"sentences after {MAX_SENTENCES}, of {len(found):,}")
-    if any(len(sentence) > MAX_SENTENCE for sentence in found[:MAX_SENTENCES]):
+    if len(whole) > MAX_SENTENCES:
+        cut.append(f"sentences after {MAX_SENTENCES}, of {len(whole):,}")
+    if any(len(sentence) > MAX_SENTENCE for sentence in whole[:MAX_SENTENCES]):
         cut.append(f"what stands after {MAX_SENTENCE:,} characters in a sentence")
-    kept = [sentence[:MAX_SENTENCE] for sentence in found[:MAX_SENTENCES]]
+    kept = [sentence[:MAX_SENTENCE] for sentence in whole[:MAX_SENTENCES]]
     if kept and _CHAT.fullmatch(kept[0]):
         kept = kept[1:]
     if len(kept) > 1 and _CHAT_END.match(kept[-1]):
@@ -212,11 +212,11 @@ def clauses(entity: str, sentence: str) -> list[str]:
     A clause keeps the words that a verifier looks for, not always the grammar of a sentence.
     """
     name = set(stems(entity))
-    told = []
+    results = []
     for number, piece in enumerate(_CUT.split(sentence)):
         clause = _JOINT.sub("", piece.strip())
         if set(stems(clause)) - name:
             first = words(clause)[0]
             headed = first.text in _SUBJECTS or first.stem in name or number == 0
-            told.append(clause if headed else f"{entity} {clause}")
-    return told or [sentence]
+            results.append(clause if headed else f"{entity} {clause}")
+    return results or [sentence]

@@ -112,26 +112,26 @@ def published_verdict(reply: Reply, statement: str = "") -> Finding:
         true, false = (reply.logprobs.get(word, float("-inf")) for word in ("True", "False"))
         if true != false:
             return Finding(true > false)
-    told = " ".join(reply.text.split())
-    own = _without(told, " ".join(statement.split()))
-    said = [word.lower() for word in _VERDICT.findall(own)]
+    text = " ".join(reply.text.split())
+    own = _without(text, " ".join(statement.split()))
+    verdicts = [word.lower() for word in _VERDICT.findall(own)]
     if reply.failure:
         first = _VERDICT.match(own)
         return Finding(first.group().lower() == "true") if first else Finding(None, reply.failure)
-    if len(set(said)) > 1 and _VERDICT.search(statement):
+    if len(set(verdicts)) > 1 and _VERDICT.search(statement):
         return Finding(None, "the reply says both True and False of a statement that says one")
-    if said:
-        return Finding(said[-1] == "true")
-    if own != told or not told:
-        return Finding(None, "the reply repeats the statement" if told else "an empty reply")
-    return Finding(not _NEGATION.search(told))
+    if verdicts:
+        return Finding(verdicts[-1] == "true")
+    if own != text or not text:
+        return Finding(None, "the reply repeats the statement" if text else "an empty reply")
+    return Finding(not _NEGATION.search(text))
 
 
-def _without(told: str, statement: str) -> str:
+def _without(text: str, statement: str) -> str:
     """Remove the whole of `statement` from a reply, both with single spaces."""
     if not statement:
-        return told
-    return re.sub(rf"(?<!\w){re.escape(statement)}(?!\w)", " ", told).strip()
+        return text
+    return re.sub(rf"(?<!\w){re.escape(statement)}(?!\w)", " ", text).strip()
 
 
 class ByJudge:
@@ -211,7 +211,7 @@ class Nli:
         tokenizer, model = self._loaded
         # Pairs of similar length share a batch, to save padding.
         order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0]) + len(pairs[i][1]))
-        found = [0.0] * len(pairs)
+        probabilities = [0.0] * len(pairs)
         limit = min(512, tokenizer.model_max_length)
         for start in range(0, len(order), BATCH):
             rows = order[start : start + BATCH]
@@ -225,8 +225,8 @@ class Nli:
             with torch.inference_mode():
                 shares = model(**inputs).logits.float().softmax(-1)[:, self._entailment]
             for i, share in zip(rows, shares.tolist(), strict=True):
-                found[i] = share
-        return found
+                probabilities[i] = share
+        return probabilities
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
@@ -267,13 +267,13 @@ def _entailment(folder: Path) -> int:
         labels = AutoConfig.from_pretrained(folder, trust_remote_code=False).id2label
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} holds no model: {error}") from error
-    found = [number for number, label in labels.items() if label.lower() == "entailment"]
-    if len(found) != 1:
+    numbers = [number for number, label in labels.items() if label.lower() == "entailment"]
+    if len(numbers) != 1:
         raise UserError(
             f"{folder} is not a model for natural language inference: none of its labels "
             f"({', '.join(labels.values())}) is 'entailment'."
         )
-    return int(found[0])
+    return int(numbers[0])
 
 
 def _utf8(text: str) -> str:

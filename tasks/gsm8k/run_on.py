@@ -136,9 +136,11 @@ def _poses_another(response: str, heading: re.Match[str], prompt: str) -> bool:
     is_answered = committed(before) is not None
     if _share(posed, prompt) >= SIMILAR:  # the whole problem once more, or a part of it
         return is_answered and _share(prompt.partition("\n\n")[0], posed) >= SIMILAR
-    told = posed.strip().partition("\n")[0].partition("?")[0]
-    tells = bool(heading["poses"] and prompt and re.search("[0-9]", told) and "=" not in told)
-    if heading["number"] and int(heading["number"]) > 1 and "=" not in told:
+    first_line = posed.strip().partition("\n")[0].partition("?")[0]
+    tells = bool(
+        heading["poses"] and prompt and re.search("[0-9]", first_line) and "=" not in first_line
+    )
+    if heading["number"] and int(heading["number"]) > 1 and "=" not in first_line:
         tells |= re.search(rf"\b{heading['kind']}\b", before, re.IGNORECASE) is None
     return is_answered or label is not None or tells
 

@@ -62,27 +62,27 @@ def _official(data: Path | None) -> list[Item]:
         sources: list[tuple[str, list[Any]]] = [(HUB, [row for _, row in loaded])]
     else:
         sources = [(str(path), rows) for path in _files(data) if _is_ours(rows := _rows(path))]
-    found: dict[int, Item] = {}
+    items: dict[int, Item] = {}
     for name, rows in sources:
         for position, row in enumerate(rows):
             where = f"{name}, row {position + 1}"
             item = _item(row, position, where)
-            known = found.get(item.index)
+            known = items.get(item.index)
             if known is None:
-                found[item.index] = item
+                items[item.index] = item
             elif known.digest == item.digest:
-                found[item.index] = known.model_copy(update={"tags": item.tags | known.tags})
+                items[item.index] = known.model_copy(update={"tags": item.tags | known.tags})
             else:
                 raise UserError(
                     f"{where}: id {item.index} has another instruction or category than before. "
                     "Keep one version of the instructions in the folder."
                 )
-    if not found:
+    if not items:
         raise UserError(
             f"No instructions in {data}: a JSON list or JSONL with 'instruction' and 'category' "
             "in each row is expected."
         )
-    return [found[index] for index in sorted(found)]
+    return [items[index] for index in sorted(items)]
 
 
 def _train(data: Path | None) -> list[Item]:
@@ -98,8 +98,8 @@ def _train(data: Path | None) -> list[Item]:
         text = row.get("instruction", row.get("prompt"))
         if not isinstance(text, str) or not text.strip():
             raise UserError(f"{where}: 'instruction' has to be text.")
-        found = {"category": "regular"} | row | {"instruction": text, "id": len(rows)}
-        rows.setdefault(fold(text), (found, where))
+        filled = {"category": "regular"} | row | {"instruction": text, "id": len(rows)}
+        rows.setdefault(fold(text), (filled, where))
     if not rows:
         raise UserError(f"{path} holds no instructions.")
     texts = [row["instruction"] for row, _ in rows.values()]

@@ -69,18 +69,18 @@ def at_equal_length(baseline: Sequence[Score], candidate: Sequence[Score]) -> Me
 
 def _pairs(scores: Sequence[Score], metric: str) -> tuple[dict[str, Pair], int]:
     """Return item -> mean (length, value) of its repeats, and the number of unscored ones."""
-    found: dict[str, list[Pair]] = defaultdict(list)
+    by_item: dict[str, list[Pair]] = defaultdict(list)
     unscored = 0
     for score in scores:
         words = score.values.get("words")
         if words is None:
             continue  # a safety instruction
         if metric in score.values:
-            found[score.item].append((math.log1p(words), score.values[metric]))
+            by_item[score.item].append((math.log1p(words), score.values[metric]))
         unscored += metric in score.unscored
     return {
         item: (mean([x for x, _ in pairs]), mean([y for _, y in pairs]))
-        for item, pairs in found.items()
+        for item, pairs in by_item.items()
     }, unscored
 
 
@@ -96,10 +96,10 @@ def correlation(pairs: Sequence[Pair], unscored: int = 0) -> MetricResult:
     lengths, values = [x for x, _ in pairs], [y for _, y in pairs]
     if n < MIN_ITEMS or _constant(lengths) or _constant(values):
         return MetricResult(mean=None, n=n, unscored=unscored)
-    found = pearsonr(lengths, values)
-    low, high = found.confidence_interval(0.95)
+    result = pearsonr(lengths, values)
+    low, high = result.confidence_interval(0.95)
     return MetricResult(
-        mean=float(found.statistic), low=float(low), high=float(high), n=n, unscored=unscored
+        mean=float(result.statistic), low=float(low), high=float(high), n=n, unscored=unscored
     )
 
 

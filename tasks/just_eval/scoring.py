@@ -92,10 +92,10 @@ def aspect_score(item: Item, sample: Sample, verdicts: Mapping[str, Verdict]) ->
     `overall` is the mean of the aspects that apply. It is unscored if one of them is, because the
     mean of the others measures something else.
     """
-    asked = item.reference["aspects"]
+    aspects = item.reference["aspects"]
     values: dict[str, float] = {}
     unscored: dict[str, str] = {}
-    for aspect in asked:
+    for aspect in aspects:
         verdict = verdicts[aspect]
         if verdict.score is None:
             unscored[aspect] = verdict.reason
@@ -107,11 +107,11 @@ def aspect_score(item: Item, sample: Sample, verdicts: Mapping[str, Verdict]) ->
         values["overall"] = mean(list(values.values()))
     else:
         unscored["overall"] = "no aspect applies"
-    if not set(asked) <= set(SAFETY):
+    if not set(aspects) <= set(SAFETY):
         values["words"] = float(min(len(sample.response.split()), MAX_WORDS))
     details = {
-        "reasons": {a: verdicts[a].reason for a in asked if a not in unscored},
-        "not_applicable": [a for a in asked if verdicts[a].score == "N/A"],
+        "reasons": {a: verdicts[a].reason for a in aspects if a not in unscored},
+        "not_applicable": [a for a in aspects if verdicts[a].score == "N/A"],
     }
     return new_score(sample, values, unscored, details)
 

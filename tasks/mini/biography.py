@@ -189,10 +189,10 @@ def record(entity: str, page: str) -> Mapping[tuple[str, str], str]:
 
 def different(entity: str, text: str) -> list[Claim]:
     """Return the distinct claims of `text`: a fact that is told ten times counts once."""
-    told: dict[object, Claim] = {}
+    distinct: dict[object, Claim] = {}
     for claim in claims(entity, text):
-        told.setdefault(claim.said or claim.text, claim)
-    return list(told.values())
+        distinct.setdefault(claim.said or claim.text, claim)
+    return list(distinct.values())
 
 
 def verify(item: Item, text: str) -> list[Claim]:
@@ -251,9 +251,9 @@ def feedback(item: Item, sample: Sample, score: Score) -> Feedback:
     """Quote the claims that the page does not support, and what the page says instead."""
     page = record(item.reference["entity"], item.reference["page"])
     known = {relation: sentence for (relation, _), sentence in page.items()}
-    told = verify(item, sample.response)
-    doubtful = [claim for claim in told if not claim.supported]
-    supported = len(told) - len(doubtful)
+    claims_made = verify(item, sample.response)
+    doubtful = [claim for claim in claims_made if not claim.supported]
+    supported = len(claims_made) - len(doubtful)
     quoted = [
         f"Not supported: {claim.text} "
         + (f"The record says: {known[claim.said[0]]}" if claim.said else "Leave it out.")
@@ -267,7 +267,7 @@ def feedback(item: Item, sample: Sample, score: Score) -> Feedback:
             AspectFeedback(
                 aspect="factuality",
                 justification="\n".join(quoted) or "Every claim is supported.",
-                grade=2 if told and not doubtful else 1 if supported > len(doubtful) else 0,
+                grade=2 if claims_made and not doubtful else 1 if supported > len(doubtful) else 0,
             ),
             AspectFeedback(
                 aspect="completeness",
@@ -288,9 +288,9 @@ def rewrite(item: Item, sample: Sample, score: Score) -> str | None:
     """
     entity = item.reference["entity"]
     known = record(entity, item.reference["page"])
-    told = list(claims(entity, sample.response))
-    right = {claim.said for claim in told if claim.said in known}
-    wrong = {claim.said[0] for claim in told if claim.said and claim.said not in known}
+    claims_made = list(claims(entity, sample.response))
+    right = {claim.said for claim in claims_made if claim.said in known}
+    wrong = {claim.said[0] for claim in claims_made if claim.said and claim.said not in known}
     untold = dict(said for said in known if said not in right)
     sentences: list[str] = []
 
@@ -298,7 +298,7 @@ def rewrite(item: Item, sample: Sample, score: Score) -> str | None:
         subject = pronoun(entity.split()[0]) if sentences else entity
         sentences.append(f"{subject} {WORDINGS[relation][0].format(untold.pop(relation))}.")
 
-    for claim in told:
+    for claim in claims_made:
         begun = claim.text.rstrip(".")
         if claim.said in known:
             sentences.append(f"{begun}.")

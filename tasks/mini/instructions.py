@@ -84,11 +84,11 @@ SPOKEN = (
 def _regular(item: Item, text: str) -> dict[str, tuple[str, int]]:
     kind, wanted = item.reference["kind"], item.reference["count"]
     things = THINGS[kind]
-    said = [match.groups() for match in _STATEMENT.finditer(text)]
-    named = {thing: (like, why) for thing, like, why in said if thing in things}
+    statements = [match.groups() for match in _STATEMENT.finditer(text)]
+    named = {thing: (like, why) for thing, like, why in statements if thing in things}
     true = sum(like == things[thing][0] for thing, (like, _) in named.items())
     reasons = sum(why == things[thing][1] for thing, (_, why) in named.items())
-    strays = sum(thing not in things for thing, _, _ in said)
+    strays = sum(thing not in things for thing, _, _ in statements)
     sentences = [found for sentence in _SENTENCE.findall(text) if (found := sentence.strip())]
     broken = sum(not (s[0].isupper() and s[-1] in ".!?") for s in sentences)
     repeated = len(sentences) - len(set(sentences))
@@ -112,8 +112,8 @@ def _regular(item: Item, text: str) -> dict[str, tuple[str, int]]:
             else LOWEST,
         ),
         "factuality": (
-            f"{true} of {len(said)} statements are true.",
-            _share(true, len(said)),
+            f"{true} of {len(statements)} statements are true.",
+            _share(true, len(statements)),
         ),
         "depth": (
             f"It gives a true reason for {reasons} of {wanted}.",
@@ -165,8 +165,8 @@ class ExactJudge:
     @staticmethod
     def _reply(item: Item, text: str) -> Reply:
         graded = check(item, text)
-        said = {aspect: {"reason": why, "score": n} for aspect, (why, n) in graded.items()}
-        return Reply(text=json.dumps(said))
+        verdict = {aspect: {"reason": why, "score": n} for aspect, (why, n) in graded.items()}
+        return Reply(text=json.dumps(verdict))
 
 
 def feedback(item: Item, sample: Sample, score: Score) -> Feedback:
@@ -193,21 +193,21 @@ def rewrite(item: Item, sample: Sample, score: Score) -> str | None:
     kind, wanted = item.reference["kind"], item.reference["count"]
     things = THINGS[kind]
     word = next(word for word, count in COUNTS.items() if count == wanted)
-    told: dict[str, None] = {}  # sentences in order, each once
+    kept_sentences: dict[str, None] = {}  # sentences in order, each once
     named = []
     for sentence in (found.strip() for found in _SENTENCE.findall(sample.response)):
         stated = _STATEMENT.fullmatch(sentence)
         if stated is None and sentence[:1].isupper() and sentence[-1] in ".!?":
-            told[sentence] = None
+            kept_sentences[sentence] = None
         elif stated is not None and stated[1] in things and stated[1] not in named:
             named.append(stated[1])
-            told[_statement(kind, stated[1])] = None
+            kept_sentences[_statement(kind, stated[1])] = None
     for thing in [thing for thing in things if thing not in named][: max(wanted - len(named), 0)]:
-        told[_statement(kind, thing)] = None
-    said = [sentence for sentence in told if sentence not in (GREETING, CLOSING)]
-    if not any(f" {kind}." in sentence for sentence in said):
-        said.insert(0, f"Here are {word} {kind}.")
-    return " ".join([GREETING, *said, CLOSING])
+        kept_sentences[_statement(kind, thing)] = None
+    body = [sentence for sentence in kept_sentences if sentence not in (GREETING, CLOSING)]
+    if not any(f" {kind}." in sentence for sentence in body):
+        body.insert(0, f"Here are {word} {kind}.")
+    return " ".join([GREETING, *body, CLOSING])
 
 
 def _statement(kind: str, thing: str) -> str:

@@ -88,11 +88,11 @@ def sheet(
     applies = {score.item: {*score.values, *score.unscored} for score in saved.scores}
     rows: dict[int, dict[str, Any]] = {}
     for item, sample in answers(saved, draw(saved.items, count, seed)):
-        asked = [metric.name for metric in wanted if metric.name in applies[item.digest]]
+        wanted_names = [metric.name for metric in wanted if metric.name in applies[item.digest]]
         rows.setdefault(
             item.index,
             {"id": item.index, "prompt": item.prompt, "response": sample.response}
-            | dict.fromkeys(asked),
+            | dict.fromkeys(wanted_names),
         )
     return list(rows.values())
 
@@ -109,7 +109,7 @@ def read_labels(path: Path, saved: ScoredEvaluation) -> Labels:
     items = {item.index: item.digest for item in saved.items}
     known = saved.evaluation.definitions
     lines: dict[int, int] = {}
-    found: Labels = {}
+    labels: Labels = {}
     for number, row in read_jsonl(path):
         where = f"{path}, line {number}"
         values = {key: value for key, value in row.items() if key not in ("id", *TEXTS)}
@@ -126,10 +126,10 @@ def read_labels(path: Path, saved: ScoredEvaluation) -> Labels:
             low, high = metric.low, metric.high
             if low is not None and high is not None and not low <= value <= high:
                 raise UserError(f"{where}: {name} is {value:g}, but runs from {low:g} to {high:g}.")
-            found.setdefault(name, {})[items[label.id]] = value
-    if not found:
+            labels.setdefault(name, {})[items[label.id]] = value
+    if not labels:
         raise UserError(f"There are no labels in {path}.")
-    return found
+    return labels
 
 
 def _metric(name: str, known: Mapping[str, Metric], where: str) -> Metric:
@@ -236,7 +236,7 @@ def _calibrate(
     outcomes = (YES_NO if of == "mean" else YES_NO_CHANGE) if metric.kind == "binary" else ()
     if metric.span is None:
         raise UserError(f"The range of {metric.name} is not known; its interval needs it.")
-    found = corrected_mean(y, f, rest, outcomes=outcomes if whole else (), span=metric.span)
+    estimate = corrected_mean(y, f, rest, outcomes=outcomes if whole else (), span=metric.span)
     return Calibration(
         metric=metric.name,
         of=of,
@@ -248,14 +248,14 @@ def _calibrate(
         human=summarize(y.tolist()),
         bias=summarize((f - y).tolist()),
         corrected=MetricResult(
-            mean=float(found.mean),
-            stderr=float(found.stderr),
-            low=float(found.low),
-            high=float(found.high),
+            mean=float(estimate.mean),
+            stderr=float(estimate.stderr),
+            low=float(estimate.low),
+            high=float(estimate.high),
             n=len(both) + len(rest),
         ),
-        weight=float(found.weight),
-        effective_n=float(found.effective_n),
+        weight=float(estimate.weight),
+        effective_n=float(estimate.effective_n),
         correlation=_correlation(y, f),
     )
 
@@ -278,12 +278,12 @@ def _correlation(y: Numbers, f: Numbers) -> MetricResult:
 
     if np.ptp(y) == 0 or np.ptp(f) == 0:
         return MetricResult(mean=None, n=len(y))
-    found = pearsonr(y, f)
-    interval = found.confidence_interval(0.95)
+    result = pearsonr(y, f)
+    interval = result.confidence_interval(0.95)
     low, high = float(interval.low), float(interval.high)
     known = math.isfinite(low) and math.isfinite(high)
     return MetricResult(
-        mean=float(found.statistic),
+        mean=float(result.statistic),
         low=low if known else None,
         high=high if known else None,
         n=len(y),

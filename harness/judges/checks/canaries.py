@@ -132,11 +132,11 @@ def check(
     ]
     scores = task.score(batch, judge)
     width = 1 + len(NAMES)
-    found = [
+    canaries = [
         _canary(name, task, scores[::width], scores[place::width], required)
         for place, name in enumerate(NAMES, 1)
     ]
-    verdicts = {one.verdict for one in found}
+    verdicts = {result.verdict for result in canaries}
     return Canaries(
         task=task.name,
         metric=task.primary.name,
@@ -146,16 +146,16 @@ def check(
         seed=seed,
         required=required,
         verdict=next(v for v in ("fail", "inconclusive", "pass") if v in verdicts),
-        canaries=found,
+        canaries=canaries,
     )
 
 
 def _first(answered: list[tuple[Item, Sample]]) -> list[tuple[Item, Sample]]:
     """Return the first answer to each item: its repeats are not independent evidence."""
-    found: dict[str, tuple[Item, Sample]] = {}
+    first: dict[str, tuple[Item, Sample]] = {}
     for item, sample in answered:
-        found.setdefault(item.digest, (item, sample))
-    return list(found.values())
+        first.setdefault(item.digest, (item, sample))
+    return list(first.values())
 
 
 Outcome = Literal["lost", "tied", "won", "unscored"]

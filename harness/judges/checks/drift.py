@@ -143,23 +143,23 @@ def _drift(
         )
     names = [metric.name for metric in compared]
     old, new = by_item(then, names), by_item(now, names)
-    asked = len(old.items)
-    old, new = align(old, new, asked)
-    found = [
+    count = len(old.items)
+    old, new = align(old, new, count)
+    results = [
         _metric(metric, _column(old, k), _column(new, k), margin=margin, alpha=alpha)
         for k, metric in enumerate(compared)
     ]
-    verdicts = {one.verdict for one in found}
+    verdicts = {result.verdict for result in results}
     verdict: Drifting = "stable" if verdicts == {"stable"} else "unclear"
     return Drift(
         task=before.evaluation.task,
         evaluation=before.evaluation.identity,
         before=before.evaluation.judge,
         after=judge,
-        anchors=asked,
+        anchors=count,
         alpha=alpha,
         verdict="drifted" if "drifted" in verdicts else verdict,
-        metrics=found,
+        metrics=results,
     )
 
 

@@ -194,10 +194,10 @@ def read(reply: Reply, texts: Sequence[str]) -> tuple[Verdict | None, str]:
     if reply.failure:
         return None, reply.failure[:200]
     try:
-        said = judgements(reply.text, ("better",), *texts).get("better")
+        verdict = judgements(reply.text, ("better",), *texts).get("better")
     except UnparsableReplyError as error:
         return None, str(error)
-    word = said.strip("*. \n").lower() if isinstance(said, str) else None
+    word = verdict.strip("*. \n").lower() if isinstance(verdict, str) else None
     if word in LEANING:
         return word, ""
     return None, "the verdict is not 'first', 'second' or 'neither'"
@@ -247,10 +247,10 @@ def _leaning(pair: Pair) -> float:
 
 
 def _by_item(valued: Sequence[tuple[Pair, float]]) -> list[float]:
-    found: dict[str, list[float]] = defaultdict(list)
+    values_of: dict[str, list[float]] = defaultdict(list)
     for pair, value in valued:
-        found[pair.item].append(value)
-    return [mean(values) for values in found.values()]
+        values_of[pair.item].append(value)
+    return [mean(values) for values in values_of.values()]
 
 
 def _around(

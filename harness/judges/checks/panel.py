@@ -89,22 +89,22 @@ def agree(
                     ]
         if not (np.count_nonzero(~np.isnan(table), axis=1) >= 2).any():
             continue
-        found = {
+        agreements = {
             level: agreement(table, level, clusters=clusters, draws=draws, seed=seed)
             for level in LEVELS
         }
         compared.append(
             MetricAgreement(
                 metric=metric,
-                n=found["interval"].n,
+                n=agreements["interval"].n,
                 means={
                     name: saved.evaluation.metrics[metric]
                     for name, saved in evaluations.items()
                     if metric in saved.evaluation.metrics
                 },
                 alpha={
-                    level: Alpha(alpha=one.alpha, low=one.low, high=one.high)
-                    for level, one in found.items()
+                    level: Alpha(alpha=result.alpha, low=result.low, high=result.high)
+                    for level, result in agreements.items()
                 },
             )
         )
