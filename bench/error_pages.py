@@ -21,7 +21,7 @@ from error_rows import exceeds, from_csv
 from error_tables import TABLES, Query, Rows, largest, percent, smallest
 
 from harness.core.files import write_text
-from rlrf.result import table
+from harness.render.table import table
 
 CSV = Path("results", "gate_error.csv")
 GUIDE, RESULTS, GATE, README = "statistics.md", "results/statistics.md", "gate.md", "../README.md"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import panel
 from error_rows import Row
 
-from rlrf.result import table
+from harness.render.table import table
 
 Rows = Sequence[Row]
 

@@ -57,22 +57,22 @@ class Audit:
 
     def problems(self, entry: Any) -> list[str]:
         """List what of an entry does not follow from the entries admitted before."""
-        found: list[str] = []
+        problems: list[str] = []
         try:
             match entry.kind:
                 case "evaluation":
-                    found = evaluation_problems(entry.evaluation, self._load(entry))
+                    problems = evaluation_problems(entry.evaluation, self._load(entry))
                 case "decision":
-                    found = self._decision_problems(entry.decision)
+                    problems = self._decision_problems(entry.decision)
                 case "promotion":
-                    found = self._promotion_problems(entry)
+                    problems = self._promotion_problems(entry)
                 case "supersede":
-                    found = self._supersede_problems(entry)
+                    problems = self._supersede_problems(entry)
                 case "invalidate":
-                    found = self._invalidate_problems(entry)
+                    problems = self._invalidate_problems(entry)
         except UserError as error:
-            found = [str(error)]
-        return found
+            problems = [str(error)]
+        return problems
 
     def _index(self, name: str, entry: Any, value: Mapping[str, Any]) -> None:
         self.entries[name] = entry.kind
@@ -175,12 +175,12 @@ class Audit:
 
 def evaluation_problems(evaluation: Evaluation, scores: Sequence[Score]) -> list[str]:
     """List the claims and metrics of an evaluation that its scores contradict."""
-    found = claims.contradictions(evaluation, scores)
-    if said := claims.missing(evaluation, scores):
-        found.append(said)
+    problems = claims.contradictions(evaluation, scores)
+    if missing := claims.missing(evaluation, scores):
+        problems.append(missing)
     if task := tasks.installed(evaluation.task, evaluation.task_version):
-        found += claims.redefined(evaluation, {metric.name: metric for metric in task.metrics})
-    return [*found, *metric_problems(evaluation, scores)]
+        problems += claims.redefined(evaluation, {metric.name: metric for metric in task.metrics})
+    return [*problems, *metric_problems(evaluation, scores)]
 
 
 def metric_problems(evaluation: Evaluation, scores: Sequence[Score]) -> list[str]:
@@ -253,12 +253,12 @@ def _plain(result: MetricResult | None) -> Any:
     return result.model_dump(mode="json") if result else None
 
 
-def _close(one: Any, other: Any) -> bool:
+def _close(a: Any, b: Any) -> bool:
     """Compare JSON up to the last digits of numbers, which libraries round differently."""
-    if isinstance(one, float) and isinstance(other, float | int):
-        return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-12)
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_close(one[k], other[k]) for k in one)
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_close, one, other))
-    return bool(one == other)
+    if isinstance(a, float) and isinstance(b, float | int):
+        return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12)
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_close(a[k], b[k]) for k in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(_close, a, b))
+    return bool(a == b)

@@ -284,19 +284,19 @@ class _BadLineError(Exception):
 
 
 def _line(text: bytes, number: int) -> Line:
-    found = _FRAME.fullmatch(text)
-    if not found or hashlib.sha256(b"{" + found["rest"]).hexdigest() != found["digest"].decode():
+    frame = _FRAME.fullmatch(text)
+    if not frame or hashlib.sha256(b"{" + frame["rest"]).hexdigest() != frame["digest"].decode():
         return _unusual(text, number)
-    if int(found["version"]) != SCHEMA_VERSION:
-        raise _BadLineError(_other_version(int(found["version"])), number)
-    entry, previous = found["entry"], found["previous"].decode()
+    if int(frame["version"]) != SCHEMA_VERSION:
+        raise _BadLineError(_other_version(int(frame["version"])), number)
+    entry, previous = frame["entry"], frame["previous"].decode()
     try:
         joined = loads(entry)["heads"] if entry.endswith(b'"kind":"merge"}') else []
-        run = _text(found["run"])
+        run = _text(frame["run"])
         parents = (previous, *map(str, joined))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _BadLineError(f"not a row ({error}).", number) from error
-    return Line(number, text, found["digest"].decode(), parents, run, entry)
+    return Line(number, text, frame["digest"].decode(), parents, run, entry)
 
 
 @functools.lru_cache(maxsize=256)  # a run has many rows

@@ -38,7 +38,7 @@ def loosened(rows: Sequence[Row]) -> dict[str, Loosened]:
     included: otherwise withdrawing the strict one would hide the change.
     """
     before: dict[str, Policy] = {}
-    found: dict[str, Loosened] = {}
+    decisions: dict[str, Loosened] = {}
     for row in rows:
         if not isinstance(row.entry, DecisionEntry):
             continue
@@ -46,24 +46,24 @@ def loosened(rows: Sequence[Row]) -> dict[str, Loosened]:
         tasks = {rule.task for rule in policy.rules}
         earlier = [p for p in before.values() if tasks & {rule.task for rule in p.rules}]
         if differences := [*_differences(earlier, policy)]:
-            found[row.digest] = Loosened(row, differences)
+            decisions[row.digest] = Loosened(row, differences)
         before.setdefault(row.entry.decision.policy_digest, policy)
-    return found
+    return decisions
 
 
 def not_enforced(rows: Sequence[Row]) -> set[Name]:
     """Find candidates that were not promoted and are the incumbent of a later promotion."""
     refused: set[Name] = set()
-    found: set[Name] = set()
+    ignored: set[Name] = set()
     for row in rows:
         if isinstance(row.entry, PromotionEntry):
-            found |= {(row.run, row.entry.incumbent)} & refused
+            ignored |= {(row.run, row.entry.incumbent)} & refused
             candidate = (row.run, row.entry.candidate)
             if row.entry.promotion.promoted:
                 refused.discard(candidate)
             else:
                 refused.add(candidate)
-    return found
+    return ignored
 
 
 def _differences(earlier: Sequence[Policy], policy: Policy) -> Iterator[str]:
@@ -92,22 +92,22 @@ def _differences(earlier: Sequence[Policy], policy: Policy) -> Iterator[str]:
 
 
 def _of_rule(key: Key, old: Sequence[Rule], rules: Mapping[Key, Rule]) -> Iterator[str]:
-    said = f"{key[0]} {key[1]}"
+    rule_name = f"{key[0]} {key[1]}"
     tier = max((rule.tier for rule in old), key=lambda tier: STRICTNESS[tier])
     if key not in rules:
         if STRICTNESS[tier]:
-            yield f"{said}: {tier} before, without a rule now"
+            yield f"{rule_name}: {tier} before, without a rule now"
         return
     now = rules[key]
     if STRICTNESS[now.tier] < STRICTNESS[tier]:
-        yield f"{said}: {tier} before, {now.tier} now"
+        yield f"{rule_name}: {tier} before, {now.tier} now"
     margin = min(rule.margin for rule in old)
     if now.margin > margin:
-        yield f"{said}: margin {margin:g} before, {now.margin:g} now"
+        yield f"{rule_name}: margin {margin:g} before, {now.margin:g} now"
     # Noise widens the interval: a critical rule is then harder to pass, a guardrail to fail.
     spreads = [rule.noise.sd if rule.noise else 0.0 for rule in old]
     spread = now.noise.sd if now.noise else 0.0
     if now.tier == "critical" and spread < max(spreads):
-        yield f"{said}: noise of runs {max(spreads):g} before, {spread:g} now"
+        yield f"{rule_name}: noise of runs {max(spreads):g} before, {spread:g} now"
     elif now.tier == "guardrail" and spread > min(spreads):
-        yield f"{said}: noise of runs {min(spreads):g} before, {spread:g} now"
+        yield f"{rule_name}: noise of runs {min(spreads):g} before, {spread:g} now"

@@ -60,8 +60,8 @@ class FolderKind:
         entries = sorted(entry.name for entry in old.iterdir() if not is_incidental(entry))
         if not entries:
             return
-        found = _json(old / self.known_by)
-        written = self.written(found) if isinstance(found, dict) else None
+        content = _json(old / self.known_by)
+        written = self.written(content) if isinstance(content, dict) else None
         if written is None:
             raise UserError(f"{old} holds {entries[0]} and is not {self.name}. {FOLDER_ADVICE}")
         refuse_strangers(old, written)
@@ -89,9 +89,9 @@ class _NewFolder(FolderKind):
 def model_kind(name: str, manifest: str) -> FolderKind:
     """Return the kind of a trained model's folder, whose `manifest` lists its files."""
 
-    def written(found: dict[str, Any]) -> set[str] | None:
-        files = found.get("files")
-        return {manifest, *files} if isinstance(files, dict) and "base" in found else None
+    def written(content: dict[str, Any]) -> set[str] | None:
+        files = content.get("files")
+        return {manifest, *files} if isinstance(files, dict) and "base" in content else None
 
     return FolderKind(name, manifest, written)
 
@@ -156,8 +156,8 @@ def refuse_inputs(output: Path, reads: Iterable[Path | None]) -> None:
 def _refuse_sealed(path: Path, real: Path) -> None:
     for parent in real.parents:
         for name, keys in SEALED.items():
-            found = _json(parent / name)
-            if isinstance(found, dict) and keys <= found.keys():
+            content = _json(parent / name)
+            if isinstance(content, dict) and keys <= content.keys():
                 raise UserError(
                     f"{path} lies in {parent}, whose files are checked by their digests: writing "
                     "there would spoil it. Name another place."
@@ -262,15 +262,15 @@ def _is_stream(path: Path) -> bool:
     if STREAMS.fullmatch(str(path)):
         return True
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return False
-    if stat.S_ISFIFO(found.st_mode):
+    if stat.S_ISFIFO(status.st_mode):
         return True
-    if not stat.S_ISCHR(found.st_mode):
+    if not stat.S_ISCHR(status.st_mode):
         return False
     with open(path, "rb", buffering=0) as device:
-        return device.isatty() or found.st_rdev == os.stat(os.devnull).st_rdev
+        return device.isatty() or status.st_rdev == os.stat(os.devnull).st_rdev
 
 
 def _write_stream(path: Path, data: bytes) -> None:
@@ -325,10 +325,10 @@ def _first_object(line: bytes) -> Any:
         return None
 
 
-def _has_fields(found: Any, kind: type[Record]) -> bool:
+def _has_fields(content: Any, kind: type[Record]) -> bool:
     fields = kind.model_fields
     needed = {name for name, field in fields.items() if field.is_required()}
-    return isinstance(found, dict) and needed <= found.keys() <= fields.keys()
+    return isinstance(content, dict) and needed <= content.keys() <= fields.keys()
 
 
 def _is_page(head: bytes) -> bool:

@@ -1,7 +1,4 @@
-"""Define the records that every other module uses: plain, frozen, versioned values.
-
-A record's identity is the sha256 of its canonical JSON, without clock, path or host name.
-"""
+"""Define the records that every module uses: frozen, versioned, identified by their sha256."""
 
 from __future__ import annotations
 

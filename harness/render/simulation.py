@@ -23,12 +23,8 @@ def table(settings: Settings, outcomes: Sequence[PolicyOutcome]) -> str:
         "| policy | promotions | of these harmful | true gain | seen gain | ends below -margin |",
         "|---|---:|---:|---:|---:|---:|",
     ]
-    for one in outcomes:
-        true, seen = (_pm(gain, 100, "+.2f") for gain in (one.true_gain, one.seen_gain))
-        lines.append(
-            f"| {one.policy} | {_pm(one.promotions, 1, '.2f')} | {_pm(one.harmful, 1, '.3f')} | "
-            f"{true} | {seen} | {one.regressed.mean:.2%} |"
-        )
+    for outcome in outcomes:
+        lines.append(f"| {outcome.policy} | {_cells(outcome)} | {outcome.regressed.mean:.2%} |")
     return "\n".join(lines)
 
 
@@ -42,12 +38,10 @@ def thresholds(settings: Settings, outcomes: Sequence[ThresholdOutcome]) -> str:
         "candidates promoted that are only noise |",
         "|---:|---|---:|---:|---:|---:|---:|",
     ]
-    for one in outcomes:
-        result = one.outcome
-        true, seen = (_pm(gain, 100, "+.2f") for gain in (result.true_gain, result.seen_gain))
+    for threshold in outcomes:
         lines.append(
-            f"| {one.threshold:g} | {one.items} | {_pm(result.promotions, 1, '.2f')} | "
-            f"{_pm(result.harmful, 1, '.3f')} | {true} | {seen} | {_pm(one.noise, 100, '.1f')} % |"
+            f"| {threshold.threshold:g} | {threshold.items} | {_cells(threshold.outcome)} | "
+            f"{_pm(threshold.noise, 100, '.1f')} % |"
         )
     return "\n".join(lines)
 
@@ -62,15 +56,15 @@ def rates(certificate: Certificate) -> str:
     notes = []
     for rule in certificate.rules:
         cells = []
-        for one in rule.at_margin:
-            if one.low is None or one.high is None:
+        for rate in rule.at_margin:
+            if rate.low is None or rate.high is None:
                 cells.append("-")
-                notes.append(f"{rule.task} {rule.metric}, {one.kind}: {one.unmeasured}.")
+                notes.append(f"{rule.task} {rule.metric}, {rate.kind}: {rate.unmeasured}.")
                 continue
-            cells.append(f"{one.passed / one.gates:.1%} [{one.low:.1%}, {one.high:.1%}]")
-            if one.low > certificate.alpha:
+            cells.append(f"{rate.passed / rate.gates:.1%} [{rate.low:.1%}, {rate.high:.1%}]")
+            if rate.low > certificate.alpha:
                 notes.append(
-                    f"{rule.task} {rule.metric}, {one.kind}: more candidates pass at the margin "
+                    f"{rule.task} {rule.metric}, {rate.kind}: more candidates pass at the margin "
                     f"than the level of {certificate.alpha:g} says. Ask more items, or read a "
                     "pass of this rule with care."
                 )
@@ -83,10 +77,17 @@ def rates(certificate: Certificate) -> str:
     return "\n".join(["", *lines, "", about, *map(escape, notes)])
 
 
-def _pm(found: MetricResult, scale: float, how: str) -> str:
+def _cells(outcome: PolicyOutcome) -> str:
+    """Format promotions, the harmful ones, and the true and seen gains, as cells of a table."""
+    true, seen = (_pm(gain, 100, "+.2f") for gain in (outcome.true_gain, outcome.seen_gain))
+    harmful = _pm(outcome.harmful, 1, ".3f")
+    return f"{_pm(outcome.promotions, 1, '.2f')} | {harmful} | {true} | {seen}"
+
+
+def _pm(result: MetricResult, scale: float, how: str) -> str:
     """Format a mean and half of its 95 % interval."""
-    half = ((found.high or 0.0) - (found.low or 0.0)) / 2
-    return f"{scale * (found.mean or 0.0):{how}} ± {scale * half:{how.lstrip('+')}}"
+    half = ((result.high or 0.0) - (result.low or 0.0)) / 2
+    return f"{scale * (result.mean or 0.0):{how}} ± {scale * half:{how.lstrip('+')}}"
 
 
 def picture(outcomes: Sequence[PolicyOutcome]) -> bytes:
@@ -96,15 +97,15 @@ def picture(outcomes: Sequence[PolicyOutcome]) -> bytes:
     with styled():
         figure = Figure(figsize=(9, 0.9 + 0.32 * len(outcomes)))
         gains, counts = figure.subplots(1, 2, sharey=True, width_ratios=[3, 2])
-        for y, one in enumerate(reversed(outcomes)):
-            true, seen = (100 * (m.mean or 0.0) for m in (one.true_gain, one.seen_gain))
+        for y, outcome in enumerate(reversed(outcomes)):
+            true, seen = (100 * (m.mean or 0.0) for m in (outcome.true_gain, outcome.seen_gain))
             gains.plot([true, seen], [y, y], color=GREY, lw=2, alpha=0.5, zorder=1)
             gains.plot(seen, y, "o", mfc="none", mec=GREY, mew=1.6, label="" if y else "seen")
             gains.plot(true, y, "o", color=BLUE, label="" if y else "true")
-            promoted, harmful = (m.mean or 0.0 for m in (one.promotions, one.harmful))
+            promoted, harmful = (m.mean or 0.0 for m in (outcome.promotions, outcome.harmful))
             counts.barh(y, promoted, 0.55, color=GREY, alpha=0.6, label="" if y else "promoted")
             counts.barh(y, harmful, 0.55, color=RED, alpha=0.8, label="" if y else "truly worse")
-        gains.set_yticks(range(len(outcomes)), [one.policy for one in reversed(outcomes)])
+        gains.set_yticks(range(len(outcomes)), [outcome.policy for outcome in reversed(outcomes)])
         gains.axvline(0, color=GREY, lw=0.8)
         gains.set_xlabel("gain over M0, percentage points")
         counts.set_xlabel("promotions a loop")

@@ -9,64 +9,64 @@ from harness.gate.sizing import POWERS, SizeTable
 from harness.render.style import BLUE, GREY, RED, TEXT, styled, svg
 
 
-def tables(found: Sequence[SizeTable]) -> str:
+def tables(size_tables: Sequence[SizeTable]) -> str:
     """Render the tables as Markdown: a row per margin, a column per power."""
-    return "\n\n".join(_table(one) for one in found)
+    return "\n\n".join(_table(table) for table in size_tables)
 
 
-def _table(found: SizeTable) -> str:
+def _table(table: SizeTable) -> str:
     lines = [
-        f"{describe(found)}: items for an unchanged candidate to pass, by {found.test}, alpha "
-        f"{found.alpha:g} ({found.method}).",
+        f"{describe(table)}: items for an unchanged candidate to pass, by {table.test}, alpha "
+        f"{table.alpha:g} ({table.method}).",
         "",
         "| margin | " + " | ".join(f"power {power:g}" for power in POWERS) + " | rules |",
         "|---:|" + "---:|" * len(POWERS) + "---|",
     ]
-    for size in found.margins:
+    for size in table.margins:
         counts = [size.items[f"{power:g}"] for power in POWERS]
         cells = [f"{n:,}" if n is not None else "not reached" for n in counts]
         rules = ", ".join(markdown(rule) for rule in size.rules) or "-"
         lines.append(f"| {size.margin:.4g} | {' | '.join(cells)} | {rules} |")
-    if found.reach is not None:
+    if table.reach is not None:
         lines += [
             "",
-            f"However many items they have, {found.clusters} clusters tell a margin of "
-            f"{found.reach:.3g} or more with power .8: a smaller margin takes more clusters.",
+            f"However many items they have, {table.clusters} clusters tell a margin of "
+            f"{table.reach:.3g} or more with power .8: a smaller margin takes more clusters.",
         ]
     return "\n".join(lines)
 
 
-def describe(found: SizeTable) -> str:
+def describe(table: SizeTable) -> str:
     """Describe the items that a table is about."""
-    if found.kind == "yes/no":
-        words = f"Yes/no answers of which {found.spread**2:.3g} flip"
+    if table.kind == "yes/no":
+        words = f"Yes/no answers of which {table.spread**2:.3g} flip"
     else:
-        words = f"Gains with a standard deviation of {found.spread:.3g}"
-    if found.clusters is not None:
-        words += f", in {found.clusters} clusters of correlation {found.icc:g}"
+        words = f"Gains with a standard deviation of {table.spread:.3g}"
+    if table.clusters is not None:
+        words += f", in {table.clusters} clusters of correlation {table.icc:g}"
     return words
 
 
-def draw(found: Sequence[SizeTable]) -> bytes:
+def draw(size_tables: Sequence[SizeTable]) -> bytes:
     """Draw power against the number of items, a line per margin, as SVG."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import StrMethodFormatter
 
     with styled():
-        figure = Figure(figsize=(6.4, 3.4 * len(found)))
-        for place, one in enumerate(found, 1):
-            axis = figure.add_subplot(len(found), 1, place)
-            for size, color in zip(one.margins, _colors(len(one.margins)), strict=True):
+        figure = Figure(figsize=(6.4, 3.4 * len(size_tables)))
+        for place, table in enumerate(size_tables, 1):
+            axis = figure.add_subplot(len(size_tables), 1, place)
+            for size, color in zip(table.margins, _colors(len(table.margins)), strict=True):
                 label = f"margin {size.margin:.3g}"
                 width = 2.0 if size.rules else 1.0
-                axis.plot(one.sizes, size.power, color=color, lw=width, label=label)
+                axis.plot(table.sizes, size.power, color=color, lw=width, label=label)
             axis.axhline(0.8, color=GREY, lw=0.8, ls="--")
             axis.set_xscale("log")
             axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
             axis.set_ylim(0, 1.02)
             axis.set_xlabel("items")
             axis.set_ylabel("chance that an unchanged model passes")
-            axis.set_title(picture(describe(one)))
+            axis.set_title(picture(describe(table)))
             axis.grid()
             axis.legend(fontsize=8, loc="best")
         return svg(figure)

@@ -68,8 +68,8 @@ class Measured:
     @property
     def derived(self) -> list[str]:
         """Metrics that are computed from all responses at once."""
-        found = {name for evaluation in self.evaluations for name in evaluation.metrics}
-        return sorted(found - set(self.own))
+        names = {name for evaluation in self.evaluations for name in evaluation.metrics}
+        return sorted(names - set(self.own))
 
     def definition(self, metric: str) -> Metric | None:
         return self.evaluations[0].definitions.get(metric)
@@ -151,21 +151,21 @@ class Report:
     judge: list[JudgeFinding] = field(default_factory=list)
 
 
-def report(said: Report) -> str:
+def report(content: Report) -> str:
     """Render the page of a report: HTML, the same bytes for the same report."""
-    of_task = {measured.task: measured for measured in said.measured}
+    of_task = {measured.task: measured for measured in content.measured}
     return render(
         "report.html.jinja",
-        data=_data(said) if said.questions else None,
-        said=said,
+        data=_data(content) if content.questions else None,
+        report=content,
         of_task=of_task,
         numbers=numbers,
         bars=bars,
-        headline=[(of_task[task], metric) for task, metric in said.headline],
-        curves=[(one, curve(one, f"curve-{k}")) for k, one in enumerate(said.curves)],
+        headline=[(of_task[task], metric) for task, metric in content.headline],
+        curves=[(drawn, curve(drawn, f"curve-{k}")) for k, drawn in enumerate(content.curves)],
         profiles=[
-            (measured.task, _profile(said, measured, f"profile-{k}"))
-            for k, measured in enumerate(said.measured)
+            (measured.task, _profile(content, measured, f"profile-{k}"))
+            for k, measured in enumerate(content.measured)
         ],
         definition=lambda check: _definition(of_task, check),
         most=MAX_REASONS,
@@ -176,23 +176,23 @@ def _definition(of_task: dict[str, Measured], check: Check) -> Metric | None:
     return of_task[check.task].definition(check.metric) if check.task in of_task else None
 
 
-def _profile(said: Report, measured: Measured, name: str) -> str:
+def _profile(content: Report, measured: Measured, name: str) -> str:
     """Draw the metrics on the scale of the primary one; "" if there are fewer than three."""
     known = [measured.definition(name) for name in measured.own]
-    found = [
+    metrics = [
         metric
         for metric in known
         if metric and metric.span is not None and _scale(metric) == _scale(known[0])
     ]
-    if len(found) < 3:
+    if len(metrics) < 3:
         return ""
     results = [
-        [one or MetricResult(mean=None, n=0) for one in measured.results(metric.name)]
-        for metric in found
+        [result or MetricResult(mean=None, n=0) for result in measured.results(metric.name)]
+        for metric in metrics
     ]
     return profile(
-        found,
-        [model.name for model in said.models],
+        metrics,
+        [model.name for model in content.models],
         results,
         name,
         f"{measured.task}: metrics on one scale",
@@ -203,12 +203,12 @@ def _scale(metric: Metric | None) -> tuple[str, float | None, float | None, bool
     return (metric.kind, metric.low, metric.high, metric.higher_is_better) if metric else None
 
 
-def _data(said: Report) -> dict[str, Any]:
+def _data(content: Report) -> dict[str, Any]:
     """Collect what the script reads: models, tasks, and the items with their responses."""
-    limit = _limit(said.questions)
+    limit = _limit(content.questions)
     return {
-        "models": [model.name for model in said.models],
-        "compared": list(said.compared),
+        "models": [model.name for model in content.models],
+        "compared": list(content.compared),
         "tasks": [
             {
                 "name": measured.task,
@@ -218,9 +218,9 @@ def _data(said: Report) -> dict[str, Any]:
                     for metric in measured.evaluations[0].definitions.values()
                 },
             }
-            for measured in said.measured
+            for measured in content.measured
         ],
-        "items": [_question(question, limit) for question in said.questions],
+        "items": [_question(question, limit) for question in content.questions],
     }
 
 
@@ -247,8 +247,8 @@ def _answer(answer: Answer | None, limit: int) -> dict[str, Any] | None:
         "values": {name: round(value, 6) for name, value in answer.values.items()},
         "unscored": {name: cut(why, 300)[0] for name, why in answer.unscored.items()},
         "feedback": [
-            [one.aspect, one.grade, cut(one.justification, min(limit, 2_000))[0]]
-            for one in answer.feedback
+            [aspect.aspect, aspect.grade, cut(aspect.justification, min(limit, 2_000))[0]]
+            for aspect in answer.feedback
         ],
     }
 
