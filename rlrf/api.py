@@ -51,7 +51,7 @@ def evaluate(
         UserError: a task, split or option does not exist, the model cannot be loaded, or `out`
             holds other files.
 
-    Example:
+    Examples:
         >>> options = rlrf.EvalOptions(split="gate", limit=100)
         >>> evaluated = rlrf.evaluate("Qwen/Qwen2.5-0.5B-Instruct", ["mini_gsm8k"], options)
         >>> evaluated["mini_gsm8k"].evaluation.metrics["accuracy"].mean
@@ -116,7 +116,7 @@ def score(
         UserError: there is no such task or split, a line is malformed, an id is unknown, repeated
             or missing, judge and facts are both given, or `out` holds other files.
 
-    Example:
+    Examples:
         >>> scored = rlrf.score("mini_gsm8k", "responses.jsonl", split="gate")
         >>> scored.evaluation.metrics["accuracy"].mean
         0.58
@@ -159,7 +159,7 @@ def train(
     Raises:
         UserError: the configuration, a model or the folder cannot be used.
 
-    Example:
+    Examples:
         >>> result = rlrf.train("configs/cpu.yaml")
         >>> result.incumbent
         'M2'

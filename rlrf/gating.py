@@ -113,7 +113,7 @@ def gate(
         UserError: something cannot be read, the two sides cannot be compared, or the rules
             contradict each other.
 
-    Example:
+    Examples:
         >>> decision = rlrf.gate("evaluations/m0", "evaluations/m1", margins={"accuracy": 0.02})
         >>> decision.verdict
         'pass'
@@ -138,7 +138,7 @@ def load_evaluation(source: str | Path, name: str | None = None) -> dict[str, Sc
     Raises:
         UserError: nothing that can be compared is there, or it is malformed or was changed.
 
-    Example:
+    Examples:
         >>> loaded = rlrf.load_evaluation("evaluations/m0")
         >>> loaded["mini_gsm8k"].evaluation.metrics["accuracy"].mean
         0.61
