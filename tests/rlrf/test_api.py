@@ -33,7 +33,7 @@ def python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_each_function_is_documented_and_takes_at_most_eight_parameters(name):
     function = getattr(rlrf, name)
-    for section in ("Args:", "Returns:", "Raises:", "Example:"):
+    for section in ("Args:", "Returns:", "Raises:", "Examples:"):
         assert section in function.__doc__, section
     parameters = inspect.signature(function).parameters
     assert len(parameters) <= 8
