@@ -37,7 +37,7 @@ pytest.importorskip("ray", reason="Ray is not installed")
 TESTS = Path(__file__).parents[1]  # where actors find `helpers`
 IN_FLIGHT = 2
 TRIES = 5  # to start a node
-PART = 8  # responses, in place of `kept.AT_A_TIME`
+PART = 8  # responses, in place of `resume.RESPONSES_PER_PART`
 SIZES = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
 
 
@@ -138,11 +138,11 @@ def engines_on(node: Any) -> list[psutil.Process]:
     """The actors of a node."""
     raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
     running = raylet.children(recursive=True)
-    return [one for one in running if one.name().startswith("ray::Host")]
+    return [one for one in running if one.name().startswith("ray::Actor")]
 
 
 def is_answering(node: Any) -> bool:
-    return any(one.name().startswith("ray::Host.gen") for one in engines_on(node))
+    return any(one.name().startswith("ray::Actor.call") for one in engines_on(node))
 
 
 @pytest.mark.slow

@@ -211,7 +211,7 @@ class Cluster:
         each: int = 1,
         on_done: OnDone | None = None,
     ) -> Iterator[tuple[int, list[Any]]]:
-        """Call `method` of the actors on each part; yield its number and result when it is ready.
+        """Call `method` of the engines on each part; yield its number and result when ready.
 
         `each` is the number of responses per row of a part.
 
@@ -227,8 +227,7 @@ class Cluster:
                 # 1. Give waiting parts to actors that may have more.
                 while waiting and (slot := self._least_busy(tasks)) is not None:
                     number = waiting.popleft()
-                    call = getattr(slot.actor, method)
-                    ref = call.remote(source.what, parts[number], *options)
+                    ref = slot.actor.call.remote(source.what, method, parts[number], options)
                     tasks[ref] = _Task(slot, slot.actor, number)
                 # 2. Collect what is ready; the part of a lost actor waits again.
                 for ref in self._wait_for_news(list(tasks)):

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from harness.core.errors import UserError
 from harness.core.schema import Record
-from harness.engines import Completion, Likelihood, LocalEngine, Pair, Sampling
+from harness.engines import LocalEngine
 
 
 class Loader(Protocol):
@@ -74,19 +74,13 @@ class Actor:
         )
         return model, lines()
 
-    def generate(
-        self, what: Any, prompts: Sequence[str], sampling: Sampling
-    ) -> tuple[list[list[Completion]], list[str]]:
-        """Generate with the engine of `what`."""
+    def call(
+        self, what: Any, method: str, part: Sequence[Any], options: Sequence[Any]
+    ) -> tuple[list[Any], list[str]]:
+        """Call `method` of the engine of `what` on a part of the prompts or pairs."""
         with _logged() as lines:
-            completions = self._loader.load(what).generate(prompts, sampling)
-        return completions, lines()
-
-    def loglikelihood(self, what: Any, pairs: Sequence[Pair]) -> tuple[list[Likelihood], list[str]]:
-        """Score pairs with the engine of `what`."""
-        with _logged() as lines:
-            scores = self._loader.load(what).loglikelihood(pairs)
-        return scores, lines()
+            made = getattr(self._loader.load(what), method)(part, *options)
+        return made, lines()
 
     def release(self) -> None:
         self._loader.release()
