@@ -89,7 +89,7 @@ def open_engine(spec: EngineSpec) -> Engine:
     if spec.max_batch is not None:
         options["max_concurrency"] = spec.max_batch
     try:
-        server = ServerSettings.model_validate(options | {"model": spec.model})
+        server = ServerSettings.model_validate(options | {"model": str(spec.model)})
     except ValidationError as error:
         reason = explain(error, ServerSettings).removeprefix(": ")
         raise UserError(f"The engine openai: {reason}") from error
