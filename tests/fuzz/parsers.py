@@ -56,6 +56,7 @@ from harness.engines import model_folder as models
 from harness.engines import resume as kept
 from harness.engines.openai import OpenAIEngine
 from harness.evals import evaluation, lm_eval_results
+from harness.evals.lm_eval_metrics import with_baseline_definitions
 from harness.evals.score import RecordedReplies, score
 from harness.evals.scoring import Generation
 from harness.gate.plan import Plan, decide_by
@@ -615,7 +616,7 @@ def lm_eval_output(data: bytes) -> None:
     with files(results_t_json=results, samples_sums_t_jsonl=samples) as folder:
         for found in lm_eval_results.load(folder).values():
             assert found.evaluation.identity
-            lm_eval_results.alike(found, found)
+            with_baseline_definitions(found, found)
 
 
 # What this program wrote, and somebody may have changed -------------------------------------------
