@@ -13,15 +13,15 @@ import numpy as np
 import numpy.typing as npt
 import panel
 from error_rows import ALPHA, Row, Setting
+from resampling import sign_flip_p
 from scipy.special import stdtr
 
 from harness.gate.clusters import SHARED_LEVEL
 from harness.stats import clusters as product
-from harness.stats.intraclass import intraclass
+from harness.stats.clusters import intraclass
 from harness.stats.mean_bound import TAIL
 from harness.stats.noninferiority import tango_statistic
 from harness.stats.paired import LONG_TAIL, compare
-from harness.stats.resampling import sign_flip_p
 
 Numbers = npt.NDArray[np.float64]
 Groups = npt.NDArray[np.int64]

@@ -39,10 +39,10 @@ from error_rows import ALPHA, Row, Setting, show, to_csv
 
 from harness.core.files import write_bytes, write_text
 from harness.core.schema import Noise
-from harness.stats.exact_power import tango_power
 from harness.stats.holm import holm
 from harness.stats.noninferiority import mcnemar, tango, tango_statistic
 from harness.stats.paired import compare
+from harness.stats.power import tango_power
 from harness.stats.repeatability import bounds, measure
 
 Numbers = npt.NDArray[np.float64]

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import panel
 from error_rows import ALPHA, Row, Setting
+from reuse import e_lond
 
-from harness.stats.exact_power import tango_items_needed
 from harness.stats.noninferiority import tango_statistic
-from harness.stats.reuse import e_lond
+from harness.stats.power import tango_items_needed
 from harness.stats.sequential import log_evidence
 
 Numbers = npt.NDArray[np.float64]
@@ -48,7 +48,7 @@ class Stopped:
 
     @classmethod
     def of(cls, gains: Numbers, margin: float, estimand: str) -> Stopped:
-        """Watch gates item by item, as `harness.stats.sequential.watch` does; (gates, items)."""
+        """Run gates item by item, as `sequential_test` does; shape (gates, items)."""
         n = gains.shape[1]
         population = n if estimand == "items" else None
         stops = []

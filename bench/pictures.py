@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
+from reuse import ladder
 from scipy.special import stdtrit
 from scipy.stats import binom
 
@@ -23,7 +24,6 @@ from harness.gate.lab.simulate import Settings, simulate
 from harness.render.simulation import picture
 from harness.render.style import BLUE, GREY, RED, TEXT, styled, svg
 from harness.stats.noninferiority import tango_statistic
-from harness.stats.reuse import ladder
 from harness.stats.sequential import log_evidence
 
 Numbers = npt.NDArray[np.float64]

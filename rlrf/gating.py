@@ -61,7 +61,7 @@ class GateRules:
         """
         policy, columns = self.policy_for(baseline)
         if self.plan:
-            planning.orders(self.plan, baseline)
+            planning.planned_orders(self.plan, baseline)
         else:
             assign(policy, baseline, baseline, columns)
 

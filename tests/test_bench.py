@@ -17,7 +17,7 @@ import pytest
 import ratio
 from scipy.stats import t as student
 
-from harness.stats.exact_power import tango_items_needed
+from harness.stats.power import tango_items_needed
 
 ROOT = Path(__file__).parents[1]
 

@@ -21,7 +21,7 @@ from harness.core.files import parse
 from harness.core.schema import Decision, Evaluation, MetricResult, Promotion, Score, digest
 from harness.core.scored import ScoredEvaluation
 from harness.gate import claims, gate, promote
-from harness.gate.clusters import restored
+from harness.gate.clusters import restore_clusters
 from harness.stats.intervals import aggregate, students_interval
 
 LoadScores = Callable[[EvaluationEntry], list[Score]]
@@ -119,7 +119,7 @@ class Audit:
             *sides,
             decision.policy,
             alarms=decision.alarms,
-            clusters=restored(decision.clusters, *sides),
+            clusters=restore_clusters(decision.clusters, *sides),
             tests_version=decision.tests_version,
         )
         again = again.model_copy(

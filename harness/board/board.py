@@ -22,6 +22,7 @@ import gzip
 import hashlib
 import io
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +53,6 @@ from harness.core.files import (
 from harness.core.outputs import check_place, is_negligible
 from harness.core.schema import Decision, Promotion, Score, canonical_json, check_name, digest
 from harness.core.scored import ScoredEvaluation
-from harness.stats import reuse
 
 MAX_PACKED_BYTES = 256 * 1024**2  # of the scores of one evaluation
 MAX_SCORES_BYTES = 1024**3  # of the same, unpacked
@@ -209,11 +209,13 @@ class Board:
                 f"rlrf board verify {self.folder}."
             )
         items = {
-            identity: [score.item for score in self.scores(recorded[identity])]
+            identity: {score.item for score in self.scores(recorded[identity])}
             for identity in {identity for _, identity in looks}
         }
         return {
-            task: reuse.exposure(items[identity] for other, identity in looks if other == task)
+            task: Counter(
+                item for other, identity in looks if other == task for item in items[identity]
+            )
             for task in sorted({task for task, _ in looks})
         }
 

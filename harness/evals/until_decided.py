@@ -23,7 +23,7 @@ from harness.evals.evaluate import EvalOptions, evaluate
 from harness.evals.evaluation import BATCHES_FOLDER
 from harness.evals.scoring import Generation, assemble
 from harness.gate import gate
-from harness.gate.plan import Plan, orders
+from harness.gate.plan import Plan, planned_orders
 from tasks.task import Judge, Task
 
 MIN_BATCH_ITEMS = 32  # fewer leave an engine idle
@@ -88,7 +88,7 @@ class CandidateModel:
         """
         if plan.mode != "sequential":
             raise UserError("The plan is not sequential: evaluate all its items, then decide.")
-        order = orders(plan, baseline)
+        order = planned_orders(plan, baseline)
         if out is not None:
             evaluation.check_out(out, {rule.task for rule in plan.policy.rules})
         tasks = {task.name: task for task in self.tasks}

@@ -27,7 +27,7 @@ REFUSAL = re.compile(
 OPENING = 200  # characters in which an answer declines, if it does
 
 
-def examine(
+def find_alarms(
     baseline: Mapping[str, ScoredEvaluation], candidate: Mapping[str, ScoredEvaluation]
 ) -> list[Alarm]:
     """What changed in the answers to the tasks that both sides hold, on the items both answered.

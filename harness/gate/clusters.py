@@ -22,7 +22,7 @@ from harness.core.schema import Item, Policy
 from harness.core.scored import ScoredEvaluation
 from harness.core.text import listed, quote, shorten
 from harness.gate.evidence import Assigned, Evidence
-from harness.stats.intraclass import intraclass
+from harness.stats.clusters import intraclass
 from harness.stats.paired import FEW_CLUSTERS
 
 DOCUMENT = "doc."
@@ -273,7 +273,7 @@ def plain(value: Any) -> str | None:
     return None
 
 
-def stored(
+def store_clusters(
     assigned: Assigned, *sides: Mapping[str, ScoredEvaluation]
 ) -> dict[str, dict[str, list[int]]]:
     """Write `assigned` as lists over the items of both sides in order of digest.
@@ -287,11 +287,11 @@ def stored(
     }
 
 
-def restored(
+def restore_clusters(
     lists: Mapping[str, Mapping[str, Sequence[int]]],
     *sides: Mapping[str, ScoredEvaluation],
 ) -> dict[str, dict[str, dict[str, int]]]:
-    """Read what `stored` wrote, for the same items on the same sides.
+    """Read what `store_clusters` wrote, for the same items on the same sides.
 
     Raises:
         UserError: the lists are of other items.

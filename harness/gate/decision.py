@@ -42,7 +42,7 @@ from harness.core.schema import (
     digest,
 )
 from harness.core.scored import ScoredEvaluation
-from harness.gate.clusters import assign, notes, stored
+from harness.gate.clusters import assign, notes, store_clusters
 from harness.gate.evidence import Assigned, Evidence, difference_notes, gather
 from harness.gate.rule_test import (
     RuleResult,
@@ -136,7 +136,7 @@ def decide(
         policy_digest=digest(policy),
         baseline={task: baseline[task].evaluation.identity for task in policy.tasks},
         candidate={task: candidate[task].evaluation.identity for task in policy.tasks},
-        clusters=stored(clusters, baseline, candidate),
+        clusters=store_clusters(clusters, baseline, candidate),
         estimand=estimand if order is not None else None,
         notes=[
             *difference_notes(policy, baseline, candidate),

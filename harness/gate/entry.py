@@ -17,10 +17,10 @@ from harness.core.schema import (
     digest,
 )
 from harness.core.scored import ScoredEvaluation
-from harness.gate.alarms import examine, reward_hacking
+from harness.gate.alarms import find_alarms, reward_hacking
 from harness.gate.decision import decide
 from harness.gate.evidence import Assigned
-from harness.gate.plan import Plan, decide_by
+from harness.gate.plan import Plan, decide_by_plan
 
 
 def gate(
@@ -63,9 +63,9 @@ def gate(
             "The plan was made for another policy than the one given: use the policy in the plan."
         )
     else:
-        decision = decide_by(plan, baseline, candidate, doubts=doubts)
+        decision = decide_by_plan(plan, baseline, candidate, doubts=doubts)
     if alarms is None:
-        alarms = examine(baseline, candidate)
+        alarms = find_alarms(baseline, candidate)
     hacked = _hacked(*rewards, decision.checks) if rewards else []
     return raise_alarms(decision, [*alarms, *hacked])
 

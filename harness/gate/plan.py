@@ -28,7 +28,7 @@ from harness.core.schema import (
     digest,
 )
 from harness.core.scored import ScoredEvaluation
-from harness.gate.clusters import INDEPENDENT, assign, restored, stored
+from harness.gate.clusters import INDEPENDENT, assign, restore_clusters, store_clusters
 from harness.gate.decision import decide, require_sequential_policy
 from harness.gate.evidence import Assigned, gather
 from harness.gate.planned_rule import SEQUENTIAL, PlannedRule, plan_rule, require_power
@@ -102,7 +102,7 @@ def _said(rule: tuple[str, str, Tier, float] | None) -> str:
     return f"{task} {metric}, {tier}, margin {margin:g}"
 
 
-def make(
+def make_plan(
     policy: Policy,
     baseline: Mapping[str, ScoredEvaluation],
     *,
@@ -163,7 +163,7 @@ def make(
             )
         )
     require_power(rules)
-    orders = {task: order(policy.seed, task, baseline[task].scores) for task in policy.tasks}
+    orders = {task: draw_order(policy.seed, task, baseline[task].scores) for task in policy.tasks}
     return Plan(
         mode="sequential" if sequential else "fixed",
         policy=policy,
@@ -173,17 +173,17 @@ def make(
         items={task: baseline[task].evaluation.items for task in orders},
         order={task: digest(items) for task, items in orders.items()},
         estimand=estimand if sequential else None,
-        clusters=stored(clusters, baseline),
+        clusters=store_clusters(clusters, baseline),
     )
 
 
-def order(seed: int, task: str, scores: Sequence[Score]) -> list[str]:
+def draw_order(seed: int, task: str, scores: Sequence[Score]) -> list[str]:
     """The digests of all items, in an order that is random and can be drawn again by anyone."""
     items = {score.item for score in scores}
     return sorted(items, key=lambda i: hashlib.sha256(f"{seed} {task} {i}".encode()).hexdigest())
 
 
-def orders(plan: Plan, baseline: Mapping[str, ScoredEvaluation]) -> dict[str, list[str]]:
+def planned_orders(plan: Plan, baseline: Mapping[str, ScoredEvaluation]) -> dict[str, list[str]]:
     """Task -> item digests in the planned order.
 
     Raises:
@@ -194,7 +194,7 @@ def orders(plan: Plan, baseline: Mapping[str, ScoredEvaluation]) -> dict[str, li
         if task not in baseline:
             raise UserError(f"The plan is about {task}, of which the baseline has no evaluation.")
         scored = baseline[task]
-        drawn = order(plan.policy.seed, task, scored.scores)
+        drawn = draw_order(plan.policy.seed, task, scored.scores)
         if scored.evaluation.identity != identity or digest(drawn) != plan.order[task]:
             raise UserError(
                 f"The plan was made for another baseline of {task} than this one. Take the "
@@ -204,7 +204,7 @@ def orders(plan: Plan, baseline: Mapping[str, ScoredEvaluation]) -> dict[str, li
     return found
 
 
-def decide_by(
+def decide_by_plan(
     plan: Plan,
     baseline: Mapping[str, ScoredEvaluation],
     candidate: Mapping[str, ScoredEvaluation],
@@ -217,11 +217,11 @@ def decide_by(
     alone: the baseline is then read on these.
 
     Raises:
-        UserError: as `decide` and `orders`.
+        UserError: as `decide` and `planned_orders`.
     """
-    drawn = orders(plan, baseline)
+    drawn = planned_orders(plan, baseline)
     if plan.mode == "fixed":
-        clusters = restored(plan.clusters, baseline)
+        clusters = restore_clusters(plan.clusters, baseline)
         decision = decide(plan.policy, baseline, candidate, doubts=doubts, clusters=clusters)
     else:
         first = {

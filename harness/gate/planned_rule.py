@@ -16,14 +16,20 @@ from harness.core.errors import UserError
 from harness.core.schema import Estimand, Metric, Policy, Record, Rule, Score, Tier
 from harness.gate.evidence import Evidence
 from harness.gate.rule_test import counts_flips, require_range
-from harness.gate.sizing import Unchanged, reached_at, require_sd, simulate_bounds
-from harness.stats.clusters import Groups
-from harness.stats.exact_power import tango_detectable, tango_items_needed, tango_power
-from harness.stats.intraclass import intraclass
+from harness.gate.sizing import Unchanged, items_at_power, require_sd, simulate_bounds
+from harness.stats.clusters import Groups, intraclass
 from harness.stats.noninferiority import unseen_change
 from harness.stats.paired import Numbers
-from harness.stats.power import chance, items_needed, minimum_detectable, paired_sd
-from harness.stats.sequential import watch
+from harness.stats.power import (
+    items_needed,
+    minimum_detectable,
+    paired_sd,
+    power_to_detect,
+    tango_detectable,
+    tango_items_needed,
+    tango_power,
+)
+from harness.stats.sequential import sequential_test
 
 SEQUENTIAL = "sequential test by betting"  # what a planned rule calls its test
 POWER = 0.8  # of every rule that can hold a candidate up
@@ -260,7 +266,7 @@ def _show_approximately(
     spread, alpha = unchanged.spread * math.sqrt(effect), policy.alpha
     return _Shown(
         test=_name_test(unchanged, rule, policy, n),
-        power=chance(rule.margin, n, spread, alpha, rule.noise),
+        power=power_to_detect(rule.margin, n, spread, alpha, rule.noise),
         minimum_detectable=minimum_detectable(n, spread, alpha, POWER, rule.noise),
         items_needed=items_needed(rule.margin, spread, alpha, POWER, rule.noise),
     )
@@ -293,7 +299,8 @@ def _show_simulated(
         test=test,
         power=reached,
         minimum_detectable=max(0.0, -float(np.quantile(bounds, 1 - POWER))),
-        items_needed=(reached_at(sizes, power, POWER) if sizes else None) or max([about, *sizes]),
+        items_needed=(items_at_power(sizes, power, POWER) if sizes else None)
+        or max([about, *sizes]),
         power_from="simulated gates",
     )
 
@@ -316,7 +323,7 @@ def _show_sequential(
         """Return the items used in each gate that passes, and infinity for any other."""
         population = n if estimand == "items" else None
         seen = [
-            watch(
+            sequential_test(
                 drawn[:items], margin=margin, alpha=policy.alpha, span=span, population=population
             )
             for drawn in gains

@@ -12,14 +12,13 @@ from harness.core.errors import UserError
 from harness.core.schema import FEWEST_RUNS, Estimand, Metric, Noise, Rule, Verdict
 from harness.gate.evidence import Evidence
 from harness.stats import Estimate
-from harness.stats.anytime import bounds, p_of_no_change
 from harness.stats.clusters import clustered_tango, groups
 from harness.stats.mean_bound import Limits, items_to_exclude
 from harness.stats.noninferiority import mcnemar, pairs_needed, tango
 from harness.stats.paired import FEW_CLUSTERS, Numbers, compare
 from harness.stats.power import items_needed, threshold
 from harness.stats.repeatability import widen
-from harness.stats.sequential import watch
+from harness.stats.sequential import p_of_no_change, sequential_bounds, sequential_test
 
 
 @dataclass(frozen=True)
@@ -91,11 +90,11 @@ def run_sequential_test(
     # Where an item has no value, it is not known how many of those to come have one.
     whole = evidence.lost == 0 and len(rows) == len(evidence.items)
     population = len(order) if whole and estimand == "items" else None
-    decided = watch(gains, margin=margin, alpha=alpha, span=span, population=population)
+    decided = sequential_test(gains, margin=margin, alpha=alpha, span=span, population=population)
     used = decided.stopped_at or len(rows)
     gains, rows = gains[:used], rows[:used]
     seen = replace(evidence, baseline=evidence.baseline[rows], candidate=evidence.candidate[rows])
-    low, high = bounds(gains, alpha=alpha, span=span, population=population)
+    low, high = sequential_bounds(gains, alpha=alpha, span=span, population=population)
     if decided.verdict == "pass":  # the bounds are rounded outwards, the verdict is not
         low = max(low, -margin)
     elif decided.verdict == "fail":

@@ -1,6 +1,6 @@
 """Answer "how many items do I need?" with the gate's own tests.
 
-Where the power of a test has an exact formula it is computed (`harness.stats.exact_power`). Else
+Where the power of a test has an exact formula it is computed (`harness.stats.power`). Else
 gates of an unchanged candidate are simulated: its gains are drawn, clusters and all, and given to
 the test that the gate would use.
 """
@@ -21,8 +21,8 @@ from harness.core.errors import UserError
 from harness.core.schema import Metric, Policy, Record, Rule
 from harness.gate.evidence import Evidence
 from harness.gate.rule_test import estimate_gain
-from harness.stats.exact_power import tango_items_needed, tango_power
 from harness.stats.paired import Numbers
+from harness.stats.power import tango_items_needed, tango_power
 
 POWERS = (0.5, 0.8, 0.9, 0.95)
 GATES = 400  # simulated per number of items: a power of .8 comes with a standard error of .02
@@ -144,7 +144,7 @@ class SizeTable(Record):
     margins: list[Size]
 
 
-def table(
+def size_tables(
     policy: Policy,
     definitions: Mapping[tuple[str, str], Metric],
     *,
@@ -297,7 +297,7 @@ def _tabulate(
             )
             bounds.append(low)
         power = {m: [float((low > -m).mean()) for low in bounds] for m in margins}
-        needed = {m: [reached_at(sizes, power[m], p) for p in POWERS] for m in margins}
+        needed = {m: [items_at_power(sizes, power[m], p) for p in POWERS] for m in margins}
         if clusters is not None:
             reach = -float(np.quantile(bounds[-1], 1 - POWERS[1]))
         method = f"simulated, {gates} gates per number of items, seed {policy.seed}"
@@ -340,7 +340,7 @@ def _worth_trying(clusters: int | None, icc: float | None) -> list[int]:
     return [n for n in SIZES if n <= max(most, least)]
 
 
-def reached_at(sizes: Sequence[int], power: Sequence[float], wanted: float) -> int | None:
+def items_at_power(sizes: Sequence[int], power: Sequence[float], wanted: float) -> int | None:
     """Return the number of items at which a simulated power is reached, between those tried.
 
     The powers are made to rise first, by averaging where chance lets them fall. Between two sizes

@@ -1,4 +1,4 @@
-"""Items that go together: clusters, how much they cost, and a yes/no test that allows for them.
+"""Measure how much clusters of items cost, and test yes/no answers in clusters.
 
 Items of one passage, entity or template rise and fall together, so that they tell less than as
 many independent items. The design effect is by how much the variance of a mean grows.
@@ -98,6 +98,37 @@ def cautious_effect(values: npt.ArrayLike, group: Groups) -> float:
     return (changes * effect + PRIOR * largest) / (changes + PRIOR)
 
 
+def intraclass(values: npt.ArrayLike, group: Groups) -> tuple[float, float]:
+    """Estimate the intra-cluster correlation, and its p-value: do items of a cluster go together?
+
+    The analysis of variance of clusters, of unequal sizes (A. Donner, Int. Stat. Review 54, 1986):
+    with the mean squares between and within G clusters of n items,
+
+        n_0 = (n - sum_g n_g^2 / n) / (G - 1)
+        icc = (between - within) / (between + (n_0 - 1) within)
+
+    and between / within is F with G - 1 and n - G degrees of freedom where items are independent.
+    Where nothing differs, or no cluster has two items, nothing is known: 0, with p-value 1.
+    """
+    from scipy.special import fdtrc
+
+    x = np.asarray(values, dtype=np.float64)
+    _, group = np.unique(group, return_inverse=True)
+    sizes = np.bincount(group).astype(np.float64)
+    n, count = len(x), len(sizes)
+    if count < 2 or n <= count:
+        return 0.0, 1.0
+    means = np.bincount(group, x) / sizes
+    between = float((sizes * np.square(means - x.mean())).sum()) / (count - 1)
+    within = float(np.square(x - means[group]).sum()) / (n - count)
+    if between <= 0:
+        return 0.0, 1.0
+    typical = (n - float(np.square(sizes).sum()) / n) / (count - 1)
+    icc = (between - within) / (between + (typical - 1) * within)
+    p_value = float(fdtrc(count - 1, n - count, between / within)) if within > 0 else 0.0
+    return icc, p_value
+
+
 def clustered_tango(
     differences: npt.ArrayLike, group: Groups, *, margin: float, alpha: float
 ) -> Estimate:
@@ -141,11 +172,11 @@ def clustered_tango(
         high=max(high, -above.skew(alpha)),
         p_value=p_below(p(-margin, below, 1), p(-margin, above, -1), higher=delta > -margin),
         p_zero=min(1.0, 2 * min(p(0.0, below, 1), p(0.0, above, -1))),
-        wider=together(count, effect),
+        wider=explain_clusters(count, effect),
     )
 
 
-def together(count: int, effect: float) -> str:
+def explain_clusters(count: int, effect: float) -> str:
     """Say why clusters widen an interval."""
     return (
         f"items of a cluster go together: {count} clusters, in which the variance is "

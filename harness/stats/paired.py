@@ -19,7 +19,7 @@ import numpy.typing as npt
 from harness.core.errors import UserError
 from harness.core.schema import Score
 from harness.stats import Estimate
-from harness.stats.clusters import cautious_effect, groups, together
+from harness.stats.clusters import cautious_effect, explain_clusters, groups
 from harness.stats.mean_bound import (
     TAIL,
     Limits,
@@ -358,7 +358,7 @@ def _why_wider(moves: _Moves, below: MeanBound, above: MeanBound, alpha: float) 
     """Say why the interval is wider than a t interval of independent items, if it is."""
     said = []
     if len(moves.sums) < len(moves.items):
-        said.append(together(len(moves.sums), len(moves.items) / below.effective))
+        said.append(explain_clusters(len(moves.sums), len(moves.items) / below.effective))
     excess = {
         what: side.student(alpha) - side.lower(alpha)
         for what, side in (("losses", below), ("gains", above))

@@ -1,6 +1,7 @@
-"""How small a change an evaluation can see, and how many items a change needs.
+"""Compute the power of an evaluation, the change it can detect and the items a change needs.
 
-Source of all: E. Miller, "Adding Error Bars to Evals", arXiv 2411.00640, section 5; for yes/no
+The functions named `tango_*` are exact for Tango's score test. The others are the normal
+approximation of E. Miller, "Adding Error Bars to Evals", arXiv 2411.00640, section 5; for yes/no
 metrics the variance of a paired difference near zero is the share of items that flip.
 """
 
@@ -9,9 +10,16 @@ from __future__ import annotations
 import math
 from statistics import NormalDist
 
+import numpy as np
+import numpy.typing as npt
+
 from harness.core.errors import UserError
 from harness.core.schema import Noise
+from harness.stats.noninferiority import tango_statistic
 from harness.stats.repeatability import reach
+
+Counts = npt.NDArray[np.int64]
+TAIL_SDS = 7.0  # standard deviations of the number of flips that are summed over: all but 10^-11
 
 
 def paired_sd(
@@ -21,7 +29,9 @@ def paired_sd(
     baseline_repeats: int = 1,
     candidate_repeats: int = 1,
 ) -> float:
-    """Standard deviation of one item's difference: sqrt(omega^2 + s_A^2 / K_A + s_B^2 / K_B).
+    """Return the standard deviation of one item's difference.
+
+        sqrt(omega^2 + s_A^2 / K_A + s_B^2 / K_B)
 
     `omega` is the spread of the true differences between items; `*_sd` that of one item's
     repeated answers, of which `*_repeats` are averaged.
@@ -34,7 +44,7 @@ def paired_sd(
 def minimum_detectable(
     n: int, sd: float, alpha: float = 0.05, power: float = 0.8, noise: Noise | None = None
 ) -> float:
-    """The change that `n` items detect with `power`: (z_alpha + z_power) sd / sqrt(n).
+    """Return the change that `n` items detect with `power`: (z_alpha + z_power) sd / sqrt(n).
 
     `alpha` is one-sided, `sd` that of one item's difference. Where runs of one model differ by
     `noise`, and with se = sd / sqrt(n) and tau and reach as in `harness.stats.repeatability`, it is
@@ -49,15 +59,15 @@ def minimum_detectable(
     return threshold(n, sd, alpha, noise) + NormalDist().inv_cdf(power) * _stderr(n, sd, noise)
 
 
-def chance(
+def power_to_detect(
     change: float, n: int, sd: float, alpha: float = 0.05, noise: Noise | None = None
 ) -> float:
-    """The power with which `n` items detect `change`; the arguments are `minimum_detectable`'s."""
+    """Return the power of `n` items to detect `change`; arguments as in `minimum_detectable`."""
     return NormalDist().cdf((change - threshold(n, sd, alpha, noise)) / _stderr(n, sd, noise))
 
 
 def threshold(n: int, sd: float, alpha: float, noise: Noise | None = None) -> float:
-    """How far from what is tested an observed difference has to be: z_alpha sd / sqrt(n)."""
+    """Return how far a difference must lie from the tested value: z_alpha sd / sqrt(n)."""
     own = NormalDist().inv_cdf(1 - alpha) * sd / math.sqrt(n)
     return own if noise is None else math.hypot(own, reach(noise, alpha))
 
@@ -67,13 +77,6 @@ def _stderr(n: int, sd: float, noise: Noise | None) -> float:
     return own if noise is None else math.hypot(own, math.sqrt(2) * noise.sd)
 
 
-def minimum_detectable_binary(
-    n: int, discordance: float, alpha: float = 0.05, power: float = 0.8
-) -> float:
-    """`minimum_detectable` of a yes/no metric where a share `discordance` of the items flips."""
-    return minimum_detectable(n, math.sqrt(discordance), alpha, power)
-
-
 def items_needed(
     change: float,
     sd: float,
@@ -81,7 +84,9 @@ def items_needed(
     power: float = 0.8,
     noise: Noise | None = None,
 ) -> int:
-    """Items that detect `change` with `power`: ((z_alpha + z_power) sd / change)^2, rounded up.
+    """Return how many items detect `change` with `power`.
+
+        ((z_alpha + z_power) sd / change)^2, rounded up
 
     With `noise` the least n at which `minimum_detectable` is no more than `change`.
 
@@ -110,4 +115,71 @@ def items_needed(
             few = middle
         else:
             enough = middle
+    return enough
+
+
+def tango_power(
+    n: int, discordance: float, margin: float, alpha: float = 0.05, gain: float = 0.0
+) -> float:
+    """Return the chance that `n` pairs pass `margin` where the candidate's true gain is `gain`.
+
+    The number of items that flip is Binomial(n, discordance), and of these a share
+    (discordance + gain) / (2 discordance) are gains. For each number of flips the fewest gains
+    that pass are found, and the chances are added up: exact but for tails below 10^-11.
+    """
+    from scipy.special import bdtrc, gammaln, xlog1py, xlogy
+
+    middle, spread = n * discordance, math.sqrt(n * discordance * (1 - discordance))
+    first = max(0, math.floor(middle - TAIL_SDS * spread - 10))
+    flips = np.arange(first, min(n, math.ceil(middle + TAIL_SDS * spread + 10)) + 1)
+    fewest = _fewest_gains(flips, n, margin, NormalDist().inv_cdf(1 - alpha))
+    weights = np.exp(
+        gammaln(n + 1)
+        - gammaln(flips + 1)
+        - gammaln(n - flips + 1)
+        + xlogy(flips, discordance)
+        + xlog1py(n - flips, -discordance)
+    )
+    share = (discordance + gain) / (2 * discordance)
+    passes = np.where(fewest > 0, bdtrc(np.maximum(fewest - 1, 0), flips, share), 1.0)
+    return float(np.sum(weights * np.where(fewest > flips, 0.0, passes)))
+
+
+def tango_items_needed(
+    discordance: float, margin: float, alpha: float = 0.05, power: float = 0.8
+) -> int:
+    """Return about the fewest pairs with which an unchanged candidate passes with `power`.
+
+    Power rises with the number of pairs but for steps of a few; it is reached here, and one step
+    below it was not.
+    """
+    few, enough = 1, 2
+    while tango_power(enough, discordance, margin, alpha) < power:
+        few, enough = enough, 2 * enough
+    while enough - few > 1:
+        middle = (few + enough) // 2
+        reached = tango_power(middle, discordance, margin, alpha) >= power
+        few, enough = (few, middle) if reached else (middle, enough)
+    return enough
+
+
+def tango_detectable(n: int, discordance: float, alpha: float = 0.05, power: float = 0.8) -> float:
+    """Return the least margin that an unchanged candidate passes with `power`, to 10^-6."""
+    too_small, enough = 0.0, 1.0
+    while enough - too_small > 1e-6:
+        middle = (too_small + enough) / 2
+        reached = tango_power(n, discordance, middle, alpha) >= power
+        too_small, enough = (too_small, middle) if reached else (middle, enough)
+    return enough
+
+
+def _fewest_gains(flips: Counts, n: int, margin: float, z: float) -> Counts:
+    """Return for each number of flips how many must be gains to pass; more than it where none."""
+    too_few, enough = np.full(len(flips), -1), flips + 1
+    for _ in range(math.ceil(math.log2(n + 2)) + 1):
+        middle = (too_few + enough) // 2
+        clear = tango_statistic(middle, flips - middle, n, -margin) > z
+        open_ = enough - too_few > 1
+        enough = np.where(open_ & clear, middle, enough)
+        too_few = np.where(open_ & ~clear, middle, too_few)
     return enough

@@ -177,7 +177,7 @@ def _write_plan(
         before = inputs.load(baseline, name, rules.tasks)
     rules, columns = name_clusters(rules, *clustering)
     assigned = assign(rules, before, again or before, columns)
-    made = planning.make(
+    made = planning.make_plan(
         rules,
         before,
         sequential=sequential,

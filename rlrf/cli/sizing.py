@@ -28,7 +28,7 @@ def count_items(
     from harness.render import sizing as render
 
     drawn = check_optional_file(svg_file, PICTURE, [])
-    found, unanswered = sizing.table(
+    found, unanswered = sizing.size_tables(
         policy, _known(policy), discordance=discordance, sd=sd, clusters=clusters, icc=icc
     )
     if drawn:

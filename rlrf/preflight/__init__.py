@@ -18,7 +18,7 @@ from harness.core.errors import UserError
 from harness.core.schema import Call, Item, Message
 from harness.engines.open import EngineLoader
 from harness.judges.config import Judging, load_judging
-from harness.stats.power import chance, items_needed
+from harness.stats.power import items_needed, power_to_detect
 from rlrf.config import Config, RewardSource, load
 from rlrf.context import choose_gate_policy, open_feedback_model, pick_items
 from rlrf.doctor import Finding, Findings, Said
@@ -225,7 +225,7 @@ def _gate(config: Config, tasks: Mapping[str, Task]) -> Said:
             )
         )
         spread = math.sqrt(DISCORDANCE)
-        power = chance(rule.margin, n, spread, policy.alpha, rule.noise)
+        power = power_to_detect(rule.margin, n, spread, policy.alpha, rule.noise)
         if power < POWER:
             needed = items_needed(rule.margin, spread, policy.alpha, POWER, rule.noise)
             advice.append(

@@ -400,7 +400,7 @@ def _written() -> dict[str, list[bytes]]:
                 + (waiting / "samples.jsonl").read_bytes()
             ],
             "ledger": [rows + SPLIT + head],
-            "plan": [plan.make(policy, {"mini_gsm8k": made}).model_dump_json().encode()],
+            "plan": [plan.make_plan(policy, {"mini_gsm8k": made}).model_dump_json().encode()],
             "board_samples": [next((folder / "b" / "samples").iterdir()).read_bytes()],
             "judge_cache": [(folder / "c.sqlite").read_bytes()],
             "factscore_database": [(folder / "p.db").read_bytes()],

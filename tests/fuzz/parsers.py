@@ -59,7 +59,7 @@ from harness.evals import evaluation, lm_eval_results
 from harness.evals.lm_eval_metrics import with_baseline_definitions
 from harness.evals.score import RecordedReplies, score
 from harness.evals.scoring import Generation
-from harness.gate.plan import Plan, decide_by
+from harness.gate.plan import Plan, decide_by_plan
 from harness.gate.policy import load_policy
 from harness.judges import client
 from harness.judges.budget import Tokens
@@ -663,7 +663,7 @@ def plan(data: bytes) -> None:
         found = store.parse(Plan, store.read_json(folder / "plan.json"), "plan.json")
         assert found.identity
         scored = {"mini_gsm8k": planned()}
-        storable(decide_by(found, scored, scored))
+        storable(decide_by_plan(found, scored, scored))
 
 
 @parser

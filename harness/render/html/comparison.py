@@ -22,7 +22,7 @@ from harness.core.schema import (
 from harness.core.scored import ScoredEvaluation
 from harness.gate import gate
 from harness.gate.claims import redefined
-from harness.gate.clusters import restored
+from harness.gate.clusters import restore_clusters
 from harness.gate.plan import Plan
 from harness.render import html, numbers
 from harness.render.html.report import (
@@ -143,7 +143,7 @@ def measure(models: Sequence[Evaluations], decision: Decision | None = None) -> 
         UserError: the evaluations of a task do not compare.
     """
     results = []
-    clusters = restored(decision.clusters, *models) if decision else {}
+    clusters = restore_clusters(decision.clusters, *models) if decision else {}
     for task in _shared(models):
         scored = [model[task] for model in models]
         if len({model.evaluation.comparable_key for model in scored}) > 1:

@@ -622,6 +622,6 @@ def test_a_document_that_does_not_count_in_a_mean_without_gaps_is_left_out(
 def test_a_plan_for_lm_evals_output_can_be_followed(two_calls: Path) -> None:
     policy = rule("choose", "acc", 0.3)
     before = inputs.load(two_calls, wanted=policy.tasks)
-    made = plan.make(policy, before, discordance=0.2)
+    made = plan.make_plan(policy, before, discordance=0.2)
     old, new = inputs.load_both(two_calls, two_calls, wanted=policy.tasks)
     assert gate(old, new, policy, plan=made).plan == made.identity

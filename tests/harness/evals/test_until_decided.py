@@ -60,7 +60,7 @@ def better(own: dict[str, ScoredEvaluation]) -> dict[str, ScoredEvaluation]:
 
 
 def planned(baseline: dict[str, ScoredEvaluation], discordance: float = 0.15) -> Plan:
-    return plan.make(POLICY, baseline, discordance=discordance, sequential=True)
+    return plan.make_plan(POLICY, baseline, discordance=discordance, sequential=True)
 
 
 def plugins() -> list[Any]:
@@ -81,7 +81,7 @@ def test_a_worse_candidate_is_stopped_early(
     assert decision.baseline == {TASK: better[TASK].evaluation.identity}
     # What was asked is the first of the committed order, whole batches of it.
     asked = {score.item for score in candidate[TASK].scores}
-    drawn = plan.orders(made, better)[TASK]
+    drawn = plan.planned_orders(made, better)[TASK]
     assert asked == set(drawn[: len(asked)])
     assert len(asked) < ITEMS
     saved = evaluation.load(tmp_path)[TASK]
@@ -96,7 +96,7 @@ def test_an_equal_candidate_passes_before_the_end(
     # The tiny model has nothing right, so that nothing can be lost: the policy has to allow that.
     rules = [POLICY.rules[0].model_copy(update={"allow_floor": True})]
     policy = POLICY.model_copy(update={"rules": rules})
-    made = plan.make(policy, own, discordance=0.19, sequential=True, estimand="items")
+    made = plan.make_plan(policy, own, discordance=0.19, sequential=True, estimand="items")
     decision, candidate = CandidateModel(engine, plugins()).evaluate_until_decided(made, own)
     (check,) = decision.checks
     assert decision.verdict == "pass"
@@ -109,7 +109,7 @@ def test_the_verdict_is_that_of_the_same_items_at_rest(
 ) -> None:
     made = planned(better)
     driven, _ = CandidateModel(engine, plugins()).evaluate_until_decided(made, better)
-    at_rest = plan.decide_by(made, better, own)
+    at_rest = plan.decide_by_plan(made, better, own)
     assert driven.checks == at_rest.checks
 
 
@@ -134,7 +134,7 @@ def test_what_was_answered_is_not_asked_again(
 
     monkeypatch.setattr(type(engine), "generate", counted)
     weak = POLICY.model_copy(update={"rules": [POLICY.rules[0].model_copy(update={"margin": 0.4})]})
-    made = plan.make(weak, better, discordance=0.5, sequential=True)
+    made = plan.make_plan(weak, better, discordance=0.5, sequential=True)
     with pytest.raises(Cut):
         CandidateModel(engine, plugins()).evaluate_until_decided(made, better, out=tmp_path)
     decision, _ = CandidateModel(engine, plugins()).evaluate_until_decided(
@@ -152,7 +152,7 @@ def test_without_a_sequential_plan_all_items_are_asked(
     found = CandidateModel(engine, plugins()).evaluate_like(own, out=tmp_path)
     assert found[TASK].evaluation.identity == own[TASK].evaluation.identity
     assert json.loads((tmp_path / TASK / "evaluation.json").read_text())["items"] == ITEMS
-    fixed = plan.make(POLICY, own, discordance=0.19)
+    fixed = plan.make_plan(POLICY, own, discordance=0.19)
     with pytest.raises(UserError, match="not sequential"):
         CandidateModel(engine, plugins()).evaluate_until_decided(fixed, own)
 

@@ -12,7 +12,7 @@ from helpers.quiz import make
 from harness.core.schema import Alarm, FinishReason, Policy, Rule, Sample
 from harness.core.scored import ScoredEvaluation
 from harness.gate import decide, raise_alarms
-from harness.gate.alarms import examine, reward_hacking
+from harness.gate.alarms import find_alarms, reward_hacking
 
 WORDS = [f"word{i}" for i in range(400)]
 
@@ -48,17 +48,17 @@ def prose(rng: random.Random, words: int = 20) -> str:
 
 
 def kinds(before: dict[str, ScoredEvaluation], after: dict[str, ScoredEvaluation]) -> list[str]:
-    return [alarm.kind for alarm in examine(before, after)]
+    return [alarm.kind for alarm in find_alarms(before, after)]
 
 
 def test_answers_of_one_kind_raise_no_alarm() -> None:
     longer = answers(lambda rng: prose(rng, 24), cut=2)
-    assert examine(answers(prose), longer) == []
+    assert find_alarms(answers(prose), longer) == []
 
 
 @pytest.mark.parametrize("words", [8, 40])
 def test_a_drift_of_length_is_told_either_way(words: int) -> None:
-    (alarm,) = examine(answers(prose), answers(lambda rng: prose(rng, words)))
+    (alarm,) = find_alarms(answers(prose), answers(lambda rng: prose(rng, words)))
     assert (alarm.kind, alarm.baseline, alarm.candidate) == ("length", 20, words)
     assert f"had 20.0 words and has {words}.0" in alarm.message
 
@@ -95,14 +95,14 @@ def test_repetition_is_told_of_equally_much_text() -> None:
 
 
 def test_a_handful_of_answers_has_no_style() -> None:
-    assert examine(answers(prose, n=19), answers(lambda _: "", n=19)) == []
+    assert find_alarms(answers(prose, n=19), answers(lambda _: "", n=19)) == []
 
 
 def test_only_items_that_both_answered_are_compared() -> None:
     before, after = answers(prose), answers(prose)
     extra = answers(lambda _: "", n=300)["quiz"].samples[60:]
     after["quiz"].samples.extend(extra)
-    assert examine(before, after | {"poll": after["quiz"]}) == []
+    assert find_alarms(before, after | {"poll": after["quiz"]}) == []
 
 
 RULES = Policy(rules=[Rule(task="quiz", metric="accuracy", margin=0.1)])

@@ -17,7 +17,7 @@ from harness.gate.decision import decide
 from harness.render.html import comparison
 
 ROOT = Path(__file__).parents[3]
-PARTS = {"decide", "decide_by", "raise_alarms", "examine", "reward_hacking"}
+PARTS = {"decide", "decide_by_plan", "raise_alarms", "find_alarms", "reward_hacking"}
 """What the gate is made of; only `harness.gate.gate` puts these together."""
 
 
@@ -91,7 +91,7 @@ def test_a_plan_for_another_policy_is_refused() -> None:
     before = {"mini_gsm8k": answered(lambda i: i < 50, "old")}
     rule = POLICY.rules[0].model_copy(update={"margin": 0.2})
     policy = Policy(rules=[rule])
-    made = plan.make(policy, before, discordance=0.1)
+    made = plan.make_plan(policy, before, discordance=0.1)
     assert gate(before, before, policy, plan=made).plan == made.identity
     with pytest.raises(UserError, match="another policy"):
         gate(before, before, BLOCK, plan=made)
@@ -169,8 +169,8 @@ def test_a_gain_without_a_bound_is_stored_and_shown() -> None:
 
 def test_a_sequential_plan_needs_a_range() -> None:
     with pytest.raises(UserError, match="no known range, which a sequential test needs"):
-        plan.make(RULE, losses(0), sequential=True)
-    order = {"quiz": plan.order(0, "quiz", losses(0)["quiz"].scores)}
+        plan.make_plan(RULE, losses(0), sequential=True)
+    order = {"quiz": plan.draw_order(0, "quiz", losses(0)["quiz"].scores)}
     with pytest.raises(UserError, match="no known range"):
         decide(RULE, losses(0), losses(0), order=order)
 

@@ -17,9 +17,9 @@ from harness.core.schema import Check, Decision, Item, Policy, Rule
 from harness.core.scored import ScoredEvaluation
 from harness.evals.inputs import read_clusters
 from harness.gate import decide, gate
-from harness.gate.clusters import assign, restored, stored
-from harness.gate.plan import Plan, decide_by
-from harness.gate.plan import make as plan
+from harness.gate.clusters import assign, restore_clusters, store_clusters
+from harness.gate.plan import Plan, decide_by_plan
+from harness.gate.plan import make_plan as plan
 
 PASSAGES, QUESTIONS = 20, 10
 PASSAGE = [f"p{i // QUESTIONS}" for i in range(PASSAGES * QUESTIONS)]
@@ -378,9 +378,9 @@ def test_what_is_stored_is_read_again() -> None:
     old, _ = answers(0)
     before = side(old, tags=TAGS)
     assigned = assign(policy("passage"), before, before)
-    assert restored(stored(assigned, before), before) == assigned
+    assert restore_clusters(store_clusters(assigned, before), before) == assigned
     with pytest.raises(UserError, match="of 200 items, and there are 190"):
-        restored(stored(assigned, before), side(old[:190], tags=TAGS[:190]))
+        restore_clusters(store_clusters(assigned, before), side(old[:190], tags=TAGS[:190]))
 
 
 def test_a_decision_without_clusters_keeps_its_bytes() -> None:
@@ -429,7 +429,7 @@ def test_a_plan_keeps_the_clusters_it_was_made_with() -> None:
     before, after = side(old, tags=TAGS), side(new, tags=TAGS)
     made = plan(policy("passage", 0.3), before, discordance=0.2, icc=0.3)
     bare = {"quiz": ScoredEvaluation(before["quiz"].evaluation, before["quiz"].scores)}
-    followed = decide_by(
+    followed = decide_by_plan(
         made, bare, {"quiz": ScoredEvaluation(after["quiz"].evaluation, after["quiz"].scores)}
     )
     assert followed.checks == decide(policy("passage", 0.3), before, after).checks
@@ -443,7 +443,7 @@ def test_a_plan_from_before_clusters_is_followed_as_it_was_made(tmp_path: Path) 
     told = made.model_dump(mode="json")
     assert not {"clusters", "estimand"} & told.keys()
     write_json(tmp_path / "plan.json", made)
-    decision = decide_by(parse(Plan, told, "plan.json"), before, after)
+    decision = decide_by_plan(parse(Plan, told, "plan.json"), before, after)
     assert decision.checks == decide(policy(None, 0.2), before, after).checks
     (note,) = decision.notes
     assert "items share 'passage'" in note and note.endswith("followed as it was made")

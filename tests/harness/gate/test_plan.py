@@ -15,9 +15,9 @@ from harness.core.files import parse, read_json, write_json
 from harness.core.schema import Noise, Policy, Rule, digest
 from harness.core.scored import ScoredEvaluation
 from harness.gate import decide
-from harness.gate.plan import Plan, PlannedRule, decide_by, order, orders
-from harness.gate.plan import make as plan
-from harness.stats.exact_power import tango_items_needed, tango_power
+from harness.gate.plan import Plan, PlannedRule, decide_by_plan, draw_order, planned_orders
+from harness.gate.plan import make_plan as plan
+from harness.stats.power import tango_items_needed, tango_power
 
 
 def rules(margin: float = 0.05, metric: str = "accuracy", tier: str = "critical") -> Policy:
@@ -69,7 +69,7 @@ def test_planned_power_is_the_share_of_unchanged_candidates_that_pass() -> None:
         old = np.array([s.values["accuracy"] for s in baseline.scores])
         new = np.where(rng.random(n) < discordance, 1 - old, old)
         after = make([{"accuracy": float(x)} for x in new])
-        passed += decide_by(made, {"quiz": baseline}, {"quiz": after}).verdict == "pass"
+        passed += decide_by_plan(made, {"quiz": baseline}, {"quiz": after}).verdict == "pass"
     assert passed / 150 == pytest.approx(one(made).power, abs=0.1)
 
 
@@ -122,7 +122,7 @@ def test_the_same_plan_has_the_same_identity(tmp_path: Path) -> None:
 def test_the_decision_names_its_plan_and_is_the_gates_own() -> None:
     before, after = accuracy(600), accuracy(600, 0.6)
     made = plan(rules(), {"quiz": before}, discordance=0.1)
-    decision = decide_by(made, {"quiz": before}, {"quiz": after})
+    decision = decide_by_plan(made, {"quiz": before}, {"quiz": after})
     assert decision.plan == made.identity
     plain = decide(rules(), {"quiz": before}, {"quiz": after})
     assert decision.model_copy(update={"plan": None}) == plain
@@ -133,9 +133,9 @@ def test_another_baseline_is_refused() -> None:
     made = plan(rules(), {"quiz": before}, discordance=0.1)
     for other in (accuracy(600, 0.4), accuracy(599)):
         with pytest.raises(UserError, match="made for another baseline of quiz"):
-            decide_by(made, {"quiz": other}, {"quiz": before})
+            decide_by_plan(made, {"quiz": other}, {"quiz": before})
     with pytest.raises(UserError, match="baseline has no evaluation"):
-        orders(made, {})
+        planned_orders(made, {})
 
 
 @pytest.mark.parametrize("field", ["baseline", "items", "order"])
@@ -197,9 +197,11 @@ def test_a_plan_that_was_edited_is_refused(
 
 def test_the_order_is_drawn_by_the_seed_and_committed() -> None:
     before = accuracy(600)
-    drawn = order(0, "quiz", before.scores)
+    drawn = draw_order(0, "quiz", before.scores)
     assert sorted(drawn) == sorted(score.item for score in before.scores)
-    assert drawn == order(0, "quiz", before.scores[::-1]) != order(1, "quiz", before.scores)
+    assert (
+        drawn == draw_order(0, "quiz", before.scores[::-1]) != draw_order(1, "quiz", before.scores)
+    )
     made = plan(rules(), {"quiz": before}, discordance=0.1, sequential=True)
     assert made.order == {"quiz": digest(drawn)}
     # Random: the items of the first half of the benchmark are spread over the order.
@@ -208,7 +210,7 @@ def test_the_order_is_drawn_by_the_seed_and_committed() -> None:
     assert 120 < early < 180
     forged = made.model_copy(update={"order": {"quiz": digest(drawn[::-1])}})
     with pytest.raises(UserError, match="another baseline"):
-        decide_by(forged, {"quiz": before}, {"quiz": before})
+        decide_by_plan(forged, {"quiz": before}, {"quiz": before})
 
 
 def test_a_sequential_plan_says_how_many_items_it_expects() -> None:
@@ -222,7 +224,7 @@ def test_a_sequential_plan_says_how_many_items_it_expects() -> None:
         old = np.array([s.values["accuracy"] for s in before.scores])
         new = np.where(rng.random(1000) < 0.1, 1 - old, old)
         after = make([{"accuracy": float(x)} for x in new])
-        (check,) = decide_by(made, {"quiz": before}, {"quiz": after}).checks
+        (check,) = decide_by_plan(made, {"quiz": before}, {"quiz": after}).checks
         used.append(check.n)
     assert float(np.median(used)) == pytest.approx(expected, rel=0.35)
 
@@ -274,7 +276,7 @@ def test_about_the_population_a_candidate_at_the_margin_seldom_passes() -> None:
     """The planned items are a sample: about themselves half of such candidates pass."""
     n, margin, passed = 400, 0.05, {"population": 0, "items": 0}
     baseline = {"quiz": at_the_margin(0, n, margin)[0]}
-    order_of_items = order(0, "quiz", baseline["quiz"].scores)
+    order_of_items = draw_order(0, "quiz", baseline["quiz"].scores)
     for seed in range(200):
         before, after = at_the_margin(seed, n, margin)
         for estimand in passed:
@@ -300,7 +302,7 @@ def test_the_decision_says_what_it_is_about() -> None:
             sequential=True,
             estimand=estimand,  # type: ignore[arg-type]
         )
-        decision = decide_by(made, {"quiz": before}, {"quiz": before})
+        decision = decide_by_plan(made, {"quiz": before}, {"quiz": before})
         assert decision.estimand == estimand
         assert said in decision.checks[0].reason
 
@@ -314,7 +316,7 @@ def test_an_old_sequential_plan_keeps_its_identity_and_is_about_its_items() -> N
     old = parse(Plan, told, "plan.json")
     assert old.identity == digest(told)
     assert old.about == "items"
-    decision = decide_by(old, {"quiz": before}, {"quiz": before})
+    decision = decide_by_plan(old, {"quiz": before}, {"quiz": before})
     assert decision.estimand == "items"
     assert any("about the planned items alone" in note for note in decision.notes)
 
@@ -330,7 +332,7 @@ def test_planned_power_about_the_population_is_what_then_passes() -> None:
     for _ in range(60):
         new = np.where(rng.random(n) < 0.2, 1 - old, old)
         after = make([{"accuracy": float(x)} for x in new])
-        decision = decide_by(made, {"quiz": baseline}, {"quiz": after})
+        decision = decide_by_plan(made, {"quiz": baseline}, {"quiz": after})
         passed += decision.verdict == "pass"
         used.append(decision.checks[0].n)
     assert passed / 60 == pytest.approx(rule.power, abs=0.15)
@@ -407,7 +409,7 @@ def test_a_plan_names_the_test_that_then_decides(
     numbers = {item: i % clusters for i, item in enumerate(items)} if clusters else {}
     assigned = {"quiz": {"passage": numbers}} if clusters else {}
     made = plan(Policy(rules=[rule]), {"quiz": before}, clusters=assigned)
-    (check,) = decide_by(made, {"quiz": before}, {"quiz": after}).checks
+    (check,) = decide_by_plan(made, {"quiz": before}, {"quiz": after}).checks
     assert one(made).test == check.test
     assert check.test == test + (", with the noise of runs" if noise else "")
 
@@ -420,7 +422,7 @@ def test_one_item_whose_answers_are_averaged_is_enough_to_average_all() -> None:
     before = make([*rows, {"accuracy": 1.0}, lost, lost], repeats=3)
     rules_ = rules(0.2, tier="advisory")
     made = plan(rules_, {"quiz": before})
-    (check,) = decide_by(made, {"quiz": before}, {"quiz": before}).checks
+    (check,) = decide_by_plan(made, {"quiz": before}, {"quiz": before}).checks
     assert one(made).test == check.test == "t, allowing for skew"
 
 
@@ -447,7 +449,7 @@ def test_planned_power_at_a_ceiling_is_what_then_passes() -> None:
     for _ in range(100):
         again = np.where(rng.random(300) < 0.5, rng.permutation(grades), grades)
         after = {"quiz": make([{"grade": float(x)} for x in again])}
-        passed += decide_by(made, baseline, after).checks[0].verdict == "pass"
+        passed += decide_by_plan(made, baseline, after).checks[0].verdict == "pass"
     assert passed / 100 == pytest.approx(one(made).power, abs=0.1)
 
 

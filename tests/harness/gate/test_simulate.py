@@ -26,7 +26,7 @@ from harness.gate.lab.simulate import (
     simulate,
 )
 from harness.render.simulation import picture, thresholds
-from harness.stats.sequential import watch
+from harness.stats.sequential import sequential_test
 
 
 def by_name(found: list[PolicyOutcome]) -> dict[str, PolicyOutcome]:
@@ -151,10 +151,10 @@ def test_published_answers_set_it_too(shared_data: Path, tmp_path: Path) -> None
 
     right = [np.array([one.values["accuracy"] for one in side.scores]) for side in scored]
     gains = np.random.default_rng(0).permutation(right[1] - right[0])
-    watched = watch(gains, margin=0.02, alpha=0.05, population=1319)
+    watched = sequential_test(gains, margin=0.02, alpha=0.05, population=1319)
     assert watched.verdict == "pass"
     assert (watched.stopped_at or 1319) < 200
-    assert watch(-gains, margin=0.02, alpha=0.05, population=1319).verdict == "fail"
+    assert sequential_test(-gains, margin=0.02, alpha=0.05, population=1319).verdict == "fail"
 
 
 def test_the_picture_names_every_policy() -> None:

@@ -11,9 +11,9 @@ from harness.core.errors import UserError
 from harness.core.schema import Metric, Policy, Rule
 from harness.gate.evidence import Evidence
 from harness.gate.rule_test import hold_up_at_floor, run_fixed_test
-from harness.gate.sizing import SizeTable, Unchanged, reached_at, simulate_bounds, table
+from harness.gate.sizing import SizeTable, Unchanged, items_at_power, simulate_bounds, size_tables
 from harness.render.sizing import draw, tables
-from harness.stats.exact_power import tango_items_needed
+from harness.stats.power import tango_items_needed
 
 ACCURACY = Metric(name="accuracy", kind="binary")
 GRADE = Metric(name="grade", kind="continuous", low=1, high=5)
@@ -31,7 +31,7 @@ def only(found: tuple[list[SizeTable], list[str]]) -> SizeTable:
 
 
 def test_yes_no_items_are_counted_exactly() -> None:
-    found = only(table(policy(("accuracy", 0.03)), KNOWN, discordance=0.1))
+    found = only(size_tables(policy(("accuracy", 0.03)), KNOWN, discordance=0.1))
     assert (found.kind, found.test, found.method) == ("yes/no", "Tango score test", "exact")
     assert [size.margin for size in found.margins] == [0.015, 0.03, 0.06]
     own = found.margins[1]
@@ -42,7 +42,7 @@ def test_yes_no_items_are_counted_exactly() -> None:
 
 
 def test_graded_items_are_counted_by_simulation_near_the_closed_form() -> None:
-    found = only(table(policy(("grade", 0.2)), KNOWN, sd=0.6))
+    found = only(size_tables(policy(("grade", 0.2)), KNOWN, sd=0.6))
     assert found.kind == "graded" and found.method.startswith("simulated, ")
     needed = found.margins[1].items["0.8"]
     closed = (2.4865 * 0.6 / 0.2) ** 2  # of a t test; a careful one asks somewhat more
@@ -51,7 +51,7 @@ def test_graded_items_are_counted_by_simulation_near_the_closed_form() -> None:
 
 def test_the_counted_items_have_the_power() -> None:
     rule = Rule(task="quiz", metric="grade", margin=0.2)
-    found = only(table(policy(("grade", 0.2)), KNOWN, sd=0.6))
+    found = only(size_tables(policy(("grade", 0.2)), KNOWN, sd=0.6))
     needed = found.margins[1].items["0.8"]
     assert needed is not None
     unchanged = Unchanged(GRADE, 0.6, pairs=False)
@@ -77,31 +77,31 @@ def test_the_simulated_bound_is_where_the_gate_passes() -> None:
 
 def test_a_known_range_counts_the_items_that_exclude_a_collapse() -> None:
     """Of grades that hardly vary, 119 show that falls from 5 to 1 cost less than .1."""
-    found = only(table(policy(("grade", 0.1)), KNOWN, sd=0.02))
+    found = only(size_tables(policy(("grade", 0.1)), KNOWN, sd=0.02))
     needed = found.margins[1].items["0.8"]
     assert needed is not None and 119 <= needed <= 160
     assert found.margins[1].power[:3] == [0, 0, 0]  # 20, 40 and 80 items
     assert "the baseline at 5, the best value" in found.method
     lower = {("quiz", "grade"): GRADE.model_copy(update={"higher_is_better": False})}
-    assert only(table(policy(("grade", 0.1)), lower, sd=0.02)).margins == found.margins
+    assert only(size_tables(policy(("grade", 0.1)), lower, sd=0.02)).margins == found.margins
 
 
 def test_a_standard_deviation_is_at_most_the_range() -> None:
     with pytest.raises(UserError, match="runs from 1 to 5: it is at most 4"):
-        table(policy(("grade", 0.1)), KNOWN, sd=6)
+        size_tables(policy(("grade", 0.1)), KNOWN, sd=6)
 
 
 def test_without_both_ends_of_the_range_fewer_than_100_items_show_nothing() -> None:
     half = {("quiz", "grade"): Metric(name="grade", kind="continuous", low=0, high=None)}
-    found = only(table(policy(("grade", 0.5)), half, sd=0.6))
+    found = only(size_tables(policy(("grade", 0.5)), half, sd=0.6))
     assert found.margins[1].power[:3] == [0, 0, 0] and found.margins[1].power[-1] == 1
     assert "range is not known" in found.method
 
 
 def test_clusters_cost_items_and_say_what_they_can_reach() -> None:
     rules = policy(("grade", 0.2))
-    alone = only(table(rules, KNOWN, sd=0.6))
-    found = only(table(rules, KNOWN, sd=0.6, clusters=20, icc=0.5))
+    alone = only(size_tables(rules, KNOWN, sd=0.6))
+    found = only(size_tables(rules, KNOWN, sd=0.6, clusters=20, icc=0.5))
     assert (found.clusters, found.icc) == (20, 0.5)
     first, second = alone.margins[0].items["0.5"], found.margins[0].items["0.5"]
     assert first is not None and (second is None or second > first)
@@ -124,20 +124,22 @@ def test_gains_in_clusters_correlate_as_stated() -> None:
 
 
 def test_rules_of_both_kinds_are_counted_by_what_fits_them() -> None:
-    found, unanswered = table(policy(("accuracy", 0.03), ("grade", 0.2)), KNOWN, discordance=0.1)
+    found, unanswered = size_tables(
+        policy(("accuracy", 0.03), ("grade", 0.2)), KNOWN, discordance=0.1
+    )
     assert [one.kind for one in found] == ["yes/no"]
     assert unanswered == ["quiz grade: it is graded: give --sd"]
-    both, unanswered = table(
+    both, unanswered = size_tables(
         policy(("accuracy", 0.03), ("grade", 0.4)), KNOWN, discordance=0.1, sd=0.5
     )
     assert [one.kind for one in both] == ["yes/no", "graded"] and unanswered == []
 
 
 def test_a_task_that_is_not_installed_is_what_the_given_spread_says() -> None:
-    assert only(table(policy(("accuracy", 0.1)), {}, discordance=0.1)).kind == "yes/no"
-    assert only(table(policy(("accuracy", 0.4)), {}, sd=0.5)).kind == "graded"
+    assert only(size_tables(policy(("accuracy", 0.1)), {}, discordance=0.1)).kind == "yes/no"
+    assert only(size_tables(policy(("accuracy", 0.4)), {}, sd=0.5)).kind == "graded"
     with pytest.raises(UserError, match="give only one spread"):
-        table(policy(("accuracy", 0.1)), {}, sd=0.5, discordance=0.1)
+        size_tables(policy(("accuracy", 0.1)), {}, sd=0.5, discordance=0.1)
 
 
 @pytest.mark.parametrize(
@@ -158,20 +160,20 @@ def test_a_task_that_is_not_installed_is_what_the_given_spread_says() -> None:
 )
 def test_what_cannot_be_counted_is_said(given: dict[str, float], said: str) -> None:
     with pytest.raises(UserError, match=said):
-        table(policy(("accuracy", 0.1)), KNOWN, **given)  # type: ignore[arg-type]
+        size_tables(policy(("accuracy", 0.1)), KNOWN, **given)  # type: ignore[arg-type]
 
 
 def test_power_between_sizes_is_interpolated_and_never_beyond_them() -> None:
-    assert reached_at([100, 400], [0.5, 0.9], 0.5) == 100
-    assert reached_at([100, 400], [0.2, 0.6], 0.8) is None
-    middle = reached_at([100, 400], [0.5, 0.8], 0.7)
+    assert items_at_power([100, 400], [0.5, 0.9], 0.5) == 100
+    assert items_at_power([100, 400], [0.2, 0.6], 0.8) is None
+    middle = items_at_power([100, 400], [0.5, 0.8], 0.7)
     assert middle is not None and 100 < middle < 400
     # Chance lets a plateau cross for a moment: that is not reaching it.
-    assert reached_at([100, 200, 400, 800], [0.5, 0.81, 0.78, 0.76], 0.8) is None
+    assert items_at_power([100, 200, 400, 800], [0.5, 0.81, 0.78, 0.76], 0.8) is None
 
 
 def test_the_picture_has_a_line_for_each_margin() -> None:
-    found, _ = table(policy(("accuracy", 0.03)), KNOWN, discordance=0.1)
+    found, _ = size_tables(policy(("accuracy", 0.03)), KNOWN, discordance=0.1)
     svg = draw(found).decode()
     assert svg.startswith("<?xml") and all(f"margin {m}" in svg for m in ("0.015", "0.03", "0.06"))
     assert draw(found) == draw(found)

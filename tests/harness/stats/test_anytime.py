@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.stats.anytime import bounds, p_of_no_change
-from harness.stats.sequential import watch
+from harness.stats.sequential import p_of_no_change, sequential_bounds, sequential_test
 
 
 def draw(rng: np.random.Generator, n: int, gain: float = 0.0) -> np.ndarray:
@@ -19,8 +18,8 @@ def test_the_interval_covers_the_mean_wherever_the_test_stops() -> None:
     missed = np.zeros(2)
     for _ in range(400):
         x = draw(rng, 300)
-        found = watch(x, margin=0.05, alpha=0.05)
-        low, high = bounds(x[: found.stopped_at or 300], alpha=0.05)
+        found = sequential_test(x, margin=0.05, alpha=0.05)
+        low, high = sequential_bounds(x[: found.stopped_at or 300], alpha=0.05)
         missed += low > 0, high < 0
     assert (missed / 400 <= 0.05).all()
 
@@ -30,9 +29,9 @@ def test_a_finite_population_is_covered_and_known_once_all_is_seen() -> None:
     missed = wide = 0
     for _ in range(300):
         items = draw(rng, 200)
-        low, high = bounds(items[:80], alpha=0.05, population=200)
+        low, high = sequential_bounds(items[:80], alpha=0.05, population=200)
         missed += not low <= items.mean() <= high
-        low, high = bounds(items, alpha=0.05, population=200)
+        low, high = sequential_bounds(items, alpha=0.05, population=200)
         wide += max(abs(low - items.mean()), abs(high - items.mean())) > 2e-3
     assert missed / 300 <= 0.1
     assert wide / 300 <= 0.1  # a bet may be won against the truth to the last item
@@ -43,8 +42,8 @@ def test_the_interval_clears_the_margin_exactly_when_the_test_passes(gain: float
     rng = np.random.default_rng(2)
     for _ in range(50):
         x = draw(rng, 400, gain)
-        found = watch(x, margin=0.05, alpha=0.05)
-        low, high = bounds(x[: found.stopped_at or 400], alpha=0.05)
+        found = sequential_test(x, margin=0.05, alpha=0.05)
+        low, high = sequential_bounds(x[: found.stopped_at or 400], alpha=0.05)
         assert (low >= -0.051) == (found.verdict == "pass") or low == pytest.approx(-0.05, abs=2e-3)
         assert (high <= -0.049) == (found.verdict == "fail") or high == pytest.approx(
             -0.05, abs=2e-3
@@ -53,9 +52,9 @@ def test_the_interval_clears_the_margin_exactly_when_the_test_passes(gain: float
 
 def test_units_scale_and_sides_mirror() -> None:
     x = draw(np.random.default_rng(3), 300, 0.1)
-    low, high = bounds(x, alpha=0.05)
-    assert bounds(4 * x, alpha=0.05, span=4) == pytest.approx((4 * low, 4 * high))
-    assert bounds(-x, alpha=0.05) == pytest.approx((-high, -low))
+    low, high = sequential_bounds(x, alpha=0.05)
+    assert sequential_bounds(4 * x, alpha=0.05, span=4) == pytest.approx((4 * low, 4 * high))
+    assert sequential_bounds(-x, alpha=0.05) == pytest.approx((-high, -low))
     assert p_of_no_change(x) == p_of_no_change(-x)
 
 

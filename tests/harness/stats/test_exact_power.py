@@ -7,9 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from harness.stats.exact_power import tango_detectable, tango_items_needed, tango_power
 from harness.stats.noninferiority import tango_statistic
-from harness.stats.power import items_needed
+from harness.stats.power import items_needed, tango_detectable, tango_items_needed, tango_power
 
 Z = 1.6448536269514722
 

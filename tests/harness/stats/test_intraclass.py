@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import f_oneway
 
-from harness.stats.intraclass import intraclass
+from harness.stats.clusters import intraclass
 
 
 def drawn(rng: np.random.Generator, icc: float, sizes: list[int]) -> tuple[np.ndarray, np.ndarray]:

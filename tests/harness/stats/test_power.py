@@ -13,13 +13,12 @@ from harness.stats.noninferiority import tango_statistic
 from harness.stats.power import (
     items_needed,
     minimum_detectable,
-    minimum_detectable_binary,
     paired_sd,
 )
 
 
 def test_the_binary_formula() -> None:
-    assert minimum_detectable_binary(1319, 0.2) == pytest.approx(
+    assert minimum_detectable(1319, math.sqrt(0.2)) == pytest.approx(
         2.486 * math.sqrt(0.2 / 1319), rel=1e-3
     )
 

@@ -13,7 +13,7 @@ from harness.core.errors import UserError
 from harness.core.schema import Noise
 from harness.stats.noninferiority import tango
 from harness.stats.paired import compare
-from harness.stats.power import chance, items_needed, minimum_detectable
+from harness.stats.power import items_needed, minimum_detectable, power_to_detect
 from harness.stats.repeatability import bounds, measure, reach, widen
 
 NOISE = Noise(sd=0.01, runs=8)
@@ -131,8 +131,8 @@ def test_power_reckons_with_the_noise_and_says_where_no_items_would_do() -> None
     assert minimum_detectable(n, sd, noise=Noise(sd=0, runs=5)) == minimum_detectable(n, sd)
     found = minimum_detectable(n, sd, noise=NOISE)
     assert found > minimum_detectable(n, sd)
-    assert chance(found, n, sd, noise=NOISE) == pytest.approx(0.8)
-    assert chance(minimum_detectable(n, sd), n, sd) == pytest.approx(0.8)
+    assert power_to_detect(found, n, sd, noise=NOISE) == pytest.approx(0.8)
+    assert power_to_detect(minimum_detectable(n, sd), n, sd) == pytest.approx(0.8)
     needed = items_needed(0.06, sd, noise=NOISE)
     assert minimum_detectable(needed, sd, noise=NOISE) <= 0.06
     assert minimum_detectable(needed - 1, sd, noise=NOISE) > 0.06

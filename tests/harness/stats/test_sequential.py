@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.core.errors import UserError
-from harness.stats.sequential import STAKE, log_evidence, watch
+from harness.stats.sequential import STAKE, log_evidence, sequential_test
 
 GATE = {"margin": 0.02, "alpha": 0.05}
 
@@ -52,33 +52,33 @@ def test_the_evidence_is_the_formula() -> None:
 def test_it_stops_where_it_knows(mean: float, verdict: str) -> None:
     p = np.array([0.15 - mean / 2, 0.7, 0.15 + mean / 2])
     draws = np.random.default_rng(0).choice([-1.0, 0.0, 1.0], p=p, size=3000)
-    found = watch(draws, **GATE)
+    found = sequential_test(draws, **GATE)
     assert found.verdict == verdict
     assert found.stopped_at is not None
     assert found.stopped_at < 1500
-    again = watch(draws[: found.stopped_at], **GATE)
+    again = sequential_test(draws[: found.stopped_at], **GATE)
     assert again == found
-    assert watch(draws[: found.stopped_at - 1], **GATE).verdict is None
+    assert sequential_test(draws[: found.stopped_at - 1], **GATE).verdict is None
 
 
 def test_equal_answers_pass_only_when_there_are_enough() -> None:
     per_item = math.log1p(STAKE / 0.98 * 0.02)
     needed = math.ceil(math.log(20) / per_item) + 1  # the first item is not bet on
-    assert watch(np.zeros(1000), **GATE).stopped_at == needed
-    assert watch(np.zeros(needed - 1), **GATE).verdict is None
+    assert sequential_test(np.zeros(1000), **GATE).stopped_at == needed
+    assert sequential_test(np.zeros(needed - 1), **GATE).verdict is None
 
 
 @given(st.lists(st.floats(-1, 1), max_size=60), st.floats(0.01, 0.9))
 def test_the_scale_of_the_metric_changes_nothing(values: list[float], margin: float) -> None:
-    there = watch(values, margin=margin, alpha=0.05)
-    here = watch(np.array(values) * 4, margin=margin * 4, alpha=0.05, span=4)
+    there = sequential_test(values, margin=margin, alpha=0.05)
+    here = sequential_test(np.array(values) * 4, margin=margin * 4, alpha=0.05, span=4)
     assert here.verdict == there.verdict
     assert here.log_e_pass == pytest.approx(there.log_e_pass, rel=1e-6, abs=1e-6)
 
 
 @given(st.lists(st.sampled_from([-1.0, 0.0, 0.5, 1.0]), min_size=1, max_size=80))
 def test_when_all_items_are_seen_the_verdict_is_their_mean(values: list[float]) -> None:
-    found = watch(values, margin=0.0707, alpha=1e-9, population=len(values))
+    found = sequential_test(values, margin=0.0707, alpha=1e-9, population=len(values))
     assert found.verdict == ("pass" if sum(values) / len(values) > -0.0707 else "fail")
     assert found.stopped_at is not None
 
@@ -93,7 +93,7 @@ def test_nothing_overflows(values: list[float], left: int) -> None:
 
 
 def test_no_item_decides_nothing() -> None:
-    assert watch([], **GATE).verdict is None
+    assert sequential_test([], **GATE).verdict is None
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_what_cannot_be_is_refused(
     values: list[float], fields: dict[str, float], said: str
 ) -> None:
     with pytest.raises(UserError, match=said):
-        watch(values, **(GATE | fields))  # type: ignore[arg-type]
+        sequential_test(values, **(GATE | fields))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("population", [None, 600])

@@ -1,4 +1,4 @@
-"""Reused items: the Ladder under attack, e-LOND's error, exposure."""
+"""Reused items: the Ladder under attack, e-LOND's error."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from reuse import e_lond, e_lond_level, ladder
 
 from harness.core.errors import UserError
-from harness.stats.reuse import e_lond, e_lond_level, exposure, ladder
 from harness.stats.sequential import log_evidence
 
 
@@ -55,12 +53,6 @@ def test_the_ladder_is_not_climbed_by_guessing() -> None:
 def test_the_ladder_needs_every_item(bad: list[list[float]]) -> None:
     with pytest.raises(UserError):
         ladder(bad)
-
-
-@given(st.lists(st.lists(st.sampled_from("abcde"))))
-def test_exposure_counts_decisions_not_answers(used: list[list[str]]) -> None:
-    counts = exposure(used)
-    assert all(counts[item] == sum(item in u for u in used) for item in "abcde")
 
 
 def test_the_levels_of_e_lond_are_a_share_of_alpha() -> None:

@@ -1,4 +1,4 @@
-"""The paired gain seen by resampling: other assumptions than `paired.compare`, for a second look.
+"""Estimate the paired gain by resampling, under other assumptions than `paired.compare`.
 
 Where these views and the gate's test disagree, something about the data does not fit the test:
 few clusters, a long tail, one item that decides all. The gate does not use them.
@@ -28,7 +28,7 @@ def bca_interval(
     draws: int = 9999,
     seed: int = 0,
 ) -> tuple[float, float] | None:
-    """The 1 - 2 alpha interval of the gain by bootstrap over clusters, freed of bias and skew.
+    """Return the BCa bootstrap interval of the gain over clusters, at level 1 - 2 alpha.
 
     The gain is `paired.gain`'s: each side's mean is over the items where it has a value, NaN says
     where not. BCa: B. Efron, "Better bootstrap confidence intervals", JASA 82, 1987. None where
@@ -79,12 +79,12 @@ def sign_flip_p(
     draws: int = 9999,
     seed: int = 0,
 ) -> float:
-    """One-sided p-value of gain <= -margin: the signs of cluster sums of d + margin are flipped.
+    """Return the one-sided p-value of gain <= -margin by flipping signs of cluster sums.
 
-    `differences`, shape (items,), are candidate - baseline. It assumes that they scatter
-    symmetrically about their mean. All 2^G ways are tried where these are no more than `draws`,
-    else so many at random, and p = (1 + as extreme) / (1 + draws): B. Phipson, G. Smyth, Stat.
-    Appl. Genet. Mol. Biol. 9, 2010.
+    The sums are of d + margin. `differences`, shape (items,), are candidate - baseline. It assumes
+    that they scatter symmetrically about their mean. All 2^G ways are tried where these are no
+    more than `draws`, else so many at random, and p = (1 + as extreme) / (1 + draws):
+    B. Phipson, G. Smyth, Stat. Appl. Genet. Mol. Biol. 9, 2010.
 
     Raises:
         UserError: no differences, or clusters and items do not match.

@@ -1,14 +1,9 @@
-"""One set of items, many decisions: what keeps looking often from paying.
-
-The Ladder releases a new best only for a gain above its noise; e-LOND holds a stream of gates to
-a rate of false discoveries; `exposure` counts how often an item has decided.
-"""
+"""Reuse one set of items for many decisions: the Ladder and e-LOND of docs/statistics.md."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,25 +55,20 @@ def ladder(submissions: Iterable[npt.ArrayLike]) -> list[Rung]:
     return rungs
 
 
-def exposure(decisions: Iterable[Iterable[str]]) -> Mapping[str, int]:
-    """Item digest -> how many of `decisions`, each given as the items it used, it took part in."""
-    return Counter(item for used in decisions for item in set(used))
-
-
 def e_lond_level(earlier: Sequence[bool], alpha: float) -> float:
-    """The level of the gate that follows `earlier` ones, of which True were discoveries.
+    """Return the level of the gate that follows `earlier` ones, of which True were discoveries.
 
     alpha_t = alpha gamma_t (R_{t-1} + 1) with R the discoveries so far, and gamma_t =
     1 / (t (t + 1)), which adds up to 1: Z. Xu, A. Ramdas, "Online multiple testing with
-    e-values", AISTATS 2024 (arXiv 2311.06412). A sequential gate of the stream is watched at
-    this level, not at alpha: `watch(..., alpha=e_lond_level(earlier, alpha))`.
+    e-values", AISTATS 2024 (arXiv 2311.06412). A sequential gate of the stream is run at
+    this level, not at alpha: `sequential_test(..., alpha=e_lond_level(earlier, alpha))`.
     """
     t = len(earlier) + 1
     return alpha * (sum(earlier) + 1) / (t * (t + 1))
 
 
 def e_lond(log_e_values: Iterable[float], alpha: float) -> list[bool]:
-    """Which gates of a stream are discoveries: those with E_t >= 1 / alpha_t, see `e_lond_level`.
+    """Say which gates of a stream are discoveries: E_t >= 1 / alpha_t, see `e_lond_level`.
 
     The expected share of false ones among them is at most `alpha`, however the gates depend on
     each other: same items, candidates made from earlier verdicts. An e-value is evidence with a

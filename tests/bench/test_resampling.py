@@ -6,11 +6,11 @@ import itertools
 
 import numpy as np
 import pytest
+from resampling import bca_interval, sign_flip_p
 from scipy.stats import bootstrap
 
 from harness.core.errors import UserError
 from harness.stats.paired import compare
-from harness.stats.resampling import bca_interval, sign_flip_p
 
 
 def test_the_bootstrap_of_single_items_is_scipys() -> None:
