@@ -48,8 +48,8 @@ def check_apart(path: Path, texts: Iterable[str], measured: Iterable[str]) -> No
     known = {fold(text) for text in measured}
     if shared := [text for text in texts if fold(text) in known]:
         raise UserError(
-            f"{path} names {len(shared)} that models are measured on, such as "
-            f"{shared[0][:80]!r}; delete them there."
+            f"{path} contains gate or sealed items, {len(shared)} in all, such as "
+            f"{shared[0][:80]!r}. Delete them from the file."
         )
 
 

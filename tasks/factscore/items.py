@@ -88,10 +88,10 @@ def _names(path: Path) -> list[str]:
     stripped = (line.removeprefix("\ufeff").strip() for line in lines)  # joined files keep marks
     entities = [name for name in stripped if name]
     if not entities:
-        raise UserError(f"{path} names no entity.")
+        raise UserError(f"{path} contains no names: list one entity per line.")
     most, times = Counter(entities).most_common(1)[0]
     if times > 1:
-        raise UserError(f"{path} names '{most}' twice; each entity is asked for once.")
+        raise UserError(f"{path} contains '{most}' twice. List each entity once.")
     return entities
 
 

@@ -4,45 +4,16 @@ The word is part of the number: "1.5 million" is 1,500,000. What was counted (1.
 only to a question that asks for millions, or that itself counts in them ("had $32 million").
 """
 
-# ruff: noqa: RUF001 (letters of other scripts are meant)
-
 from __future__ import annotations
 
 import re
+import tomllib
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 
-_WORDS: dict[str, tuple[str, Fraction]] = {  # word that a question uses: spellings, factor
-    "dozen": ("dozens? dzn doz", Fraction(12)),
-    "hundred": ("hundreds?", Fraction(100)),
-    "thousand": (
-        "thousands? tausend mille tusen duizend тыс тысячи? тысяча? हज़ार हजार",
-        Fraction(10**3),
-    ),
-    "lakh": ("lakhs? lacs? लाख", Fraction(10**5)),
-    "million": (
-        "millions? mln mn mio millionen millones millón milhões milhão milioni miljoen miljoner "
-        "млн миллион(?:а|ов)?",
-        Fraction(10**6),
-    ),
-    "crore": ("crores? करोड़", Fraction(10**7)),
-    "billion": (
-        "billions? bn bln milliarden? milliards? mrd miljard миллиард(?:а|ов)? млрд",
-        Fraction(10**9),
-    ),
-    "trillion": ("trillions? tn", Fraction(10**12)),
-    "half": ("halves", Fraction(1, 2)),
-    "third": ("thirds", Fraction(1, 3)),
-    "fourth": ("fourths", Fraction(1, 4)),
-    "fifth": ("fifths", Fraction(1, 5)),
-    "sixth": ("sixths", Fraction(1, 6)),
-    "seventh": ("sevenths", Fraction(1, 7)),
-    "eighth": ("eighths", Fraction(1, 8)),
-    "ninth": ("ninths", Fraction(1, 9)),
-    "tenth": ("tenths", Fraction(1, 10)),
-    "hundredth": ("hundredths", Fraction(1, 100)),
-    "thousandth": ("thousandths", Fraction(1, 1000)),
-}
+_FILE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+_WORDS = {word: (spellings, Fraction(factor)) for word, (spellings, factor) in _FILE.items()}
 # Letters, their words, and the units of a question for which they may stand: a run of 5k.
 _LETTERS = {
     "k": ("thousand", r"kilo\w+|k[mg]|k"),

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import random
 import re
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
+from pathlib import Path
 from typing import Literal
 
 from harness.core.schema import AspectFeedback, Feedback, Item, Sample, Score
@@ -26,30 +28,12 @@ from tasks.task import Judge
 
 TASK = "mini_factscore"
 
-FIRST = [
-    a + b
-    for a in "Al Bre Cor Da El Fi Ga Hel".split()
-    for b in "nor vin mis ta len rik sa do".split()
-]
-LAST = [
-    a + b
-    for a in "Ves Mor Tol Kar Sen Bol Dun Fer Lan".split()
-    for b in "kin wick gar holm ley dane rath mere".split()
-]
-TOWNS = (
-    "Tarnow Oster Quill Brack Ludden Morven Sall Pinner Astley Corrin Hexby Varna Dorrel Ketter "
-    "Ilmar Nesk Rowan Stell Tamsin Ullen Welby Yarrow Zell Fennick"
-).split()
-CRAFTS = (
-    "glazier weaver miller potter mason baker cooper tanner printer surgeon sailor painter "
-    "singer scribe gardener smith dyer tailor brewer carver fletcher thatcher saddler fiddler"
-).split()
-GUILDS = (
-    "Heron Badger Otter Raven Stag Falcon Hare Wolf Adder Swan Lynx Owl Marten Salmon Crane Boar"
-).split()
-ADJECTIVES = "Amber Silver Hidden Winter Broken Scarlet Quiet Northern Golden Drowned".split()
-NOUNS = "Gate Bell Lantern Bridge Tower Harp Orchard Mirror Crown Stair".split()
-RIVERS = "Ister Marl Tove Linn Arrow Cray Dell Ouse Severn Wye Nidd Esk Teme Avon Tamar Yeo".split()
+_FILE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+_NAMES = {name: text.split() for name, text in _FILE.items()}
+FIRST = [begin + end for begin in _NAMES["first_begins"] for end in _NAMES["first_ends"]]
+LAST = [begin + end for begin in _NAMES["last_begins"] for end in _NAMES["last_ends"]]
+TOWNS, CRAFTS, GUILDS = (_NAMES[name] for name in ("towns", "crafts", "guilds"))
+ADJECTIVES, NOUNS, RIVERS = (_NAMES[name] for name in ("adjectives", "nouns", "rivers"))
 
 # How often a fact is not what the name suggests, by how well known the person is.
 IRREGULAR = {"famous": 0.0, "known": 0.08, "rare": 0.25}

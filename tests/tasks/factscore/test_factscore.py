@@ -266,7 +266,7 @@ def test_unfit_lists_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no list of entities"):
         items("test", tmp_path)
     names.write_text("\n\n")
-    with pytest.raises(UserError, match="names no entity"):
+    with pytest.raises(UserError, match="contains no names"):
         items("test", names)
     names.write_text("Ada\nBo\nAda\n")
     with pytest.raises(UserError, match="'Ada' twice"):
