@@ -65,46 +65,51 @@ class InProcess:
         size = AT_ONCE * engine.parts_at_once
         waiting = deque(sorted(enumerate(calls), key=lambda numbered: numbered[1].max_tokens))
         while waiting:
-            batch: list[_Asked] = []
+            batch: list[_PreparedCall] = []
             while waiting and len(batch) < size:
-                asked = self._read(engine, *waiting[0])
-                if batch and asked.need.completion != batch[0].need.completion:
+                prepared = self._read(engine, *waiting[0])
+                if batch and prepared.need.completion != batch[0].need.completion:
                     break
-                reason = meter.reserve(asked.need) if asked.fits(engine) else TOO_LONG
+                reason = meter.reserve(prepared.need) if prepared.fits(engine) else TOO_LONG
                 if reason and batch and reason != TOO_LONG:
                     break  # earlier calls may need less than they reserved
                 waiting.popleft()
                 if reason:
-                    done(asked.place, Reply(failure=reason))
+                    done(prepared.place, Reply(failure=reason))
                 else:
-                    batch.append(asked)
+                    batch.append(prepared)
             self._generate(engine, batch, meter, done)
 
-    def _read(self, engine: LocalEngine, place: int, call: Call) -> _Asked:
+    def _read(self, engine: LocalEngine, place: int, call: Call) -> _PreparedCall:
         system = [Message(role="system", content=call.system)] if call.system else []
         prompt = engine.render([*system, Message(role="user", content=call.prompt)])
         length = len(engine.encode(prompt))
         need = Tokens(length, call.max_tokens + self._settings.thinking_tokens)
-        return _Asked(place, call, prompt, need)
+        return _PreparedCall(place, call, prompt, need)
 
     def _generate(
-        self, engine: LocalEngine, batch: Sequence[_Asked], meter: Meter, done: Done
+        self, engine: LocalEngine, batch: Sequence[_PreparedCall], meter: Meter, done: Done
     ) -> None:
         if not batch:
             return
         try:
-            made = engine.generate(
-                [asked.prompt for asked in batch], Sampling(max_tokens=batch[0].need.completion)
+            completions = engine.generate(
+                [prepared.prompt for prepared in batch],
+                Sampling(max_tokens=batch[0].need.completion),
             )
         except BaseException:
-            for asked in batch:
-                meter.settle(asked.need, None)
+            for prepared in batch:
+                meter.settle(prepared.need, None)
             raise
-        for asked, (completion,) in zip(batch, made, strict=True):
-            meter.settle(asked.need, Tokens(asked.need.prompt, completion.completion_tokens or 0))
+        for prepared, (completion,) in zip(batch, completions, strict=True):
+            meter.settle(
+                prepared.need, Tokens(prepared.need.prompt, completion.completion_tokens or 0)
+            )
         logprobs = _logprobs(engine, batch)
-        for asked, (completion,), found in zip(batch, made, logprobs, strict=True):
-            done(asked.place, _reply(completion, found))
+        for prepared, (completion,), choice_logprobs in zip(
+            batch, completions, logprobs, strict=True
+        ):
+            done(prepared.place, _reply(completion, choice_logprobs))
 
     def _load(self) -> LocalEngine:
         if self._engine is None:
@@ -115,8 +120,8 @@ class InProcess:
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """A call as the model reads it."""
+class _PreparedCall:
+    """A call with its rendered prompt, and the tokens that it needs."""
 
     place: int
     call: Call
@@ -135,26 +140,28 @@ def _reply(completion: Completion, logprobs: dict[str, float] | None) -> Reply:
     return Reply(text=completion.text, failure=failure, logprobs=logprobs)
 
 
-def _logprobs(engine: LocalEngine, batch: Sequence[_Asked]) -> Iterator[dict[str, float] | None]:
-    """Each choice's log-probability as the beginning of the reply, call by call.
+def _logprobs(
+    engine: LocalEngine, batch: Sequence[_PreparedCall]
+) -> Iterator[dict[str, float] | None]:
+    """Yield per call the log-probability of each choice as the beginning of the reply.
 
-    The choices of a call are scored by themselves: what else is asked does not change a sum.
+    The choices of a call are scored as one group, so that other calls do not change them.
     """
-    groups = [_pairs(engine, asked) for asked in batch if asked.call.choices]
+    groups = [_pairs(engine, prepared) for prepared in batch if prepared.call.choices]
     scored: Iterator[list[Likelihood]] = iter(engine.loglikelihoods(groups))
-    for asked in batch:
-        if not asked.call.choices:
+    for prepared in batch:
+        if not prepared.call.choices:
             yield None
             continue
         yield {
             choice: min(0.0, value)
-            for choice, (value, _) in zip(asked.call.choices, next(scored), strict=True)
+            for choice, (value, _) in zip(prepared.call.choices, next(scored), strict=True)
             if math.isfinite(value)
         }
 
 
-def _pairs(engine: LocalEngine, asked: _Asked) -> list[Pair]:
-    """The prompt with each choice, as token ids."""
-    before = engine.encode(asked.prompt)
+def _pairs(engine: LocalEngine, call: _PreparedCall) -> list[Pair]:
+    """Return the prompt with each choice, as token ids."""
+    before = engine.encode(call.prompt)
     encode = engine.tokenizer.encode
-    return [(before, list(encode(one, add_special_tokens=False))) for one in asked.call.choices]
+    return [(before, list(encode(text, add_special_tokens=False))) for text in call.call.choices]
