@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,13 @@ from rlrf.models.reward.self_evolve_report import SelfEvolutionResult
 from rlrf.models.reward.world import sample_preferences
 from rlrf.objectives.job import Job
 from rlrf.objectives.sft import Example, sft
-from rlrf.quickstart import corpus, seed_policy
+from rlrf.quickstart import seed_policy
 from rlrf.training_config import Optimisation
 from tasks.mini import arithmetic, biography, instructions, world
+
+sys.path.append(str(Path(__file__).parents[1]))  # where seed_policy_corpus lies
+
+import seed_policy_corpus as corpus
 
 PREFERENCES, HELD_OUT = 600, 400  # pairs for the reward models, and to measure them on
 SELF_EVOLUTION: dict[str, Any] = {
