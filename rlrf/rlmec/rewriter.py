@@ -42,8 +42,8 @@ class Agreement(Record):
     """Quality of a rewriter on the items that it did not learn from: means over items."""
 
     by_task: dict[str, dict[str, MetricResult]] = Field(
-        description="task -> located: the first wrong step is the teacher's; repaired: the rewrite "
-        "of a wrong response reaches the gold answer; copied: that of a right one is the response"
+        description="task -> share of responses: located (the first wrong step is the teacher's), "
+        "repaired (the rewrite of a wrong response is right), copied (a right one is unchanged)"
     )
 
     def sentence(self) -> str:
