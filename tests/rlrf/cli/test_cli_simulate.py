@@ -19,6 +19,7 @@ from harness.core.schema import Decision, Message, ModelRef, Noise, Sample
 from harness.engines import Sampling
 from harness.engines.hf import HFEngine
 from harness.evals import evaluation
+from harness.evals.evaluate import EvalOptions, choose_items
 from rlrf.cli.gate import gate
 from rlrf.cli.simulate import certify, noise, simulate
 
@@ -37,7 +38,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Path]]:
     The last two were made on a day when more went well.
     """
     task = tasks.load("mini_gsm8k")
-    split, items, _ = evaluation.choose(task, "gate", None, limit=ITEMS)
+    split, items, _ = choose_items(task, EvalOptions(split="gate", limit=ITEMS))
     folders = []
     for seed in range(5):
         chance = 0.75 if seed < 3 else 0.95
@@ -112,7 +113,7 @@ def test_a_gate_is_certified(runs: list[Path]) -> None:
 def test_the_gate_is_certified_on_m0s_own_samples(tmp_path: Path) -> None:
     """From the model to the certificate: two sampled answers an item, dealt to two sides."""
     task = tasks.load("mini_gsm8k")
-    split, items, _ = evaluation.choose(task, "gate", None, limit=60)
+    split, items, _ = choose_items(task, EvalOptions(split="gate", limit=60))
     engine = HFEngine(str(ROOT / "rlrf" / "quickstart" / "m0"), device="cpu")
     prompts = [engine.render([Message(role="user", content=item.prompt)]) for item in items]
     answers = engine.generate(prompts, Sampling(temperature=0.8, max_tokens=80, n=2, seed=1))
