@@ -42,7 +42,6 @@ def report(run: Path, judge: Sequence[JudgeFinding] = ()) -> str:
     measured = measure(sealed, decided)
     definitions = {one.task: one.evaluations[0].definitions for one in measured}
     names = [model.name for model in result.sealed]
-    outcomes = {iteration.candidate: iteration.outcome for iteration in result.iterations}
     headline = _headline(result, definitions)
     at = _compared(result, names)
     decided = result.sealed[at].vs_anchor
@@ -54,7 +53,7 @@ def report(run: Path, judge: Sequence[JudgeFinding] = ()) -> str:
             sentence=_sentence(result, at),
             findings=_findings(result, at, definitions),
             split=", ".join(sorted({one.evaluations[0].split for one in measured})),
-            models=[Model(name, outcomes.get(name, "start")) for name in names],
+            models=[Model(name, result.outcomes.get(name, "start")) for name in names],
             headline=headline,
             measured=measured,
             questions=questions(sealed),
@@ -72,8 +71,7 @@ def report(run: Path, judge: Sequence[JudgeFinding] = ()) -> str:
 def _title(result: RunResult) -> str:
     if result.incumbent == result.sealed[0].name:
         return f"{result.incumbent} stays the incumbent: no candidate passed the gate"
-    outcomes = {iteration.candidate: iteration.outcome for iteration in result.iterations}
-    if outcomes.get(result.incumbent) != "promoted":
+    if result.outcomes.get(result.incumbent) != "promoted":
         return f"{result.incumbent} is the incumbent without having passed the gate"
     return f"{result.incumbent} passed the gate and is the incumbent"
 
@@ -116,9 +114,8 @@ def _headline(
 def _curve(result: RunResult, measured: Sequence[Measured], task: str, metric: str) -> Curve:
     """Plot means on the sealed split by iteration, and what the gate measured on its items."""
     (one,) = [one for one in measured if one.task == task]
-    outcomes = {iteration.candidate: iteration.outcome for iteration in result.iterations}
     points = [
-        Point(model.name, found, outcomes.get(model.name, "start"))
+        Point(model.name, found, result.outcomes.get(model.name, "start"))
         for model, found in zip(result.sealed, one.results(metric), strict=True)
         if found is not None
     ]
@@ -184,27 +181,29 @@ def _optimism(
     headline: Sequence[tuple[str, str]],
 ) -> Table | None:
     rows = []
-    level = ""
-    for model in result.sealed:
-        gaps = result.optimism(model.name)
-        for check in model.vs_anchor.checks if model.vs_anchor else []:
-            gap = gaps.get(f"{check.task} {check.metric}")
-            if gap is None or (check.task, check.metric) not in headline or not model.vs_anchor:
-                continue
-            level = f"{100 - 200 * model.vs_anchor.policy.alpha:g} %"
-            metric = definitions[check.task].get(check.metric)
-            ends = numbers.interval(check.low, check.high, metric, signed=True)
-            rows.append(
-                [
-                    model.name,
-                    f"{check.task} {check.metric}",
-                    numbers.number(check.delta + gap, metric, signed=True),
-                    f"{numbers.number(check.delta, metric, signed=True)} {ends}",
-                    f"{check.n:,}",
-                    numbers.number(gap, metric, signed=True),
-                ]
-            )
-    heads = ["model", "metric", "gain at the gate", f"sealed gain [{level}]", "n", "optimism"]
+    for name, check, gap in result.gains():
+        if (check.task, check.metric) not in headline:
+            continue
+        metric = definitions[check.task].get(check.metric)
+        ends = numbers.interval(check.low, check.high, metric, signed=True)
+        rows.append(
+            [
+                name,
+                f"{check.task} {check.metric}",
+                numbers.number(check.delta + gap, metric, signed=True),
+                f"{numbers.number(check.delta, metric, signed=True)} {ends}",
+                f"{check.n:,}",
+                numbers.number(gap, metric, signed=True),
+            ]
+        )
+    heads = [
+        "model",
+        "metric",
+        "gain at the gate",
+        f"sealed gain [{result.level}]",
+        "n",
+        "optimism",
+    ]
     return Table(heads, rows) if rows else None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from harness.core.schema import Decision, MetricResult, Promotion, Record
+from harness.core.schema import Check, Decision, MetricResult, Promotion, Record
 from harness.render.table import mean, table
 from rlrf.training_examples import ExamplesReport
 
@@ -108,6 +108,27 @@ class RunResult(Record):
     iterations: list[Iteration] = Field(min_length=1)
     sealed: list[Sealed] = Field(min_length=1)
 
+    @property
+    def outcomes(self) -> dict[str, str]:
+        """Candidate -> outcome of its iteration."""
+        return {iteration.candidate: iteration.outcome for iteration in self.iterations}
+
+    @property
+    def level(self) -> str:
+        """Confidence level of the gate's intervals; "" without a decision."""
+        decided = [model.vs_anchor for model in self.sealed if model.vs_anchor]
+        return f"{100 - 200 * decided[0].policy.alpha:g} %" if decided else ""
+
+    def gains(self) -> list[tuple[str, Check, float]]:
+        """Return (model, check against M0 on the sealed split, optimism) for the metrics shown."""
+        return [
+            (model.name, check, gaps[name])
+            for model in self.sealed
+            for gaps in [self.optimism(model.name)]
+            for check in (model.vs_anchor.checks if model.vs_anchor else ())
+            if (name := f"{check.task} {check.metric}") in self.shown and name in gaps
+        ]
+
     def optimism(self, name: str) -> dict[str, float]:
         """Return 'task metric' -> gain of `name` over M0 at the gate minus on the sealed split.
 
@@ -142,7 +163,6 @@ def markdown(result: RunResult) -> str:
 
 
 def _models(result: RunResult) -> list[list[str]]:
-    outcomes = {iteration.candidate: iteration.outcome for iteration in result.iterations}
     rows = [["model", *result.shown, "sealed, against M0", "outcome"]]
     for model in result.sealed:
         rows.append(
@@ -150,7 +170,7 @@ def _models(result: RunResult) -> list[list[str]]:
                 f"**{model.name}**" if model.name == result.incumbent else model.name,
                 *[mean(model.metrics[name]) for name in result.shown],
                 model.vs_anchor.verdict if model.vs_anchor else "-",
-                outcomes.get(model.name, "start"),
+                result.outcomes.get(model.name, "start"),
             ]
         )
     return rows
@@ -177,25 +197,19 @@ def _iterations(result: RunResult) -> list[list[str]]:
 
 
 def _gains(result: RunResult) -> list[str]:
-    decided = [model.vs_anchor for model in result.sealed if model.vs_anchor]
-    if not decided:
+    if not result.level:
         return []
-    level = f"{100 - 200 * decided[0].policy.alpha:g} %"
-    rows = [["", "metric", "at the gate", f"sealed [{level} interval]", "optimism"]]
-    for model in result.sealed:
-        gaps = result.optimism(model.name)
-        for check in model.vs_anchor.checks if model.vs_anchor else []:
-            name = f"{check.task} {check.metric}"
-            if name in result.shown and name in gaps:
-                rows.append(
-                    [
-                        model.name,
-                        name,
-                        f"{check.delta + gaps[name]:+.3f}",
-                        f"{check.delta:+.3f} [{check.low:+.3f}, {check.high:+.3f}]",
-                        f"{gaps[name]:+.3f}",
-                    ]
-                )
+    rows = [["", "metric", "at the gate", f"sealed [{result.level} interval]", "optimism"]]
+    for name, check, gap in result.gains():
+        rows.append(
+            [
+                name,
+                f"{check.task} {check.metric}",
+                f"{check.delta + gap:+.3f}",
+                f"{check.delta:+.3f} [{check.low:+.3f}, {check.high:+.3f}]",
+                f"{gap:+.3f}",
+            ]
+        )
     heading = (
         "Gains over M0; optimism: the part of a gain at the gate that the sealed split does not "
         "confirm"

@@ -212,7 +212,7 @@ def test_a_page_does_not_depend_on_where_the_run_lies(run: Path, tmp_path: Path)
 
 
 def test_a_folder_without_a_finished_run_is_refused_with_a_way_out(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no result\.json.*resumes it"):
+    with pytest.raises(UserError, match=r"no result\.json.*To resume it"):
         report(tmp_path)
 
 
