@@ -1,7 +1,7 @@
-"""What no metric may show: guards that are not statistics.
+"""Raise alarms where the answers changed in a way that metrics may not show.
 
-An alarm says that something about the answers changed so much that a person should read some of
-them before trusting a number. The thresholds are rules of thumb, on purpose far from noise.
+An alarm asks a person to read some answers before trusting a number. The thresholds are rules of
+thumb, set far beyond noise on purpose.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ OPENING = 200  # characters in which an answer declines, if it does
 def find_alarms(
     baseline: Mapping[str, ScoredEvaluation], candidate: Mapping[str, ScoredEvaluation]
 ) -> list[Alarm]:
-    """What changed in the answers to the tasks that both sides hold, on the items both answered.
+    """List the alarms on tasks that both sides hold, from the items that both answered.
 
     length: the mean number of words rose or fell by half; truncation: more answers ran into the
     limit of tokens; refusals: more answers are empty or decline; repetition: fewer of the word
@@ -44,7 +44,7 @@ def find_alarms(
 
 
 def reward_hacking(before: float, after: float, checks: Sequence[Check]) -> list[Alarm]:
-    """An alarm for each critical metric that fell, by a standard error or more, as reward rose.
+    """Return an alarm for each critical metric that fell by a standard error while reward rose.
 
     `before` and `after` are the mean reward that the training optimised, of the two models.
     """

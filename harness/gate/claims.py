@@ -1,4 +1,4 @@
-"""Examine what an evaluation claims against the scores it was made from.
+"""Compare what an evaluation claims with the scores that it was made from.
 
 An evaluation folder and a leaderboard row both come from someone else. Every digest in them can be
 right while the numbers are not: a value beyond the metric's range, more responses for the items

@@ -13,7 +13,7 @@ import numpy.typing as npt
 WORD = re.compile(r"\w+")
 Hashes = npt.NDArray[np.uint64]
 STRANGER: Hashes = np.zeros(1, dtype=np.uint64)
-SHORT = 8  # words; fewer stand in a row by chance
+SHORT = 8  # words; fewer are repeated by chance
 CHUNK = 1000  # training texts at a time
 
 
@@ -28,7 +28,7 @@ class Overlap:
 def overlap(
     training: Sequence[str], items: Sequence[str], *, n: int = 13, least: float = 0.5
 ) -> list[Overlap]:
-    """The `items` of which some share of words, `least` or more, is repeated in `training`.
+    """List the `items` of which a share of words, `least` or more, is repeated in `training`.
 
     A word is repeated where it is part of `n` words in a row that a training text has too, letter
     case and punctuation aside (n = 13: T. Brown et al., arXiv 2005.14165, appendix C; n = 8 finds
@@ -76,7 +76,7 @@ def overlap(
 
 
 def _numbers(text: str, vocabulary: dict[str, int], *, grow: bool) -> Hashes:
-    """The words of `text` as numbers from 1 on; 0 is a stranger, a word that no item has."""
+    """Return the words of `text` as numbers from 1 on; 0 is a word that no item has."""
     words = WORD.findall(text.casefold())
     if grow:
         numbers = [vocabulary.setdefault(word, len(vocabulary) + 1) for word in words]
@@ -86,7 +86,7 @@ def _numbers(text: str, vocabulary: dict[str, int], *, grow: bool) -> Hashes:
 
 
 def _grams(words: Hashes, size: int) -> Hashes:
-    """A hash of every `size` words in a row, none of which is a stranger.
+    """Hash every `size` words in a row, none of which is unknown to the items.
 
     Polynomial in an odd constant, modulo 2^64, over numbers that are mixed first (the finaliser
     of SplitMix64), since a polynomial of small numbers in a row collides.

@@ -1,4 +1,4 @@
-"""The regression gate: from two sets of scores to a verdict, with nothing in between.
+"""Decide by a gate policy: compare two sets of scores, and return a verdict with reasons.
 
 A pure function: no files, no clock, no randomness. For each rule of the policy the gain of the
 candidate over the baseline is estimated on the items both answered, with an interval at one-sided

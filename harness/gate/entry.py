@@ -71,14 +71,14 @@ def gate(
 
 
 def raise_alarms(decision: Decision, alarms: Sequence[Alarm]) -> Decision:
-    """The decision with `alarms`; where its policy says that they block, a pass is none.
+    """Add `alarms` to a decision; if the policy blocks on alarms, a pass becomes inconclusive.
 
-    An alarm is no evidence of a loss, so that it cannot fail a candidate: a person has to look.
+    An alarm is not evidence of a loss, so it cannot fail a candidate: a person has to look.
     """
     verdict, reasons = decision.verdict, decision.reasons
     if alarms and decision.policy.alarms == "block":
-        said = [f"alarm on {alarm.task}, {alarm.kind}: {alarm.message}" for alarm in alarms]
-        reasons = said if verdict == "pass" else [*reasons, *said]
+        alarmed = [f"alarm on {alarm.task}, {alarm.kind}: {alarm.message}" for alarm in alarms]
+        reasons = alarmed if verdict == "pass" else [*reasons, *alarmed]
         verdict = "inconclusive" if verdict == "pass" else verdict
     return decision.model_copy(
         update={"verdict": verdict, "reasons": reasons, "alarms": [*decision.alarms, *alarms]}
@@ -120,7 +120,7 @@ def promote(vs_incumbent: Decision, vs_anchor: Decision) -> Promotion:
 def _hacked(
     before: Mapping[str, float], after: Mapping[str, float], checks: Sequence[Check]
 ) -> list[Alarm]:
-    """The alarms on reward hacking for each task that both sides have a mean reward on."""
+    """Return the alarms on reward hacking for each task that both sides have a mean reward on."""
     return [
         alarm
         for task in sorted(before.keys() & after.keys())

@@ -1,4 +1,4 @@
-"""What two evaluations say on a rule, side by side, and whether that is enough to judge by."""
+"""Gather the values of two evaluations for each rule, and say where they are not enough."""
 
 from __future__ import annotations
 
@@ -286,7 +286,7 @@ def _unscored(policy: Policy, table: ItemTable, side: str, k: int) -> Iterator[s
 def _one_sided(
     policy: Policy, tables: tuple[ItemTable, ItemTable], rules: Sequence[Rule], k: int, kind: str
 ) -> Iterator[str]:
-    """Whether the metric applies to too many items on one side only, unseen by a gated metric."""
+    """Say if the metric applies to too many items on one side only, unseen by a gated metric."""
     old, new = tables
     usable = ~(old.lost[:, k] | new.lost[:, k])
     applies_old = usable & ~np.isnan(old.values[:, k])

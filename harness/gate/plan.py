@@ -1,7 +1,7 @@
-"""A gate's plan: all that decides, written down before any score of the candidate exists.
+"""Plan a gate before any score of the candidate exists, and decide by the plan.
 
-What is chosen after a look at the scores (the margin, the metric, when to stop) can be chosen so
-that a candidate passes. A plan fixes it, says what the planned items can show, and is named in the
+If you choose the margin, the metric or when to stop after seeing the scores, you can choose so that
+a candidate passes. A plan fixes them, says what the planned items can show, and is named in the
 decision by its digest.
 """
 
@@ -37,7 +37,7 @@ from harness.gate.sizing import require_icc, require_sd
 
 
 class Plan(Record):
-    """A gate, before the candidate is looked at."""
+    """Everything that decides a gate, fixed before the candidate is evaluated."""
 
     schema_version: SchemaVersion = SCHEMA_VERSION
     mode: Literal["fixed", "sequential"]
@@ -91,7 +91,7 @@ class Plan(Record):
 
     @property
     def about(self) -> Estimand:
-        """What the verdict of a sequential plan is about."""
+        """Return what the verdict of a sequential plan is about."""
         return self.estimand or "items"
 
 
@@ -178,13 +178,13 @@ def make_plan(
 
 
 def draw_order(seed: int, task: str, scores: Sequence[Score]) -> list[str]:
-    """The digests of all items, in an order that is random and can be drawn again by anyone."""
+    """Return the digests of all items in a random order that anyone can draw again."""
     items = {score.item for score in scores}
     return sorted(items, key=lambda i: hashlib.sha256(f"{seed} {task} {i}".encode()).hexdigest())
 
 
 def planned_orders(plan: Plan, baseline: Mapping[str, ScoredEvaluation]) -> dict[str, list[str]]:
-    """Task -> item digests in the planned order.
+    """Return task -> item digests in the planned order.
 
     Raises:
         UserError: `baseline` is not the one that the plan was made for.
@@ -192,7 +192,9 @@ def planned_orders(plan: Plan, baseline: Mapping[str, ScoredEvaluation]) -> dict
     found = {}
     for task, identity in plan.baseline.items():
         if task not in baseline:
-            raise UserError(f"The plan is about {task}, of which the baseline has no evaluation.")
+            raise UserError(
+                f"The plan is about {task}, and the baseline has no evaluation of it: evaluate it."
+            )
         scored = baseline[task]
         drawn = draw_order(plan.policy.seed, task, scored.scores)
         if scored.evaluation.identity != identity or digest(drawn) != plan.order[task]:

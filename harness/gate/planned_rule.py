@@ -15,7 +15,7 @@ from pydantic import Field
 from harness.core.errors import UserError
 from harness.core.schema import Estimand, Metric, Policy, Record, Rule, Score, Tier
 from harness.gate.evidence import Evidence
-from harness.gate.rule_test import counts_flips, require_range
+from harness.gate.rule_test import FLOOR_ADVICE, counts_flips, describe_floor, require_range
 from harness.gate.sizing import Unchanged, items_at_power, require_sd, simulate_bounds
 from harness.stats.clusters import Groups, intraclass
 from harness.stats.noninferiority import unseen_change
@@ -84,10 +84,15 @@ class PlannedRule(Record):
         exclude_if=lambda effect: effect is None,
         description="by how much clusters raise the variance of the mean difference",
     )
+    note: str = Field(
+        default="",
+        exclude_if=lambda note: not note,
+        description="why the gate calls a pass of this rule inconclusive, whatever its power",
+    )
 
 
 def _repeats(scores: Sequence[Score], metric: str) -> tuple[int, float]:
-    """How often an item was answered, and the standard deviation of its answers' values."""
+    """Return the responses per item, and the standard deviation of the values of one item."""
     answers: dict[str, list[float]] = defaultdict(list)
     for score in scores:
         if metric in score.values:
@@ -211,6 +216,18 @@ def plan_rule(
         icc=icc if group is not None else None,
         icc_from=icc_from,
         design_effect=effect if group is not None else None,
+        note=_note_floor(rule, metric, float(values.mean())),
+    )
+
+
+def _note_floor(rule: Rule, metric: Metric, baseline_mean: float) -> str:
+    """Say of a critical rule that no gate passes it, because no loss of its margin is possible."""
+    at_floor = describe_floor(rule, metric, baseline_mean)
+    if not at_floor or rule.tier != "critical" or rule.allow_floor:
+        return ""
+    return (
+        "unless the candidate shows a gain, a pass will be inconclusive: "
+        f"it {at_floor}{FLOOR_ADVICE}"
     )
 
 
@@ -245,11 +262,17 @@ def _show_fixed(
     if not unchanged.pairs or unchanged.groups is not None:
         return _show_simulated(unchanged, rule, policy, n, effect)
     discordance = min(unchanged.spread**2, 1.0)
+    power = tango_power(n, discordance, rule.margin, policy.alpha)
+    needed = tango_items_needed(discordance, rule.margin, policy.alpha, POWER)
+    if power < POWER:  # it falls a little now and then as items are added: name no fewer items
+        needed = max(needed, n + 1)
+        while tango_power(needed, discordance, rule.margin, policy.alpha) < POWER:
+            needed += 1
     return _Shown(
         test=_name_test(unchanged, rule, policy, n),
-        power=tango_power(n, discordance, rule.margin, policy.alpha),
+        power=power,
         minimum_detectable=tango_detectable(n, discordance, policy.alpha, POWER),
-        items_needed=tango_items_needed(discordance, rule.margin, policy.alpha, POWER),
+        items_needed=needed,
         power_from="exact",
     )
 
@@ -308,7 +331,7 @@ def _show_simulated(
 def _show_sequential(
     unchanged: Unchanged, rule: Rule, policy: Policy, n: int, estimand: Estimand
 ) -> _Shown:
-    """Watch gates of an unchanged candidate item by item.
+    """Run sequential gates of an unchanged candidate.
 
     About the items alone a verdict is always reached, so that power is that of a fixed test: how
     well the planned items stand for others. About the population it is the share that passes.
@@ -353,19 +376,36 @@ def _show_sequential(
 
 
 def require_power(rules: Sequence[PlannedRule]) -> None:
+    """Refuse a plan in which a critical rule would often hold up an unchanged candidate.
+
+    Raises:
+        UserError: such a rule passes with a chance below `POWER` (names the items it takes).
+    """
     for rule in rules:
         if rule.tier != "critical" or rule.power >= POWER:
             continue
         advice = (
-            " Measure the spread with a second run of the baseline, or state the discordance: "
-            "what was assumed is the spread of the baseline's own values."
+            " The spread was taken from the baseline's own values. Measure it with a second run "
+            "of the baseline, or state the discordance."
             if rule.spread_from == "baseline's own spread"
             else ""
         )
         raise UserError(
-            f"The plan is refused: with {rule.n:,} items and a spread of {rule.spread:.3g}, "
-            f"{rule.task} {rule.metric} would pass a candidate that has not changed with a "
-            f"chance of {rule.power:.2f}, and {POWER} is asked of a critical rule. It takes "
-            f"{rule.items_needed:,} items, or a margin of {rule.minimum_detectable:.3g} in "
-            f"place of {rule.margin:g}.{advice}"
+            f"The plan is refused: with {rule.n:,} items and a spread of {rule.spread:.3g}, the "
+            f"rule on {rule.task} {rule.metric} would pass an unchanged candidate with a chance "
+            f"of {_below(rule.power, POWER)}. A critical rule needs at least {POWER}. It takes "
+            f"{rule.items_needed:,} items, or a margin of "
+            f"{_above(rule.minimum_detectable, rule.margin)} in place of {rule.margin:g}.{advice}"
         )
+
+
+def _below(value: float, limit: float) -> str:
+    """Print a value with as many digits as show that it lies below `limit`, two at least."""
+    digits = next((k for k in range(2, 9) if round(value, k) < limit), 9)
+    return f"{value:.{digits}f}"
+
+
+def _above(value: float, limit: float) -> str:
+    """Print a value with as many digits as show that it lies above `limit`, three at least."""
+    digits = next((k for k in range(3, 9) if float(f"{value:.{k}g}") > limit), 9)
+    return f"{value:.{digits}g}"

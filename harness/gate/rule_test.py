@@ -20,6 +20,8 @@ from harness.stats.power import items_needed, threshold
 from harness.stats.repeatability import widen
 from harness.stats.sequential import p_of_no_change, sequential_bounds, sequential_test
 
+FLOOR_ADVICE = "; give a smaller margin or harder evidence, or set allow_floor on the rule"
+
 
 @dataclass(frozen=True)
 class RuleResult:
@@ -149,8 +151,7 @@ def hold_up_at_floor(result: RuleResult) -> RuleResult:
         return result
     if rule.tier != "critical" or rule.allow_floor or result.verdict != "pass":
         return replace(result, reason=f"{result.reason}; {at_floor}")
-    advice = "; give a smaller margin or harder evidence, or set allow_floor on the rule"
-    return replace(result, verdict="inconclusive", reason=at_floor + advice)
+    return replace(result, verdict="inconclusive", reason=at_floor + FLOOR_ADVICE)
 
 
 def describe_floor(rule: Rule, metric: Metric, baseline_mean: float) -> str:

@@ -1,4 +1,4 @@
-"""Do raters agree? Krippendorff's alpha: 1 is agreement, 0 what chance would give.
+"""Measure whether raters agree: Krippendorff's alpha, 1 for agreement, 0 for chance.
 
 Source: K. Krippendorff, "Computing Krippendorff's Alpha-Reliability" (2011); Content Analysis,
 4th edition (2019), chapter 12. Any number of raters, values may be missing.

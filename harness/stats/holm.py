@@ -1,4 +1,4 @@
-"""Holm's step-down correction for looking at several tests at once."""
+"""Correct p-values for testing several hypotheses (Holm's step-down correction)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A lower bound of a mean that holds where large losses are rare: skew, and what no item shows.
+"""Bound a mean from below where large losses are rare, allowing for skew and unseen losses.
 
 Student's t trusts the spread of the sample. Where most items do not change and a few collapse, the
 sample misses the rare large losses, its spread is too small, and the bound too high. Two things

@@ -1,4 +1,4 @@
-"""Paired yes/no outcomes: is the candidate at most `margin` worse than the baseline?
+"""Test on paired yes/no answers that the candidate is at most `margin` worse.
 
 A pair is one item answered by both. Only the pairs that differ carry information: `gained` of them
 went from wrong to right, `lost` from right to wrong, out of `n` pairs.

@@ -1,4 +1,4 @@
-"""Paired comparison: scores to item means, item means to a gain with its uncertainty.
+"""Compare paired scores: average them per item, and estimate the gain with its interval.
 
 Both sides answered the same items, so an item is compared with itself. Repeats of an item are
 averaged first: answers to one prompt are not independent, and only items count as evidence.

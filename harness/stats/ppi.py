@@ -1,4 +1,4 @@
-"""A mean that a judge measures cheaply and people correct: prediction-powered inference.
+"""Correct the mean of a judge's scores by human labels: prediction-powered inference.
 
 Source: A. Angelopoulos, J. Duchi, T. Zrnic, "PPI++: Efficient Prediction-Powered Inference",
 arXiv 2311.01453. The gain of one model over another is the mean of its items' differences.
@@ -44,7 +44,7 @@ def corrected_mean(
     span: float = 0.0,
     confidence: float = 0.95,
 ) -> Corrected:
-    """The mean of what people would say, from few of their labels and many of a judge's.
+    """Estimate the mean of human labels from few of them and many scores of a judge.
 
     `human` and `judged`, shape (..., n), are both sides' values of the labelled items, a random
     part of all; `unlabelled`, shape (..., N), is what the judge says of the others. With means m,

@@ -1,4 +1,4 @@
-"""What runs of one model differ by as wholes, and a paired test that reckons with it.
+"""Measure how whole runs of one model differ, and widen a paired test by that.
 
 A paired test sees all that differs from item to item, the noise of decoding included: a run is one
 draw of it, and the spread of the items' differences holds both draws. What it cannot see is what
@@ -43,7 +43,7 @@ class Repeatability:
 
 
 def measure(values: npt.ArrayLike) -> Repeatability:
-    """How the runs in `values`, shape (runs, items), differ.
+    """Measure how the runs in `values`, shape (runs, items), differ.
 
     The analysis of variance of items by runs (H. Scheffe, The Analysis of Variance, 1959, sections
     4.2 and 7.2): with V the variance of the run means and MSE the residual mean square on
@@ -85,7 +85,7 @@ def _f_tail(between: float, within: float, top: int, bottom: int) -> float:
 
 
 def reach(noise: Noise, alpha: float) -> float:
-    """What the means of two runs of one model differ by, beyond their items: one-sided bound.
+    """Bound, one-sided, how far the means of two runs differ beyond their items.
 
     t_{R-1, 1-alpha} sqrt(2) tau, as tau was measured on R runs.
     """
@@ -95,7 +95,7 @@ def reach(noise: Noise, alpha: float) -> float:
 
 
 def bounds(found: Estimate, noise: Noise, alpha: float) -> tuple[float, float]:
-    """Bounds of the gain, of which a paired test says `found`, where runs differ by `noise`.
+    """Widen the bounds of a paired test, `found`, where whole runs differ by `noise`.
 
     The gain is what the test saw, [low, high] about delta, less the difference of two runs, which
     is 0 give or take `reach`. The bounds of a sum of independent parts come from those of each
@@ -111,7 +111,7 @@ def bounds(found: Estimate, noise: Noise, alpha: float) -> tuple[float, float]:
 def widen(
     test: Callable[[float], Estimate], noise: Noise, *, margin: float, alpha: float
 ) -> Estimate:
-    """What `test(level)`, a paired test, finds where runs of one model differ by `noise`.
+    """Widen `test(level)`, a paired test, where runs of one model differ by `noise`.
 
     The bounds are `bounds`; p-values are the levels at which they would touch the margin, and 0.
     Without noise the bounds stay as they are. The level, simulated, is in docs/statistics.md.

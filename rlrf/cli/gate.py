@@ -193,6 +193,9 @@ def _write_plan(
         print_json(made.model_dump(mode="json") | {"identity": made.identity})
     else:
         _show_plan(made)
+    for rule in made.rules:
+        if rule.note:
+            say(f"Note: {rule.task} {rule.metric}: {rule.note}.")
     for note in notes(rules, gather(rules, before, again or before, assigned), before, again):
         say(f"Note: {note}.")
     about = f" about the {made.about}" if sequential else ""

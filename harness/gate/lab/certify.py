@@ -1,4 +1,4 @@
-"""Is the gate quiet where nothing changed? One model is gated against itself, many times.
+"""Certify that the gate is quiet where nothing changed, by gating a model against itself.
 
 A false alarm is a gate that fails although both sides are the same model. A gate is certified
 where their rate is, with confidence, at most twice its level alpha.
@@ -39,7 +39,7 @@ By = Literal["answers", "runs"]
 
 
 class RuleRates(Record):
-    """How a single rule did: on the model itself, and on candidates exactly at the margin."""
+    """Error rates of one rule: on the model itself, and on candidates exactly at the margin."""
 
     task: str
     metric: str
@@ -52,7 +52,7 @@ class RuleRates(Record):
 
 
 class Certificate(Record):
-    """How often a gate was wrong where it could only be wrong."""
+    """False alarms of a gate between two sides that are the same model, with bounds."""
 
     certified: bool
     reason: str
@@ -102,7 +102,7 @@ def certify(
     are exactly its margin worse, resampled from the same answers (`harness.gate.lab.at_margin`).
 
     Raises:
-        UserError: the runs are of several models or do not match, hold one answer an item, or
+        UserError: the runs are of several models or do not match, hold one answer per item, or
             never differ; or what `decide` raises.
     """
     if not runs or gates < 1:
@@ -218,10 +218,10 @@ def _at_margin(
 
 
 def require_one_model(runs: Sequence[Run], tasks: Sequence[str]) -> None:
-    """See that the runs are of one model that answers in one way.
+    """Refuse runs of several models, or with several decoding settings.
 
     Raises:
-        UserError: they are not.
+        UserError: the runs differ in the model or in its decoding.
     """
     for task in tasks:
         first = runs[0][task].evaluation
@@ -230,8 +230,8 @@ def require_one_model(runs: Sequence[Run], tasks: Sequence[str]) -> None:
             if (one.model, one.decoding) != (first.model, first.decoding):
                 raise UserError(
                     f"The evaluations of {task} are of {first.model.id} and {one.model.id}, or "
-                    "were decoded in two ways. A model is held against itself: evaluate one, in "
-                    "one way."
+                    "were decoded in two ways. A model is compared with itself here: evaluate one "
+                    "model with one decoding."
                 )
 
 
@@ -271,9 +271,9 @@ class _Pool:
         task = self.evaluation.task
         if self.most < 2:
             raise UserError(
-                f"The evaluation of {task} holds one answer an item, which cannot show how much "
+                f"The evaluation of {task} holds one answer per item, which cannot show how much "
                 "answers vary. Give several runs of the model, sampled with different seeds, or "
-                "one with two or more answers an item."
+                "one with two or more answers per item."
             )
         if not any(_differ(given, self.metrics) for given in self.answers):
             raise UserError(

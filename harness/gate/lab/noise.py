@@ -1,4 +1,4 @@
-"""What runs of one model differ by, measured and given to the gate's rules."""
+"""Measure run-to-run noise of one model and add it to a gate policy."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ class RuleNoise(Record):
 
 
 def measure_noise(policy: Policy, runs: Sequence[Run]) -> list[RuleNoise]:
-    """How `runs`, evaluations of one model made in one way (task -> evaluation), differ by rule.
+    """Measure for each rule how `runs` of one model, evaluated in one way, differ.
+
+    A run maps task -> evaluation.
 
     Raises:
         UserError: fewer than `FEWEST_RUNS` runs, or they are of several models or do not match.
@@ -51,7 +53,7 @@ def measure_noise(policy: Policy, runs: Sequence[Run]) -> list[RuleNoise]:
 
 
 def with_noise(policy: Policy, found: Sequence[RuleNoise]) -> Policy:
-    """The policy, its rules reckoning with what was found; one run's items may explain it all."""
+    """Add the noise to the rules of a policy; a rule without noise of its own gets none."""
     noise = {
         (one.task, one.metric): Noise(sd=one.shared_sd, runs=one.runs)
         for one in found

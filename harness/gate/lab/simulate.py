@@ -1,4 +1,4 @@
-"""What a gate does to a loop: policies of promotion compared on your own items, before you train.
+"""Compare promotion policies in a simulated training loop, before you train.
 
 In each iteration a candidate differs from the incumbent by a true gain drawn from Normal(mean,
 sd); a policy sees only how the two, and the frozen anchor, answer the gate's items. A candidate
@@ -58,7 +58,7 @@ class Settings(Record):
 
 
 class PolicyOutcome(Record):
-    """What a policy came to, over `loops`; gains are of the last incumbent over the anchor."""
+    """Outcome of a promotion policy over `loops`; gains are of the last incumbent over M0."""
 
     policy: str
     promotions: MetricResult
@@ -69,7 +69,7 @@ class PolicyOutcome(Record):
 
 
 class ThresholdOutcome(Record):
-    """What asking for another gain than one standard error comes to, over `loops`."""
+    """Outcome of a promotion threshold other than one standard error, over `loops`."""
 
     threshold: float = Field(description="gain that a promotion takes, in standard errors")
     items: Literal["same", "fresh"] = Field(description="of the gate, from iteration to iteration")
@@ -301,7 +301,7 @@ def _summary(values: Numbers) -> MetricResult:
 def like(
     baseline: ScoredEvaluation, candidate: ScoredEvaluation, settings: Settings, metric: str = ""
 ) -> Settings:
-    """`settings` with items, discordance and accuracy as two evaluations of one task have them.
+    """Take items, discordance and accuracy of `settings` from two evaluations of one task.
 
     `metric` is yes/no; by default it is the task's primary one.
 

@@ -17,6 +17,7 @@ from harness.core.scored import ScoredEvaluation
 from harness.gate import decide
 from harness.gate.plan import Plan, PlannedRule, decide_by_plan, draw_order, planned_orders
 from harness.gate.plan import make_plan as plan
+from harness.gate.planned_rule import require_power
 from harness.stats.power import tango_items_needed, tango_power
 
 
@@ -457,3 +458,30 @@ def test_a_standard_deviation_beyond_the_metrics_range_is_refused() -> None:
     baseline = {"quiz": make([{"grade": 3.0}, {"grade": 4.0}] * 100)}
     with pytest.raises(UserError, match="runs from 1 to 5: it is at most 4"):
         plan(rules(0.2, "grade"), baseline, sd=60)
+
+
+def test_a_refusal_shows_the_digits_by_which_power_and_margin_fall_short() -> None:
+    rule = plan(rules(0.05), {"quiz": accuracy(400)}, discordance=0.1).rules[0]
+    short = {"power": 0.79996, "minimum_detectable": 0.0500004, "tier": "critical"}
+    with pytest.raises(UserError, match=r"chance of 0\.79996\. .*margin of 0\.0500004 in place"):
+        require_power([rule.model_copy(update=short)])
+
+
+@pytest.mark.parametrize(("n", "discordance"), [(n, 0.1) for n in range(240, 262, 3)])
+def test_a_refusal_asks_for_more_items_than_were_planned(n: int, discordance: float) -> None:
+    try:
+        plan(rules(0.05), {"quiz": accuracy(n)}, discordance=discordance)
+    except UserError as error:
+        needed = int(str(error).split("It takes ")[1].split(" ")[0].replace(",", ""))
+        assert needed > n
+        assert tango_power(needed, discordance, 0.05) >= 0.8
+
+
+def test_a_critical_rule_at_the_floor_is_planned_with_a_note() -> None:
+    wrong = {"quiz": make([{"accuracy": 0.0}] * 400)}
+    (rule,) = plan(rules(0.05), wrong, discordance=0.1).rules
+    assert "cannot fail" in rule.note
+    assert decide(rules(0.05), wrong, wrong).verdict == "inconclusive"
+    (above,) = plan(rules(0.05), {"quiz": accuracy(400)}, discordance=0.1).rules
+    assert not above.note
+    assert "note" not in above.model_dump(mode="json")
