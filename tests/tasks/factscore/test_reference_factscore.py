@@ -36,7 +36,7 @@ def reference(*calls: Sequence[Any]) -> list[Any]:
         pytest.skip(f"the factscore package is not installed in {PYTHON.parents[1]}")
     with tempfile.TemporaryDirectory() as folder:  # it leaves a cache where it runs
         done = subprocess.run(
-            [PYTHON, Path(__file__).with_name("reference_factscore.py")],
+            [PYTHON, ROOT / "tests" / "helpers" / "reference_factscore.py"],
             input=json.dumps(calls),
             capture_output=True,
             text=True,
