@@ -74,7 +74,7 @@ def test_pairs_are_chosen_at_random_when_there_are_more_than_gates() -> None:
 
 
 def test_what_shows_no_noise_is_refused() -> None:
-    with pytest.raises(UserError, match="one answer an item"):
+    with pytest.raises(UserError, match="one answer per item"):
         certify(policy(), [run(0)])
     with pytest.raises(UserError, match="all worth the same"):
         certify(policy(), [run(0), run(0)])

@@ -111,7 +111,7 @@ def test_a_gate_is_certified(runs: list[Path]) -> None:
 
 
 def test_the_gate_is_certified_on_m0s_own_samples(tmp_path: Path) -> None:
-    """From the model to the certificate: two sampled answers an item, dealt to two sides."""
+    """From the model to the certificate: two sampled answers per item, dealt to two sides."""
     task = tasks.load("mini_gsm8k")
     split, items, _ = choose_items(task, EvalOptions(split="gate", limit=60))
     engine = HFEngine(str(ROOT / "rlrf" / "quickstart" / "m0"), device="cpu")
@@ -138,7 +138,7 @@ def test_the_gate_is_certified_on_m0s_own_samples(tmp_path: Path) -> None:
 def test_one_run_with_one_answer_an_item_is_refused(runs: list[Path]) -> None:
     found = type_(certify, str(runs[0]))
     assert isinstance(found.exception, UserError)
-    assert "one answer an item" in str(found.exception)
+    assert "one answer per item" in str(found.exception)
 
 
 def test_noise_is_measured_and_given_to_the_gate_which_a_board_can_check(
