@@ -81,7 +81,7 @@ def start(model: Path, out: Path, executor: dict[str, Any]) -> subprocess.Popen[
     code = f"import test_executor; test_executor.train_toy({asked!r})"
     return subprocess.Popen(
         [sys.executable, "-c", code],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{TESTS}:{TESTS / 'rlrf'}"},
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
