@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.core.errors import UserError
 from harness.core.files import parse, read_json
@@ -17,6 +18,9 @@ from harness.gate.clusters import Columns, assign
 from harness.gate.plan import Plan
 from harness.gate.policy import cluster_by, default_policy, load_policy
 from harness.judges.checks.drift import Drift
+
+if TYPE_CHECKING:
+    from harness.engines.open import EngineSpec
 
 Evaluations = Mapping[str, ScoredEvaluation]
 Source = str | Path | Evaluations
@@ -122,6 +126,49 @@ def gate(
         policy, plan, margins, cluster=cluster, cluster_file=cluster_file, drift=drift
     )
     return rules.decide(*load_sides(baseline, candidate, rules.tasks))
+
+
+def gate_model(
+    baseline: Path,
+    name: str | None,
+    model: EngineSpec,
+    rules: GateRules,
+    *,
+    judge_file: Path | None = None,
+    data: Path | None = None,
+    out: Path | None = None,
+    reads: Sequence[Path | None] = (),
+) -> Decision:
+    """Evaluate a model on the items of the baseline, and decide by its evaluations.
+
+    With a sequential plan the evaluation stops once the verdict is clear.
+
+    Args:
+        baseline: a folder of evaluations, or a board.
+        name: the baseline's name on the board.
+        out: folder for the model's evaluations; run again with it to resume.
+        reads: files and folders that `out` must not be.
+
+    Raises:
+        UserError: as `gate`; stock lm-eval made the baseline; or the model cannot be evaluated.
+    """
+    from harness.engines.open import open_engine
+    from harness.evals.evaluation import check_out
+    from harness.evals.until_decided import CandidateModel
+    from harness.judges.config import load_judging
+
+    before = inputs.load(baseline, name, rules.tasks)
+    inputs.require_ours(before, baseline)
+    rules.check(before)
+    judging = load_judging(judge_file)
+    tasks = [judging.task(task) for task in sorted(rules.policy_for(before)[0].tasks)]
+    if out is not None:
+        check_out(out, [task.name for task in tasks], [*reads, Path(model.model), model.adapter])
+    with judging.open() as judge:
+        candidate = CandidateModel(open_engine(model), tasks, data, judge)
+        if rules.plan and rules.plan.mode == "sequential":
+            return candidate.evaluate_until_decided(rules.plan, before, out, rules.doubts)[0]
+        return rules.decide(before, candidate.evaluate_like(before, out))
 
 
 def load_evaluation(source: str | Path, name: str | None = None) -> dict[str, ScoredEvaluation]:

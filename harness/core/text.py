@@ -58,7 +58,7 @@ def cut(text: str, limit: int) -> tuple[str, str]:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return " Did you mean 'X'?" with the known name nearest to `name`, or "" if none is near."""
     near = difflib.get_close_matches(name, [*known], n=1)
-    return f" Did you mean '{near[0]}'?" if near else ""
+    return f" Did you mean {quote(near[0])}?" if near else ""
 
 
 def short_number(value: float) -> str:

@@ -211,6 +211,19 @@ def load(folder: Path) -> dict[str, ScoredEvaluation]:
     return evaluations
 
 
+def load_single(folder: Path) -> ScoredEvaluation:
+    """Load the evaluation of a folder that holds only one.
+
+    Raises:
+        UserError: as `load`, or the folder holds several.
+    """
+    evaluations = load(folder)
+    if len(evaluations) > 1:
+        tasks = ", ".join(evaluations)
+        raise UserError(f"{folder} holds evaluations of {tasks}: name one of them.")
+    return next(iter(evaluations.values()))
+
+
 def _load_one(folder: Path) -> ScoredEvaluation:
     for name in (EVALUATION, ITEMS, SAMPLES, SCORES):
         if (folder / name).exists() or (folder / name).is_symlink():

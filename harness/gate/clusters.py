@@ -7,7 +7,6 @@ its cluster, and a policy that names nothing is told what its items evidently sh
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ import numpy.typing as npt
 from harness.core.errors import UserError
 from harness.core.schema import Item, Policy
 from harness.core.scored import ScoredEvaluation
-from harness.core.text import listed, quote, shorten
+from harness.core.text import did_you_mean, listed, quote, shorten
 from harness.gate.evidence import Assigned, Evidence
 from harness.stats.clusters import intraclass
 from harness.stats.paired import FEW_CLUSTERS
@@ -209,13 +208,10 @@ def _values(task: str, key: str, items: Mapping[int, Item]) -> dict[int, str]:
         if named := {index: name for index, name in values.items() if name is not None}:
             return named
     known = sorted({name for item in items.values() for name in keys(item)})
-    near = difflib.get_close_matches(key, known, n=1)
-    hint = (
-        f"Did you mean {quote(near[0])}?" if near else f"They have {listed(known, 20) or 'none'}."
-    )
+    hint = did_you_mean(key, known) or f" They have {listed(known, 20) or 'none'}."
     raise UserError(
         f"The items of {task} cannot be clustered by {quote(key)}, which is not a tag or field of "
-        f"theirs. {hint}"
+        f"theirs.{hint}"
     )
 
 

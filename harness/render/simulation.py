@@ -1,4 +1,4 @@
-"""Render the outcomes of `harness.gate.lab` as tables and as a picture."""
+"""Show what `harness.gate.lab` measured: simulated loops, certified gates, noise of runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from harness.core.schema import MetricResult
 from harness.core.text import markdown as escape
 from harness.gate.lab.at_margin import KINDS
 from harness.gate.lab.certify import Certificate
+from harness.gate.lab.noise import RuleNoise
 from harness.gate.lab.simulate import PolicyOutcome, Settings, ThresholdOutcome
+from harness.render import table as tables
 from harness.render.style import BLUE, GREY, RED, styled, svg
 
 
@@ -46,8 +48,36 @@ def thresholds(settings: Settings, outcomes: Sequence[ThresholdOutcome]) -> str:
     return "\n".join(lines)
 
 
-def rates(certificate: Certificate) -> str:
-    """Render the error rates of each rule of a certified gate, on the model and at the margin."""
+def certificate(found: Certificate) -> str:
+    """Render whether a gate is certified, and its error rates by rule."""
+    return "\n".join(
+        [
+            f"{'certified' if found.certified else 'not certified'}: {found.reason}",
+            f"{found.inconclusive} were inconclusive, so at most {found.inconclusive_bound:.1%}; "
+            f"{found.runs} run{'s' * (found.runs > 1)}, gated by {found.by}, seed {found.seed}",
+            _rates(found),
+        ]
+    )
+
+
+def noise(found: Sequence[RuleNoise]) -> str:
+    """Lay out how much runs of one model differ, by rule."""
+    heads = ["rule", "margin", "runs", "items", "mean", "items that differ", "sd of a run"]
+    heads += ["beyond its items", "p", "two runs differ by"]
+    rows = [
+        [
+            f"{one.task} {one.metric}",
+            *(f"{one.margin:g}", f"{one.runs}", f"{one.items:,}", f"{one.mean:.4g}"),
+            *(f"{one.differing:.2%}", f"{one.total_sd:.3g}", f"{one.shared_sd:.3g}"),
+            *(f"{one.p_value:.2g}", f"{one.reach:.3g}"),
+        ]
+        for one in found
+    ]
+    return tables.table([heads, *rows])
+
+
+def _rates(certificate: Certificate) -> str:
+    """Render the error rates of each rule, on the model itself and at the margin."""
     heads = [f"passes at the margin, {kind}" for kind in KINDS]
     lines = [
         f"| rule | tier | margin | false alarms | inconclusive | {' | '.join(heads)} |",

@@ -1,17 +1,49 @@
-"""Render the items per margin and power from `harness.gate.sizing`: a table and a picture."""
+"""Render what a gate can tell: items per margin and power, and the rules of a plan."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from harness.core.text import markdown, picture
+from harness.gate.plan import Plan
 from harness.gate.sizing import POWERS, SizeTable
 from harness.render.style import BLUE, GREY, RED, TEXT, styled, svg
+from harness.render.table import table as layout
 
 
 def tables(size_tables: Sequence[SizeTable]) -> str:
     """Render the tables as Markdown: a row per margin, a column per power."""
     return "\n\n".join(_table(table) for table in size_tables)
+
+
+def plan(made: Plan) -> str:
+    """Lay out the rules of a plan: what each tests, on how many items, and what it can detect."""
+    sequential, clustered = made.mode == "sequential", bool(made.clusters)
+    heads = ["rule", "tier", "margin", "test", "n", "spread", "from", "power", "detectable"]
+    heads += ["about", "items if unchanged"] if sequential else []
+    heads += ["clusters", "icc", "design effect"] if clustered else []
+    rows = []
+    for rule in made.rules:
+        row = [
+            f"{rule.task} {rule.metric}",
+            rule.tier,
+            f"{rule.margin:g}",
+            rule.test,
+            f"{rule.n:,}",
+            f"{rule.spread:.3g}",
+            rule.spread_from,
+            f"{rule.power:.2f}",
+            f"{rule.minimum_detectable:.3g}",
+        ]
+        if sequential:
+            row += [made.about, f"{rule.expected_items or 0:,}"]
+        if clustered and rule.clusters is not None:
+            row += [f"{rule.clusters}", f"{rule.icc:.2g} ({rule.icc_from})"]
+            row += [f"{rule.design_effect:.3g}"]
+        elif clustered:
+            row += ["-"] * 3
+        rows.append(row)
+    return layout([heads, *rows])
 
 
 def _table(table: SizeTable) -> str:

@@ -1,8 +1,8 @@
-"""The command line: each command is a thin shell over a function that a notebook can call.
+"""Define the command line: each command is a thin shell over a function that a notebook can call.
 
-Results go to stdout, progress and logs to stderr. Every error is a sentence and exits 3, wrong
-options included, so that for `gate` 2 always means inconclusive. RLRF_DEBUG=1 shows tracebacks,
-RLRF_LOG=json makes a log that programs read, RLRF_METRICS=127.0.0.1:9464 serves metrics.
+Results go to stdout, progress and logs to stderr. Every error is a sentence and exits with 3, also
+for a wrong option, so that 2 from `gate` always means inconclusive. RLRF_DEBUG=1 shows tracebacks,
+RLRF_LOG=json writes the log as JSON, RLRF_METRICS=127.0.0.1:9464 serves metrics.
 """
 
 from __future__ import annotations
@@ -19,31 +19,37 @@ from harness.core.errors import UserError, is_out_of_memory
 from harness.core.log import say, structured
 from rlrf.cli import (
     board,
+    certify,
     doctor,
     eval,
     feedback_model,
     gate,
     judge,
     knowledge,
+    noise,
+    output,
+    plan,
     report,
     reward_model,
     rlmec,
+    score,
     simulate,
+    slices,
     stages,
     status,
     stopping,
-    streams,
+    tasks,
     train,
 )
-from rlrf.cli.common import ERROR
+from rlrf.cli.output import ERROR
 
-MAX_MESSAGE = 4_000  # characters
+MAX_MESSAGE_CHARS = 4_000
 
 
 def main() -> None:
-    """The entry point of `rlrf`."""
-    # Where cores are shared, OpenMP threads that spin while they wait made generation 60 times
-    # slower; threads that sleep cost a third on an idle machine. To be set before torch loads.
+    """Run `rlrf` as a program."""
+    # Threads of OpenMP that spin while they wait made generation 60 times slower where processes
+    # share cores; threads that sleep cost a third on an idle machine. Set it before torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     stopping.listen()
     sys.exit(run(sys.argv[1:]))
@@ -52,18 +58,14 @@ def main() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; return its exit code.
 
-    A verdict stands where it cannot be shown: a full disk or a closed pipe behind stdout is said
-    on stderr.
+    The exit code stands if the result cannot be printed, because stdout is a closed pipe or a file
+    on a full disk; stderr says so.
     """
-    with structured(), streams.forgiving() as out:
+    with structured(), output.forgiving() as out:
         code = _run(arguments)
         out.flush()
         if out.error:
-            end = (
-                "What was written to files is there."
-                if code is None
-                else f"The exit code {code} stands."
-            )
+            end = "All files were written." if code is None else f"The exit code {code} stands."
             say(
                 f"rlrf: the result could not be written to standard output ({out.error}). {end}",
                 "error",
@@ -73,7 +75,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int | None:
-    """The exit code of a command line; None of one that ended well and decides nothing."""
+    """Run a command line; return its exit code, or None if it succeeded and decides nothing."""
     try:
         if place := os.environ.get("RLRF_METRICS"):
             from rlrf.monitoring import serve_when_work_begins
@@ -90,7 +92,7 @@ def _run(arguments: Sequence[str]) -> int | None:
         return stopping.exit_code(stop)
     except UserError as error:
         _show_traceback()
-        say(f"rlrf: {_said(str(error))}", "error")
+        say(f"rlrf: {_shown(str(error))}", "error")
         return ERROR
     except Exception as error:
         _show_traceback()
@@ -127,13 +129,13 @@ for command in (
     stages.pairs,
     stages.train_step,
     eval.eval_,
-    eval.score,
-    eval.slices,
+    score.score,
+    slices.slices,
     judge.judge,
-    gate.plan,
+    plan.plan,
     gate.gate,
-    simulate.certify,
-    simulate.noise,
+    certify.certify,
+    noise.noise,
     simulate.simulate,
     board.board,
     report.report,
@@ -141,31 +143,31 @@ for command in (
     rlmec.rlmec,
     feedback_model.feedback_model,
     knowledge.knowledge,
-    eval.tasks_,
+    tasks.tasks,
     doctor.doctor,
 ):
     cli.add_command(command)
 
 
 def _unexpected(error: Exception) -> str:
-    """A sentence on what nobody foresaw, and on memory, which may run out anywhere."""
+    """Describe an error that is not for users, or that memory ran out."""
     if is_out_of_memory(error):
         return (
-            "There is not enough memory. Free some, or lower what is done at a time (max_batch, "
-            "batch_size), and run the same command again: it goes on."
+            "There is not enough memory. Free some, or lower how much runs at a time (max_batch, "
+            "batch_size), and run the same command again to resume."
         )
-    said = _said((str(error).strip().splitlines() or ["no message"])[0])
+    message = _shown((str(error).strip().splitlines() or ["no message"])[0])
     return (
-        f"something unexpected happened, {type(error).__name__}: {said}\n"
+        f"something unexpected happened, {type(error).__name__}: {message}\n"
         "RLRF_DEBUG=1 shows where; `rlrf doctor` shows whether the installation is sound."
     )
 
 
-def _said(message: str) -> str:
-    """What an error says, which may quote what others wrote: nothing in it steers a terminal."""
+def _shown(message: str) -> str:
+    """Shorten an error, which may quote foreign text, and let nothing in it steer a terminal."""
     from harness.core.text import cut, visible
 
-    shown, note = cut(visible(message), MAX_MESSAGE)
+    shown, note = cut(visible(message), MAX_MESSAGE_CHARS)
     return f"{shown} ({note})" if note else shown
 
 

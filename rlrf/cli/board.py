@@ -7,18 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.core.log import show, write_out
-from rlrf.cli.common import ERROR, FILE, FOLDER, PATH, as_json, print_json
+from harness.core.log import say, show, write_out
+from rlrf.cli import options
+from rlrf.cli.options import FILE, FOLDER, PATH
+from rlrf.cli.output import ERROR, print_json, print_result, wants_json
 
 if TYPE_CHECKING:
     from harness.board.diff import Change, Difference
     from harness.board.rows import Row
     from harness.core.schema import MetricResult
 
+board_argument = click.argument("folder", metavar="BOARD", type=FOLDER)
+reason_option = click.option("--reason", required=True, help="Why; shown below the tables.")
+
 
 @click.group()
 def board() -> None:
-    """Leaderboards: folders that are appended to, never changed, and can be recomputed.
+    """Keep leaderboards: append-only folders whose every number can be recomputed.
 
     \b
     rlrf board add leaderboards/mine evaluations/m1 --name M1
@@ -29,14 +34,12 @@ def board() -> None:
 
 
 @board.command("add")
-@click.argument("folder", metavar="BOARD", type=FOLDER)
+@board_argument
 @click.argument("evaluations", type=FOLDER)
-@click.option("--name", help="What the model is called on the board.  [default: its id]")
-@click.option("--run", "run_name", default="manual", show_default=True, help="Which run it is of.")
-@as_json
-def board_add(
-    folder: Path, evaluations: Path, name: str | None, run_name: str, json_: bool
-) -> None:
+@click.option("--name", help="The model's name on the board.  [default: its id]")
+@click.option("--run", "run_name", default="manual", show_default=True, help="The run's name.")
+@options.as_json
+def board_add(folder: Path, evaluations: Path, name: str | None, run_name: str) -> None:
     """Add the evaluations of a folder to BOARD.
 
     \b
@@ -44,7 +47,6 @@ def board_add(
     """
     from harness.board import Board
     from harness.board.standings import notes
-    from harness.core.log import say
     from harness.evals import evaluation
 
     target = Board(folder)
@@ -57,15 +59,11 @@ def board_add(
     for note in notes(target.rows()):
         if note not in known:
             say(note)
-    if json_:
-        print_json(digests)
-    else:
-        for task, row in digests.items():
-            show(f"{task}: row {row[:12]}")
+    print_result(digests, "\n".join(f"{task}: row {row[:12]}" for task, row in digests.items()))
 
 
 @board.command("verify")
-@click.argument("folder", metavar="BOARD", type=FOLDER)
+@board_argument
 @click.option(
     "--rescore", is_flag=True, help="Also score the responses again, if --evaluations has them."
 )
@@ -75,8 +73,8 @@ def board_add(
     type=FOLDER,
     help="Folder with responses; repeatable.  [default: the run of BOARD]",
 )
-@as_json
-def board_verify(folder: Path, rescore: bool, evaluations: tuple[Path, ...], json_: bool) -> int:
+@options.as_json
+def board_verify(folder: Path, rescore: bool, evaluations: tuple[Path, ...]) -> int:
     """Recompute every row of BOARD from its scores; exit with 3 if anything differs.
 
     The tables in the folder (board.md, board.csv, board.tex, board.html) are recomputed, too.
@@ -94,28 +92,25 @@ def board_verify(folder: Path, rescore: bool, evaluations: tuple[Path, ...], jso
     if evaluations and not rescore:
         raise click.UsageError("--evaluations goes with --rescore.")
     found = verify(Board(folder), rescoring=rescore, evaluations=evaluations)
-    if json_:
-        print_json(dataclasses.asdict(found))
-    else:
-        lines = list(found.problems) or [f"{folder} is sound."]
-        lines += [f"Note: {note}" for note in found.notes]
-        lines += [f"Recomputed: {what}." for what in found.recomputed]
-        lines += [f"Not recomputed: {what}." for what in found.not_recomputed]
-        show("\n".join(lines))
+    lines = list(found.problems) or [f"{folder} is sound."]
+    lines += [f"Note: {note}" for note in found.notes]
+    lines += [f"Recomputed: {what}." for what in found.recomputed]
+    lines += [f"Not recomputed: {what}." for what in found.not_recomputed]
+    print_result(dataclasses.asdict(found), "\n".join(lines))
     return ERROR if found.problems else 0
 
 
 @board.command("supersede")
-@click.argument("folder", metavar="BOARD", type=FOLDER)
+@board_argument
 @click.argument("old")
 @click.argument("new")
-@click.option("--reason", required=True, help="Why; it is shown below the tables.")
-@as_json
-def board_supersede(folder: Path, old: str, new: str, reason: str, json_: bool) -> None:
-    """Let the evaluation NEW stand for OLD on BOARD.
+@reason_option
+@options.as_json
+def board_supersede(folder: Path, old: str, new: str, reason: str) -> None:
+    """Replace the evaluation OLD by NEW on BOARD.
 
-    Both are named by the beginning of the digest of their row. OLD, and the decisions and
-    promotions that rest on it, no longer count; they stay on the record, with the reason.
+    Name both by the first characters of their row's digest. OLD, and the decisions and promotions
+    based on it, no longer count; they stay on the record, with the reason.
 
     \b
     rlrf board supersede leaderboards/mine 3f2a91 77c0de --reason "the judge's prompt was cut"
@@ -123,19 +118,19 @@ def board_supersede(folder: Path, old: str, new: str, reason: str, json_: bool) 
     from harness.board import Board
 
     row = Board(folder).supersede(old, new, reason)
-    print_json({"row": row}) if json_ else show(f"row {row[:12]}")
+    print_result({"row": row}, f"row {row[:12]}")
 
 
 @board.command("invalidate")
-@click.argument("folder", metavar="BOARD", type=FOLDER)
+@board_argument
 @click.argument("row")
-@click.option("--reason", required=True, help="Why; it is shown below the tables.")
-@as_json
-def board_invalidate(folder: Path, row: str, reason: str, json_: bool) -> None:
-    """Withdraw a row of BOARD, named by the beginning of its digest.
+@reason_option
+@options.as_json
+def board_invalidate(folder: Path, row: str, reason: str) -> None:
+    """Withdraw a row of BOARD, named by the first characters of its digest.
 
-    It, and what rests on it, no longer counts; it stays on the record, with the reason. To take
-    that back, invalidate the invalidation.
+    The row, and whatever is based on it, no longer counts; it stays on the record, with the
+    reason. To undo this, invalidate the invalidation.
 
     \b
     rlrf board invalidate leaderboards/mine 3f2a91 --reason "trained on the test items"
@@ -143,15 +138,15 @@ def board_invalidate(folder: Path, row: str, reason: str, json_: bool) -> None:
     from harness.board import Board
 
     added = Board(folder).invalidate(row, reason)
-    print_json({"row": added}) if json_ else show(f"row {added[:12]}")
+    print_result({"row": added}, f"row {added[:12]}")
 
 
 @board.command("diff")
 @click.argument("a", type=PATH)
 @click.argument("b", type=PATH)
-@as_json
-def board_diff(a: Path, b: Path, json_: bool) -> None:
-    """Compare two boards, folders or ledger files: what B has and A has not, and other numbers.
+@options.as_json
+def board_diff(a: Path, b: Path) -> None:
+    """Compare two boards (folders or ledger files): rows of only one, and numbers that differ.
 
     \b
     rlrf board diff leaderboards/yours leaderboards/mine
@@ -161,11 +156,7 @@ def board_diff(a: Path, b: Path, json_: bool) -> None:
     from harness.board.diff import diff, load
 
     found = diff(load(a), load(b))
-    if json_:
-        print_json(_difference_json(found))
-    else:
-        for line in _difference(found):
-            show(line)
+    print_result(_difference_json(found), "\n".join(_difference(found)))
 
 
 @board.command("merge-driver")
@@ -174,9 +165,9 @@ def board_diff(a: Path, b: Path, json_: bool) -> None:
 @click.argument("theirs", type=FILE)
 @click.argument("path")
 def board_merge_driver(base: Path, ours: Path, theirs: Path, path: str) -> None:
-    """Merge a board's file for git, which calls this; docs/leaderboard.md says how.
+    """Merge a board's file for git, which calls this command; see docs/leaderboard.md.
 
-    The rows of both sides are kept. Where a side is damaged, or lost a row, git reports a conflict.
+    The rows of both sides are kept. If a side is damaged or lost a row, git reports a conflict.
 
     \b
     git config merge.rlrf-board.driver "rlrf board merge-driver %O %A %B %P"
@@ -187,10 +178,10 @@ def board_merge_driver(base: Path, ours: Path, theirs: Path, path: str) -> None:
 
 
 @board.command("exposure")
-@click.argument("folder", metavar="BOARD", type=FOLDER)
-@as_json
-def board_exposure(folder: Path, json_: bool) -> None:
-    """Say how often each item of BOARD was looked at to decide: what was seen often tells less.
+@board_argument
+@options.as_json
+def board_exposure(folder: Path) -> None:
+    """Count how many decisions used each item of BOARD: an item used often tells less.
 
     \b
     rlrf board exposure leaderboards/mine
@@ -200,34 +191,29 @@ def board_exposure(folder: Path, json_: bool) -> None:
     from harness.board import Board
 
     exposure = Board(folder).exposure()
-    if json_:
-        print_json({task: dict(items) for task, items in exposure.items()})
-    elif not exposure:
-        show("No decision is on the board yet.")
-    else:
-        for task, items in exposure.items():
-            times = sorted(Counter(items.values()).items())
-            said = ", ".join(f"{count:,} by {n}" for n, count in times)
-            show(f"{task}: {len(items):,} items; by how many decisions each was used: {said}")
+    lines = []
+    for task, items in exposure.items():
+        decisions = sorted(Counter(items.values()).items())
+        counts = ", ".join(f"{count:,} by {n}" for n, count in decisions)
+        lines.append(f"{task}: {len(items):,} items; by how many decisions each was used: {counts}")
+    print_result(
+        {task: dict(items) for task, items in exposure.items()},
+        "\n".join(lines) or "No decision is on the board yet.",
+    )
 
 
 @board.command("badge")
-@click.argument("folder", metavar="BOARD", type=FOLDER)
-@click.option("--task", required=True)
-@click.option("--metric", help="[default: the task's primary one]")
-@click.option("--name", help="The model.  [default: the last that was promoted]")
-@click.option("--split", help="[default: the one it was last evaluated on]")
+@board_argument
+@options.bundle(
+    "number",
+    click.option("--task", required=True, help="The task of the number."),
+    click.option("--metric", help="The metric.  [default: the task's primary one]"),
+    click.option("--name", help="The model.  [default: the last promoted]"),
+    click.option("--split", help="The split.  [default: the last that the model was evaluated on]"),
+)
 @click.option("--svg", type=FILE, help="Write a picture; else JSON for shields.io is printed.")
-def board_badge(
-    *,
-    folder: Path,
-    task: str,
-    metric: str | None,
-    name: str | None,
-    split: str | None,
-    svg: Path | None,
-) -> None:
-    """Make a badge of one number of BOARD, with its interval.
+def board_badge(folder: Path, number: dict[str, Any], svg: Path | None) -> None:
+    """Make a badge that shows one number of BOARD, with its interval.
 
     \b
     rlrf board badge leaderboards/mine --task gsm8k > badge.json
@@ -238,7 +224,7 @@ def board_badge(
     from harness.render.badge import badge
 
     picture = check_optional_file(svg, PICTURE, [folder])
-    made = badge(Board(folder).rows(), task, metric, name, split)
+    made = badge(Board(folder).rows(), **number)
     if picture:
         picture.write(made.svg())
     else:
@@ -246,18 +232,24 @@ def board_badge(
 
 
 @board.command("export")
-@click.argument("folder", metavar="BOARD", type=FOLDER)
-@click.option("--format", "format_", type=click.Choice(["eee", "model-card"]), required=True)
-@click.option("--out", type=FOLDER, help="eee: the folder that the files are written to.")
+@board_argument
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["eee", "model-card"]),
+    required=True,
+    help="eee: files of Every Eval Ever; model-card: a section for a model's page on the hub.",
+)
+@click.option("--out", type=FOLDER, help="eee: folder to write the files to.")
 @click.option("--organization", help="eee: who publishes the numbers.")
 @click.option(
     "--relationship",
     type=click.Choice(["first_party", "third_party", "collaborative", "other"]),
     default="first_party",
     show_default=True,
-    help="eee: of who evaluated to the model.",
+    help="eee: how the evaluator relates to the model.",
 )
-@click.option("--name", help="model-card: the model.")
+@click.option("--name", help="model-card: the model's name on the board.")
 def board_export(
     *,
     folder: Path,
@@ -296,18 +288,19 @@ def board_export(
 
 
 @board.command("render")
-@click.argument("folder", metavar="BOARD", type=FOLDER)
+@board_argument
 @click.option(
     "--format",
     "format_",
     type=click.Choice(["markdown", "csv", "latex", "html"]),
     default="markdown",
     show_default=True,
+    help="Format of the tables.",
 )
-@click.option("--svg", type=FILE, help="Draw the models on a split as a picture, too.")
-@click.option("--split", default="sealed", show_default=True, help="The split that is drawn.")
-@as_json
-def board_render(folder: Path, format_: str, svg: Path | None, split: str, json_: bool) -> None:
+@click.option("--svg", type=FILE, help="Also draw the models on a split as a picture.")
+@click.option("--split", default="sealed", show_default=True, help="The split to draw.")
+@options.as_json
+def board_render(folder: Path, format_: str, svg: Path | None, split: str) -> None:
     """Print BOARD as tables, or its rows as JSON.
 
     \b
@@ -325,7 +318,7 @@ def board_render(folder: Path, format_: str, svg: Path | None, split: str, json_
     rows = Board(folder).rows()
     if picture:
         picture.write(plot.board(rows, split))
-    if json_:
+    if wants_json():
         print_json([_row_json(row) for row in rows])
     else:
         renderer = importlib.import_module(f"harness.render.{format_}")
@@ -342,7 +335,7 @@ def _row_json(row: Row) -> dict[str, Any]:
 def _difference(found: Difference) -> list[str]:
     lines = [f"{found.common:,} rows begin both."]
     if found.diverged:
-        lines.append("They have diverged: each has rows that the other has not.")
+        lines.append("They have diverged: each has rows that the other lacks.")
     lines += [f"only in A: {_said(row)}" for row in found.removed]
     lines += [f"only in B: {_said(row)}" for row in found.added]
     lines += [

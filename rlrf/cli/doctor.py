@@ -6,20 +6,21 @@ from pathlib import Path
 
 import click
 
-from harness.core.log import show
-from rlrf.cli.common import ERROR, FILE, FOLDER, as_json, print_json
+from rlrf.cli import options
+from rlrf.cli.options import FILE
+from rlrf.cli.output import ERROR, print_result
 
 
 @click.command()
 @click.argument("config", type=FILE, required=False)
-@click.option("--out", type=FOLDER, help="The run's folder.  [default: runs/NAME-OF-CONFIG]")
+@options.run_folder
 @click.option("--ask", is_flag=True, help="Ask the judge one question; it may cost a little.")
-@as_json
-def doctor(config: Path | None, out: Path | None, ask: bool, json_: bool) -> int:
-    """Say what is missing and how to get it; with CONFIG, what its run would fail at.
+@options.as_json
+def doctor(config: Path | None, out: Path | None, ask: bool) -> int:
+    """Check the installation, and with CONFIG whether its run would start.
 
-    Exits 3 if something has to be mended. Nothing is trained or generated; a model named by hub id
-    is fetched, as the run would. Estimates of memory are from below.
+    Exits with 3 if something has to be fixed, and says how. Nothing is trained or generated; a
+    model named by its hub id is downloaded, as the run would do. Memory estimates are lower bounds.
 
     \b
     rlrf doctor
@@ -33,8 +34,5 @@ def doctor(config: Path | None, out: Path | None, ask: bool, json_: bool) -> int
         from rlrf.preflight import look_ahead
 
         findings += look_ahead(config, out, ask=ask)
-    if json_:
-        print_json([finding.model_dump(mode="json") for finding in findings])
-    else:
-        show(lines(findings))
+    print_result(findings, lines(findings))
     return 0 if all(finding.ok for finding in findings) else ERROR

@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from harness.core.errors import UserError
-from harness.core.log import say, show
-from rlrf.cli.common import EXIT, FILE, FOLDER, as_json, print_json
+from harness.core.log import say
+from rlrf.cli import options
+from rlrf.cli.options import COUNT, FILE, FOLDER, INNER_SHARE
+from rlrf.cli.output import EXIT, print_result
 
 if TYPE_CHECKING:
-    from harness.core.schema import MetricResult
-    from harness.core.scored import ScoredEvaluation
     from harness.judges.config import Judging
     from tasks.task import Judge
 
-UNLIKELY = 0.001
+MAX_P_NOT_RANDOM = 0.001  # below it, labelled items were hardly drawn at random
 DRIFT_EXIT = {"stable": "pass", "drifted": "fail", "unclear": "inconclusive"}
-
-judge_option = click.option(
-    "--judge", "judge_file", type=FILE, help="YAML that says how answers are judged."
-)
-seed_option = click.option("--seed", type=int, default=0, show_default=True)
 
 
 @click.group()
 def judge() -> None:
-    """Is the judge any good?
+    """Check whether a judge can be trusted.
 
     \b
     rlrf judge check EVALUATION            do worthless answers lose?
@@ -38,7 +33,7 @@ def judge() -> None:
     rlrf judge agree EVALUATION ...        do several judges agree?
     rlrf judge sheet EVALUATION            answers for people to label, then:
     rlrf judge calibrate EVALUATION LABELS what would people say?
-    rlrf judge drift BEFORE AFTER          does it still say what it said?
+    rlrf judge drift BEFORE AFTER          does it still grade as before?
 
     EVALUATION is an evaluation folder of one task, which `eval` and `score` write with --out.
     """
@@ -46,70 +41,40 @@ def judge() -> None:
 
 @judge.command()
 @click.argument("evaluation", type=FOLDER)
-@judge_option
+@options.judge_file
 @click.option(
-    "--items", type=click.IntRange(min=1), default=50, show_default=True, help="Drawn by the seed."
+    "--items", type=COUNT, default=50, show_default=True, help="Number of items, drawn by --seed."
 )
 @click.option(
     "--required",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=INNER_SHARE,
     default=0.8,
     show_default=True,
     help="Share of each kind of worthless answer that has to lose.",
 )
-@seed_option
-@as_json
-def check(
-    *,
-    evaluation: Path,
-    judge_file: Path | None,
-    items: int,
-    required: float,
-    seed: int,
-    json_: bool,
-) -> int:
-    """Do worthless answers lose against the answers of EVALUATION?
+@options.seed
+@options.as_json
+def check(evaluation: Path, judge_file: Path | None, items: int, required: float, seed: int) -> int:
+    """Check that worthless answers lose against the answers of EVALUATION.
 
-    Empty answers, one constant answer, the request copied, filler, and an answer that tells the
-    judge its verdict are scored beside the real ones. Exits 0 if each kind loses often enough, 1
-    if one does not, 2 if there are too few to tell, 3 on errors. Without a judge file the task
-    scores as it does by itself.
+    Empty answers, one constant answer, the request copied, filler, and an answer that dictates
+    the verdict to the judge are scored alongside the real ones. Exits with 0 if each kind loses
+    often enough, 1 if one does not, 2 if there are too few items to tell, 3 for an error. Without
+    a judge file the task scores with its own code alone.
 
     \b
     rlrf judge check evaluations/mine/just_eval --judge judge.yaml
     rlrf judge check evaluations/mine/mini_just_eval --items 100
     """
+    from harness.evals.evaluation import load_single
     from harness.judges.checks import canaries
+    from harness.render import judge_checks
 
-    saved = _one(evaluation)
+    saved = load_single(evaluation)
     with _opened(judge_file) as (judging, asked):
-        found = canaries.check(
-            judging.task(saved.evaluation.task),
-            saved,
-            asked,
-            items=items,
-            required=required,
-            seed=seed,
-        )
-    rows = [
-        [
-            canary.name,
-            canary.verdict,
-            _number(canary.share, canary.low, canary.high),
-            str(canary.n),
-            str(canary.tied),
-            str(canary.won),
-            str(canary.unscored),
-        ]
-        for canary in found.canaries
-    ]
-    _show(
-        found,
-        f"{found.verdict}: {found.metric} of {found.task}; "
-        f"at least {100 * required:g} % have to lose",
-        [["canary", "verdict", "lost [95 % interval]", "n", "tied", "won", "unscored"], *rows],
-        json_,
-    )
+        task = judging.task(saved.evaluation.task)
+        found = canaries.check(task, saved, asked, items=items, required=required, seed=seed)
+    print_result(found, judge_checks.canaries(found, required))
     return EXIT[found.verdict]
 
 
@@ -117,120 +82,78 @@ def check(
 @click.argument("baseline", type=FOLDER)
 @click.argument("candidate", type=FOLDER)
 @click.option("--judge", "judge_file", type=FILE, required=True, help="YAML that names the judge.")
-@click.option("--items", type=click.IntRange(min=1), help="Drawn by the seed.  [default: all]")
-@seed_option
-@as_json
+@click.option("--items", type=COUNT, help="Number of items, drawn by --seed.  [default: all]")
+@options.seed
+@options.as_json
 def compare(
-    *,
-    baseline: Path,
-    candidate: Path,
-    judge_file: Path,
-    items: int | None,
-    seed: int,
-    json_: bool,
+    baseline: Path, candidate: Path, judge_file: Path, items: int | None, seed: int
 ) -> None:
-    """Are the answers of CANDIDATE better than those of BASELINE, side by side?
+    """Compare the answers of CANDIDATE with those of BASELINE, side by side.
 
-    Every pair is asked twice, the answers swapped; a win counts only if it survives.
+    Every pair is asked twice, the answers swapped; a win counts only if it survives the swap.
 
     \b
     rlrf judge compare evaluations/m0/just_eval evaluations/m1/just_eval --judge judge.yaml
     """
+    from harness.evals.evaluation import load_single
     from harness.judges.checks import pairwise
+    from harness.render import judge_checks
 
-    before, after = _one(baseline), _one(candidate)
+    before, after = load_single(baseline), load_single(candidate)
     with _opened(judge_file) as (_, asked):
-        if asked is None:
-            raise UserError(f"{judge_file} names no judge: add a block `judge`.")
-        found = pairwise.compare(before, after, asked, items=items, seed=seed)
-    lines = {
-        "win rate, ties half": found.win_rate,
-        "consistency": found.consistency,
-        "position bias": found.position_bias,
-    }
-    unscored = [f"{count} unscored: {reason}" for reason, count in found.unscored.items()]
-    p_value = "" if found.p_value is None else f"; p = {found.p_value:.3g} of no difference"
-    _show(
-        found,
-        "\n".join(
-            [
-                f"{found.task}: {found.wins} wins, {found.losses} losses, {found.ties} ties"
-                f"{p_value}",
-                *unscored,
-            ]
-        ),
-        [
-            ["", "mean [95 % interval]", "n"],
-            *([name, _result(line), str(line.n)] for name, line in lines.items()),
-        ],
-        json_,
-    )
+        found = pairwise.compare(before, after, _named(asked, judge_file), items=items, seed=seed)
+    print_result(found, judge_checks.comparison(found))
 
 
 @judge.command()
 @click.argument("evaluations", type=FOLDER, nargs=-1, required=True)
-@seed_option
-@as_json
-def agree(*, evaluations: Sequence[Path], seed: int, json_: bool) -> None:
-    """Do several judges of the same answers agree? Krippendorff's alpha, 1 is agreement.
+@options.seed
+@options.as_json
+def agree(evaluations: tuple[Path, ...], seed: int) -> None:
+    """Measure how far judges agree on the same answers: Krippendorff's alpha, 1 is agreement.
 
-    EVALUATIONS are scorings of the same answers, one a judge.
+    EVALUATIONS are scorings of the same answers, one per judge.
 
     \b
     rlrf score just_eval evaluations/mine/just_eval --judge other.yaml --out evaluations/other
     rlrf judge agree evaluations/mine/just_eval evaluations/other
     """
+    from harness.evals.evaluation import load_single
     from harness.judges.checks import panel
+    from harness.render import judge_checks
 
-    found = panel.agree({str(folder): _one(folder) for folder in evaluations}, seed=seed)
-    rows = [
-        [
-            metric.metric,
-            *[_number(one.alpha, one.low, one.high) for one in metric.alpha.values()],
-            str(metric.n),
-            *[
-                _result(metric.means[member.name]) if member.name in metric.means else "-"
-                for member in found.members
-            ],
-        ]
-        for metric in found.metrics
-    ]
-    heads = ["metric", "nominal alpha", "ordinal alpha", "interval alpha", "n"]
-    _show(
-        found,
-        f"{found.task}: alpha and means [95 % interval]",
-        [[*heads, *[f"mean, {member.name}" for member in found.members]], *rows],
-        json_,
-    )
+    loaded = {str(folder): load_single(folder) for folder in evaluations}
+    found = panel.agree(loaded, seed=seed)
+    print_result(found, judge_checks.panel(found))
 
 
 @judge.command()
 @click.argument("evaluation", type=FOLDER)
 @click.option(
-    "--items", type=click.IntRange(min=1), default=100, show_default=True, help="Drawn by the seed."
+    "--items", type=COUNT, default=100, show_default=True, help="Number of items, drawn by --seed."
 )
 @click.option("--metrics", help="What to label, by comma.  [default: all that apply]")
-@seed_option
+@options.seed
 @click.option("--out", type=FILE, required=True, help="JSONL to fill in; never overwritten.")
-def sheet(*, evaluation: Path, items: int, metrics: str | None, seed: int, out: Path) -> None:
-    """Answers of EVALUATION, drawn at random, for people to label.
+def sheet(evaluation: Path, items: int, metrics: str | None, seed: int, out: Path) -> None:
+    """Draw answers of EVALUATION at random, for people to label.
 
-    Each line has an answer and a null for every metric: write the label in its place, or leave it.
-    The file is what `calibrate` takes.
+    Each line has an answer and a null for every metric: replace it by the label, or leave it. The
+    command `calibrate` takes the file.
 
     \b
     rlrf judge sheet evaluations/m1/just_eval --metrics depth,factuality --out labels.jsonl
     """
     from harness.core.files import jsonl_bytes
     from harness.core.outputs import check_file, json_lines_of
+    from harness.evals.evaluation import load_single
     from harness.judges.checks import calibrate as calibrating
 
-    saved = _one(evaluation)
+    saved = load_single(evaluation)
     if out.exists():
-        raise UserError(f"{out} is there already, perhaps with labels in it: name another file.")
+        raise UserError(f"{out} exists, perhaps with labels in it: name another file.")
     written = check_file(out, json_lines_of("an empty file"), [evaluation])
-    names = [name.strip() for name in (metrics or "").split(",") if name.strip()]
-    rows = calibrating.sheet(saved, items, seed=seed, names=names)
+    rows = calibrating.sheet(saved, items, seed=seed, names=options.names(metrics))
     written.write(jsonl_bytes(rows))
     say(f"{len(rows)} answers of {saved.evaluation.task} to label are in {out}.")
 
@@ -243,76 +166,60 @@ def sheet(*, evaluation: Path, items: int, metrics: str | None, seed: int, out: 
     type=(FOLDER, FILE),
     help="An evaluation and its labels: calibrate the gain of EVALUATION over it.",
 )
-@as_json
-def calibrate(
-    *, evaluation: Path, labels: Path, baseline: tuple[Path, Path] | None, json_: bool
-) -> None:
-    """What would people say? The judge's mean, corrected by the items that people labelled.
+@options.as_json
+def calibrate(evaluation: Path, labels: Path, baseline: tuple[Path, Path] | None) -> None:
+    """Estimate what people would say: the judge's mean, corrected by the items people labelled.
 
-    LABELS is JSONL, one {"id", metric: value} a line, where the id is the item's index. The items
-    in it have to be a random part of all: `sheet` draws one (prediction-powered inference, PPI++).
+    LABELS is JSONL, one {"id", metric: value} per line, where the id is the item's index. The
+    labelled items have to be a random part of all: `sheet` draws one (prediction-powered
+    inference, PPI++).
 
     \b
     rlrf judge calibrate evaluations/m1/just_eval labels.jsonl
     rlrf judge calibrate evaluations/m1 m1.jsonl --baseline evaluations/m0 m0.jsonl
     """
+    from harness.evals.evaluation import load_single
     from harness.judges.checks import calibrate as calibrating
+    from harness.render import judge_checks
+    from harness.render.numbers import mean_and_interval
 
-    saved = _one(evaluation)
+    saved = load_single(evaluation)
     said = calibrating.read_labels(labels, saved)
     if baseline:
-        before = _one(baseline[0])
+        before = load_single(baseline[0])
         before_said = calibrating.read_labels(baseline[1], before)
         found = calibrating.change(before, before_said, saved, said)
     else:
         found = calibrating.mean(saved, said)
-    rows = [
-        [
-            one.metric,
-            _result(one.judge),
-            _result(one.human),
-            f"**{_result(one.corrected)}**",
-            _result(one.bias),
-            _result(one.correlation),
-            f"{one.labelled} + {one.unlabelled}",
-            f"{one.effective_n:.0f}",
-        ]
-        for one in found.metrics
-    ]
     for one in found.metrics:
-        if one.p_random is not None and one.p_random < UNLIKELY:
+        if one.p_random is not None and one.p_random < MAX_P_NOT_RANDOM:
             say(
-                f"{one.metric}: the judge scores the labelled items {_result(one.judge_labelled)}, "
-                f"all of them {_result(one.judge)}. They were hardly drawn at random (p = "
+                f"{one.metric}: the judge scores the labelled items "
+                f"{mean_and_interval(one.judge_labelled)}, all of them "
+                f"{mean_and_interval(one.judge)}. They were hardly drawn at random (p = "
                 f"{one.p_random:.1g}), and then the correction does not hold."
             )
     for name, n in found.too_few.items():
         say(f"{name}: left out, since only {n} items have a label and a score.")
-    heads = ["metric", "judge, all", "people, labelled", "corrected", "bias of the judge"]
-    _show(
-        found,
-        f"{found.task}, {'gain' if baseline else 'mean'} [95 % interval]",
-        [[*heads, "correlation", "labelled + not", "worth labels"], *rows],
-        json_,
-    )
+    print_result(found, judge_checks.calibrations(found, "gain" if baseline else "mean"))
 
 
 @judge.command()
 @click.argument("before", type=FOLDER)
 @click.argument("after", type=FOLDER, required=False)
-@judge_option
+@options.judge_file
 @click.option(
-    "--items", type=click.IntRange(min=1), default=400, show_default=True, help="Asked again."
+    "--items", type=COUNT, default=400, show_default=True, help="Number of items to score again."
 )
 @click.option(
     "--margin",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=INNER_SHARE,
     default=0.05,
     show_default=True,
     help="Largest change that is still stable, as a share of a metric's range.",
 )
-@seed_option
-@as_json
+@options.seed
+@options.as_json
 def drift(
     *,
     before: Path,
@@ -321,9 +228,8 @@ def drift(
     items: int,
     margin: float,
     seed: int,
-    json_: bool,
 ) -> int:
-    """Does the judge still say what it said? Exits 0 stable, 1 drifted, 2 unclear, 3 error.
+    """Check that the judge still grades as before. Exits 0 stable, 1 drifted, 2 unclear, 3 error.
 
     The judge scores answers of BEFORE again, past its cache; or two scorings of the same answers
     are compared as they are.
@@ -332,49 +238,28 @@ def drift(
     rlrf judge drift evaluations/m0/just_eval --judge judge.yaml
     rlrf judge drift evaluations/m0/just_eval evaluations/rejudged
     """
+    from harness.evals.evaluation import load_single
     from harness.judges.checks import drift as drifting
+    from harness.render import judge_checks
 
-    saved = _one(before)
+    saved = load_single(before)
     if (after is None) == (judge_file is None):
         raise UserError("Name either a second evaluation, AFTER, or a judge to ask with --judge.")
     if after is not None:
-        found = drifting.between(saved, _one(after), margin=margin)
+        found = drifting.between(saved, load_single(after), margin=margin)
     else:
         with _opened(judge_file, fresh=True) as (judging, asked):
-            if asked is None:
-                raise UserError(f"{judge_file} names no judge: add a block `judge`.")
+            grader = _named(asked, judge_file)
             task = judging.task(saved.evaluation.task)
-            found = drifting.again(task, saved, asked, anchors=items, seed=seed, margin=margin)
-    level = f"{100 * (1 - 2 * found.alpha):g} %"
-    rows = [
-        [
-            one.metric,
-            one.verdict,
-            _number(one.change, one.low, one.high, sign="+"),
-            f"{one.margin:g}",
-            _result(one.changed),
-            str(one.n),
-            str(one.unscored),
-        ]
-        for one in found.metrics
-    ]
-    heads = ["metric", "verdict", f"change [{level} interval]", "margin"]
-    _show(
-        found,
-        f"{found.verdict}: {found.task}, {found.anchors} items scored twice",
-        [[*heads, "scores changed [95 % interval]", "n", "unscored"], *rows],
-        json_,
-    )
+            found = drifting.again(task, saved, grader, anchors=items, seed=seed, margin=margin)
+    print_result(found, judge_checks.drift(found))
     return EXIT[DRIFT_EXIT[found.verdict]]
 
 
-def _one(folder: Path) -> ScoredEvaluation:
-    from harness.evals import evaluation
-
-    found = evaluation.load(folder)
-    if len(found) > 1:
-        raise UserError(f"{folder} holds evaluations of {', '.join(found)}: name one of them.")
-    return next(iter(found.values()))
+def _named(judge: Judge | None, file: Path | None) -> Judge:
+    if judge is None:
+        raise UserError(f"{file} names no judge: add a block `judge`.")
+    return judge
 
 
 @contextlib.contextmanager
@@ -386,24 +271,3 @@ def _opened(
     judging = load_judging(judge_file)
     with judging.open(fresh=fresh) as judge:
         yield judging, judge
-
-
-def _show(found: Any, title: str, rows: list[list[str]], json_: bool) -> None:
-    from harness.render.table import table
-
-    if json_:
-        print_json(found.model_dump(mode="json"))
-    else:
-        show(f"{title}\n\n{table(rows)}")
-
-
-def _result(result: MetricResult) -> str:
-    return _number(result.mean, result.low, result.high)
-
-
-def _number(
-    value: float | None, low: float | None = None, high: float | None = None, *, sign: str = ""
-) -> str:
-    from harness.render.numbers import with_interval
-
-    return with_interval(value, low, high, f"{sign}.3f")

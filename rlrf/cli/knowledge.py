@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from harness.core.log import show
-from rlrf.cli.common import FILE, as_json, print_json
+from rlrf.cli import options
+from rlrf.cli.options import FILE
+from rlrf.cli.output import print_result
 
 
 @click.group()
@@ -23,9 +24,9 @@ def knowledge() -> None:
 @knowledge.command("build")
 @click.argument("pages", type=FILE)
 @click.argument("db", type=FILE)
-@as_json
-def knowledge_build(pages: Path, db: Path, json_: bool) -> None:
-    """Make the knowledge source DB of PAGES: {"title", "text"} a line.
+@options.as_json
+def knowledge_build(pages: Path, db: Path) -> None:
+    """Build the knowledge source DB from PAGES, JSONL with one {"title", "text"} per line.
 
     \b
     rlrf knowledge build pages.jsonl wiki.db
@@ -33,17 +34,14 @@ def knowledge_build(pages: Path, db: Path, json_: bool) -> None:
     from tasks.factscore.knowledge import build_knowledge
 
     count = build_knowledge(pages, db)
-    if json_:
-        print_json({"knowledge": str(db), "pages": count})
-    else:
-        show(f"{db} holds {count:,} pages.")
+    print_result({"knowledge": db, "pages": count}, f"{db} holds {count:,} pages.")
 
 
 @knowledge.command("show")
 @click.argument("db", type=FILE)
 @click.argument("title")
-@as_json
-def knowledge_show(db: Path, title: str, json_: bool) -> None:
+@options.as_json
+def knowledge_show(db: Path, title: str) -> None:
     """Print the passages of the page called TITLE in DB.
 
     \b
@@ -55,8 +53,5 @@ def knowledge_show(db: Path, title: str, json_: bool) -> None:
     with Knowledge(db) as source:
         passages = source.page(title)
     if passages is None:
-        raise UserError(f"{db} has no page called '{title}'. Titles count letter by letter.")
-    if json_:
-        print_json({"title": title, "passages": passages})
-    else:
-        show("\n\n".join(passages))
+        raise UserError(f"{db} has no page called '{title}'. Titles must match exactly.")
+    print_result({"title": title, "passages": passages}, "\n\n".join(passages))

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.core.log import say, show
-from rlrf.cli.common import FILE, FOLDER, as_json, print_json
+from harness.core.log import say
+from rlrf.cli import options
+from rlrf.cli.options import FILE, FOLDER
+from rlrf.cli.output import print_result
 
 if TYPE_CHECKING:
-    from rlrf.models.reward.measure import Measured
     from rlrf.models.reward.preferences import Preference
 
-DEVICE = click.Choice(["auto", "cpu", "cuda"])
+hub_options = options.bundle(
+    "hub",
+    click.option("--split", default="train", show_default=True, help="Split of a hub data set."),
+    click.option(
+        "--column",
+        "columns",
+        multiple=True,
+        metavar="KEY=NAME",
+        help="Hub data set's column for prompt, chosen, rejected or domain; repeatable.",
+    ),
+)
+chat_option = click.option(
+    "--chat", is_flag=True, help="Prompts are user messages: render them by the chat template."
+)
 
 
 @click.group("reward-model")
 def reward_model() -> None:
-    """Reward models: learned from preferences, and from what they label themselves.
+    """Train and evaluate reward models, on preferences or on pairs they label themselves.
 
     PAIRS are JSON lines of {"prompt", "chosen", "rejected"} and, if wanted, "domain"; or a run's
     pairs.jsonl; or the name of a data set on the Hugging Face hub, with its --column names.
@@ -31,33 +44,18 @@ def reward_model() -> None:
     """
 
 
-def _pairs_options(command: Callable[..., None]) -> Callable[..., None]:
-    for option in (
-        click.option("--split", default="train", show_default=True, help="Of a hub data set."),
-        click.option(
-            "--column",
-            "columns",
-            multiple=True,
-            metavar="KEY=NAME",
-            help="The hub data set's column of prompt, chosen, rejected, domain.",
-        ),
-        click.option(
-            "--chat", is_flag=True, help="Prompts are users' turns: render the chat template."
-        ),
-        click.option("--device", type=DEVICE, default="auto", show_default=True),
-    ):
-        command = option(command)
-    return command
-
-
 @reward_model.command()
 @click.argument("pairs")
-@click.option("--base", required=True, help="Folder or hub id of the model to begin with.")
+@click.option("--base", required=True, help="Folder or hub id of the model to start from.")
 @click.option("--out", type=FOLDER, required=True, help="Folder for the reward model.")
-@click.option("--settings", type=FILE, help="YAML of the training.  [default: as published]")
-@click.option("--seed", type=int, default=0, show_default=True)
-@_pairs_options
-@as_json
+@click.option(
+    "--settings", type=FILE, help="YAML: settings of the training.  [default: as published]"
+)
+@options.seed
+@hub_options
+@chat_option
+@options.device
+@options.as_json
 def train(
     *,
     pairs: str,
@@ -65,13 +63,11 @@ def train(
     out: Path,
     settings: Path | None,
     seed: int,
-    device: str,
+    hub: dict[str, Any],
     chat: bool,
-    columns: tuple[str, ...],
-    split: str,
-    json_: bool,
+    device: str,
 ) -> None:
-    """Train a reward model on PAIRS; --settings may say adapter, learning_rate, epochs, ...
+    """Train a reward model on PAIRS; --settings may set adapter, learning_rate, epochs, ...
 
     \b
     rlrf reward-model train pairs.jsonl --base rlrf/quickstart/m0 --out runs/reward
@@ -85,85 +81,83 @@ def train(
     from rlrf.models.reward.preferences import render_prompts
     from rlrf.objectives.base import load_tokenizer
 
-    how = load(settings, RewardTraining) if settings else RewardTraining()
+    recipe = load(settings, RewardTraining) if settings else RewardTraining()
     training.KIND.check(out, [Path(pairs), Path(base), settings])
-    found, folder = _read(pairs, columns, split), find(base)
+    preferences, folder = _read_preferences(pairs, **hub), find(base)
     if chat:
         tokenizer = load_tokenizer(folder)
-        found = render_prompts(found, lambda prompt: render(prompt, tokenizer))
-    on = Device.model_validate({"device": device})
-    manifest = training.train(found, folder, how, device=on, seed=seed, out=out)
-    if json_:
-        print_json({"out": str(out), **manifest.model_dump(mode="json")})
-    else:
-        left = f", {manifest.left_out} left out as too long" if manifest.left_out else ""
-        show(f"{out}: a reward model of {manifest.pairs} pairs{left}")
+        preferences = render_prompts(preferences, lambda prompt: render(prompt, tokenizer))
+    place = Device.model_validate({"device": device})
+    manifest = training.train(preferences, folder, recipe, device=place, seed=seed, out=out)
+    left = f", {manifest.left_out} left out as too long" if manifest.left_out else ""
+    print_result(
+        {"out": out, **manifest.model_dump(mode="json")},
+        f"{out}: a reward model of {manifest.pairs} pairs{left}",
+    )
 
 
 @reward_model.command()
 @click.argument("models", nargs=-1, required=True)
-@click.option("--pairs", required=True, help="Preferences that it was not trained on.")
+@click.option("--pairs", required=True, help="Preferences that were not trained on.")
 @click.option(
     "--beta", type=float, default=0.0, show_default=True, help="Of an ensemble: mean - BETA * sd."
 )
-@_pairs_options
-@as_json
+@hub_options
+@chat_option
+@options.device
+@options.as_json
 def evaluate(
     *,
     models: tuple[str, ...],
     pairs: str,
     beta: float,
-    device: str,
+    hub: dict[str, Any],
     chat: bool,
-    columns: tuple[str, ...],
-    split: str,
-    json_: bool,
+    device: str,
 ) -> None:
-    """Measure a reward model, or several as an ensemble, on preferences: accuracy, calibration.
+    """Measure a reward model, or an ensemble of several, on preferences: accuracy, calibration.
 
     \b
     rlrf reward-model evaluate runs/reward --pairs held_out.jsonl
     rlrf reward-model evaluate runs/rm0 runs/rm1 runs/rm2 --beta 1 --pairs held_out.jsonl
     """
     from rlrf.config import Device
-    from rlrf.models.reward.measure import measure
+    from rlrf.models.reward.measure import markdown, measure
     from rlrf.models.reward.model import Ensemble, RewardModel, margins
     from rlrf.models.reward.preferences import render_prompts
 
-    found = _read(pairs, columns, split)
-    on = Device.model_validate({"device": device})
-    loaded = [RewardModel(model, device=on) for model in models]
+    preferences = _read_preferences(pairs, **hub)
+    place = Device.model_validate({"device": device})
+    loaded = [RewardModel(model, device=place) for model in models]
     if chat:
-        found = render_prompts(found, loaded[0].render)
+        preferences = render_prompts(preferences, loaded[0].render)
     scorer = loaded[0] if len(loaded) == 1 else Ensemble(loaded, beta)
-    measured = measure(margins(scorer, found), [one.domain for one in found])
-    if json_:
-        print_json({"model": scorer.digest, **measured.model_dump(mode="json")})
-    else:
-        show(_measured(measured))
+    measured = measure(margins(scorer, preferences), [one.domain for one in preferences])
+    print_result({"model": scorer.digest, **measured.model_dump(mode="json")}, markdown(measured))
 
 
 @reward_model.command()
 @click.argument("model")
-@click.option("--out", type=FILE, required=True, help="JSON lines of preferences.")
-@click.option("--prompts", type=int, default=400, show_default=True, help="Of each benchmark.")
-@click.option("-n", type=int, default=6, show_default=True, help="Answers a prompt.")
-@click.option("--split", type=click.Choice(["train", "gate"]), default="train", show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--device", type=DEVICE, default="auto", show_default=True)
-@as_json
-def pairs(
-    *,
-    model: str,
-    out: Path,
-    prompts: int,
-    n: int,
-    split: str,
-    seed: int,
-    device: str,
-    json_: bool,
-) -> None:
-    """Make preferences of MODEL's own answers to the embedded benchmarks; the verifier is truth.
+@click.option("--out", type=FILE, required=True, help="JSON lines of preferences to write.")
+@options.bundle(
+    "how",
+    click.option(
+        "--prompts", type=int, default=400, show_default=True, help="Prompts per benchmark."
+    ),
+    click.option("-n", type=int, default=6, show_default=True, help="Responses per prompt."),
+    click.option(
+        "--split",
+        type=click.Choice(["train", "gate"]),
+        default="train",
+        show_default=True,
+        help="Split that the prompts are from.",
+    ),
+    options.seed,
+)
+@options.device
+@options.as_json
+def pairs(model: str, out: Path, how: dict[str, Any], device: str) -> None:
+    """Make preferences from MODEL's responses to the embedded benchmarks, by their verifier.
 
     \b
     rlrf reward-model pairs rlrf/quickstart/m0 --out pairs.jsonl
@@ -178,23 +172,25 @@ def pairs(
 
     written = check_file(out, json_lines_of("a file of preferences", Preference), [Path(model)])
     engine = open_engine(EngineSpec(model, device=device))
-    found = sample_preferences(engine, prompts, n=n, seed=seed, split=split)
-    written.write(jsonl_bytes(found))
-    counts = dict(sorted(Counter(one.domain for one in found).items()))
-    if json_:
-        print_json({"out": str(out), "pairs": len(found), "domains": counts})
-    else:
-        named = ", ".join(f"{domain} {count}" for domain, count in counts.items())
-        show(f"{out}: {len(found)} preferences ({named})")
+    preferences = sample_preferences(engine, **how)
+    written.write(jsonl_bytes(preferences))
+    counts = dict(sorted(Counter(one.domain for one in preferences).items()))
+    named = ", ".join(f"{domain} {count}" for domain, count in counts.items())
+    print_result(
+        {"out": out, "pairs": len(preferences), "domains": counts},
+        f"{out}: {len(preferences)} preferences ({named})",
+    )
 
 
 @reward_model.command("self-evolve")
 @click.argument("config", type=FILE)
-@click.option("--out", type=FOLDER, help="The run's folder.  [default: runs/NAME-OF-CONFIG]")
-@click.option("--fresh", is_flag=True, help="Delete the run in OUT and start over.")
-@as_json
-def self_evolve(config: Path, out: Path | None, fresh: bool, json_: bool) -> None:
-    """Self-evolved reward learning by CONFIG (YAML), beside its baselines; a run is resumed.
+@options.run_folder
+@options.fresh
+@options.as_json
+def self_evolve(config: Path, out: Path | None, fresh: bool) -> None:
+    """Train a reward model by CONFIG (YAML) on pairs it labels itself, and compare baselines.
+
+    Run the same command again to resume.
 
     \b
     rlrf reward-model self-evolve ser.yaml
@@ -206,34 +202,15 @@ def self_evolve(config: Path, out: Path | None, fresh: bool, json_: bool) -> Non
 
     folder = out or Path("runs") / config.stem
     result = run(load(config), folder, fresh=fresh)
-    print_json(result.model_dump(mode="json")) if json_ else show(markdown(result))
-    say(f"The same is in {folder / 'result.md'} and result.json.")
+    print_result(result, markdown(result))
+    say(f"This is also in {folder / 'result.md'} and result.json.")
 
 
-def _read(name: str, columns: tuple[str, ...], split: str) -> list[Preference]:
-    """Preferences from a file, or from the hub where columns are named."""
-    from harness.core.errors import UserError
+def _read_preferences(name: str, columns: tuple[str, ...], split: str) -> list[Preference]:
+    """Read preferences from a file, or from the hub if columns are named."""
     from rlrf.models.reward.preferences import download_preferences, is_hub_name, read_preferences
 
     if Path(name).exists() or not (columns and is_hub_name(name)):
         return read_preferences(Path(name))
-    pairs = dict(column.partition("=")[::2] for column in columns)
-    if not all(pairs.values()):
-        raise UserError("A --column is KEY=NAME, such as --column prompt=question.")
-    return download_preferences(name, pairs, split=split)
-
-
-def _measured(found: Measured) -> str:
-    from harness.render.numbers import mean_and_interval
-    from harness.render.table import table
-
-    lines = [["", "accuracy [95 %]", "pairs"]]
-    for name, result in {"all": found.accuracy, **found.by_domain}.items():
-        lines.append([name, mean_and_interval(result, ".1%"), str(result.n)])
-    calibration = found.calibration
-    over = calibration.overconfidence
-    return (
-        f"{table(lines)}\n\ncalibration error {calibration.error:.1%} "
-        f"({calibration.floor:.1%} by chance), overconfidence "
-        f"{mean_and_interval(over, '+.1%')}"
-    )
+    keys = options.pairs(columns, "A --column is KEY=NAME", "--column prompt=question")
+    return download_preferences(name, keys, split=split)

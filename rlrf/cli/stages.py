@@ -4,34 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
-from harness.core.log import show
-from rlrf.cli.common import FILE, FOLDER, as_json, print_json
+from rlrf.cli import options
+from rlrf.cli.options import COUNT, FILE, FOLDER, Command, Option
+from rlrf.cli.output import print_result
 
-CONFIG = click.argument("config", type=FILE)
-OUT = click.option("--out", type=FILE, required=True, help="JSON lines.")
-MODEL = click.option("--model", help="Another policy than CONFIG's: folder, adapter or hub id.")
-TURN = click.option(
+OUT = click.option("--out", type=FILE, required=True, help="JSON lines to write.")
+MODEL = click.option(
+    "--model", help="Another policy model than CONFIG's: folder, adapter or hub id."
+)
+ITERATION = click.option(
     "--turn",
     "iteration",
-    type=click.IntRange(min=1),
+    type=COUNT,
     default=1,
     show_default=True,
-    help="Whose prompts and seeds: those of iteration K of a run by CONFIG.",
+    help="Use the prompts and seeds of this iteration of a run by CONFIG.",
 )
 
 
-Command = Callable[..., None]
-
-
-def _stage(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    """The arguments of every stage, and some more."""
+def _stage(*more: Option) -> Callable[[Command], Command]:
+    """Declare the arguments of every stage, and `more`; `how` holds those of the function."""
+    config = click.argument("config", type=FILE)
 
     def decorate(command: Command) -> Command:
-        asked: list[Callable[[Command], Command]] = [as_json, TURN, *options, CONFIG]
-        for option in asked:
+        decorators: list[Option] = [options.as_json, *more, config]
+        for option in decorators:
             command = option(command)
         return command
 
@@ -40,14 +41,16 @@ def _stage(*options: Callable[[Command], Command]) -> Callable[[Command], Comman
 
 @click.command()
 @_stage(
-    click.option("--limit", type=click.IntRange(min=1), help="Prompts a task, for a dry run."),
-    MODEL,
-    OUT,
+    options.bundle(
+        "how",
+        OUT,
+        MODEL,
+        click.option("--limit", type=COUNT, help="Prompts per task, for a dry run."),
+        ITERATION,
+    )
 )
-def explore(
-    *, config: Path, out: Path, model: str | None, limit: int | None, iteration: int, json_: bool
-) -> None:
-    """Let the policy of CONFIG (YAML) answer its train prompts, by sampling.
+def explore(config: Path, how: dict[str, Any]) -> None:
+    """Sample responses of the policy model of CONFIG (YAML) to its train prompts.
 
     \b
     rlrf explore configs/cpu.yaml --out samples.jsonl
@@ -56,19 +59,19 @@ def explore(
     from rlrf import stage_commands
     from rlrf.config import load
 
-    found = stage_commands.explore(load(config), out, model=model, iteration=iteration, limit=limit)
-    prompts = len({sample.item for sample in found})
-    cut = sum(sample.finish_reason == "length" for sample in found)
-    if json_:
-        print_json({"out": str(out), "samples": len(found), "prompts": prompts, "cut": cut})
-    else:
-        show(f"{out}: {len(found)} responses to {prompts} prompts, {cut} of them cut off")
+    samples = stage_commands.explore(load(config), **how)
+    prompts = len({sample.item for sample in samples})
+    cut = sum(sample.finish_reason == "length" for sample in samples)
+    print_result(
+        {"out": how["out"], "samples": len(samples), "prompts": prompts, "cut": cut},
+        f"{how['out']}: {len(samples)} responses to {prompts} prompts, {cut} of them cut off",
+    )
 
 
 @click.command()
-@_stage(OUT, click.argument("responses", type=FILE))
-def feedback(config: Path, responses: Path, out: Path, iteration: int, json_: bool) -> None:
-    """Score RESPONSES and say what is wrong with each; RESPONSES are samples or refinements.
+@_stage(options.bundle("how", OUT, ITERATION), click.argument("responses", type=FILE))
+def feedback(config: Path, responses: Path, how: dict[str, Any]) -> None:
+    """Score RESPONSES (samples or refinements) and give feedback on each.
 
     \b
     rlrf feedback configs/cpu.yaml samples.jsonl --out judged.jsonl
@@ -77,24 +80,21 @@ def feedback(config: Path, responses: Path, out: Path, iteration: int, json_: bo
     from rlrf import stage_commands
     from rlrf.config import load
 
-    found = stage_commands.feedback(load(config), responses, out, iteration=iteration)
-    unscored = sum(bool(one.score.unscored) for one in found)
-    silent = sum(not one.feedback.aspects for one in found)
-    if json_:
-        counts = {"judged": len(found), "unscored": unscored, "without_feedback": silent}
-        print_json({"out": str(out), **counts})
-    else:
-        show(
-            f"{out}: {len(found)} responses judged, {unscored} unscored, {silent} without feedback"
-        )
+    judged = stage_commands.feedback(load(config), responses, **how)
+    unscored = sum(bool(one.score.unscored) for one in judged)
+    silent = sum(not one.feedback.aspects for one in judged)
+    counts = {"judged": len(judged), "unscored": unscored, "without_feedback": silent}
+    print_result(
+        {"out": how["out"], **counts},
+        f"{how['out']}: {len(judged)} responses judged, {unscored} unscored, "
+        f"{silent} without feedback",
+    )
 
 
 @click.command()
-@_stage(MODEL, OUT, click.argument("judged", type=FILE))
-def reflect(
-    *, config: Path, judged: Path, out: Path, model: str | None, iteration: int, json_: bool
-) -> None:
-    """Let the policy rewrite the most promising of JUDGED, given the feedback on them.
+@_stage(options.bundle("how", OUT, MODEL, ITERATION), click.argument("judged", type=FILE))
+def reflect(config: Path, judged: Path, how: dict[str, Any]) -> None:
+    """Let the policy model rewrite the most promising responses of JUDGED, given the feedback.
 
     \b
     rlrf reflect configs/cpu.yaml judged.jsonl --out refined.jsonl
@@ -102,17 +102,17 @@ def reflect(
     from rlrf import stage_commands
     from rlrf.config import load
 
-    found = stage_commands.reflect(load(config), judged, out, model=model, iteration=iteration)
-    if json_:
-        print_json({"out": str(out), "refinements": len(found)})
-    else:
-        show(f"{out}: {len(found)} refinements")
+    count = len(stage_commands.reflect(load(config), judged, **how))
+    print_result({"out": how["out"], "refinements": count}, f"{how['out']}: {count} refinements")
 
 
 @click.command()
-@_stage(OUT, click.argument("judged", type=FILE, nargs=-1, required=True))
-def pairs(config: Path, judged: tuple[Path, ...], out: Path, iteration: int, json_: bool) -> None:
-    """Make preference pairs of JUDGED: of responses, then if there are any of refinements.
+@_stage(
+    options.bundle("how", OUT, ITERATION),
+    click.argument("judged", type=FILE, nargs=-1, required=True),
+)
+def pairs(config: Path, judged: tuple[Path, ...], how: dict[str, Any]) -> None:
+    """Make preference pairs from JUDGED: files of judged responses, then of judged refinements.
 
     \b
     rlrf pairs configs/cpu.yaml judged.jsonl rejudged.jsonl --out pairs.jsonl
@@ -120,23 +120,24 @@ def pairs(config: Path, judged: tuple[Path, ...], out: Path, iteration: int, jso
     from rlrf import stage_commands
     from rlrf.config import load
 
-    report = stage_commands.pairs(load(config), judged, out, iteration=iteration)
-    if json_:
-        print_json({"out": str(out), **report.model_dump(mode="json")})
-    else:
-        show(f"{out}: {report.sentence()}")
+    report = stage_commands.pairs(load(config), judged, **how)
+    print_result(
+        {"out": how["out"], **report.model_dump(mode="json")}, f"{how['out']}: {report.sentence()}"
+    )
 
 
 @click.command("train-step")
 @_stage(
-    MODEL,
-    click.option("--out", type=FOLDER, required=True, help="A new folder."),
+    options.bundle(
+        "how",
+        click.option("--out", type=FOLDER, required=True, help="A new folder."),
+        MODEL,
+        ITERATION,
+    ),
     click.argument("pairs", type=FILE),
 )
-def train_step(
-    *, config: Path, pairs: Path, out: Path, model: str | None, iteration: int, json_: bool
-) -> None:
-    """Train the policy on PAIRS by direct preference optimisation.
+def train_step(config: Path, pairs: Path, how: dict[str, Any]) -> None:
+    """Train the policy model on PAIRS by direct preference optimisation.
 
     \b
     rlrf train-step configs/cpu.yaml pairs.jsonl --out step
@@ -145,10 +146,9 @@ def train_step(
     from rlrf.config import load
     from rlrf.recording import first_and_last
 
-    made = stage_commands.train_step(load(config), pairs, out, model=model, iteration=iteration)
-    where, ends = str(made.adapter or made.model), first_and_last(out)
-    if json_:
-        print_json({"out": where, "digest": made.digest, "metrics": ends})
-    else:
-        said = [f"{name} {first:.4g} -> {last:.4g}" for name, (first, last) in ends.items()]
-        show(f"{where}: {', '.join(said)}")
+    made = stage_commands.train_step(load(config), pairs, **how)
+    where, ends = str(made.adapter or made.model), first_and_last(how["out"])
+    shown = [f"{name} {first:.4g} -> {last:.4g}" for name, (first, last) in ends.items()]
+    print_result(
+        {"out": where, "digest": made.digest, "metrics": ends}, f"{where}: {', '.join(shown)}"
+    )

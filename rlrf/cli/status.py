@@ -8,18 +8,19 @@ from pathlib import Path
 
 import click
 
-from harness.core.log import show
-from rlrf.cli.common import FOLDER, as_json, print_json
+from rlrf.cli import options
+from rlrf.cli.options import FOLDER
+from rlrf.cli.output import print_result
 
 WATCH_EVERY_SECONDS = 2.0
 
 
 @click.command()
 @click.argument("run", type=FOLDER)
-@click.option("--watch", is_flag=True, help="Show it again and again, until the run is over.")
-@as_json
-def status(run: Path, watch: bool, json_: bool) -> None:
-    """Show how far RUN is: what is under way, its rate and time left, the verdicts so far.
+@click.option("--watch", is_flag=True, help="Show it every 2 seconds until the run is over.")
+@options.as_json
+def status(run: Path, watch: bool) -> None:
+    """Show the progress of RUN: current stage, rate, time left, and the verdicts so far.
 
     \b
     rlrf status runs/quickstart
@@ -29,9 +30,9 @@ def status(run: Path, watch: bool, json_: bool) -> None:
 
     while True:
         found = reading.status(run)
-        print_json(found.model_dump(mode="json")) if json_ else show(reading.markdown(found))
+        print_result(found, reading.markdown(found))
         sys.stdout.flush()
-        nobody_reads = bool(getattr(sys.stdout, "error", ""))  # see `rlrf.cli.streams`
+        nobody_reads = bool(getattr(sys.stdout, "error", ""))  # see `rlrf.cli.output`
         if not watch or nobody_reads or found.state != "running":
             return
         time.sleep(WATCH_EVERY_SECONDS)

@@ -1,7 +1,7 @@
 """Stop a command before it is done, so that the same command can resume it.
 
-Ctrl-C, SIGTERM, SIGHUP and a deadline do the same: what is under way is given up and cleaned away
-at once, and the exit code says who asked.
+Ctrl-C, SIGTERM, SIGHUP and a deadline do the same: work under way is abandoned and cleaned up at
+once, and the exit code names the cause.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from typing import Any, NoReturn
 import click
 
 from harness.core.log import say
-from rlrf.cli.common import HUNG_UP, INTERRUPTED, OUT_OF_TIME, TERMINATED
+from rlrf.cli.output import HUNG_UP, INTERRUPTED, OUT_OF_TIME, TERMINATED
 
-MADE_OF = re.compile(r"(?:(\d{1,4})d)?(?:(\d{1,4})h)?(?:(\d{1,4})m)?(?:(\d{1,4})s)?")
+DURATION = re.compile(r"(?:(\d{1,4})d)?(?:(\d{1,4})h)?(?:(\d{1,4})m)?(?:(\d{1,4})s)?")
 
 
 class Stopped(SystemExit):
-    """Asked to stop; an end of the process that no library takes for an error of its own."""
+    """End the process on request; no library catches a SystemExit as an error of its own."""
 
-    def __init__(self, said: str, exit_code: int) -> None:
+    def __init__(self, reason: str, exit_code: int) -> None:
         super().__init__(exit_code)
-        self.said, self.exit_code = said, exit_code
+        self.reason, self.exit_code = reason, exit_code
 
 
 def exit_code(stop: BaseException) -> int:
-    """The exit code after `stop`, which is said."""
-    said, code = "Interrupted", INTERRUPTED
+    """Log why the command stopped, and return its exit code."""
+    reason, code = "Interrupted", INTERRUPTED
     if isinstance(stop, Stopped):
-        said, code = stop.said, stop.exit_code
-    say(f"{said}. Nothing half done was kept; the same command resumes a run.")
+        reason, code = stop.reason, stop.exit_code
+    say(f"{reason}. Nothing half done was kept; run the same command again to resume.")
     return code
 
 
@@ -52,7 +52,7 @@ def listen() -> None:
 
 @contextlib.contextmanager
 def deadline(seconds: int | None) -> Iterator[None]:
-    """Stop the block when so many seconds have passed; None: never."""
+    """Stop the block after so many seconds; None: never."""
     if seconds is None:
         yield
         return
@@ -73,13 +73,13 @@ class Duration(click.ParamType[int]):
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        found = MADE_OF.fullmatch(str(value))
+        found = DURATION.fullmatch(str(value))
         parts = found.groups(default="0") if found else ()
         seconds = sum(
             int(part) * unit for part, unit in zip(parts, (86_400, 3600, 60, 1), strict=False)
         )
         if not seconds:
-            self.fail(f"'{value}' is no time; write it as 2h, 90m or 1h30m.", param, ctx)
+            self.fail(f"'{value}' is not a time; write it as 2h, 90m or 1h30m.", param, ctx)
         return seconds
 
 

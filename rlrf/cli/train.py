@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.core.log import say, show
-from rlrf.cli.common import FILE, FOLDER, as_json, print_json
+from harness.core.log import say
+from rlrf.cli import options
+from rlrf.cli.options import COUNT, FILE, FOLDER
+from rlrf.cli.output import print_result
 from rlrf.cli.stopping import Duration, deadline
 
 if TYPE_CHECKING:
@@ -18,17 +20,19 @@ stop_after = click.option(
     "--deadline",
     "seconds",
     type=Duration(),
-    help="Stop after so long (2h, 90m) and exit with 75; the same command goes on.",
+    help="Stop after this time (2h, 90m) and exit with 75; run the same command to resume.",
 )
 
 
 @click.command()
-@click.option("--out", type=FOLDER, default=Path("runs/quickstart"), show_default=True)
-@click.option("--fresh", is_flag=True, help="Delete the run in OUT and start over.")
+@click.option(
+    "--out", type=FOLDER, default=Path("runs/quickstart"), show_default=True, help="Run folder."
+)
+@options.fresh
 @stop_after
-@as_json
-def quickstart(out: Path, fresh: bool, seconds: int | None, json_: bool) -> None:
-    """Train, gate and publish on the embedded benchmarks: a few minutes on two cores.
+@options.as_json
+def quickstart(out: Path, fresh: bool, seconds: int | None) -> None:
+    """Train, gate and publish on the embedded benchmarks, in a few minutes on two cores.
 
     \b
     rlrf quickstart
@@ -38,30 +42,24 @@ def quickstart(out: Path, fresh: bool, seconds: int | None, json_: bool) -> None
         from rlrf import quickstart as package
 
         result = package.quickstart(out, fresh=fresh)
-    _show_run(result, json_)
+    _print_run(result)
 
 
 @click.command()
 @click.argument("config", type=FILE)
-@click.option("--out", type=FOLDER, help="The run's folder.  [default: runs/NAME-OF-CONFIG]")
-@click.option("--fresh", is_flag=True, help="Delete the run in OUT and start over.")
+@options.run_folder
+@options.fresh
 @click.option(
     "--limit",
-    type=click.IntRange(min=1),
+    type=COUNT,
     help="A dry run: one iteration on at most N prompts and items, in runs/NAME-OF-CONFIG-limit.",
 )
 @stop_after
-@as_json
+@options.as_json
 def train(
-    *,
-    config: Path,
-    out: Path | None,
-    fresh: bool,
-    limit: int | None,
-    seconds: int | None,
-    json_: bool,
+    config: Path, out: Path | None, fresh: bool, limit: int | None, seconds: int | None
 ) -> None:
-    """Train by CONFIG (YAML); a run that exists is resumed.
+    """Train as the file CONFIG (YAML) says. Run the same command again to resume a run.
 
     \b
     rlrf train configs/cpu.yaml --limit 4
@@ -72,14 +70,14 @@ def train(
         import rlrf
 
         result = rlrf.train(config, out, fresh=fresh, limit=limit)
-    _show_run(result, json_)
+    _print_run(result)
     if limit is not None:
         say(
             f"A dry run on at most {limit} prompts and items per task: its verdicts decide nothing."
         )
 
 
-def _show_run(result: RunResult, json_: bool) -> None:
+def _print_run(result: RunResult) -> None:
     from rlrf.result import markdown
 
-    print_json(result.model_dump(mode="json")) if json_ else show(markdown(result))
+    print_result(result, markdown(result))

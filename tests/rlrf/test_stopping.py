@@ -72,7 +72,10 @@ def test_a_signal_ends_a_run_cleanly(
     _, err = process.communicate(timeout=60)
     assert process.returncode == code, err
     last = json.loads(err.splitlines()[-1])
-    assert last["message"].startswith(f"{said}. ") and "the same command resumes" in last["message"]
+    assert (
+        last["message"].startswith(f"{said}. ")
+        and "run the same command again to resume" in last["message"]
+    )
     assert status(folder / "run").state == "stopped"
     left = {str(path.relative_to(folder / "run")) for path in (folder / "run").rglob("*")}
     assert {name for name in left if not name.startswith(".parts")} == {

@@ -15,6 +15,8 @@ import numpy.typing as npt
 from pydantic import Field
 
 from harness.core.schema import MetricResult, Record
+from harness.render.numbers import mean_and_interval
+from harness.render.table import table
 from harness.stats.intervals import summarize
 
 Numbers = npt.NDArray[np.float64]
@@ -69,6 +71,19 @@ def measure(margins: npt.ArrayLike, domains: Sequence[str]) -> Measured:
             for name in sorted({domain for domain in domains if domain})
         },
         calibration=calibration(values),
+    )
+
+
+def markdown(measured: Measured) -> str:
+    """Lay out accuracy by domain, and say how well margins are calibrated."""
+    rows = [["", "accuracy [95 %]", "pairs"]]
+    for name, result in {"all": measured.accuracy, **measured.by_domain}.items():
+        rows.append([name, mean_and_interval(result, ".1%"), str(result.n)])
+    calibration = measured.calibration
+    return (
+        f"{table(rows)}\n\ncalibration error {calibration.error:.1%} "
+        f"({calibration.floor:.1%} by chance), overconfidence "
+        f"{mean_and_interval(calibration.overconfidence, '+.1%')}"
     )
 
 

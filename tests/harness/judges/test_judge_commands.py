@@ -151,7 +151,7 @@ def test_a_sheet_is_filled_in_and_calibrates(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in labels.read_text().splitlines()]
     assert len(rows) == 20
     error = run("sheet", e, "--out", labels).exception
-    assert isinstance(error, UserError) and "is there already" in str(error)
+    assert isinstance(error, UserError) and "labels.jsonl exists" in str(error)
     filled = [row | {"depth": 1 + row["id"] % 4} for row in rows]
     labels.write_text("".join(json.dumps(row) + "\n" for row in filled))
     found = shown("calibrate", e, labels)["metrics"][0]

@@ -20,8 +20,10 @@ from harness.engines import Sampling
 from harness.engines.hf import HFEngine
 from harness.evals import evaluation
 from harness.evals.evaluate import EvalOptions, choose_items
+from rlrf.cli.certify import certify
 from rlrf.cli.gate import gate
-from rlrf.cli.simulate import certify, noise, simulate
+from rlrf.cli.noise import noise
+from rlrf.cli.simulate import simulate
 
 ROOT = Path(__file__).parents[3]
 ITEMS = 80
@@ -152,7 +154,7 @@ def test_noise_is_measured_and_given_to_the_gate_which_a_board_can_check(
     assert told["p_value"] < 0.01
     spoken = type_(noise, *folders)
     assert "mini_gsm8k accuracy" in spoken.stdout
-    assert "what has not changed would not pass" in spoken.stderr
+    assert "an unchanged model would not pass" in spoken.stderr
 
     decided = type_(gate, folders[0], folders[3], "--policy", str(policy), "--json")
     decision = Decision.model_validate_json(decided.stdout)

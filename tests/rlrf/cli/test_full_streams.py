@@ -83,7 +83,7 @@ def test_a_full_job_summary_is_said_and_the_rest_is_shown(folder: Path, tmp_path
 
 def test_a_result_that_is_lost_is_an_error_where_there_is_no_verdict(folder: Path) -> None:
     done = ended(folder, "board render board > /dev/full")
-    assert done.returncode == 3 and "What was written to files is there." in done.stderr
+    assert done.returncode == 3 and "All files were written." in done.stderr
     done = ended(folder, "board verify board > /dev/full")
     assert done.returncode == 0 and "The exit code 0 stands." in done.stderr
 

@@ -1,12 +1,49 @@
-"""Keep a finished command from failing because nobody can read what it prints."""
+"""Print what a command returns, and let its exit code stand where nobody can read the output."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 from collections.abc import Iterator
 from typing import Any, TextIO, cast
+
+import click
+
+from harness.core.log import show, write_out
+from harness.core.text import json_text
+
+ERROR, OUT_OF_TIME, HUNG_UP, INTERRUPTED, TERMINATED = 3, 75, 129, 130, 143
+EXIT = {"pass": 0, "fail": 1, "inconclusive": 2}
+_JSON = "rlrf.json"  # key of a command's context
+
+
+def set_json(context: click.Context, _: click.Parameter, value: bool) -> None:
+    """Remember whether the user asked for JSON."""
+    context.meta[_JSON] = value
+
+
+def print_result(result: Any, text: object) -> None:
+    """Print `text` for people; with --json print `result`, of records, dicts and lists."""
+    print_json(result) if wants_json() else show(text)
+
+
+def wants_json() -> bool:
+    """Tell whether the command was called with --json."""
+    return bool(click.get_current_context().meta.get(_JSON))
+
+
+def print_json(value: Any) -> None:
+    """Print a result for programs: JSON that any parser takes, on stdout."""
+    text = json.dumps(
+        value, indent=2, sort_keys=True, ensure_ascii=True, allow_nan=False, default=_plain
+    )
+    write_out(json_text(text) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    return value.model_dump(mode="json") if hasattr(value, "model_dump") else str(value)
 
 
 class Stream:

@@ -1,0 +1,52 @@
+"""`rlrf noise`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from harness.core.log import say
+from rlrf.cli import options
+from rlrf.cli.options import FILE, FOLDER
+from rlrf.cli.output import print_result
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=FOLDER)
+@options.policy
+@click.option("--out", type=FILE, help="Write the policy with the measured noise, for the gate.")
+@options.as_json
+def noise(runs: tuple[Path, ...], policy: Path | None, out: Path | None) -> None:
+    """Measure how much runs of one model differ, for a gate that allows for it.
+
+    RUNS are five or more evaluation folders of one model, made in the same way: kernels, servers,
+    judges and seeds make them differ. With the policy that is written to OUT, `rlrf gate` and
+    `rlrf plan` allow for differences between whole runs, which single items do not show.
+
+    \b
+    rlrf noise evaluations/m0_1 evaluations/m0_2 ... --policy gsm8k --out policy.json
+    rlrf gate --policy policy.json evaluations/m0_1 evaluations/m1
+    """
+    from harness.core.files import json_text
+    from harness.core.outputs import check_optional_file, json_of
+    from harness.core.schema import Policy
+    from harness.evals import evaluation
+    from harness.gate.lab import noise as measuring
+    from harness.render import simulation as render
+    from rlrf.gating import read_rules
+
+    written = check_optional_file(out, json_of("a policy", Policy), [*runs, policy])
+    loaded = [evaluation.load(folder) for folder in runs]
+    rules, _ = read_rules(policy).policy_for(loaded[0])
+    found = measuring.measure_noise(rules, loaded)
+    if written:
+        written.write(json_text(measuring.with_noise(rules, found)))
+    print_result(found, render.noise(found))
+    for one in found:
+        if one.reach >= one.margin:
+            say(
+                f"The margin of {one.task} {one.metric}, {one.margin:g}, is within the difference "
+                f"of two runs of this model, {one.reach:.3g}: an unchanged model would not pass. "
+                "Raise it, or make runs differ less."
+            )

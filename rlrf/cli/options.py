@@ -1,0 +1,117 @@
+"""Options that several commands share, each declared once."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness.core.errors import UserError
+from rlrf.cli.output import set_json
+
+if TYPE_CHECKING:
+    from rlrf.gating import GateRules
+
+Command = Callable[..., Any]
+Option = Callable[[Command], Command]
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+FILE = click.Path(path_type=Path, dir_okay=False)
+PATH = click.Path(path_type=Path)
+COUNT = click.IntRange(min=1)
+SHARE = click.FloatRange(0, 1)
+INNER_SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
+
+
+def bundle(argument: str, *options: Option) -> Option:
+    """Declare several options whose values a command takes together: a dict, as `argument`."""
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command, updated=())
+        def collect(**values: Any) -> Any:
+            bundled = {name: values.pop(name) for name in bundled_names}
+            return command(**values, **{argument: bundled})
+
+        for option in reversed(options):
+            option(collect)
+        declared: list[click.Parameter] = vars(collect)["__click_params__"]
+        bundled_names = [str(option.name) for option in declared]
+        declared[:0] = getattr(command, "__click_params__", [])
+        return collect
+
+    return decorate
+
+
+as_json = click.option(
+    "--json", is_flag=True, expose_value=False, callback=set_json, help="Print JSON for programs."
+)
+seed = click.option("--seed", type=int, default=0, show_default=True, help="Random seed.")
+judge_file = click.option("--judge", "judge_file", type=FILE, help="YAML: how answers are judged.")
+data = click.option("--data", type=PATH, help="Folder or file of the benchmark's data.")
+cluster = click.option("--cluster", help="Tag or field that items share, such as passage.")
+board_name = click.option("--name", help="The model's name, if BASELINE is a leaderboard.")
+run_folder = click.option("--out", type=FOLDER, help="Run folder.  [default: runs/NAME-OF-CONFIG]")
+fresh = click.option("--fresh", is_flag=True, help="Delete the run in OUT and start over.")
+device = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where models run; auto: cuda if available.",
+)
+adapter = click.option("--adapter", type=FOLDER, help="LoRA adapter on the model.")
+policy = click.option(
+    "--policy",
+    type=FILE,
+    help="Gate policy: a file, or gsm8k, just_eval, factscore.  [default: as `rlrf gate` says]",
+)
+rules = bundle(
+    "rules",
+    policy,
+    click.option(
+        "--margin",
+        "margin_texts",
+        metavar="METRIC=VALUE",
+        multiple=True,
+        help="Largest tolerated loss of a metric, or of TASK.METRIC, without a policy; repeatable.",
+    ),
+    click.option("--plan", "plans", type=FILE, multiple=True, help="Plan that `rlrf plan` wrote."),
+    click.option("--drift", type=FILE, help="What `rlrf judge drift --json` printed."),
+)
+
+
+def read_rules(given: dict[str, Any], **clusters: Any) -> GateRules:
+    """Read the files of the bundle `rules`.
+
+    Raises:
+        UserError: there are several plans, or as `rlrf.gating.read_rules`.
+    """
+    from harness.gate.policy import parse_margins
+    from rlrf import gating
+
+    plans = given["plans"]
+    if len(plans) > 1:
+        raise UserError("A gate follows one plan, which was written before: name one.")
+    margins = parse_margins(given["margin_texts"])
+    plan = plans[0] if plans else None
+    return gating.read_rules(given["policy"], plan, margins, drift=given["drift"], **clusters)
+
+
+def pairs(texts: tuple[str, ...], option: str, example: str) -> dict[str, str]:
+    """Split repeated KEY=VALUE options.
+
+    Raises:
+        UserError: a value is missing.
+    """
+    found = dict(text.partition("=")[::2] for text in texts)
+    if not all(found.values()):
+        raise UserError(f"{option}, such as {example}.")
+    return found
+
+
+def names(text: str | None) -> list[str]:
+    """Split names at commas."""
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
