@@ -26,7 +26,7 @@ PAGES = [
 
 def blocks(page: Path, *languages: str) -> list[str]:
     """The fenced blocks of a page that are in one of `languages`."""
-    fenced = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    fenced = re.findall(r"^```(\w*)[^\n]*\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
     return [block for language, block in fenced if language in languages]
 
 
@@ -34,7 +34,7 @@ COMMANDS = sorted(
     {
         line.strip()
         for page in PAGES
-        for block in blocks(page, "", "bash")
+        for block in blocks(page, "", "bash", "sh")
         for line in block.replace("\\\n", " ").splitlines()
         if line.removeprefix(".venv/bin/").startswith("rlrf ")
     }
