@@ -95,7 +95,8 @@ def test_the_reference_shows_defaults_ranges_and_examples(sources: Path) -> None
     text = (sources / "docs/reference/command-line.md").read_text()
     section = text.partition("## rlrf gate\n")[2].partition("\n## ")[0]
     assert "Examples:\n\n```text\nrlrf gate evaluations/m0 evaluations/m1\n" in section
-    assert "`--max-batch INTEGER RANGE`\n:   Default: `256`. Range: `x>=1`." in section
+    described = "Responses per batch. Default: `256`. Range: `x>=1`."
+    assert f"`--max-batch INTEGER RANGE`\n:   {described}" in section
 
 
 def fields(model: type[BaseModel]) -> Iterator[str]:

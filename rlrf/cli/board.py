@@ -13,7 +13,7 @@ from rlrf.cli.options import FILE, FOLDER, PATH
 from rlrf.cli.output import ERROR, print_json, print_result, wants_json
 
 if TYPE_CHECKING:
-    from harness.board.diff import Change, Difference
+    from harness.board.diff import Difference
     from harness.board.rows import Row
     from harness.core.schema import MetricResult
 
@@ -349,17 +349,12 @@ def _difference(found: Difference) -> list[str]:
 
 
 def _difference_json(found: Difference) -> dict[str, Any]:
-    def change(c: Change) -> dict[str, Any]:
-        sides = {"before": c.before, "after": c.after}
-        words = {k: getattr(c, k) for k in ("run", "name", "task", "split", "metric")}
-        return words | {k: r.model_dump(mode="json") if r else None for k, r in sides.items()}
-
     return {
         "common": found.common,
         "diverged": found.diverged,
         "removed": [_row_json(row) for row in found.removed],
         "added": [_row_json(row) for row in found.added],
-        "changes": [change(c) for c in found.changes],
+        "changes": [vars(change) for change in found.changes],
     }
 
 

@@ -65,8 +65,10 @@ SUMMARY = "GITHUB_STEP_SUMMARY"
     "written",
     click.option("--markdown", type=FILE, help="Write the decision as Markdown."),
     click.option("--junit", type=FILE, help="Write the decision as JUnit XML."),
+    click.option(
+        "--github", is_flag=True, help="Annotate the workflow run; fill the job's summary."
+    ),
 )
-@click.option("--github", is_flag=True, help="Annotate the workflow run; fill the job's summary.")
 @options.as_json
 def gate(
     *,
@@ -77,8 +79,7 @@ def gate(
     clusters: dict[str, Any],
     engine: dict[str, Any],
     evaluation: dict[str, Path | None],
-    written: dict[str, Path | None],
-    github: bool,
+    written: dict[str, Any],
 ) -> int:
     """Decide whether the evaluations in CANDIDATE are no worse than those in BASELINE.
 
@@ -119,7 +120,7 @@ def gate(
     else:
         asked = EngineSpec(**engine)
         decision = gating.gate_model(baseline, name, asked, how, reads=reads, **evaluation)
-    _publish(decision, markdown, junit, github=github)
+    _publish(decision, markdown, junit, github=written["github"])
     return EXIT[decision.verdict]
 
 
