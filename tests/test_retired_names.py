@@ -117,6 +117,9 @@ CURRENT = {
     "harness.engines.template": "harness.engines.prompts",
     "harness.engines.text": "harness.engines.prompts",
     "harness.engines.unanswered": "harness.engines",
+    "rlrf.cli.common": "rlrf.cli.options and rlrf.cli.output",
+    "rlrf.cli.sizing": "rlrf.cli.plan",
+    "rlrf.cli.streams": "rlrf.cli.output",
     "rlrf.checkpoint": "harness.engines.model_folder and harness.engines.open",
     # types, errors and constants
     "tells_prompts": "RemoteEngine",
