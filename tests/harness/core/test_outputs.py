@@ -319,14 +319,14 @@ def test_a_file_of_the_same_kind_is_replaced(inputs: dict[str, Path], tmp_path: 
 def test_a_device_is_written_to_and_never_replaced(inputs: dict[str, Path], tmp_path: Path) -> None:
     program = [str(Path(sys.executable).parent / "rlrf")]
     for place, shown in (("/dev/null", ""), ("/dev/stdout", "<testsuites")):
-        command = arguments(FILES["gate", "junit_file"], inputs, Path(place))
+        command = arguments(FILES["gate", "junit"], inputs, Path(place))
         done = subprocess.run(program + command, capture_output=True, text=True, check=False)
         assert done.returncode == 0 and shown in done.stdout
         assert Path("/dev/null").is_char_device()
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE, text=True) as reader:
-        command = arguments(FILES["gate", "junit_file"], inputs, pipe)
+        command = arguments(FILES["gate", "junit"], inputs, pipe)
         assert run(command) == 0
         text, _ = reader.communicate(timeout=30)
     assert "<testsuites" in text and pipe.is_fifo()
