@@ -89,7 +89,7 @@ def prepare(out: Path, site: Path) -> None:
     for path, place in shown.items():
         _write(out / "docs" / place, _shown(path))
     for path in DOCS.rglob("*"):
-        if path.suffix in {".svg", ".png", ".css", ".js"}:
+        if path.suffix in {".svg", ".png", ".css", ".js", ".csv"}:
             _copy(path, out / "docs" / path.relative_to(DOCS))
     config: dict[str, Any] = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
     config["nav"] = navigation(config["nav"], sorted(pages))
