@@ -1,6 +1,6 @@
 """What an iteration would cost at 7B and 70B on 8 to 512 GPUs: arithmetic, on paper.
 
-    python bench/cost.py --page docs/scale.md --picture docs/img/cost.svg
+    python bench/cost.py --page docs/results/scale.md --picture docs/img/cost.svg
 
 Four kinds of number, kept apart: what the arithmetic of a Llama says (floating-point operations,
 bytes); what is measured here, on one core, of our engine, trainer and records (`Measured`, by
@@ -280,7 +280,7 @@ def iteration(
 
 
 def page(measured: Measured) -> str:
-    """The tables, as they stand in docs/scale.md."""
+    """The tables, as they stand in docs/results/scale.md."""
     return "\n\n".join(
         [
             constants(measured),
@@ -298,10 +298,10 @@ def constants(measured: Measured) -> str:
         ["plain read of memory", f"{measured.bandwidth / 1e9:.1f} GB/s"],
         ["reading prompts: share of the product's rate", f"{measured.prefill:.2f}"],
         ["writing, one row: share of the read's rate", f"{measured.decode:.2f}"],
-        ["and beside that, a layer and step", f"{1e6 * measured.host:.0f} us"],
+        ["fixed time, per layer and step", f"{1e6 * measured.host:.0f} us"],
         ["DPO: share of the product's rate", f"{measured.train:.2f}"],
-        ["records, a response", f"{1e6 * measured.record:.0f} us"],
-        ["the gate, an item", f"{1e6 * measured.gate:.0f} us"],
+        ["records, per response", f"{1e6 * measured.record:.0f} us"],
+        ["the gate, per item", f"{1e6 * measured.gate:.0f} us"],
     ]
     checks = [
         ["another model (10 M) and other lengths", "on paper", "measured", "ratio"],
@@ -346,7 +346,7 @@ def otherwise(measured: Measured) -> str:
             *(Gpu(), Assumed(), Work()),
         ),
         "a tenth of the network": (measured, Gpu(network=Gpu.network / 10), Assumed(), Work()),
-        "1,024 pairs a step": (measured, Gpu(), Assumed(), Work(batch=1024)),
+        "1,024 pairs per step": (measured, Gpu(), Assumed(), Work(batch=1024)),
         "responses twice as long": (measured, Gpu(), Assumed(), Work(response=512, longest=2048)),
     }
     rows = [["", LLAMA_7B.name, LLAMA_70B.name]]
@@ -387,7 +387,7 @@ def picture(measured: Measured, file: Path) -> None:
 
 
 def load() -> Measured:
-    """The constants that docs/scale.md was made from."""
+    """The constants that docs/results/scale.md was made from."""
     return parse(Measured, read_json(KEPT), str(KEPT))
 
 

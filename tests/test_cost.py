@@ -80,7 +80,7 @@ def test_the_longest_response_is_what_is_left_when_all_else_is_shared_out(measur
 
 
 def test_the_page_shows_what_the_code_says(measured):
-    assert cost.page(measured) in (ROOT / "docs" / "scale.md").read_text()
+    assert cost.page(measured) in (ROOT / "docs" / "results" / "scale.md").read_text()
 
 
 def test_the_picture_is_drawn_from_the_same_numbers(measured, tmp_path):
