@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pytest
-from helpers.boards import answers, contents, run_once
+from helpers.boards import POLICY, answers, contents, run_once
 from helpers.quiz import make
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import tasks
 from harness.board import Board
@@ -14,6 +17,7 @@ from harness.board.ranking import RESTS, divide
 from harness.board.rows import EvaluationEntry, InvalidateEntry, Row, SupersedeEntry
 from harness.core.errors import UserError
 from harness.core.schema import digest
+from harness.gate import decide
 from harness.render import markdown
 
 
@@ -144,3 +148,31 @@ def test_items_count_as_seen_also_by_a_decision_that_was_withdrawn(board: Board)
     assert len(once["quiz"]) == 60
     board.invalidate(board.rows()[2].digest, "x")
     assert board.exposure() == once
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    used=st.lists(st.tuples(st.sets(st.integers(0, 4), min_size=1), st.integers(1, 3)), max_size=4)
+)
+def test_exposure_counts_decisions_not_answers(used: list[tuple[set[int], int]]) -> None:
+    """Each decision is about some of five items, with one or more answers to each."""
+    whole = make(answers(3, n=5))
+    digests = {score.index: score.item for score in whole.scores}
+    with tempfile.TemporaryDirectory() as folder:
+        board = Board(Path(folder))
+        for k, (items, repeats) in enumerate(used):
+            side = make(
+                answers(3, n=5 * repeats),
+                model=f"M{k}",
+                keep=sorted(items),
+                repeats=repeats,
+                items=len(items),
+                dataset_digest=digest([digests[i] for i in sorted(items)]),
+            )
+            board.add_evaluation(side, f"M{k}", "r")
+            decision = decide(POLICY, {"quiz": side}, {"quiz": side})
+            board.add_decision(decision, "r", "incumbent")
+            board.add_decision(decision, "r", "anchor")  # the same decision: it counts once
+        counts = board.exposure().get("quiz", {})
+    expected = {digests[i]: sum(i in items for items, _ in used) for i in range(5)}
+    assert counts == {item: count for item, count in expected.items() if count}
