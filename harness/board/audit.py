@@ -20,7 +20,7 @@ from harness.core.errors import UserError
 from harness.core.files import parse
 from harness.core.schema import Decision, Evaluation, MetricResult, Promotion, Score, digest
 from harness.core.scored import ScoredEvaluation
-from harness.gate import claims, gate, promote
+from harness.gate import claims, decide, promote, raise_alarms
 from harness.gate.clusters import restore_clusters
 from harness.stats.intervals import aggregate, students_interval
 
@@ -115,13 +115,13 @@ class Audit:
         # Alarms and the plan depend on more than the scores: their effect is checked. Identities
         # are taken as written, and their tasks are checked. A board keeps no items, so that the
         # clusters are also those that were recorded.
-        again = gate(
-            *sides,
+        again = decide(
             decision.policy,
-            alarms=decision.alarms,
+            *sides,
             clusters=restore_clusters(decision.clusters, *sides),
             tests_version=decision.tests_version,
         )
+        again = raise_alarms(again, decision.alarms)
         again = again.model_copy(
             update={
                 "plan": decision.plan,
@@ -243,7 +243,7 @@ def _without_words(value: Decision | Promotion) -> Any:
 
 
 def _follows(recorded: MetricResult | None, again: MetricResult | None) -> bool:
-    """Whether a recorded result is `again`, with the interval of today or that of before."""
+    """Tell whether a recorded result is `again`, with the interval of today or that of before."""
     if recorded is None or again is None:
         return recorded is again
     return any(_close(_plain(recorded), _plain(r)) for r in (again, students_interval(again)))

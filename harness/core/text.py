@@ -66,6 +66,11 @@ def short_number(value: float) -> str:
     return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
+def plural(noun: str, number: float) -> str:
+    """Return `noun`, with an "s" unless there is 1 of it."""
+    return noun if number == 1 else f"{noun}s"
+
+
 def one_line(text: str) -> str:
     """Join `text` into one line without invisible characters."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -55,13 +55,25 @@ from harness.stats.holm import holm
 Label = Literal["improved", "tolerated-regression", "unchanged", "regressed", "unclear"]
 
 
+@dataclass(frozen=True)
+class SequentialOrder:
+    """The order in which a sequential test takes items, and what its verdict is about.
+
+    `items` maps each task to the digests of all planned items, drawn at random before any was
+    answered. The verdict is about the `estimand`: the planned items alone, or the population of
+    questions of which they are a sample.
+    """
+
+    items: Mapping[str, Sequence[str]]
+    estimand: Estimand = "items"
+
+
 def decide(
     policy: Policy,
     baseline: Mapping[str, ScoredEvaluation],
     candidate: Mapping[str, ScoredEvaluation],
     *,
-    order: Mapping[str, Sequence[str]] | None = None,
-    estimand: Estimand = "items",
+    sequential: SequentialOrder | None = None,
     doubts: Mapping[tuple[str, str], str] | None = None,
     clusters: Assigned | None = None,
     examined: bool = False,
@@ -92,11 +104,9 @@ def decide(
     the standard error that belongs to that. A yes/no metric has no such comparison; score an
     abstention as 0.
 
-    With an `order` (task -> digests of all planned items, drawn at random before any was
-    answered) the test is the sequential one instead, which may be asked again after each further
-    item (see `harness.stats.sequential`): the two sides need only hold the first of these items,
-    and each check stops where it knows. The verdict is about the `estimand`: the planned items
-    alone, or the population of questions that they are a sample of.
+    With `sequential` the test is the sequential one instead, which may be asked again after each
+    further item (see `harness.stats.sequential`): the two sides need only hold the first items of
+    the order, and each check stops where it knows.
 
     Items that go together (one passage, one entity) are tested as clusters where a rule or the
     policy names what they share. Unless `clusters` are given (of a plan, of a recorded decision,
@@ -109,7 +119,7 @@ def decide(
     Raises:
         UserError: the evidence does not match (names what differs), or lacks what a rule asks for.
     """
-    if order is not None:
+    if sequential is not None:
         require_sequential_policy(policy)
     if clusters is None:
         clusters = assign(policy, baseline, candidate)
@@ -118,8 +128,10 @@ def decide(
         for evidence in gather(policy, baseline, candidate, clusters, examined=examined)
     ]
     results = [
-        run_sequential_test(evidence, policy.alpha, order[evidence.rule.task], estimand)
-        if order is not None
+        run_sequential_test(
+            evidence, policy.alpha, sequential.items[evidence.rule.task], sequential.estimand
+        )
+        if sequential is not None
         else run_fixed_test(evidence, policy.alpha, allow_skew=tests_version > 1)
         for evidence in gathered
     ]
@@ -137,7 +149,7 @@ def decide(
         baseline={task: baseline[task].evaluation.identity for task in policy.tasks},
         candidate={task: candidate[task].evaluation.identity for task in policy.tasks},
         clusters=store_clusters(clusters, baseline, candidate),
-        estimand=estimand if order is not None else None,
+        estimand=sequential.estimand if sequential is not None else None,
         notes=[
             *difference_notes(policy, baseline, candidate),
             *notes(policy, gathered, baseline, candidate),

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 
 from harness.core.errors import UserError
 from harness.core.schema import (
-    TESTS_VERSION,
     Alarm,
     Check,
     Decision,
@@ -17,6 +16,7 @@ from harness.core.schema import (
     digest,
 )
 from harness.core.scored import ScoredEvaluation
+from harness.core.text import plural
 from harness.gate.alarms import find_alarms, reward_hacking
 from harness.gate.decision import decide
 from harness.gate.evidence import Assigned
@@ -31,9 +31,7 @@ def gate(
     plan: Plan | None = None,
     doubts: Mapping[tuple[str, str], str] | None = None,
     rewards: tuple[Mapping[str, float], Mapping[str, float]] | None = None,
-    alarms: Sequence[Alarm] | None = None,
     clusters: Assigned | None = None,
-    tests_version: int = TESTS_VERSION,
 ) -> Decision:
     """Decide whether `candidate` is no worse than `baseline` (task -> evaluation) by `policy`.
 
@@ -42,30 +40,20 @@ def gate(
     where the policy says that alarms block, one turns a pass into inconclusive.
 
     `doubts` are as in `decide`. `rewards` are the mean rewards per task, of the baseline and of
-    the candidate, that training optimised. `alarms` are those of a recorded decision that is
-    decided again: the answers are then not examined. `tests_version` is that decision's.
-    `clusters` are as in `decide`; a plan has its own.
+    the candidate, that training optimised. `clusters` are as in `decide`; a plan has its own.
 
     Raises:
         UserError: the evidence does not match, or `plan` was made for another policy or baseline.
     """
     if plan is None:
-        decision = decide(
-            policy,
-            baseline,
-            candidate,
-            doubts=doubts,
-            clusters=clusters,
-            tests_version=tests_version,
-        )
+        decision = decide(policy, baseline, candidate, doubts=doubts, clusters=clusters)
     elif plan.policy != policy:
         raise UserError(
             "The plan was made for another policy than the one given: use the policy in the plan."
         )
     else:
         decision = decide_by_plan(plan, baseline, candidate, doubts=doubts)
-    if alarms is None:
-        alarms = find_alarms(baseline, candidate)
+    alarms = find_alarms(baseline, candidate)
     hacked = _hacked(*rewards, decision.checks) if rewards else []
     return raise_alarms(decision, [*alarms, *hacked])
 
@@ -98,7 +86,7 @@ def promote(vs_incumbent: Decision, vs_anchor: Decision) -> Promotion:
     """
     ladder_z = _ladder([check for check in vs_incumbent.checks if check.tier == "critical"])
     rule = vs_incumbent.policy.promotion or PromotionRule()
-    errors = "standard error" if rule.threshold == 1 else "standard errors"
+    errors = plural("standard error", rule.threshold)
     conditions = {
         f"against the incumbent: {vs_incumbent.verdict}": vs_incumbent.verdict == "pass",
         f"against the anchor: {vs_anchor.verdict}": vs_anchor.verdict == "pass",

@@ -29,11 +29,16 @@ from harness.core.schema import (
 )
 from harness.core.scored import ScoredEvaluation
 from harness.gate.clusters import INDEPENDENT, assign, restore_clusters, store_clusters
-from harness.gate.decision import decide, require_sequential_policy
+from harness.gate.decision import SequentialOrder, decide, require_sequential_policy
 from harness.gate.evidence import Assigned, gather
-from harness.gate.planned_rule import SEQUENTIAL, PlannedRule, plan_rule, require_power
+from harness.gate.planned_rule import (
+    SEQUENTIAL,
+    AssumedSpread,
+    PlannedRule,
+    plan_rule,
+    require_power,
+)
 from harness.gate.rule_test import require_range
-from harness.gate.sizing import require_icc, require_sd
 
 
 class Plan(Record):
@@ -109,23 +114,20 @@ def make_plan(
     sequential: bool = False,
     estimand: Estimand = "population",
     second: Mapping[str, ScoredEvaluation] | None = None,
-    discordance: float | None = None,
-    sd: float | None = None,
-    icc: float | None = None,
+    assumed: AssumedSpread | None = None,
     clusters: Assigned | None = None,
 ) -> Plan:
     """Plan to gate candidates against `baseline` by `policy`, all at once or `sequential`ly.
 
     What a rule can show depends on how much the differences of items spread where nothing has
-    changed. It is taken from the share of yes/no items that are expected to flip, `discordance`,
-    or the standard deviation of a graded item's gain, `sd`, if stated; else from a `second` run of
-    the baseline, or of another version of it; else from the baseline's repeats, s sqrt(2 / K).
+    changed. It is taken from what is `assumed`, if that says it; else from a `second` run of the
+    baseline, or of another version of it; else from the baseline's repeats, s sqrt(2 / K).
     Without any of these it is the spread of the baseline's values: of two models that do equally
     well, and half correlated over the items.
 
     Where the policy names clusters, they are those of the baseline's items unless `clusters` are
-    given, and how much items of one go together is `icc`, if stated; else it is taken from the
-    second run's differences, else from the baseline's values.
+    given, and how much items of one go together is what is `assumed`, if that says it; else it is
+    taken from the second run's differences, else from the baseline's values.
 
     A sequential plan is about the `estimand`: the "population" of questions of which the planned
     items are a sample, or the planned "items" alone, which takes fewer and claims less.
@@ -136,10 +138,8 @@ def make_plan(
     """
     if sequential:
         require_sequential_policy(policy)
-    if discordance is not None and not 0 < discordance <= 1:
-        raise UserError(f"The discordance is a share above 0 and up to 1, not {discordance:g}.")
-    require_sd(sd)
-    require_icc(icc)
+    assumed = assumed or AssumedSpread()
+    assumed.check()
     if clusters is None:
         clusters = assign(policy, baseline, baseline)
     evidence = gather(policy, baseline, baseline, clusters)
@@ -156,9 +156,7 @@ def make_plan(
                 other,
                 baseline[one.rule.task].scores,
                 policy,
-                discordance=discordance,
-                sd=sd,
-                icc=icc,
+                assumed,
                 estimand=estimand if sequential else None,
             )
         )
@@ -232,9 +230,8 @@ def decide_by_plan(
             else baseline[task]
             for task, items in drawn.items()
         }
-        decision = decide(
-            plan.policy, first, candidate, order=drawn, estimand=plan.about, doubts=doubts
-        )
+        order = SequentialOrder(drawn, plan.about)
+        decision = decide(plan.policy, first, candidate, sequential=order, doubts=doubts)
     notes = [
         f"{note}; the plan is followed as it was made" if INDEPENDENT in note else note
         for note in decision.notes

@@ -16,7 +16,7 @@ from harness.core.errors import UserError
 from harness.core.schema import Estimand, Metric, Policy, Record, Rule, Score, Tier
 from harness.gate.evidence import Evidence
 from harness.gate.rule_test import FLOOR_ADVICE, counts_flips, describe_floor, require_range
-from harness.gate.sizing import Unchanged, items_at_power, require_sd, simulate_bounds
+from harness.gate.sizing import Unchanged, items_at_power, require_icc, require_sd, simulate_bounds
 from harness.stats.clusters import Groups, intraclass
 from harness.stats.noninferiority import unseen_change
 from harness.stats.paired import Numbers
@@ -42,6 +42,31 @@ LONGER = 8  # times as many items as a fixed test are tried for a sequential one
 
 Source = Literal["stated", "second run", "repeats", "baseline's own spread"]
 PowerFrom = Literal["exact", "simulated gates"]
+
+
+@dataclass(frozen=True)
+class AssumedSpread:
+    """What is stated of how much items' differences spread where nothing has changed.
+
+    Of each number, None leaves it to the data.
+    """
+
+    discordance: float | None = None  # share of yes/no items that are expected to flip
+    sd: float | None = None  # standard deviation of a graded item's gain
+    icc: float | None = None  # correlation of the differences of two items of a cluster
+
+    def check(self) -> None:
+        """Refuse numbers that no metric can have.
+
+        Raises:
+            UserError: a number is out of its range (says which).
+        """
+        if self.discordance is not None and not 0 < self.discordance <= 1:
+            raise UserError(
+                f"The discordance is a share above 0 and up to 1, not {self.discordance:g}."
+            )
+        require_sd(self.sd)
+        require_icc(self.icc)
 
 
 class PlannedRule(Record):
@@ -129,10 +154,8 @@ def plan_rule(
     again: Evidence | None,
     scores: Sequence[Score],
     policy: Policy,
+    assumed: AssumedSpread,
     *,
-    discordance: float | None,
-    sd: float | None,
-    icc: float | None,
     estimand: Estimand | None,
 ) -> PlannedRule:
     """Plan one rule on the baseline's `evidence`, and on that of a second run (`again`).
@@ -153,11 +176,11 @@ def plan_rule(
     repeats, answer_sd = _repeats(scores, rule.metric)
     seen = again.candidate - again.baseline if again is not None else None
     source: Source
-    if discordance is not None and metric.kind == "binary":
-        spread, source = math.sqrt(discordance), "stated"
-    elif sd is not None and metric.kind == "continuous":
-        require_sd(sd, metric)
-        spread, source = sd, "stated"
+    if assumed.discordance is not None and metric.kind == "binary":
+        spread, source = math.sqrt(assumed.discordance), "stated"
+    elif assumed.sd is not None and metric.kind == "continuous":
+        require_sd(assumed.sd, metric)
+        spread, source = assumed.sd, "stated"
     elif seen is not None:
         spread, source = float(np.nanstd(seen, ddof=1)), "second run"
     elif repeats > 1:
@@ -168,10 +191,10 @@ def plan_rule(
     spread = spread or _unseen_spread(metric, len(values), alpha)
     pairs = counts_flips(metric, values)
     group = None
-    effect, icc_from = 1.0, None
+    effect, icc, icc_from = 1.0, 0.0, None
     if evidence.clusters is not None:
         group = np.asarray(evidence.clusters)[known]
-        icc, icc_from = _correlation(icc, values, group, again)
+        icc, icc_from = _correlation(assumed.icc, values, group, again)
         sizes = np.unique(group, return_counts=True)[1]
         effect = 1 + (float(np.square(sizes).sum()) / len(group) - 1) * icc
     differences = np.zeros(0)
@@ -186,7 +209,7 @@ def plan_rule(
         spread,
         pairs,
         seen=differences if differences.any() else None,
-        icc=icc if group is not None and icc is not None else 0.0,
+        icc=icc,
         groups=partial(_like, np.sort(group)) if group is not None else None,
         level=float(values.mean()),
     )

@@ -117,8 +117,8 @@ def plan(
             "With --baseline, name the file for the plan, --out, and name clusters by --cluster or "
             "--clusters FILE. --svg and a number of clusters are only for use without --baseline."
         )
-    rule_options = {"sequential": sequential, "estimand": estimand or "population", **spread}
-    _write_plan(rules, [policy, clusters], out, rule_options, cluster_file=clusters, **base)
+    rule_options = {"sequential": sequential, "estimand": estimand or "population"}
+    _write_plan(rules, [policy, clusters], out, rule_options, spread, cluster_file=clusters, **base)
 
 
 def _count_items(policy: Policy, svg_file: Path | None, **spread: Any) -> None:
@@ -151,6 +151,7 @@ def _write_plan(
     reads: list[Path | None],
     out: Path,
     how: dict[str, Any],
+    spread: dict[str, float | None],
     *,
     baseline: Path,
     second: Path | None,
@@ -164,6 +165,7 @@ def _write_plan(
     from harness.gate import plan as planning
     from harness.gate.clusters import assign, notes
     from harness.gate.evidence import gather
+    from harness.gate.planned_rule import AssumedSpread
     from harness.render import sizing as render
     from rlrf.gating import name_clusters
 
@@ -176,7 +178,10 @@ def _write_plan(
         before = inputs.load(baseline, name, policy.tasks)
     policy, columns = name_clusters(policy, clustering["cluster"], clustering["cluster_file"])
     assigned = assign(policy, before, again or before, columns)
-    made = planning.make_plan(policy, before, second=again, clusters=assigned, **how)
+    assumed = AssumedSpread(**spread)
+    made = planning.make_plan(
+        policy, before, second=again, assumed=assumed, clusters=assigned, **how
+    )
     written.write(json_text(made))
     print_result(made.model_dump(mode="json") | {"identity": made.identity}, render.plan(made))
     sequential = made.mode == "sequential"

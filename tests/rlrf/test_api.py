@@ -18,6 +18,7 @@ from harness.core.errors import UserError
 from harness.core.schema import Policy, Rule
 from harness.engines.hf import HFEngine
 from harness.gate import plan as planning
+from harness.gate.planned_rule import AssumedSpread
 from rlrf.config import Config
 
 FUNCTIONS = [name for name in rlrf.__all__ if inspect.isfunction(getattr(rlrf, name))]
@@ -104,7 +105,7 @@ def test_the_gate_takes_a_policy_as_a_value_or_a_file(tmp_path):
 
 def test_the_gate_takes_a_plan_as_a_value_or_a_file(tmp_path):
     policy = Policy(rules=[Rule(task="quiz", metric="accuracy", margin=0.2)])
-    plan = planning.make_plan(policy, quizzed(150), discordance=0.1)
+    plan = planning.make_plan(policy, quizzed(150), assumed=AssumedSpread(discordance=0.1))
     file = tmp_path / "plan.json"
     file.write_text(plan.model_dump_json())
     decision = rlrf.gate(quizzed(150), quizzed(150), plan=plan)
@@ -114,7 +115,7 @@ def test_the_gate_takes_a_plan_as_a_value_or_a_file(tmp_path):
 
 def test_rules_that_contradict_each_other_are_refused(tmp_path):
     policy = Policy(rules=[Rule(task="quiz", metric="accuracy", margin=0.2)])
-    plan = planning.make_plan(policy, quizzed(150), discordance=0.1)
+    plan = planning.make_plan(policy, quizzed(150), assumed=AssumedSpread(discordance=0.1))
     sides = quizzed(150), quizzed(150)
     with pytest.raises(UserError, match="A plan contains its policy"):
         rlrf.gate(*sides, policy, plan=plan)

@@ -23,6 +23,7 @@ from harness.evals.evaluate import EvalOptions, evaluate
 from harness.evals.scoring import dataset_digest
 from harness.gate import plan
 from harness.gate.plan import Plan
+from harness.gate.planned_rule import AssumedSpread
 from harness.judges.cache import Cache
 from rlrf.cli import run
 from rlrf.models.feedback.model import FeedbackManifest
@@ -156,7 +157,9 @@ def test_a_plan_of_a_later_version_is_refused_by_the_gate(
     old: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     policy = Policy(rules=[Rule(task="mini_gsm8k", metric="accuracy", margin=0.9)])
-    made = plan.make_plan(policy, evaluation.load(old / "evaluation"), discordance=0.1)
+    made = plan.make_plan(
+        policy, evaluation.load(old / "evaluation"), assumed=AssumedSpread(discordance=0.1)
+    )
     later = made.model_dump(mode="json") | {"schema_version": 2}
     (tmp_path / "plan.json").write_text(json.dumps(later))
     folder = str(old / "evaluation")

@@ -24,6 +24,7 @@ from harness.core.errors import UserError
 from harness.core.files import jsonl_bytes, records_digest
 from harness.core.schema import Alarm, MetricResult, Score, digest
 from harness.gate import decide, raise_alarms
+from harness.gate.decision import SequentialOrder
 from harness.stats.intervals import aggregate, summarize
 from tasks.task import Task
 
@@ -159,7 +160,7 @@ def test_a_decision_with_alarms_is_recomputed_with_what_they_do(loop: Loop) -> N
 def test_a_gate_that_may_stop_early_is_refused_with_the_reason(loop: Loop) -> None:
     order = sorted({score.item for score in loop.models[0].scores})
     sides = ({"quiz": loop.models[0]}, {"quiz": loop.models[1]})
-    early = decide(POLICY, *sides, order={"quiz": order})
+    early = decide(POLICY, *sides, sequential=SequentialOrder({"quiz": order}))
     with pytest.raises(UserError, match="cannot be recomputed without its plan's order"):
         loop.board.add_decision(early, "r", "incumbent")
 

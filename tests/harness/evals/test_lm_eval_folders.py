@@ -30,6 +30,7 @@ from harness.core.schema import Decision, Policy, Rule
 from harness.core.scored import ScoredEvaluation
 from harness.evals import inputs, lm_eval_results, lm_eval_runs
 from harness.gate import gate, plan
+from harness.gate.planned_rule import AssumedSpread
 from harness.gate.policy import default_policy, parse_margins
 from rlrf.cli import run
 
@@ -622,6 +623,6 @@ def test_a_document_that_does_not_count_in_a_mean_without_gaps_is_left_out(
 def test_a_plan_for_lm_evals_output_can_be_followed(two_calls: Path) -> None:
     policy = rule("choose", "acc", 0.3)
     before = inputs.load(two_calls, wanted=policy.tasks)
-    made = plan.make_plan(policy, before, discordance=0.2)
+    made = plan.make_plan(policy, before, assumed=AssumedSpread(discordance=0.2))
     old, new = inputs.load_both(two_calls, two_calls, wanted=policy.tasks)
     assert gate(old, new, policy, plan=made).plan == made.identity

@@ -23,6 +23,7 @@ from harness.evals.evaluate import EvalOptions, evaluate
 from harness.evals.until_decided import CandidateModel
 from harness.gate import gate, plan
 from harness.gate.plan import Plan
+from harness.gate.planned_rule import AssumedSpread
 
 TASK = "mini_gsm8k"
 ITEMS = 256
@@ -60,7 +61,9 @@ def better(own: dict[str, ScoredEvaluation]) -> dict[str, ScoredEvaluation]:
 
 
 def planned(baseline: dict[str, ScoredEvaluation], discordance: float = 0.15) -> Plan:
-    return plan.make_plan(POLICY, baseline, discordance=discordance, sequential=True)
+    return plan.make_plan(
+        POLICY, baseline, assumed=AssumedSpread(discordance=discordance), sequential=True
+    )
 
 
 def plugins() -> list[Any]:
@@ -96,7 +99,9 @@ def test_an_equal_candidate_passes_before_the_end(
     # The tiny model has nothing right, so that nothing can be lost: the policy has to allow that.
     rules = [POLICY.rules[0].model_copy(update={"allow_floor": True})]
     policy = POLICY.model_copy(update={"rules": rules})
-    made = plan.make_plan(policy, own, discordance=0.19, sequential=True, estimand="items")
+    made = plan.make_plan(
+        policy, own, assumed=AssumedSpread(discordance=0.19), sequential=True, estimand="items"
+    )
     decision, candidate = CandidateModel(engine, plugins()).evaluate_until_decided(made, own)
     (check,) = decision.checks
     assert decision.verdict == "pass"
@@ -134,7 +139,7 @@ def test_what_was_answered_is_not_asked_again(
 
     monkeypatch.setattr(type(engine), "generate", counted)
     weak = POLICY.model_copy(update={"rules": [POLICY.rules[0].model_copy(update={"margin": 0.4})]})
-    made = plan.make_plan(weak, better, discordance=0.5, sequential=True)
+    made = plan.make_plan(weak, better, assumed=AssumedSpread(discordance=0.5), sequential=True)
     with pytest.raises(Cut):
         CandidateModel(engine, plugins()).evaluate_until_decided(made, better, out=tmp_path)
     decision, _ = CandidateModel(engine, plugins()).evaluate_until_decided(
@@ -152,7 +157,7 @@ def test_without_a_sequential_plan_all_items_are_asked(
     found = CandidateModel(engine, plugins()).evaluate_like(own, out=tmp_path)
     assert found[TASK].evaluation.identity == own[TASK].evaluation.identity
     assert json.loads((tmp_path / TASK / "evaluation.json").read_text())["items"] == ITEMS
-    fixed = plan.make_plan(POLICY, own, discordance=0.19)
+    fixed = plan.make_plan(POLICY, own, assumed=AssumedSpread(discordance=0.19))
     with pytest.raises(UserError, match="not sequential"):
         CandidateModel(engine, plugins()).evaluate_until_decided(fixed, own)
 

@@ -12,8 +12,9 @@ from helpers.quiz import make
 
 from harness.core.errors import UserError
 from harness.core.schema import Alarm, Metric, Policy, Rule
-from harness.gate import gate, plan
-from harness.gate.decision import decide
+from harness.gate import gate, plan, raise_alarms
+from harness.gate.decision import SequentialOrder, decide
+from harness.gate.planned_rule import AssumedSpread
 from harness.render.html import comparison
 
 ROOT = Path(__file__).parents[3]
@@ -91,7 +92,7 @@ def test_a_plan_for_another_policy_is_refused() -> None:
     before = {"mini_gsm8k": answered(lambda i: i < 50, "old")}
     rule = POLICY.rules[0].model_copy(update={"margin": 0.2})
     policy = Policy(rules=[rule])
-    made = plan.make_plan(policy, before, discordance=0.1)
+    made = plan.make_plan(policy, before, assumed=AssumedSpread(discordance=0.1))
     assert gate(before, before, policy, plan=made).plan == made.identity
     with pytest.raises(UserError, match="another policy"):
         gate(before, before, BLOCK, plan=made)
@@ -100,7 +101,7 @@ def test_a_plan_for_another_policy_is_refused() -> None:
 def test_recorded_alarms_take_the_place_of_an_examination() -> None:
     before = {"mini_gsm8k": answered(lambda i: i < 50, "old")}
     alarm = Alarm(kind="refusals", task="mini_gsm8k", message="seen then", candidate=0.5)
-    decision = gate(before, before, BLOCK, alarms=[alarm])
+    decision = raise_alarms(decide(BLOCK, before, before), [alarm])
     assert (decision.verdict, decision.alarms) == ("inconclusive", [alarm])
 
 
@@ -172,7 +173,7 @@ def test_a_sequential_plan_needs_a_range() -> None:
         plan.make_plan(RULE, losses(0), sequential=True)
     order = {"quiz": plan.draw_order(0, "quiz", losses(0)["quiz"].scores)}
     with pytest.raises(UserError, match="no known range"):
-        decide(RULE, losses(0), losses(0), order=order)
+        decide(RULE, losses(0), losses(0), sequential=SequentialOrder(order))
 
 
 def test_a_metric_of_known_range_keeps_its_bytes() -> None:

@@ -12,6 +12,7 @@ from helpers.quiz import make
 from harness.core.errors import UserError
 from harness.core.schema import Check, Decision, JudgeRef, Metric, Policy, Rule, digest
 from harness.gate import decide, promote
+from harness.gate.decision import SequentialOrder
 
 
 def policy(*rules: tuple[str, str, float], **fields: Any) -> Policy:
@@ -528,7 +529,9 @@ def test_a_metric_that_is_doubted_is_inconclusive() -> None:
 def in_order(rules: Policy, before: Any, after: Any, seed: int = 0) -> Decision:
     items = sorted({score.item for score in before.scores})
     drawn = [str(i) for i in np.random.default_rng(seed).permutation(items)]
-    return decide(rules, {"quiz": before}, {"quiz": after}, order={"quiz": drawn})
+    return decide(
+        rules, {"quiz": before}, {"quiz": after}, sequential=SequentialOrder({"quiz": drawn})
+    )
 
 
 def test_a_sequential_gate_stops_where_it_knows() -> None:
@@ -579,7 +582,12 @@ def test_only_the_first_items_need_an_answer() -> None:
         assert {score.item for score in side.scores} == first
     asked = {"items": 200, "dataset_digest": digest([s.item for s in part.scores])}
     sides = [type(s)(s.evaluation.model_copy(update=asked), s.scores) for s in (short, part)]
-    decision = decide(ACCURACY, {"quiz": sides[0]}, {"quiz": sides[1]}, order={"quiz": drawn})
+    decision = decide(
+        ACCURACY,
+        {"quiz": sides[0]},
+        {"quiz": sides[1]},
+        sequential=SequentialOrder({"quiz": drawn}),
+    )
     assert (decision.verdict, only(decision).planned) == ("pass", 1000)
 
 
@@ -601,7 +609,7 @@ def test_one_sided_items_need_a_fixed_test() -> None:
 def test_items_that_were_not_planned_are_an_error() -> None:
     rows = {"quiz": make(right((100, 1)))}
     with pytest.raises(UserError, match="The plan has no item"):
-        decide(ACCURACY, rows, rows, order={"quiz": ["another"]})
+        decide(ACCURACY, rows, rows, sequential=SequentialOrder({"quiz": ["another"]}))
 
 
 # ---- what cannot fail, skew, versions of the tests ------------------------------------------

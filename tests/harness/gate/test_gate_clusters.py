@@ -20,6 +20,7 @@ from harness.gate import decide, gate
 from harness.gate.clusters import assign, restore_clusters, store_clusters
 from harness.gate.plan import Plan, decide_by_plan
 from harness.gate.plan import make_plan as plan
+from harness.gate.planned_rule import AssumedSpread
 
 PASSAGES, QUESTIONS = 20, 10
 PASSAGE = [f"p{i // QUESTIONS}" for i in range(PASSAGES * QUESTIONS)]
@@ -403,19 +404,21 @@ def test_a_plan_reckons_with_clusters() -> None:
     assert rule.clusters == 20 and rule.icc_from == "second run"
     assert rule.icc is not None and 0.2 < rule.icc < 0.8
     assert rule.design_effect == pytest.approx(1 + 9 * rule.icc)
-    (stated,) = plan(rules, before, discordance=0.1, icc=0.5).rules
+    (stated,) = plan(rules, before, assumed=AssumedSpread(discordance=0.1, icc=0.5)).rules
     assert (stated.icc, stated.icc_from, stated.design_effect) == (0.5, "stated", 5.5)
-    (alone,) = plan(policy(None, 0.45), before, discordance=0.1).rules
+    (alone,) = plan(policy(None, 0.45), before, assumed=AssumedSpread(discordance=0.1)).rules
     assert (alone.icc, alone.design_effect, alone.clusters) == (None, None, None)
     assert stated.items_needed > alone.items_needed
     with pytest.raises(UserError, match=r"between 0 and 1; it is 1\.5"):
-        plan(rules, before, discordance=0.1, icc=1.5)
+        plan(rules, before, assumed=AssumedSpread(discordance=0.1, icc=1.5))
 
 
 def test_planned_power_with_clusters_is_the_share_of_unchanged_candidates_that_pass() -> None:
     old, _ = answers(0)
     rules = policy("passage", 0.3)
-    (rule,) = plan(rules, side(old, tags=TAGS), discordance=0.2, icc=0.5).rules
+    (rule,) = plan(
+        rules, side(old, tags=TAGS), assumed=AssumedSpread(discordance=0.2, icc=0.5)
+    ).rules
     passed = 0
     for seed in range(100):
         pair = answers(seed, icc=0.5, discordance=0.2)
@@ -427,7 +430,7 @@ def test_planned_power_with_clusters_is_the_share_of_unchanged_candidates_that_p
 def test_a_plan_keeps_the_clusters_it_was_made_with() -> None:
     old, new = answers(0)
     before, after = side(old, tags=TAGS), side(new, tags=TAGS)
-    made = plan(policy("passage", 0.3), before, discordance=0.2, icc=0.3)
+    made = plan(policy("passage", 0.3), before, assumed=AssumedSpread(discordance=0.2, icc=0.3))
     bare = {"quiz": ScoredEvaluation(before["quiz"].evaluation, before["quiz"].scores)}
     followed = decide_by_plan(
         made, bare, {"quiz": ScoredEvaluation(after["quiz"].evaluation, after["quiz"].scores)}
@@ -439,7 +442,7 @@ def test_a_plan_keeps_the_clusters_it_was_made_with() -> None:
 def test_a_plan_from_before_clusters_is_followed_as_it_was_made(tmp_path: Path) -> None:
     old, new = answers(0)
     before, after = side(old, tags=TAGS), side(new, tags=TAGS)
-    made = plan(policy(None, 0.2), before, discordance=0.2)
+    made = plan(policy(None, 0.2), before, assumed=AssumedSpread(discordance=0.2))
     told = made.model_dump(mode="json")
     assert not {"clusters", "estimand"} & told.keys()
     write_json(tmp_path / "plan.json", made)
@@ -452,4 +455,9 @@ def test_a_plan_from_before_clusters_is_followed_as_it_was_made(tmp_path: Path) 
 def test_a_sequential_test_takes_no_clusters() -> None:
     old, _ = answers(0)
     with pytest.raises(UserError, match=r"clusters items by 'passage'.*Plan a fixed"):
-        plan(policy("passage", 0.3), side(old, tags=TAGS), discordance=0.1, sequential=True)
+        plan(
+            policy("passage", 0.3),
+            side(old, tags=TAGS),
+            assumed=AssumedSpread(discordance=0.1),
+            sequential=True,
+        )

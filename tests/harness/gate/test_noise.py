@@ -9,8 +9,10 @@ from helpers.quiz import make
 from harness.core.errors import UserError
 from harness.core.schema import Decision, Noise, Policy, Rule, digest
 from harness.gate import decide, plan
+from harness.gate.decision import SequentialOrder
 from harness.gate.lab.noise import measure_noise, with_noise
 from harness.gate.plan import draw_order
+from harness.gate.planned_rule import AssumedSpread
 from harness.stats.repeatability import measure
 
 POLICY = Policy(rules=[Rule(task="quiz", metric="accuracy", margin=0.05)])
@@ -108,22 +110,24 @@ def test_a_loss_that_runs_explain_is_no_failure_and_no_news() -> None:
 
 def test_a_plan_counts_the_noise_and_refuses_a_margin_within_it() -> None:
     before = run(0, n=4000)
-    plain = plan.make_plan(POLICY, before, discordance=0.1).rules[0]
-    planned = plan.make_plan(noisy(0.004), before, discordance=0.1).rules[0]
+    plain = plan.make_plan(POLICY, before, assumed=AssumedSpread(discordance=0.1)).rules[0]
+    planned = plan.make_plan(noisy(0.004), before, assumed=AssumedSpread(discordance=0.1)).rules[0]
     assert planned.power < plain.power
     assert planned.minimum_detectable > plain.minimum_detectable
     assert planned.items_needed > plain.items_needed
     with pytest.raises(UserError, match="runs of one model alone differ by up to"):
-        plan.make_plan(noisy(0.05), before, discordance=0.1)
+        plan.make_plan(noisy(0.05), before, assumed=AssumedSpread(discordance=0.1))
 
 
 def test_a_sequential_test_cannot_take_it() -> None:
     before, after = run(0), run(1)
     drawn = {"quiz": draw_order(0, "quiz", before["quiz"].scores)}
     with pytest.raises(UserError, match=r"Plan a fixed gate \(without --sequential\)"):
-        decide(noisy(0.01), before, after, order=drawn)
+        decide(noisy(0.01), before, after, sequential=SequentialOrder(drawn))
     with pytest.raises(UserError, match=r"Plan a fixed gate \(without --sequential\)"):
-        plan.make_plan(noisy(0.004), run(0, n=4000), discordance=0.1, sequential=True)
+        plan.make_plan(
+            noisy(0.004), run(0, n=4000), assumed=AssumedSpread(discordance=0.1), sequential=True
+        )
 
 
 def test_a_rule_with_noise_of_few_runs_is_none() -> None:

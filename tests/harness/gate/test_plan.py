@@ -15,9 +15,10 @@ from harness.core.files import parse, read_json, write_json
 from harness.core.schema import Noise, Policy, Rule, digest
 from harness.core.scored import ScoredEvaluation
 from harness.gate import decide
+from harness.gate.decision import SequentialOrder
 from harness.gate.plan import Plan, PlannedRule, decide_by_plan, draw_order, planned_orders
 from harness.gate.plan import make_plan as plan
-from harness.gate.planned_rule import require_power
+from harness.gate.planned_rule import AssumedSpread, require_power
 from harness.stats.power import tango_items_needed, tango_power
 
 
@@ -36,7 +37,7 @@ def one(made: Plan) -> PlannedRule:
 
 def test_a_plan_says_what_its_items_can_show() -> None:
     baseline = accuracy(1319)
-    rule = one(plan(rules(0.03), {"quiz": baseline}, discordance=0.15))
+    rule = one(plan(rules(0.03), {"quiz": baseline}, assumed=AssumedSpread(discordance=0.15)))
     assert (rule.test, rule.n, rule.spread_from) == ("Tango score test", 1319, "stated")
     assert rule.discordance == pytest.approx(0.15)
     assert rule.power_from == "exact"
@@ -49,7 +50,7 @@ def test_a_plan_says_what_its_items_can_show() -> None:
 
 def test_a_critical_rule_without_power_is_refused_with_the_items_it_takes() -> None:
     with pytest.raises(UserError, match=r"chance of 0\.74.*takes 1,565 items, or a margin of 0\.0"):
-        plan(rules(0.02), {"quiz": accuracy(1319)}, discordance=0.1)
+        plan(rules(0.02), {"quiz": accuracy(1319)}, assumed=AssumedSpread(discordance=0.1))
     with pytest.raises(UserError, match="state the discordance"):
         plan(rules(0.02), {"quiz": accuracy(1319)})
 
@@ -64,7 +65,7 @@ def test_planned_power_is_the_share_of_unchanged_candidates_that_pass() -> None:
     rng = np.random.default_rng(0)
     n, discordance = 400, 0.2
     baseline = accuracy(n)
-    made = plan(rules(0.06), {"quiz": baseline}, discordance=discordance)
+    made = plan(rules(0.06), {"quiz": baseline}, assumed=AssumedSpread(discordance=discordance))
     passed = 0
     for _ in range(150):
         old = np.array([s.values["accuracy"] for s in baseline.scores])
@@ -111,18 +112,21 @@ def test_a_number_is_planned_in_its_unit() -> None:
 
 
 def test_the_same_plan_has_the_same_identity(tmp_path: Path) -> None:
-    made, again = (plan(rules(), {"quiz": accuracy(1000)}, discordance=0.1) for _ in "ab")
+    made, again = (
+        plan(rules(), {"quiz": accuracy(1000)}, assumed=AssumedSpread(discordance=0.1))
+        for _ in "ab"
+    )
     assert made.identity == again.identity
     write_json(tmp_path / "plan.json", made)
     read = parse(Plan, read_json(tmp_path / "plan.json"), "plan.json")
     assert read == made and read.identity == made.identity
-    changed = plan(rules(0.06), {"quiz": accuracy(1000)}, discordance=0.1)
+    changed = plan(rules(0.06), {"quiz": accuracy(1000)}, assumed=AssumedSpread(discordance=0.1))
     assert changed.identity != made.identity
 
 
 def test_the_decision_names_its_plan_and_is_the_gates_own() -> None:
     before, after = accuracy(600), accuracy(600, 0.6)
-    made = plan(rules(), {"quiz": before}, discordance=0.1)
+    made = plan(rules(), {"quiz": before}, assumed=AssumedSpread(discordance=0.1))
     decision = decide_by_plan(made, {"quiz": before}, {"quiz": after})
     assert decision.plan == made.identity
     plain = decide(rules(), {"quiz": before}, {"quiz": after})
@@ -131,7 +135,7 @@ def test_the_decision_names_its_plan_and_is_the_gates_own() -> None:
 
 def test_another_baseline_is_refused() -> None:
     before = accuracy(600)
-    made = plan(rules(), {"quiz": before}, discordance=0.1)
+    made = plan(rules(), {"quiz": before}, assumed=AssumedSpread(discordance=0.1))
     for other in (accuracy(600, 0.4), accuracy(599)):
         with pytest.raises(UserError, match="made for another baseline of quiz"):
             decide_by_plan(made, {"quiz": other}, {"quiz": before})
@@ -141,7 +145,9 @@ def test_another_baseline_is_refused() -> None:
 
 @pytest.mark.parametrize("field", ["baseline", "items", "order"])
 def test_a_plan_that_lacks_a_task_of_its_policy_is_refused(field: str) -> None:
-    told = plan(rules(), {"quiz": accuracy(600)}, discordance=0.1).model_dump(mode="json")
+    told = plan(
+        rules(), {"quiz": accuracy(600)}, assumed=AssumedSpread(discordance=0.1)
+    ).model_dump(mode="json")
     with pytest.raises(UserError, match="of other tasks than the policy"):
         parse(Plan, told | {field: {}}, "plan.json")
 
@@ -189,7 +195,9 @@ def mode(told: dict[str, Any]) -> None:
 def test_a_plan_that_was_edited_is_refused(
     edit: Callable[[dict[str, Any]], None], said: str
 ) -> None:
-    told = plan(rules(), {"quiz": accuracy(600)}, discordance=0.1).model_dump(mode="json")
+    told = plan(
+        rules(), {"quiz": accuracy(600)}, assumed=AssumedSpread(discordance=0.1)
+    ).model_dump(mode="json")
     assert parse(Plan, told, "plan.json").identity
     edit(told)
     with pytest.raises(UserError, match=said):
@@ -203,7 +211,7 @@ def test_the_order_is_drawn_by_the_seed_and_committed() -> None:
     assert (
         drawn == draw_order(0, "quiz", before.scores[::-1]) != draw_order(1, "quiz", before.scores)
     )
-    made = plan(rules(), {"quiz": before}, discordance=0.1, sequential=True)
+    made = plan(rules(), {"quiz": before}, assumed=AssumedSpread(discordance=0.1), sequential=True)
     assert made.order == {"quiz": digest(drawn)}
     # Random: the items of the first half of the benchmark are spread over the order.
     place = {score.item: score.index for score in before.scores}
@@ -216,7 +224,7 @@ def test_the_order_is_drawn_by_the_seed_and_committed() -> None:
 
 def test_a_sequential_plan_says_how_many_items_it_expects() -> None:
     before = accuracy(1000)
-    made = plan(rules(), {"quiz": before}, discordance=0.1, sequential=True)
+    made = plan(rules(), {"quiz": before}, assumed=AssumedSpread(discordance=0.1), sequential=True)
     expected = one(made).expected_items
     assert expected is not None and 100 < expected < 700
     rng = np.random.default_rng(5)
@@ -244,7 +252,7 @@ def test_an_unscored_baseline_is_refused() -> None:
 @pytest.mark.parametrize("share", [0.0, -1.0, 1.5])
 def test_a_discordance_is_a_share(share: float) -> None:
     with pytest.raises(UserError, match="share above 0"):
-        plan(rules(), {"quiz": accuracy(100)}, discordance=share)
+        plan(rules(), {"quiz": accuracy(100)}, assumed=AssumedSpread(discordance=share))
 
 
 # ---- what a sequential plan is about ----------------------------------------------------------
@@ -265,11 +273,17 @@ def at_the_margin(
 
 def test_a_sequential_plan_is_about_the_population_unless_told_otherwise() -> None:
     before = accuracy(1000)
-    made = plan(rules(), {"quiz": before}, discordance=0.1, sequential=True)
+    made = plan(rules(), {"quiz": before}, assumed=AssumedSpread(discordance=0.1), sequential=True)
     assert (made.estimand, made.about) == ("population", "population")
-    items = plan(rules(), {"quiz": before}, discordance=0.1, sequential=True, estimand="items")
+    items = plan(
+        rules(),
+        {"quiz": before},
+        assumed=AssumedSpread(discordance=0.1),
+        sequential=True,
+        estimand="items",
+    )
     assert (items.estimand, items.about) == ("items", "items")
-    assert plan(rules(), {"quiz": before}, discordance=0.1).estimand is None
+    assert plan(rules(), {"quiz": before}, assumed=AssumedSpread(discordance=0.1)).estimand is None
     assert made.identity != items.identity
 
 
@@ -285,8 +299,7 @@ def test_about_the_population_a_candidate_at_the_margin_seldom_passes() -> None:
                 rules(margin),
                 {"quiz": before},
                 {"quiz": after},
-                order={"quiz": order_of_items},
-                estimand=estimand,  # type: ignore[arg-type]
+                sequential=SequentialOrder({"quiz": order_of_items}, estimand),
             )
             passed[estimand] += decision.verdict == "pass"
     assert passed["population"] <= 18  # 5 %, and two and a half standard errors
@@ -299,7 +312,7 @@ def test_the_decision_says_what_it_is_about() -> None:
         made = plan(
             rules(),
             {"quiz": before},
-            discordance=0.1,
+            assumed=AssumedSpread(discordance=0.1),
             sequential=True,
             estimand=estimand,  # type: ignore[arg-type]
         )
@@ -311,7 +324,11 @@ def test_the_decision_says_what_it_is_about() -> None:
 def test_an_old_sequential_plan_keeps_its_identity_and_is_about_its_items() -> None:
     before = accuracy(600)
     told = plan(
-        rules(), {"quiz": before}, discordance=0.1, sequential=True, estimand="items"
+        rules(),
+        {"quiz": before},
+        assumed=AssumedSpread(discordance=0.1),
+        sequential=True,
+        estimand="items",
     ).model_dump(mode="json")
     del told["estimand"]  # as older versions wrote it
     old = parse(Plan, told, "plan.json")
@@ -325,7 +342,9 @@ def test_an_old_sequential_plan_keeps_its_identity_and_is_about_its_items() -> N
 def test_planned_power_about_the_population_is_what_then_passes() -> None:
     n = 600
     baseline = accuracy(n)
-    made = plan(rules(0.08), {"quiz": baseline}, discordance=0.2, sequential=True)
+    made = plan(
+        rules(0.08), {"quiz": baseline}, assumed=AssumedSpread(discordance=0.2), sequential=True
+    )
     rule = one(made)
     rng = np.random.default_rng(3)
     old = np.array([s.values["accuracy"] for s in baseline.scores])
@@ -345,12 +364,26 @@ def test_a_population_takes_more_items_than_a_fixed_test_and_the_refusal_says_ho
     with pytest.raises(
         UserError, match=r"It takes ([\d,]+) items, or a margin of 0\.\d+ in place"
     ) as e:
-        plan(rules(0.06), {"quiz": accuracy(200)}, discordance=0.1, sequential=True)
+        plan(
+            rules(0.06),
+            {"quiz": accuracy(200)},
+            assumed=AssumedSpread(discordance=0.1),
+            sequential=True,
+        )
     needed = int(str(e.value).split("It takes ")[1].split(" ")[0].replace(",", ""))
-    enough = plan(rules(0.06), {"quiz": accuracy(needed + 40)}, discordance=0.1, sequential=True)
+    enough = plan(
+        rules(0.06),
+        {"quiz": accuracy(needed + 40)},
+        assumed=AssumedSpread(discordance=0.1),
+        sequential=True,
+    )
     assert one(enough).power >= 0.8
     assert plan(
-        rules(0.06), {"quiz": accuracy(200)}, discordance=0.1, sequential=True, estimand="items"
+        rules(0.06),
+        {"quiz": accuracy(200)},
+        assumed=AssumedSpread(discordance=0.1),
+        sequential=True,
+        estimand="items",
     )
 
 
@@ -362,14 +395,14 @@ def test_graded_power_is_that_of_the_gates_own_test() -> None:
     rule = one(plan(rules(1.2, "grade"), {"quiz": first}, second={"quiz": second}))
     assert rule.power_from == "simulated gates"
     assert rule.spread_from == "second run"
-    stated = one(plan(rules(1.2, "grade"), {"quiz": first}, sd=rule.spread))
+    stated = one(plan(rules(1.2, "grade"), {"quiz": first}, assumed=AssumedSpread(sd=rule.spread)))
     assert (stated.spread_from, stated.spread) == ("stated", rule.spread)
 
 
 @pytest.mark.parametrize("sd", [0.0, -1.0, float("inf"), float("nan")])
 def test_a_standard_deviation_is_above_zero(sd: float) -> None:
     with pytest.raises(UserError, match="above 0"):
-        plan(rules(), {"quiz": accuracy(100)}, sd=sd)
+        plan(rules(), {"quiz": accuracy(100)}, assumed=AssumedSpread(sd=sd))
 
 
 # ---- the plan and the decision name one test --------------------------------------------------
@@ -434,10 +467,17 @@ def test_a_baseline_at_the_ceiling_takes_more_items_than_one_in_the_middle() -> 
     """From 5 an item can fall by 4, from 2 by 1: of a collapse that no item shows, 4 times less."""
     for grade, needed, enough in ((5.0, 119, 150), (2.0, 29, 60)):
         baseline = {"quiz": make([{"grade": grade}] * enough)}
-        found = one(plan(rules(0.1, "grade", tier="advisory"), baseline, sd=0.05))
+        found = one(
+            plan(rules(0.1, "grade", tier="advisory"), baseline, assumed=AssumedSpread(sd=0.05))
+        )
         assert found.power > 0.95
         few = {"quiz": make([{"grade": grade}] * (needed - 10))}
-        assert one(plan(rules(0.1, "grade", tier="advisory"), few, sd=0.05)).power < 0.5
+        assert (
+            one(
+                plan(rules(0.1, "grade", tier="advisory"), few, assumed=AssumedSpread(sd=0.05))
+            ).power
+            < 0.5
+        )
 
 
 def test_planned_power_at_a_ceiling_is_what_then_passes() -> None:
@@ -457,11 +497,13 @@ def test_planned_power_at_a_ceiling_is_what_then_passes() -> None:
 def test_a_standard_deviation_beyond_the_metrics_range_is_refused() -> None:
     baseline = {"quiz": make([{"grade": 3.0}, {"grade": 4.0}] * 100)}
     with pytest.raises(UserError, match="runs from 1 to 5: it is at most 4"):
-        plan(rules(0.2, "grade"), baseline, sd=60)
+        plan(rules(0.2, "grade"), baseline, assumed=AssumedSpread(sd=60))
 
 
 def test_a_refusal_shows_the_digits_by_which_power_and_margin_fall_short() -> None:
-    rule = plan(rules(0.05), {"quiz": accuracy(400)}, discordance=0.1).rules[0]
+    rule = plan(rules(0.05), {"quiz": accuracy(400)}, assumed=AssumedSpread(discordance=0.1)).rules[
+        0
+    ]
     short = {"power": 0.79996, "minimum_detectable": 0.0500004, "tier": "critical"}
     with pytest.raises(UserError, match=r"chance of 0\.79996\. .*margin of 0\.0500004 in place"):
         require_power([rule.model_copy(update=short)])
@@ -470,7 +512,7 @@ def test_a_refusal_shows_the_digits_by_which_power_and_margin_fall_short() -> No
 @pytest.mark.parametrize(("n", "discordance"), [(n, 0.1) for n in range(240, 262, 3)])
 def test_a_refusal_asks_for_more_items_than_were_planned(n: int, discordance: float) -> None:
     try:
-        plan(rules(0.05), {"quiz": accuracy(n)}, discordance=discordance)
+        plan(rules(0.05), {"quiz": accuracy(n)}, assumed=AssumedSpread(discordance=discordance))
     except UserError as error:
         needed = int(str(error).split("It takes ")[1].split(" ")[0].replace(",", ""))
         assert needed > n
@@ -479,9 +521,11 @@ def test_a_refusal_asks_for_more_items_than_were_planned(n: int, discordance: fl
 
 def test_a_critical_rule_at_the_floor_is_planned_with_a_note() -> None:
     wrong = {"quiz": make([{"accuracy": 0.0}] * 400)}
-    (rule,) = plan(rules(0.05), wrong, discordance=0.1).rules
+    (rule,) = plan(rules(0.05), wrong, assumed=AssumedSpread(discordance=0.1)).rules
     assert "cannot fail" in rule.note
     assert decide(rules(0.05), wrong, wrong).verdict == "inconclusive"
-    (above,) = plan(rules(0.05), {"quiz": accuracy(400)}, discordance=0.1).rules
+    (above,) = plan(
+        rules(0.05), {"quiz": accuracy(400)}, assumed=AssumedSpread(discordance=0.1)
+    ).rules
     assert not above.note
     assert "note" not in above.model_dump(mode="json")
