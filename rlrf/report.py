@@ -8,6 +8,7 @@ from pathlib import Path
 from harness.core.errors import UserError
 from harness.core.files import parse, read_json
 from harness.core.schema import Decision, Metric
+from harness.core.text import plural
 from harness.evals import evaluation
 from harness.render import html, numbers
 from harness.render.html.comparison import gains, measure, questions
@@ -85,7 +86,9 @@ def _compared(result: RunResult, names: Sequence[str]) -> int:
 def _sentence(result: RunResult, at: int) -> str:
     promoted = sum(iteration.outcome == "promoted" for iteration in result.iterations)
     model, decision = result.sealed[at], result.sealed[at].vs_anchor
-    said = f"{promoted} of {len(result.iterations)} candidates were promoted."
+    tried = len(result.iterations)
+    were = "was" if tried == 1 else "were"
+    said = f"{promoted} of {tried} {plural('candidate', tried)} {were} promoted."
     if decision is None:
         return said
     return (

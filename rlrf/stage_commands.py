@@ -19,6 +19,7 @@ from harness.core.folders import new_folder
 from harness.core.log import say
 from harness.core.outputs import NEW_FOLDER, check_file, json_lines_of
 from harness.core.schema import Record, Sample
+from harness.core.text import plural
 from harness.engines.model_folder import ADAPTER_CONFIG, CONFIG, Checkpoint, find
 from harness.engines.prompts import without_surrogates
 from rlrf import stages
@@ -106,8 +107,8 @@ def pairs(
         explored = {one.sample.item for one in responses if one.draft is None}
         if unexplored := {one.sample.item for one in responses} - explored:
             raise UserError(
-                f"For {len(unexplored)} prompts there are only refinements. Also name the file of "
-                "the judged responses that they rewrite."
+                f"For {len(unexplored)} {plural('prompt', len(unexplored))} there are only "
+                "refinements. Also name the file of the judged responses that they rewrite."
             )
         made, report = rlrf.pair(context, responses)
     written.write(jsonl_bytes(made))

@@ -10,6 +10,7 @@ from typing import Literal, Protocol, TypeVar
 from pydantic import Field
 
 from harness.core.schema import Item, Record, digest, mean
+from harness.core.text import plural
 from harness.gate.contamination import overlap
 from rlrf.config import Explore, Pairing
 from rlrf.reward import Reward, Rewarded
@@ -122,7 +123,7 @@ class ExamplesReport(Record):
     def sentence(self) -> str:
         """Summarise the report in one line."""
         causes = ", ".join(f"{cause} {count}" for cause, count in sorted(self.skipped.items()))
-        said = [f"{self.lessons} {self.kind} from {self.prompts} prompts"]
+        said = [f"{self.lessons} {self.kind} from {self.prompts} {plural('prompt', self.prompts)}"]
         if self.refinements:
             said[0] += f", {self.chosen_refined} chosen from refinements"
             said.append(

@@ -401,7 +401,7 @@ def test_a_table_that_the_rows_do_not_give_is_told(
     path.write_text(text)
     board.add_evaluation(answered(80), "M2", "r")
     assert run(["board", "verify", str(board.folder)]) == 0
-    assert f"{name} was rendered before the last 1 rows" in capsys.readouterr().out
+    assert f"{name} was rendered before the last row was added" in capsys.readouterr().out
 
 
 def test_other_files_on_a_board_are_said_not_to_be_looked_at(

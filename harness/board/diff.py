@@ -40,7 +40,7 @@ class Difference:
 
     @property
     def diverged(self) -> bool:
-        """Whether each board has rows that the other lacks."""
+        """Tell whether each board has rows that the other lacks."""
         return bool(self.removed and self.added)
 
 

@@ -66,7 +66,7 @@ class Line:
 
     @property
     def entry_digest(self) -> str:
-        """The digest by which supersessions and invalidations name the entry."""
+        """Return the digest by which supersessions and invalidations name the entry."""
         return hashlib.sha256(self.entry).hexdigest()
 
     def row(self) -> Row:

@@ -61,19 +61,19 @@ class Column:
 
     @property
     def example(self) -> Evaluation:
-        """The first evaluation, which says how all of them were made."""
+        """Return the first evaluation, which says how all of them were made."""
         return next(iter(self.evaluations.values()))
 
     @property
     def metric(self) -> Metric | None:
-        """The task's primary metric."""
+        """Return the task's primary metric."""
         return next(
             (metric for metric in self.example.definitions.values() if metric.primary), None
         )
 
     @property
     def title(self) -> str:
-        """The task and its primary metric."""
+        """Return the task and its primary metric."""
         return f"{self.task} {self.metric.name if self.metric else ''}".strip()
 
     def cells(self, metric: Metric | None = None) -> dict[Name, Cell]:
@@ -133,7 +133,7 @@ class Table:
 
     @property
     def names(self) -> list[Name]:
-        """The models of any column, in the order of the ledger."""
+        """List the models of any column, in the order of the ledger."""
         return list(dict.fromkeys(n for c in self.columns.values() for n in c.evaluations))
 
 

@@ -71,7 +71,7 @@ class Standings:
         return [column for table in self.tables for column in table.columns.values()]
 
     def lines(self, table: Table) -> list[Line]:
-        """The models of a table, in the order of the ledger."""
+        """List the models of a table, in the order of the ledger."""
         columns = table.columns.values()
         cells = [column.cells() for column in columns]
         return [
@@ -87,7 +87,7 @@ class Standings:
         ]
 
     def verdicts(self, run: str, evaluations: Iterable[Evaluation]) -> list[GateVerdict]:
-        """The verdicts on a model's evaluations, each once, in the order of the ledger."""
+        """List the verdicts on a model's evaluations, each once, in the order of the ledger."""
         found = [v for e in evaluations for v in self._verdicts.get((run, e.identity), [])]
         return list(dict.fromkeys(v for _, v in sorted(found, key=lambda placed: placed[0])))
 

@@ -11,6 +11,7 @@ from datetime import timedelta
 from harness.core import run_status
 from harness.core.log import logs_are_json, say
 from harness.core.run_status import Work, count_done, is_due, publish_if_due, under_way
+from harness.core.text import plural
 from harness.core.time_left import Batches, Steady
 
 LOG_EVERY_SECONDS = 15.0
@@ -119,7 +120,8 @@ def _lines(work: Work) -> Iterator[Callable[[], None]]:
             say(f"{work.name}: {work.done}/{work.total} {work.unit}, {work.rate:.1f}/s{left}")
 
     yield show
-    say(f"{work.name}: {work.done} {work.unit} in {work.seconds:.1f} s ({work.rate:.1f}/s)")
+    unit = plural(work.unit.removesuffix("s"), work.done)
+    say(f"{work.name}: {work.done} {unit} in {work.seconds:.1f} s ({work.rate:.1f}/s)")
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from harness.core.log import say
 from harness.core.progress import track
 from harness.core.schema import Item, ModelRef, Sample, check_name, digest
 from harness.core.scored import ScoredEvaluation
-from harness.core.text import listed
+from harness.core.text import listed, plural
 from harness.engines import Completion, Engine
 from harness.engines.resume import PARTS, ResumableEngine
 from harness.evals import evaluation
@@ -228,7 +228,8 @@ def choose_items(task: Task, options: EvalOptions) -> tuple[str, list[Item], lis
         wanted = set(indices)
         if unknown := sorted(wanted - {item.index for item in items}):
             raise UserError(
-                f"The {split} split of {task.name} has {len(items)} items and none with index "
+                f"The {split} split of {task.name} has {len(items)} "
+                f"{plural('item', len(items))} and none with index "
                 f"{listed(unknown)}."
             )
         positions = [i for i in positions if items[i].index in wanted]

@@ -92,7 +92,7 @@ def check_out(out: Path, names: Iterable[str], reads: Iterable[Path | None] = ()
 
 
 def _belongs(entry: Path) -> bool:
-    """Whether an entry of a folder of evaluations is an evaluation, or was kept for one."""
+    """Tell whether an entry of a folder of evaluations is an evaluation, or was kept for one."""
     if is_negligible(entry):
         return True
     if not entry.is_dir() or (entry.is_symlink() and entry.name.startswith(".")):

@@ -149,7 +149,7 @@ class EngineLM(TemplateLM):  # type: ignore[misc]  # lm-eval is untyped
 
 
 def has_chat_template(engine: Engine) -> bool:
-    """Whether the engine takes prompts as conversations; without a tokenizer it is a service."""
+    """Tell whether the engine takes prompts as conversations; no tokenizer: it is a service."""
     return engine.tokenizer is None or engine.tokenizer.chat_template is not None
 
 

@@ -152,7 +152,7 @@ def _direction(name: str, higher: Mapping[str, Any]) -> bool | None:
 
 
 def _is_mean(run: Run, task: str, name: str, values: Sequence[float]) -> bool:
-    """Whether lm-eval's number of the metric is the mean of its values per document.
+    """Tell whether lm-eval's number of the metric is the mean of its values per document.
 
     The task's configuration declares a mean. If it declares nothing, or a function of the task's
     own, the number has to be equal to the mean.
@@ -309,7 +309,7 @@ def _group_definitions(group: Group, parts: Mapping[str, ScoredEvaluation]) -> d
 def _is_mean_over_documents(
     group: Group, key: str, score: float, parts: Mapping[str, ScoredEvaluation]
 ) -> bool:
-    """Whether lm-eval's score of the group is that of its tasks, weighted by their documents."""
+    """Tell whether lm-eval's group score is that of its tasks, weighted by their documents."""
     name = key.removesuffix(",none")
     having = [task for task, part in parts.items() if name in part.evaluation.definitions]
     means = [_table(group.run, task).get(key) for task in having]

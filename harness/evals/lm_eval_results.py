@@ -21,7 +21,7 @@ from harness.core.errors import UserError
 from harness.core.files import file_digest, read_jsonl, records_digest
 from harness.core.schema import Evaluation, Item, ModelRef, Sample, Score, digest
 from harness.core.scored import ScoredEvaluation
-from harness.core.text import listed, quote, shorten
+from harness.core.text import listed, plural, quote, shorten
 from harness.evals.lm_eval_metrics import combine, definitions, find_groups, undefined_for_some
 from harness.evals.lm_eval_runs import (
     Run,
@@ -104,8 +104,9 @@ def _load(run: Run, task: str) -> ScoredEvaluation:
     asked = run.documents(task)
     if len(documents) < asked:
         raise UserError(
-            f"{path} has samples of {len(documents)} documents, but {run.path.name} says that "
-            f"{asked} were evaluated: the file was cut short. Run lm-eval again."
+            f"{path} has samples of {len(documents)} {plural('document', len(documents))}, but "
+            f"{run.path.name} says that {asked} were evaluated: the file was cut short. Run "
+            "lm-eval again."
         )
     ordered = sorted(documents.items())
     items = [_item(task, index, rows[0]) for index, rows in ordered]

@@ -48,12 +48,12 @@ class Run:
 
     @property
     def time(self) -> str:
-        """The time in the names of the run's files."""
+        """Return the time in the names of the run's files."""
         return self.path.stem.rpartition("_")[2]
 
     @property
     def place(self) -> Path:
-        """The output path: folder and name of the results file, without the time."""
+        """Return the output path: folder and name of the results file, without the time."""
         return self.path.parent / self.path.stem.rpartition("_")[0]
 
     @property
@@ -62,7 +62,7 @@ class Run:
 
     @property
     def model(self) -> dict[str, Any]:
-        """The evaluated model: its source, its name and the arguments that matter.
+        """Return the evaluated model: its source, its name and the arguments that matter.
 
         If no argument names the model, lm-eval makes up a name that differs from call to call.
         """
@@ -95,7 +95,7 @@ class Run:
         return mapping(self._required("configs").get(task))
 
     def multiturn(self, task: str) -> bool | None:
-        """Whether few-shot examples were turns of a conversation; None: it makes no difference."""
+        """Tell whether few-shot examples were turns of a conversation; None: no difference."""
         if not self.results.get("chat_template") or self.entry("n-shot", task) == 0:
             return None
         return bool(self.results.get("fewshot_as_multiturn"))

@@ -29,7 +29,7 @@ from harness.core.schema import (
     digest,
 )
 from harness.core.scored import ScoredEvaluation
-from harness.core.text import listed
+from harness.core.text import listed, plural
 from harness.evals import evaluation
 from harness.evals.evaluate import EvalOptions, choose_items
 from harness.evals.scoring import Generation, assemble, code_version, dataset_digest, score_samples
@@ -222,9 +222,10 @@ def _by_item(path: Path, items: Sequence[Item], model: type[R]) -> dict[int, R]:
             records[index] = parse(model, fields, where)
     if unknown := [index for index in lines if index not in known]:
         raise UserError(
-            f"{path} names {len(unknown)} items that {items[0].task} ({items[0].split}) does not "
-            f"have: ids {listed(unknown)}. Its ids run from {min(known)} to {max(known)}; name "
-            "another split, or the data that the responses are for."
+            f"{path} names {len(unknown)} {plural('item', len(unknown))} that {items[0].task} "
+            f"({items[0].split}) does not have: {plural('id', len(unknown))} {listed(unknown)}. "
+            f"Its ids run from {min(known)} to {max(known)}; name another split, or "
+            "the data that the responses are for."
         )
     return records
 

@@ -119,7 +119,7 @@ class CandidateModel:
 
 
 def _is_undecided(decision: Decision, task: str) -> bool:
-    """Whether more items of `task` can change the verdict of the gate."""
+    """Tell whether more items of `task` can change the verdict of the gate."""
     if any(c.verdict == "fail" and c.tier != "advisory" for c in decision.checks):
         return False
     checks = [check for check in decision.checks if check.task == task]

@@ -22,7 +22,7 @@ from harness.board.standings import notes
 from harness.core.errors import UserError
 from harness.core.files import open_plain, parse, read_json, require_plain
 from harness.core.schema import TESTS_VERSION, Evaluation
-from harness.core.text import listed
+from harness.core.text import listed, plural
 from harness.evals import evaluation
 from harness.evals.evaluation import EVALUATION
 from harness.evals.scoring import Generation, score_samples
@@ -65,7 +65,7 @@ def verify(
         found.problems = found.problems or [str(error)]
         return found
     kinds: Counter[str] = Counter(row.entry.kind for row in rows)
-    count = "1 row" if len(rows) == 1 else f"{len(rows):,} rows"
+    count = f"{len(rows):,} {plural('row', len(rows))}"
     found.recomputed.append(f"the chain of {count}, HEAD and every file's digest")
     found.recomputed += [
         f"{what} ({kinds[kind]:,})"
@@ -165,9 +165,10 @@ def _compare_rendered(path: Path, rows: Sequence[Row], found: Verification) -> N
         return
     for count in range(len(rows) - 1, max(-1, len(rows) - 1 - MAX_EARLIER_STATES), -1):
         if text == renderer.board(rows[:count]).strip():
+            later = len(rows) - count
+            added = "row was" if later == 1 else f"{later} rows were"
             found.notes.append(
-                f"{path.name} was rendered before the last {len(rows) - count} rows were added: "
-                "render it again."
+                f"{path.name} was rendered before the last {added} added: render it again."
             )
             return
     number, there, here = _first_difference(text, expected)

@@ -1,4 +1,4 @@
-"""The regression gate: plans and decisions, pure.
+"""Gate models against regressions: plans and decisions, pure.
 
 `gate` is what callers use: it runs the tests and examines the answers for alarms. No files, no
 clock, and no randomness that a plan does not seed: who calls owns the side effects.

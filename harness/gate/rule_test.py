@@ -10,6 +10,7 @@ import numpy as np
 
 from harness.core.errors import UserError
 from harness.core.schema import FEWEST_RUNS, Estimand, Metric, Noise, Rule, Verdict
+from harness.core.text import plural
 from harness.gate.evidence import Evidence
 from harness.stats import Estimate
 from harness.stats.clusters import clustered_tango, groups
@@ -47,7 +48,7 @@ def run_fixed_test(evidence: Evidence, alpha: float, *, allow_skew: bool = True)
     estimate, flips = test(old, new, evidence.clusters)
     verdict, reason = _read(estimate, n, evidence.rule, span, alpha)
     if flips:
-        reason += f"; {flips[0]} items gained and {flips[1]} lost"
+        reason += f"; {flips[0]} {plural('item', flips[0])} gained and {flips[1]} lost"
         if evidence.clusters is None:  # McNemar takes items for independent
             reason += f", exact McNemar p {float(mcnemar(*flips)):.2g}"
     if estimate.wider:
@@ -184,7 +185,7 @@ class RuleTest:
 
     @property
     def limits(self) -> Limits:
-        """The worst and the best value, signed so that higher is better."""
+        """Return the worst and the best value, signed so that higher is better."""
         low, high = self.metric.low, self.metric.high
         if self.metric.higher_is_better:
             return low, high
@@ -296,7 +297,7 @@ def _share_that_applies(evidence: Evidence) -> str:
 
 
 def _worst_case(old: Numbers, new: Numbers, evidence: Evidence, test: RuleTest) -> str:
-    """Whether a pass would stand if every lost item had gone from the best value to the worst."""
+    """Say whether a pass would stand if every lost item had gone from the best to the worst."""
     lost = evidence.lost
     ends = [end for end in test.limits if end is not None]
     old = np.append(old, np.full(lost, ends[-1]))

@@ -19,6 +19,7 @@ from pydantic import Field
 
 from harness.core.errors import UserError
 from harness.core.schema import Metric, Policy, Record, Rule
+from harness.core.text import plural
 from harness.gate.evidence import Evidence
 from harness.gate.rule_test import estimate_gain
 from harness.stats.paired import Numbers
@@ -106,7 +107,7 @@ def simulate_bounds(
 
 
 def _level(unchanged: Unchanged, gains: Numbers) -> Numbers:
-    """Where the baseline's values lie: of yes/no pairs so that gains lead to possible ones."""
+    """Place the baseline's values: of yes/no pairs so that gains lead to possible values."""
     if unchanged.pairs:
         return np.where(gains < 0, 1.0, 0.0)
     metric, level = unchanged.metric, unchanged.level
@@ -218,7 +219,9 @@ def _require(
             "none, .05 weak, .5 strong), or a --baseline to measure it on."
         )
     if clusters is not None and clusters < 2:
-        raise UserError(f"{clusters} clusters show no spread: give 2 or more.")
+        raise UserError(
+            f"{clusters} {plural('cluster', clusters)} cannot show a spread: give 2 or more."
+        )
     require_icc(icc)
 
 

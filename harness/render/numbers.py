@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.core.schema import Metric, MetricResult
+from harness.core.text import plural
 
 NOTHING = "\N{EN DASH}"
 
@@ -29,7 +30,7 @@ def items(result: MetricResult, how: str = "") -> str:
     """Format the number of items with a value, and of their clusters if they have any."""
     if result.clusters is None:
         return f"{result.n:{how}}"
-    clusters = "cluster" if result.clusters == 1 else "clusters"
+    clusters = plural("cluster", result.clusters)
     return f"{result.n:{how}} in {result.clusters:{how}} {clusters}"
 
 

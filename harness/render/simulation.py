@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from harness.core.schema import MetricResult
 from harness.core.text import markdown as escape
+from harness.core.text import plural
 from harness.gate.lab.at_margin import KINDS
 from harness.gate.lab.certify import Certificate
 from harness.gate.lab.noise import RuleNoise
@@ -17,8 +18,9 @@ from harness.render.style import BLUE, GREY, RED, styled, svg
 def table(settings: Settings, outcomes: Sequence[PolicyOutcome]) -> str:
     """Render the outcomes as a Markdown table: means over loops, gains in percentage points."""
     lines = [
-        f"{settings.iterations} iterations, {settings.items:,} items of which two models differ on "
-        f"{settings.discordance:.1%}, true gains Normal({100 * settings.effect_mean:+.2g}, "
+        f"{settings.iterations} {plural('iteration', settings.iterations)}, "
+        f"{settings.items:,} items of which two models differ on {settings.discordance:.1%}, "
+        f"true gains Normal({100 * settings.effect_mean:+.2g}, "
         f"{100 * settings.effect_sd:.2g}) points; {settings.loops:,} loops, seed {settings.seed}.",
         f"Margin {100 * settings.margin:g} points, alpha {settings.alpha:g}.",
         "",
@@ -34,7 +36,8 @@ def thresholds(settings: Settings, outcomes: Sequence[ThresholdOutcome]) -> str:
     """Render the cost of each promotion threshold as a Markdown table."""
     lines = [
         "What the gate promotes by promotion threshold (standard errors of gain over the "
-        f"incumbent; 1 unless a policy says otherwise), {settings.iterations} candidates per loop.",
+        f"incumbent; 1 unless a policy says otherwise), {settings.iterations} "
+        f"{plural('candidate', settings.iterations)} per loop.",
         "",
         "| threshold | items | promotions | of these harmful | true gain | seen gain | "
         "candidates promoted that are only noise |",

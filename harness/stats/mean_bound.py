@@ -46,7 +46,7 @@ class MeanBound:
     effective: float
 
     def lower(self, alpha: float) -> float:
-        """The bound at one-sided level `alpha`."""
+        """Return the bound at one-sided level `alpha`."""
         return min(self.student(alpha), self.skew(alpha), self.unseen(alpha))
 
     def student(self, alpha: float) -> float:
@@ -69,11 +69,11 @@ class MeanBound:
         return self.mean - t * self.stderr
 
     def unseen(self, alpha: float) -> float:
-        """The mean where as large a share as the items leave possible had the worst value."""
+        """Return the mean if as many items as the sample leaves possible had the worst value."""
         return self.mean - unseen_share(self.effective, alpha) * max(0.0, self.mean - self.worst)
 
     def p_value(self, point: float) -> float:
-        """One-sided p-value of a mean at or below `point`: the level whose bound touches it."""
+        """Return the level whose bound touches `point`: the p-value, one-sided, of a mean below."""
         above = self.mean - point
         if above <= 0:
             return 1.0
@@ -83,14 +83,14 @@ class MeanBound:
         return max(float(stdtr(self.count - 1, -student)), self.p_skew(point), self.p_unseen(point))
 
     def p_unseen(self, point: float) -> float:
-        """The chance that no item shows a collapse that would cost all above `point`."""
+        """Return the chance that no item shows a collapse that would cost all above `point`."""
         above = self.mean - point
         if above <= 0:
             return 1.0
         return float((1 - above / max(above, self.mean - self.worst)) ** self.effective)
 
     def p_skew(self, point: float) -> float:
-        """The level at which Hall's bound touches `point`."""
+        """Return the level at which Hall's bound touches `point`."""
         from scipy.special import stdtr
 
         if self.stderr <= 0:
@@ -100,7 +100,7 @@ class MeanBound:
 
 
 def p_below(below: float, above: float, *, higher: bool) -> float:
-    """One-sided p-value of a mean at or below a point, from the p-values of either side.
+    """Return the one-sided p-value of a mean at or below a point, from those of either side.
 
     `higher` says whether the estimate lies above the point. It is below .5 there and above .5
     elsewhere, so that it crosses a level exactly where the lower or the upper bound does.
@@ -109,19 +109,19 @@ def p_below(below: float, above: float, *, higher: bool) -> float:
 
 
 def unseen_share(n: float, alpha: float) -> float:
-    """The largest share of events that `n` items without one leave possible: 1 - alpha^(1/n)."""
+    """Return the largest share of events that `n` items without one allow: 1 - alpha^(1/n)."""
     return float(-np.expm1(math.log(alpha) / n))
 
 
 def items_to_exclude(loss: float, worst: float, alpha: float) -> int:
-    """How many items without an event show that events of size `worst` cost less than `loss`."""
+    """Count the items without an event that show that events of `worst` cost less than `loss`."""
     if loss >= worst or math.isinf(worst):
         return 1
     return math.ceil(math.log(alpha) / math.log1p(-loss / worst))
 
 
 def beyond(end: float, values: npt.ArrayLike) -> bool:
-    """Whether an end of the range is so far from all values that it says nothing of them."""
+    """Tell whether an end of the range is so far from all values that it says nothing of them."""
     largest = float(np.nanmax(np.abs(np.asarray(values, dtype=np.float64))))
     return largest > 0 and abs(end) > FAR * largest
 

@@ -26,7 +26,7 @@ Numbers = npt.NDArray[np.float64]
 def tango_statistic(
     gained: npt.ArrayLike, lost: npt.ArrayLike, n: npt.ArrayLike, delta: npt.ArrayLike
 ) -> Numbers:
-    """The score statistic of H0: P(gained) - P(lost) = delta; standard normal under H0.
+    """Compute the score statistic of H0: P(gained) - P(lost) = delta; standard normal under H0.
 
     All arguments broadcast; 0 <= gained, lost and gained + lost <= n, -1 < delta < 1. It falls
     as `delta` grows. With q the restricted estimate of P(lost),
@@ -52,12 +52,12 @@ def tango_statistic(
 
 
 def tango_interval(gained: float, lost: float, n: float, alpha: float) -> tuple[float, float]:
-    """The 1 - 2 alpha interval of P(gained) - P(lost): every difference that is not rejected."""
+    """Return the 1 - 2 alpha interval of P(gained) - P(lost): what the test does not reject."""
     return statistic_interval(gained, lost, n, NormalDist().inv_cdf(1 - alpha))
 
 
 def statistic_interval(gained: float, lost: float, n: float, z: float) -> tuple[float, float]:
-    """Every difference whose statistic lies between -z and z."""
+    """Return the range of differences whose statistic lies between -z and z."""
     wanted = np.array([z, -z])
     low, high = np.full(2, -1.0), np.full(2, 1.0)
     for _ in range(60):  # halves [-1, 1] to below the resolution of a float
@@ -122,7 +122,7 @@ def mcnemar(gained: npt.ArrayLike, lost: npt.ArrayLike) -> Numbers:
 
 
 def unseen_change(n: int, alpha: float) -> float:
-    """The largest share of changed items that `n` pairs without one leave possible (Tango).
+    """Return the largest share of changed items that `n` pairs without one allow (Tango).
 
     z^2 / (n + z^2): where no spread was seen, this stands for the spread that was not.
     """
@@ -131,6 +131,6 @@ def unseen_change(n: int, alpha: float) -> float:
 
 
 def pairs_needed(margin: float, alpha: float) -> int:
-    """How many pairs, none of which differs, show a loss below `margin`; see `tango`."""
+    """Count the pairs, none of which differs, that show a loss below `margin`; see `tango`."""
     z = NormalDist().inv_cdf(1 - alpha)
     return math.floor(z * z * (1 - margin) / margin) + 1

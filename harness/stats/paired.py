@@ -318,7 +318,7 @@ def compare(
 def _bounds(
     b: Numbers, c: Numbers, moves: _Moves, span: float | None, limits: Limits | None
 ) -> tuple[MeanBound, MeanBound]:
-    """What the sample says of the gain from below, and of the loss (the negated gain)."""
+    """Describe what the sample says of the gain from below, and of the loss (the negated gain)."""
     n, count = len(moves.items), len(moves.sums)
     effect = cautious_effect(moves.items, moves.group)
     alone = n / (n - 1) * float(np.square(moves.items).sum()) if n > 1 else 0.0

@@ -119,7 +119,7 @@ def widen(
     found = test(alpha)
 
     def level_at(point: float) -> float:
-        """One-sided p-value of a gain on the other side of `point` than what was seen."""
+        """Return the one-sided p-value of a gain on the other side of `point` than was seen."""
         least, most = NEARLY, 0.5 - NEARLY
         for _ in range(24):
             level = math.sqrt(least * most)

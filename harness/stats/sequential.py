@@ -87,7 +87,7 @@ def sequential_test(
 
 
 def log_evidence(values: npt.ArrayLike, null: float, population: int | None = None) -> Numbers:
-    """The log of E_t against "the mean is at most `null`", after each value.
+    """Compute the log of E_t against "the mean is at most `null`", after each value.
 
     `values`, shape (..., items), and `null` lie within [-1, 1]. With mu_t and s_t^2 the mean,
     over `null`, and the variance of the values before t,
@@ -137,14 +137,14 @@ def sequential_bounds(
 def p_of_no_change(
     gains: npt.ArrayLike, *, span: float = 1.0, population: int | None = None
 ) -> float:
-    """Two-sided p-value of a mean gain of 0 where a test stops: twice 1 / the better evidence."""
+    """Return the two-sided p-value of no mean gain where a test stops: 2 / the better evidence."""
     x = np.clip(np.asarray(gains, dtype=np.float64) / span, -1, 1)
     best = max(float(log_evidence(side, 0.0, population)[-1]) for side in (x, -x))
     return min(1.0, 2 * math.exp(-best))
 
 
 def _lower(x: Numbers, alpha: float, population: int | None) -> float:
-    """The largest mean that the bets on "above it" refuse; -1 where they refuse none."""
+    """Return the largest mean that the bets on "above it" refuse; -1 where they refuse none."""
     low, high = -1.0, 1.0
     while high - low > 1e-5:
         middle = (low + high) / 2

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.core.log import say, show, write_out
+from harness.core.text import plural
 from rlrf.cli import options
 from rlrf.cli.options import FILE, FOLDER, PATH
 from rlrf.cli.output import ERROR, print_json, print_result, wants_json
@@ -195,7 +196,8 @@ def board_exposure(folder: Path) -> None:
     for task, items in exposure.items():
         decisions = sorted(Counter(items.values()).items())
         counts = ", ".join(f"{count:,} by {n}" for n, count in decisions)
-        lines.append(f"{task}: {len(items):,} items; by how many decisions each was used: {counts}")
+        number = f"{len(items):,} {plural('item', len(items))}"
+        lines.append(f"{task}: {number}; by how many decisions each was used: {counts}")
     print_result(
         {task: dict(items) for task, items in exposure.items()},
         "\n".join(lines) or "No decision is on the board yet.",
@@ -284,7 +286,7 @@ def board_export(
     check_export(out)
     for path, log in logs.items():
         write_json(out / path, log)
-    show(f"{len(logs)} files under {out / 'data'}")
+    show(f"{len(logs)} {plural('file', len(logs))} under {out / 'data'}")
 
 
 @board.command("render")
@@ -333,7 +335,8 @@ def _row_json(row: Row) -> dict[str, Any]:
 
 
 def _difference(found: Difference) -> list[str]:
-    lines = [f"{found.common:,} rows begin both."]
+    begin = "row begins" if found.common == 1 else "rows begin"
+    lines = [f"{found.common:,} {begin} both."]
     if found.diverged:
         lines.append("They have diverged: each has rows that the other lacks.")
     lines += [f"only in A: {_said(row)}" for row in found.removed]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.core.text import plural
 from rlrf.cli import options
 from rlrf.cli.options import FILE, FOLDER, INNER_SHARE, PATH
 from rlrf.cli.output import print_result
@@ -93,7 +94,8 @@ def train(
     cut = f", {manifest.cut} cut to fit" if manifest.cut else ""
     print_result(
         {"out": out, "agreement": found},
-        f"{out}: a feedback model of {manifest.answers} answers{left}{cut}\n\n{markdown(found)}",
+        f"{out}: a feedback model of {manifest.answers} {plural('answer', manifest.answers)}"
+        f"{left}{cut}\n\n{markdown(found)}",
     )
 
 

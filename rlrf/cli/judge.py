@@ -11,6 +11,7 @@ import click
 
 from harness.core.errors import UserError
 from harness.core.log import say
+from harness.core.text import plural
 from rlrf.cli import options
 from rlrf.cli.options import COUNT, FILE, FOLDER, INNER_SHARE
 from rlrf.cli.output import EXIT, print_result
@@ -155,7 +156,8 @@ def sheet(evaluation: Path, items: int, metrics: str | None, seed: int, out: Pat
     written = check_file(out, json_lines_of("an empty file"), [evaluation])
     rows = calibrating.sheet(saved, items, seed=seed, names=options.names(metrics))
     written.write(jsonl_bytes(rows))
-    say(f"{len(rows)} answers of {saved.evaluation.task} to label are in {out}.")
+    answers = plural("answer", len(rows))
+    say(f"{out} holds {len(rows)} {answers} of {saved.evaluation.task} to label.")
 
 
 @judge.command()
@@ -200,7 +202,8 @@ def calibrate(evaluation: Path, labels: Path, baseline: tuple[Path, Path] | None
                 f"{one.p_random:.1g}), and then the correction does not hold."
             )
     for name, n in found.too_few.items():
-        say(f"{name}: left out, since only {n} items have a label and a score.")
+        have = "item has" if n == 1 else "items have"
+        say(f"{name}: left out, since only {n} {have} a label and a score.")
     print_result(found, judge_checks.calibrations(found, "gain" if baseline else "mean"))
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.core.log import say
+from harness.core.text import plural
 from rlrf.cli import options
 from rlrf.cli.options import FILE, FOLDER
 from rlrf.cli.output import print_result
@@ -92,7 +93,7 @@ def train(
     left = f", {manifest.left_out} left out as too long" if manifest.left_out else ""
     print_result(
         {"out": out, **manifest.model_dump(mode="json")},
-        f"{out}: a reward model of {manifest.pairs} pairs{left}",
+        f"{out}: a reward model of {manifest.pairs} {plural('pair', manifest.pairs)}{left}",
     )
 
 

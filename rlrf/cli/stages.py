@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from harness.core.text import plural
 from rlrf.cli import options
 from rlrf.cli.options import COUNT, FILE, FOLDER, Command, Option
 from rlrf.cli.output import print_result
@@ -64,7 +65,8 @@ def explore(config: Path, how: dict[str, Any]) -> None:
     cut = sum(sample.finish_reason == "length" for sample in samples)
     print_result(
         {"out": how["out"], "samples": len(samples), "prompts": prompts, "cut": cut},
-        f"{how['out']}: {len(samples)} responses to {prompts} prompts, {cut} of them cut off",
+        f"{how['out']}: {len(samples)} {plural('response', len(samples))} to {prompts} "
+        f"{plural('prompt', prompts)}, {cut} of them cut off",
     )
 
 

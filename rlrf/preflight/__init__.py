@@ -16,6 +16,7 @@ from pathlib import Path
 
 from harness.core.errors import UserError
 from harness.core.schema import Call, Item, Message
+from harness.core.text import plural
 from harness.engines.open import EngineLoader
 from harness.judges.config import Judging, load_judging
 from harness.stats.power import items_needed, power_to_detect
@@ -77,7 +78,10 @@ def look_ahead(path: Path, out: Path | None = None, *, ask: bool = False) -> lis
 def _configuration(path: Path) -> tuple[Config, Said]:
     config = load(path)
     names = ", ".join(task.name for task in config.tasks)
-    return config, f"{config.method}, {config.iterations} iterations on {names}"
+    return (
+        config,
+        f"{config.method}, {config.iterations} {plural('iteration', config.iterations)} on {names}",
+    )
 
 
 def _judging(config: Config) -> tuple[Judging, Said]:

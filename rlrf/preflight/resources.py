@@ -18,6 +18,7 @@ from typing import Any
 from harness.board import Board
 from harness.core.errors import UserError, first_line
 from harness.core.folders import is_in_use
+from harness.core.text import plural
 from harness.engines import model_folder
 from harness.evals.scoring import code_version
 from rlrf.artefacts import open_artefacts
@@ -183,7 +184,8 @@ def disk(config: Config, model: Model, out: Path) -> Said:
     candidate = 4 * adapter_weights(config.adapter, model) if config.adapter else model.size
     needed = config.iterations * candidate
     free = shutil.disk_usage(_existing(out)).free
-    said = f"{gib(needed)} for {config.iterations} candidates; {gib(free)} free for {out}"
+    candidates = f"{config.iterations} {plural('candidate', config.iterations)}"
+    said = f"{gib(needed)} for {candidates}; {gib(free)} free for {out}"
     if needed > free:
         raise UserError(f"{said}. Free some, or choose another folder with --out.")
     return said
@@ -252,7 +254,7 @@ def board(folder: Path) -> Said:
     """Check that the folder can be a board."""
     Board(folder).check_place()
     rows = Board(folder).rows()
-    return f"{folder}: {len(rows):,} rows" if rows else f"{folder} is new"
+    return f"{folder}: {len(rows):,} {plural('row', len(rows))}" if rows else f"{folder} is new"
 
 
 def metrics(place: str) -> Said:

@@ -125,7 +125,7 @@ def test_served_from_the_first_work_on_and_never_by_a_command_that_does_none(mon
             advance(1)
     said = capsys.readouterr().err
     assert f"Metrics are not served: 127.0.0.1:{port} cannot be used" in said
-    assert "work: 1 items" in said
+    assert "work: 1 item in" in said
 
 
 @pytest.mark.parametrize(

@@ -200,7 +200,7 @@ def test_where_no_candidate_passes_the_start_stays_and_the_last_one_is_beside_it
 def test_a_run_that_made_no_candidate_has_a_page_too(tmp_path: Path) -> None:
     write(tmp_path, [iteration(1, "M0", "M3")], "M0", ["M0"])
     told = shown(report(tmp_path))
-    assert "0 of 1 candidates were promoted" in told
+    assert "0 of 1 candidate was promoted" in told
     assert "Sealed split Opened" not in told
 
 

@@ -266,7 +266,7 @@ def _outcome(
 
 
 def _draw(rng: np.random.Generator, n: int, truth: Numbers, slices: int) -> Counts:
-    """How anchor and incumbent answer n new items a slice: shape (loops, slices, 2, 2)."""
+    """Draw how anchor and incumbent answer n new items a slice: (loops, slices, 2, 2)."""
     chances = np.maximum(truth.reshape(len(truth), 1, 4), 0)
     drawn = rng.multinomial(n, chances / chances.sum(axis=-1, keepdims=True), (len(truth), slices))
     return np.asarray(drawn).reshape(len(truth), slices, 2, 2)

@@ -149,7 +149,7 @@ def test_facts_are_scored(tmp_path: Path, entities: Path) -> None:
         ({"id": 0, "facts": [{"text": "a"}]}, r"line 1: facts\.0\.supported: Field required"),
         ({"id": 0, "facts": [{"text": "a", "supported": "yes"}]}, r"facts\.0\.supported"),
         ({"id": 0}, "line 1: facts: Field required"),
-        ({"id": 9, "facts": []}, r"factscore \(test\) does not have: ids 9"),
+        ({"id": 9, "facts": []}, r"factscore \(test\) does not have: id 9"),
     ],
 )
 def test_unfit_facts_are_sentences(
@@ -182,8 +182,8 @@ def test_missing_responses_are_counted_and_named(tmp_path: Path, problems: Path)
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ('{"id": 3, "response": ""}', r"gsm8k \(test\) does not have: ids 3\. .* 0 to 2"),
-        ('{"id": -1, "response": ""}', "does not have: ids -1"),
+        ('{"id": 3, "response": ""}', r"gsm8k \(test\) does not have: id 3\. .* 0 to 2"),
+        ('{"id": -1, "response": ""}', "does not have: id -1"),
         ('{"id": 0, "response": ""}', "line 4: id 0 was there before, in line 1"),
         ('{"id": "0", "response": ""}', "line 4: id 0 was there before"),
         ('{"id": 0.5, "response": ""}', "line 4: 'id' is '0.5'"),

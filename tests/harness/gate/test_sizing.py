@@ -153,7 +153,7 @@ def test_a_task_that_is_not_installed_is_what_the_given_spread_says() -> None:
         ({"sd": math.nan}, "above 0, not nan"),
         ({"discordance": 0.1, "clusters": 20}, "give both"),
         ({"discordance": 0.1, "icc": 0.2}, "give both"),
-        ({"discordance": 0.1, "clusters": 1, "icc": 0.2}, "1 clusters show no spread"),
+        ({"discordance": 0.1, "clusters": 1, "icc": 0.2}, "1 cluster cannot show a spread"),
         ({"discordance": 0.1, "clusters": 20, "icc": 1.2}, "between 0 and 1"),
         ({"sd": 0.1}, "nothing to count.*give --discordance"),
     ],
