@@ -20,8 +20,7 @@ from harness.core.errors import UserError
 from harness.core.files import parse
 from harness.core.schema import Decision, Evaluation, MetricResult, Promotion, Score, digest
 from harness.core.scored import ScoredEvaluation
-from harness.gate import claims, decide, promote, raise_alarms
-from harness.gate.clusters import restore_clusters
+from harness.gate import claims, decide_again, promote
 from harness.stats.intervals import aggregate, students_interval
 
 LoadScores = Callable[[EvaluationEntry], list[Score]]
@@ -115,13 +114,7 @@ class Audit:
         # Alarms and the plan depend on more than the scores: their effect is checked. Identities
         # are taken as written, and their tasks are checked. A board keeps no items, so that the
         # clusters are also those that were recorded.
-        again = decide(
-            decision.policy,
-            *sides,
-            clusters=restore_clusters(decision.clusters, *sides),
-            tests_version=decision.tests_version,
-        )
-        again = raise_alarms(again, decision.alarms)
+        again = decide_again(decision, *sides)
         again = again.model_copy(
             update={
                 "plan": decision.plan,

@@ -1,4 +1,4 @@
-"""Gate a candidate, tests and alarms together, and promote it: the two doors for every caller."""
+"""Gate a candidate, tests and alarms together, and promote it: the doors for every caller."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from harness.core.schema import (
 from harness.core.scored import ScoredEvaluation
 from harness.core.text import plural
 from harness.gate.alarms import find_alarms, reward_hacking
+from harness.gate.clusters import restore_clusters
 from harness.gate.decision import decide
 from harness.gate.evidence import Assigned
 from harness.gate.plan import Plan, decide_by_plan
@@ -56,6 +57,28 @@ def gate(
     alarms = find_alarms(baseline, candidate)
     hacked = _hacked(*rewards, decision.checks) if rewards else []
     return raise_alarms(decision, [*alarms, *hacked])
+
+
+def decide_again(
+    decision: Decision,
+    baseline: Mapping[str, ScoredEvaluation],
+    candidate: Mapping[str, ScoredEvaluation],
+) -> Decision:
+    """Repeat a recorded `decision` on its evaluations, by the version of the tests it was made by.
+
+    Its clusters and alarms are taken as recorded: scores alone do not show them.
+
+    Raises:
+        UserError: as `decide`, or the recorded clusters are of other items.
+    """
+    again = decide(
+        decision.policy,
+        baseline,
+        candidate,
+        clusters=restore_clusters(decision.clusters, baseline, candidate),
+        tests_version=decision.tests_version,
+    )
+    return raise_alarms(again, decision.alarms)
 
 
 def raise_alarms(decision: Decision, alarms: Sequence[Alarm]) -> Decision:

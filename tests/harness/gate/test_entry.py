@@ -12,7 +12,7 @@ from helpers.quiz import make
 
 from harness.core.errors import UserError
 from harness.core.schema import Alarm, Metric, Policy, Rule
-from harness.gate import gate, plan, raise_alarms
+from harness.gate import decide_again, gate, plan, raise_alarms
 from harness.gate.decision import SequentialOrder, decide
 from harness.gate.planned_rule import AssumedSpread
 from harness.render.html import comparison
@@ -101,7 +101,8 @@ def test_a_plan_for_another_policy_is_refused() -> None:
 def test_recorded_alarms_take_the_place_of_an_examination() -> None:
     before = {"mini_gsm8k": answered(lambda i: i < 50, "old")}
     alarm = Alarm(kind="refusals", task="mini_gsm8k", message="seen then", candidate=0.5)
-    decision = raise_alarms(decide(BLOCK, before, before), [alarm])
+    recorded = raise_alarms(decide(BLOCK, before, before), [alarm])
+    decision = decide_again(recorded, before, before)
     assert (decision.verdict, decision.alarms) == ("inconclusive", [alarm])
 
 
