@@ -25,14 +25,14 @@ from rlrf import feedback
 from rlrf.artefacts import open_artefacts
 from rlrf.code_digests import Code, source, tasks_code
 from rlrf.config import Config
-from rlrf.feedback import Critic, by_judge, by_model, by_score
+from rlrf.feedback import Critic, judge_critic, model_critic, score_critic
 from rlrf.models import feedback as feedback_model
 from rlrf.models.feedback.model import FeedbackModel
 from rlrf.models.reward.rewarder import Rewarder, open_rewarder
 from rlrf.objectives.base import check_reporters
 from rlrf.objectives.launch import check_launch
 from rlrf.rlmec.rewriter import RewriterSource, open_rewriter
-from rlrf.run import Run, holds_run, open_run, refuse_strangers_in_run
+from rlrf.run import Run, holds_run, iteration_name, open_run, refuse_strangers_in_run
 from tasks.task import Judge, Task
 
 
@@ -54,9 +54,9 @@ class Services:
         return int(digest([self.config.seed, *place])[:7], 16)
 
     def pick_items(self, split: str, size: int | None, rotation: int) -> dict[str, list[Item]]:
-        """Pick items of every task, by default as many as `prompts`; see `pick_items`."""
+        """Pick items of every task, by default as many as `prompts`; see `pick_from_task`."""
         return {
-            task.name: pick_items(
+            task.name: pick_from_task(
                 self.tasks[task.name],
                 split,
                 size or task.prompts,
@@ -131,7 +131,7 @@ class IterationContext:
     @property
     def name(self) -> str:
         """Name of its folder in the run."""
-        return f"iter_{self.number}"
+        return iteration_name(self.number)
 
     @property
     def candidate_name(self) -> str:
@@ -173,7 +173,7 @@ def rotate(count: int, size: int, rotation: int, seed: int, name: str) -> list[i
     return sorted(shuffled[(rotation * size + i) % count] for i in range(size))
 
 
-def pick_items(
+def pick_from_task(
     task: Task, split: str, size: int, *, rotation: int, seed: int, data: Path | None = None
 ) -> list[Item]:
     """Pick `size` items of a split of `task`, by `rotate`.
@@ -278,11 +278,11 @@ def _open_critics(
     critics: dict[str, Critic] = {}
     for task in config.tasks:
         if task.feedback == "critique" and judge is not None:
-            critics[task.name] = by_judge(judge, tasks[task.name])
+            critics[task.name] = judge_critic(judge, tasks[task.name])
         elif task.feedback == "model" and model is not None:
-            critics[task.name] = by_model(model.critiques, tasks[task.name])
+            critics[task.name] = model_critic(model.critiques, tasks[task.name])
         elif task.feedback == "score":
-            critics[task.name] = by_score(tasks[task.name])
+            critics[task.name] = score_critic(tasks[task.name])
     return critics
 
 

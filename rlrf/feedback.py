@@ -58,7 +58,7 @@ def give_feedback(
     known: dict[_Answer, tuple[Score, Feedback]] = {}
     for name, responses in distinct.items():
         task = tasks[name]
-        critic = (critics or {}).get(name) or by_task(task)
+        critic = (critics or {}).get(name) or task_critic(task)
         with track(f"feedback {name}", len(responses), "responses") as advance:
             answered = [(items[sample.item], sample) for sample in responses.values()]
             scores = task.score(answered, judge)
@@ -74,7 +74,7 @@ def give_feedback(
     return judged
 
 
-def by_task(task: Task) -> Critic:
+def task_critic(task: Task) -> Critic:
     """Give the benchmark's own feedback."""
 
     def critic(answered: Sequence[Answered], scores: Sequence[Score]) -> list[Feedback]:
@@ -83,19 +83,21 @@ def by_task(task: Task) -> Critic:
     return critic
 
 
-def by_judge(judge: Judge, task: Task) -> Critic:
+def judge_critic(judge: Judge, task: Task) -> Critic:
     """Give feedback by the judge's critiques."""
     from harness.judges.critique import critique
 
-    return _by_critiques(lambda answered: critique(answered, judge, task.ground))
+    return _critic_by_critiques(lambda answered: critique(answered, judge, task.ground))
 
 
-def by_model(critiques: Callable[[Sequence[Answered], Task], list[Critique]], task: Task) -> Critic:
+def model_critic(
+    critiques: Callable[[Sequence[Answered], Task], list[Critique]], task: Task
+) -> Critic:
     """Take the critiques of a trained feedback model as feedback."""
-    return _by_critiques(lambda answered: critiques(answered, task))
+    return _critic_by_critiques(lambda answered: critiques(answered, task))
 
 
-def _by_critiques(critiques: Callable[[Sequence[Answered]], list[Critique]]) -> Critic:
+def _critic_by_critiques(critiques: Callable[[Sequence[Answered]], list[Critique]]) -> Critic:
     """Turn critiques into feedback, and log how many responses have none."""
 
     def critic(answered: Sequence[Answered], scores: Sequence[Score]) -> list[Feedback]:
@@ -115,7 +117,7 @@ def _by_critiques(critiques: Callable[[Sequence[Answered]], list[Critique]]) -> 
     return critic
 
 
-def by_score(task: Task) -> Critic:
+def score_critic(task: Task) -> Critic:
     """Give feedback by score alone: how good a response is, but not why."""
     metric = task.primary
 

@@ -21,7 +21,7 @@ from rlrf import methods, recording, stages
 from rlrf.config import Config
 from rlrf.context import RunContext, open_context
 from rlrf.result import GateVerdict, RunResult, Sealed
-from rlrf.run import Records
+from rlrf.run import Records, iteration_name
 from rlrf.stage_folder import is_whole
 from rlrf.training_examples import means_by_task
 
@@ -42,24 +42,25 @@ def train(config: Config, out: Path, *, fresh: bool = False) -> RunResult:
             if (candidate := attempt.candidate) is not None:
                 verdict = meet_gate(context, k, candidate, incumbent)
                 models.append(candidate)
-            iterations.append(recording.iteration(context, k, incumbent, attempt, verdict))
+            iterations.append(recording.record_iteration(context, k, incumbent, attempt, verdict))
             if candidate and verdict and (verdict.promotion.promoted or not config.gate.enforce):
                 incumbent = candidate
         sealed = open_sealed(context, models)
-        return recording.result(context, incumbent, iterations, sealed)
+        return recording.record_result(context, incumbent, iterations, sealed)
 
 
 def meet_gate(
     context: RunContext, k: int, candidate: Checkpoint, incumbent: Checkpoint
 ) -> GateVerdict:
     """Evaluate candidate, incumbent and M0 on the gate items of iteration `k`, and decide."""
+    folder = iteration_name(k)
     items = context.services.pick_items("gate", context.config.gate.slice, k - 1)
     evaluations = {
-        model.name: measure(context, f"iter_{k}/evaluate_{model.name}", model, "gate", items)
+        model.name: measure(context, f"{folder}/evaluate_{model.name}", model, "gate", items)
         for model in dict.fromkeys((context.m0, incumbent, candidate))
     }
     rewards = {
-        name: mean_rewards(context, f"iter_{k}/reward_{name}", scored)
+        name: mean_rewards(context, f"{folder}/reward_{name}", scored)
         for name, scored in evaluations.items()
     }
 
@@ -74,7 +75,9 @@ def meet_gate(
     vs_incumbent, vs_anchor = against(incumbent), against(context.m0)
     promotion = gate.promote(vs_incumbent, vs_anchor)
     verdict = GateVerdict(vs_incumbent=vs_incumbent, vs_anchor=vs_anchor, promotion=promotion)
-    recording.verdict(context, k, verdict, candidate=candidate.name, incumbent=incumbent.name)
+    recording.record_verdict(
+        context, k, verdict, candidate=candidate.name, incumbent=incumbent.name
+    )
     return verdict
 
 

@@ -26,16 +26,16 @@ from rlrf.result import (
     Sealed,
 )
 from rlrf.reward import ModelReward
-from rlrf.run import RECORDS
+from rlrf.run import RECORDS, iteration_name
 from rlrf.stages import Attempt
 from rlrf.training_examples import means_by_task
 
 
-def verdict(
+def record_verdict(
     context: RunContext, number: int, found: GateVerdict, *, candidate: str, incumbent: str
 ) -> None:
     """Record a gate verdict in the run and on the board, and log what follows from it."""
-    folder = context.run.folder / f"iter_{number}"
+    folder = context.run.folder / iteration_name(number)
     write_json(folder / "gate.json", found)
     write_text(folder / "gate.md", markdown.decision(found.vs_incumbent))
     context.board.add_decision(found.vs_incumbent, context.run_id, "incumbent")
@@ -48,7 +48,7 @@ def verdict(
     say(f"iteration {number}: {candidate} {outcome} ({'; '.join(promotion.reasons)})")
 
 
-def iteration(
+def record_iteration(
     context: RunContext,
     number: int,
     incumbent: Checkpoint,
@@ -62,7 +62,7 @@ def iteration(
         candidate=f"M{number}",
         lessons=attempt.report,
         stopped=attempt.stopped,
-        seconds=context.run.seconds(f"iter_{number}"),
+        seconds=context.run.seconds(iteration_name(number)),
         gate=verdict,
         enforced=context.config.gate.enforce,
     )
@@ -72,7 +72,7 @@ def iteration(
     return finished
 
 
-def result(
+def record_result(
     context: RunContext,
     incumbent: Checkpoint,
     iterations: Sequence[Iteration],
@@ -97,7 +97,7 @@ def result(
 
 def iteration_metrics(run: Path, iteration: Iteration) -> IterationMetrics:
     """Collect the metrics of an iteration from the folder of its run."""
-    folder, report = run / f"iter_{iteration.number}", iteration.lessons
+    folder, report = run / iteration_name(iteration.number), iteration.lessons
     scored = evaluation.load(folder / f"evaluate_{iteration.candidate}") if iteration.gate else {}
     samples = [sample for one in scored.values() for sample in one.samples]
     return IterationMetrics(

@@ -15,6 +15,7 @@ from harness.render.html.comparison import gains, measure, questions
 from harness.render.html.figures import Curve, Point, Step
 from harness.render.html.report import Gate, JudgeFinding, Measured, Model, Report, Table
 from rlrf.result import GateVerdict, Iteration, RunResult
+from rlrf.run import iteration_name
 from rlrf.stage_folder import MANIFEST, Manifest
 
 STAGES = ("explore", "reward", "feedback", "reflect", "train", "evaluate")
@@ -215,7 +216,7 @@ def _training(run: Path, result: RunResult) -> Table:
     kind = result.iterations[0].lessons.kind
     for iteration in result.iterations:
         learned = iteration.lessons
-        seconds = stage_seconds(run / f"iter_{iteration.number}")
+        seconds = stage_seconds(run / iteration_name(iteration.number))
         skipped = ", ".join(f"{count} {why}" for why, count in sorted(learned.skipped.items()))
         similar = learned.median_similarity
         chosen = f" ({learned.chosen_refined:,} with a refinement chosen)"

@@ -60,7 +60,7 @@ def of_feedback(metric: Metric, score: Score, feedback: Feedback) -> Reward | No
     return Reward(quality(metric, score.values[metric.name]), feedback.grade)
 
 
-def by_feedback(judged: Sequence[Judged], tasks: Mapping[str, Task]) -> list[Rewarded]:
+def reward_by_feedback(judged: Sequence[Judged], tasks: Mapping[str, Task]) -> list[Rewarded]:
     """Reward judged responses by their score and feedback, in order."""
     return [
         Rewarded(
@@ -72,7 +72,7 @@ def by_feedback(judged: Sequence[Judged], tasks: Mapping[str, Task]) -> list[Rew
     ]
 
 
-def by_model(samples: Sequence[Sample], rewards: Sequence[float]) -> list[Rewarded]:
+def reward_by_model(samples: Sequence[Sample], rewards: Sequence[float]) -> list[Rewarded]:
     """Turn the numbers of a reward model into rewards, in order.
 
     The value is the probability that a response is better than the median response to its prompt:

@@ -65,6 +65,11 @@ RUN_FOLDERS = {  # folders without stages -> names of the files in them
 R = TypeVar("R", bound=Record)
 
 
+def iteration_name(number: int) -> str:
+    """Name the folder of iteration `number` (from 1) in a run."""
+    return f"iter_{number}"
+
+
 @dataclass(frozen=True)
 class Stage:
     """A finished stage: its folder, and the digest of its outputs."""

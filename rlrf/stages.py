@@ -1,13 +1,27 @@
-"""The stages of an iteration: each is kept on disk, and skipped when it is there already."""
+"""The stages of an iteration: each is kept on disk, and skipped when it is there already.
+
+`run.records(name, kind, reads, make, code)` is how a stage is kept. It returns the records in
+`RUN/name/records.jsonl`. `make()` is called only if they are missing, if they were made from other
+`reads` (configuration, models, earlier stages), or if the `code` that shapes them has changed:
+
+    run.records(
+        "iter_1/explore",                      # name: the folder of the stage
+        Sample,                                # kind: the class of its records
+        [policy_model, config.explore, items], # reads: what it depends on
+        lambda: sampling.explore(...),         # make
+        source("the code of exploration", sampling),  # code: digests, named for messages
+    )
+
+The result has `records` and a `digest`, so that the next stage can name it in its own `reads`.
+`run.stage` is the same for a stage that writes its files itself, such as `train`.
+"""
 
 from __future__ import annotations
 
 import gc
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from harness.core.files import read_json, write_json, write_jsonl
@@ -23,8 +37,8 @@ from rlrf.objectives.checkpoints import TrainingState
 from rlrf.objectives.job import DivergedError, Job, Objective, checkpoint
 from rlrf.objectives.launch import launch
 from rlrf.reflect import Refinement, choose_drafts
-from rlrf.reward import ModelReward, Rewarded, by_feedback, by_model
-from rlrf.run import Records, Run
+from rlrf.reward import ModelReward, Rewarded, reward_by_feedback, reward_by_model
+from rlrf.run import Records, Run, Stage
 from rlrf.training_examples import ExamplesReport, ExampleT, TrainingExample, find_leak
 
 DIVERGED = "diverged.json"
@@ -139,15 +153,16 @@ def refine(iteration: IterationContext, judged: Records[Judged]) -> Records[Refi
 
 
 def reward(iteration: IterationContext, samples: Records[Sample]) -> list[Rewarded]:
-    """Reward explored responses, for methods that need neither feedback nor refinements.
+    """Reward explored responses, for methods that do not refine them.
 
-    The reward is the reward model's if the run has one, else the benchmark's score.
+    The run's reward model rewards them, without feedback. In a run without one, each is scored and
+    given feedback (stage `feedback`), and the reward is the benchmark's score.
     """
     services = iteration.services
     if services.rewarder is None:
-        return by_feedback(give_feedback(iteration, samples).records, services.tasks)
+        return reward_by_feedback(give_feedback(iteration, samples).records, services.tasks)
     rewards = _rewards(iteration, samples).records
-    return by_model(samples.records, [one.reward for one in rewards])
+    return reward_by_model(samples.records, [one.reward for one in rewards])
 
 
 def train(
@@ -162,17 +177,11 @@ def train(
     Args:
         reads: what training depends on besides examples, policy model and `train`.
     """
-    services, run, kind = iteration.services, iteration.run, report.kind
-
-    def store(folder: Path) -> None:
-        write_jsonl(folder / f"{kind}.jsonl", examples)
-        write_json(folder / "report.json", report)
-
-    # The number of responses that were cut off is left out: older runs did not count them.
-    counted = report.model_copy(update={"cut": 0})
-    texts = [[example.item, *example.texts] for example in examples]
-    stored = run.stage(f"{iteration.name}/{kind}", [counted, texts], store)
+    # 1. Store the examples, even if there are none.
+    stored = _store(iteration, examples, report)
     say(f"iteration {iteration.number}: {report.sentence()}")
+
+    # 2. Stop if there is nothing to train on, or if held-out items are among it.
     if not examples:
         advice = report.remedy(iteration.config.explore, iteration.config.pairs)
         say(f"iteration {iteration.number} has nothing to train on; {advice}")
@@ -181,18 +190,52 @@ def train(
         say(f"iteration {iteration.number} is blocked: {leak}")
         return Attempt(None, report, leak)
 
-    reads = [
-        iteration.policy_model,
-        stored,
-        iteration.config.train,
-        iteration.config.adapter,
-        *reads,
-    ]
-    code = source("the code of training", objectives, *_module_of(objective))
+    # 3. Train.
+    trained = _fit_as_stage(
+        iteration,
+        examples,
+        objective,
+        [iteration.policy_model, stored, iteration.config.train, iteration.config.adapter, *reads],
+    )
+
+    # 4. Return the candidate, or the reason why training failed.
+    if (trained.folder / DIVERGED).is_file():
+        reason = str(read_json(trained.folder / DIVERGED)["reason"])
+        kept = iteration.policy_model.name
+        say(f"iteration {iteration.number} is rolled back, {kept} stays: {reason}")
+        return Attempt(None, report, reason)
+    candidate = checkpoint(trained.folder, iteration.candidate_name, iteration.policy_model)
+    return Attempt(candidate, report)
+
+
+def _store(
+    iteration: IterationContext, examples: Sequence[TrainingExample], report: ExamplesReport
+) -> Stage:
+    """Keep the examples and their report as a stage named after their kind."""
+    kind = report.kind
+
+    def store(folder: Path) -> None:
+        write_jsonl(folder / f"{kind}.jsonl", examples)
+        write_json(folder / "report.json", report)
+
+    # The number of responses that were cut off is left out: older runs did not count them.
+    counted = report.model_copy(update={"cut": 0})
+    texts = [[example.item, *example.texts] for example in examples]
+    return iteration.run.stage(f"{iteration.name}/{kind}", [counted, texts], store)
+
+
+def _fit_as_stage(
+    iteration: IterationContext,
+    examples: Sequence[ExampleT],
+    objective: Objective[ExampleT],
+    reads: Sequence[Any],
+) -> Stage:
+    """Train as the stage `train`; training that diverges leaves `DIVERGED` instead of a model."""
+    code = source("the code of training", objectives)
     state = training_state(iteration, "train", reads, code)
 
     def fit_or_record_divergence(folder: Path) -> None:
-        services.engines.release()
+        iteration.services.engines.release()
         try:
             fit(iteration, examples, objective, folder, state)
         except DivergedError as error:
@@ -201,14 +244,7 @@ def train(
             write_json(folder / DIVERGED, {"reason": str(error)})
         gc.collect()  # a trainer holds the model in reference cycles
 
-    trained = run.stage(f"{iteration.name}/train", reads, fit_or_record_divergence, code)
-    if (trained.folder / DIVERGED).is_file():
-        reason = str(read_json(trained.folder / DIVERGED)["reason"])
-        kept = iteration.policy_model.name
-        say(f"iteration {iteration.number} is rolled back, {kept} stays: {reason}")
-        return Attempt(None, report, reason)
-    candidate = checkpoint(trained.folder, iteration.candidate_name, iteration.policy_model)
-    return Attempt(candidate, report)
+    return iteration.run.stage(f"{iteration.name}/train", reads, fit_or_record_divergence, code)
 
 
 def _find_leak(iteration: IterationContext, examples: Sequence[TrainingExample]) -> str:
@@ -250,13 +286,6 @@ def training_state(
         return None
     folder = iteration.run.in_progress(f"{iteration.name}/{stage}", reads, code)
     return TrainingState(folder, minutes)
-
-
-def _module_of(objective: Objective[Any]) -> list[ModuleType]:
-    """Return the objective's module if it lies outside `rlrf.objectives`."""
-    name = str(getattr(objective, "__module__", ""))
-    is_elsewhere = name.startswith("rlrf.") and not name.startswith(f"{objectives.__name__}.")
-    return [sys.modules[name]] if is_elsewhere else []
 
 
 def fit(

@@ -5,6 +5,6 @@ clock, and no randomness that a plan does not seed: who calls owns the side effe
 """
 
 from harness.gate.decision import decide
-from harness.gate.entry import decide_again, gate, promote, raise_alarms
+from harness.gate.entry import decide_again, gate, promote, with_alarms
 
-__all__ = ["decide", "decide_again", "gate", "promote", "raise_alarms"]
+__all__ = ["decide", "decide_again", "gate", "promote", "with_alarms"]

@@ -182,12 +182,13 @@ def require_sequential_policy(policy: Policy) -> None:
 
 def _add_doubt(evidence: Evidence, doubts: Mapping[tuple[str, str], str]) -> Evidence:
     doubt = doubts.get((evidence.rule.task, evidence.rule.metric))
-    return replace(evidence, gap="; ".join(filter(None, [evidence.gap, doubt])))
+    reasons = filter(None, [evidence.insufficient_because, doubt])
+    return replace(evidence, insufficient_because="; ".join(reasons))
 
 
 def _labels(results: Sequence[RuleResult], alpha: float) -> list[Label]:
     """News, two-sided: the chance that any of it is false is at most alpha (Holm)."""
-    tested = [result for result in results if not result.evidence.gap]
+    tested = [result for result in results if not result.evidence.insufficient_because]
     adjusted = holm([result.estimate.p_zero for result in tested])
     moved = {id(result): p <= alpha for result, p in zip(tested, adjusted, strict=True)}
     return [_label(result, moved.get(id(result), False)) for result in results]
@@ -242,7 +243,9 @@ def _overall(results: Sequence[RuleResult]) -> tuple[Verdict, list[str]]:
             continue
         if result.verdict == "fail":
             failed.append(reason)
-        elif result.verdict == "inconclusive" and (rule.tier == "critical" or result.evidence.gap):
+        elif result.verdict == "inconclusive" and (
+            rule.tier == "critical" or result.evidence.insufficient_because
+        ):
             open_.append(reason)
         else:
             passed.append(reason)

@@ -56,7 +56,7 @@ def gate(
         decision = decide_by_plan(plan, baseline, candidate, doubts=doubts)
     alarms = find_alarms(baseline, candidate)
     hacked = _hacked(*rewards, decision.checks) if rewards else []
-    return raise_alarms(decision, [*alarms, *hacked])
+    return with_alarms(decision, [*alarms, *hacked])
 
 
 def decide_again(
@@ -78,10 +78,10 @@ def decide_again(
         clusters=restore_clusters(decision.clusters, baseline, candidate),
         tests_version=decision.tests_version,
     )
-    return raise_alarms(again, decision.alarms)
+    return with_alarms(again, decision.alarms)
 
 
-def raise_alarms(decision: Decision, alarms: Sequence[Alarm]) -> Decision:
+def with_alarms(decision: Decision, alarms: Sequence[Alarm]) -> Decision:
     """Add `alarms` to a decision; if the policy blocks on alarms, a pass becomes inconclusive.
 
     An alarm is not evidence of a loss, so it cannot fail a candidate: a person has to look.

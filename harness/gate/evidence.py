@@ -41,7 +41,7 @@ class Evidence:
     lost: int  # items that were asked, and have no value on a side though the metric applies
     asked: int  # items in all
     inapplicable: int  # of these, items to which the metric applies on neither side
-    gap: str  # why this is not enough to judge by; empty when it is
+    insufficient_because: str  # empty where the evidence is enough to judge by
     clusters: Sequence[int] | None = None  # cluster of each row; None: rows are independent
 
     @property
@@ -119,7 +119,7 @@ def _on_task(
     metrics = [_metric(rule, before.evaluation, after.evaluation) for rule in rules]
     old, new = align(gather_items(tables[0], names), gather_items(tables[1], names), asked)
     for k, (rule, metric) in enumerate(zip(rules, metrics, strict=True)):
-        gaps = [
+        reasons = [
             *_unanswered(policy, old, "baseline", asked),
             *_unanswered(policy, new, "candidate", asked),
             *_unscored(policy, old, "baseline", k),
@@ -134,7 +134,7 @@ def _on_task(
         key = policy.cluster_of(rule)
         group = _clusters_of(items, rule, key, clusters) if key else None
         if group is not None and len(items) > 1 and len(set(group)) == 1:
-            gaps.append(
+            reasons.append(
                 f"all {len(items)} items have one value of '{key}': one cluster shows no spread, "
                 "so name something that divides the items"
             )
@@ -147,7 +147,7 @@ def _on_task(
             lost=int(lost.sum()) + asked - max(old.answered, new.answered, len(old.items)),
             asked=asked,
             inapplicable=int((~applies[0] & ~applies[1] & ~lost).sum()),
-            gap="; ".join(gaps),
+            insufficient_because="; ".join(reasons),
             clusters=group,
         )
 

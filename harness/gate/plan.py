@@ -146,8 +146,8 @@ def make_plan(
     again = gather(policy, baseline, second, clusters) if second else [None] * len(evidence)
     rules = []
     for one, other in zip(evidence, again, strict=True):
-        if one.gap:
-            raise UserError(f"The baseline cannot be gated against: {one.gap}.")
+        if one.insufficient_because:
+            raise UserError(f"The baseline cannot be gated against: {one.insufficient_because}.")
         if sequential:
             require_range(one.metric, one.rule)
         rules.append(

@@ -62,8 +62,8 @@ def run_fixed_test(evidence: Evidence, alpha: float, *, allow_skew: bool = True)
     elif verdict == "pass" and evidence.lost:
         reason += _worst_case(old, new, evidence, test)
     reason += _share_that_applies(evidence)
-    if evidence.gap:
-        verdict, reason = "inconclusive", evidence.gap
+    if evidence.insufficient_because:
+        verdict, reason = "inconclusive", evidence.insufficient_because
     return RuleResult(evidence, estimate, n, flips, verdict, reason)
 
 
@@ -125,11 +125,14 @@ def run_sequential_test(
         if estimand == "items"
         else "; this is about all questions of the kind, of which the planned items are a sample"
     )
-    gap = evidence.gap
+    insufficient = evidence.insufficient_because
     if one_sided := len(evidence.items) - int(both.sum()):
-        gap = gap or f"it applies to {one_sided} items on one side only: plan a fixed test for it"
-    if gap:
-        verdict, reason = "inconclusive", gap
+        insufficient = (
+            insufficient
+            or f"it applies to {one_sided} items on one side only: plan a fixed test for it"
+        )
+    if insufficient:
+        verdict, reason = "inconclusive", insufficient
     return RuleResult(seen, estimate, used, flips, verdict, reason, planned=len(order))
 
 
@@ -284,8 +287,8 @@ def _advise_items(estimate: Estimate, n: int, rule: Rule, span: float | None, al
 def _nothing_to_compare(evidence: Evidence) -> RuleResult:
     span = math.inf if evidence.metric.span is None else evidence.metric.span
     nothing = Estimate("none: nothing to compare", 0.0, 0.0, -span, span, 1.0, 1.0)
-    gap = evidence.gap or "no item has a value on both sides"
-    return RuleResult(evidence, nothing, 0, None, "inconclusive", gap)
+    insufficient = evidence.insufficient_because or "no item has a value on both sides"
+    return RuleResult(evidence, nothing, 0, None, "inconclusive", insufficient)
 
 
 def _share_that_applies(evidence: Evidence) -> str:

@@ -98,7 +98,7 @@ def simulate_bounds(
             asked=n,
             lost=0,
             inapplicable=0,
-            gap="",
+            insufficient_because="",
             clusters=clusters,
         )
         estimate = estimate_gain(evidence, alpha)

@@ -15,7 +15,7 @@ from rlrf.config import Config
 from rlrf.context import IterationContext
 from rlrf.objectives import base
 from rlrf.objectives.rlmec import RewriteExample, rlmec
-from rlrf.reward import Rewarded, by_feedback
+from rlrf.reward import Rewarded, reward_by_feedback
 from rlrf.rlmec import stages as steps
 from rlrf.rlmec.tokens import TokenRewards, edited, pieces
 from rlrf.stages import Attempt
@@ -32,7 +32,7 @@ def improve(iteration: IterationContext) -> Attempt:
     rejudged = stages.give_feedback_on_refinements(iteration, rewritten)
     steps.measure_agreement(iteration, rewriter, judged, corrections, rejudged)
     rewards = steps.reward_tokens(iteration, rewriter, judged)
-    responses = by_feedback(judged.records + rejudged.records, iteration.services.tasks)
+    responses = reward_by_feedback(judged.records + rejudged.records, iteration.services.tasks)
     tokenizer = base.load_policy_tokenizer(iteration.policy_model)
     rewrites, report = make_rewrites(
         responses, rewards.records, tokenizer, iteration.config, iteration.seed("rewrites")

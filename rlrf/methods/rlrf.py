@@ -9,7 +9,7 @@ from rlrf.context import IterationContext
 from rlrf.feedback import Judged
 from rlrf.objectives.dpo import dpo
 from rlrf.pairs import Pair, make_pairs
-from rlrf.reward import by_feedback
+from rlrf.reward import reward_by_feedback
 from rlrf.stages import Attempt
 from rlrf.training_examples import ExamplesReport
 
@@ -31,5 +31,5 @@ def pair(
     iteration: IterationContext, judged: Sequence[Judged]
 ) -> tuple[list[Pair], ExamplesReport]:
     """Pair judged responses and refinements by preference."""
-    responses = by_feedback(judged, iteration.services.tasks)
+    responses = reward_by_feedback(judged, iteration.services.tasks)
     return make_pairs(responses, iteration.config.pairs, iteration.seed("pairs"))

@@ -21,7 +21,7 @@ from harness.engines.open import EngineLoader
 from harness.judges.config import Judging, load_judging
 from harness.stats.power import items_needed, power_to_detect
 from rlrf.config import Config, RewardSource, load
-from rlrf.context import choose_gate_policy, open_feedback_model, pick_items
+from rlrf.context import choose_gate_policy, open_feedback_model, pick_from_task
 from rlrf.doctor import Finding, Findings, Said
 from rlrf.models.reward.rewarder import open_rewarder
 from rlrf.objectives.base import check_reporters
@@ -155,7 +155,7 @@ def _items(config: Config, task: Task) -> Said:
     }
     counts, advice = [], []
     for split, (size, rotations) in asked.items():
-        pick_items(task, split, size, rotation=0, seed=config.seed, data=_data(config, task))
+        pick_from_task(task, split, size, rotation=0, seed=config.seed, data=_data(config, task))
         count = len(task.items(split, _data(config, task)))
         wanted = f"{size:,} x {rotations}" if rotations > 1 else f"{size:,}"
         counts.append(f"{split} {count:,}, {wanted} asked")
@@ -219,7 +219,7 @@ def _gate(config: Config, tasks: Mapping[str, Task]) -> Said:
         if rule.tier != "critical" or metric.kind != "binary":
             continue
         n = len(
-            pick_items(
+            pick_from_task(
                 tasks[rule.task],
                 "gate",
                 config.gate.slice,

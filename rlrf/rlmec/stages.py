@@ -30,7 +30,7 @@ from rlrf.rlmec.rewriter import (
 )
 from rlrf.rlmec.teacher import TEACHER_DIGEST, Correction, teach
 from rlrf.rlmec.tokens import TokenRewards, token_rewards
-from rlrf.run import Records
+from rlrf.run import Records, iteration_name
 from rlrf.stages import training_state
 
 
@@ -222,7 +222,8 @@ def _learns(iteration: IterationContext) -> bool:
 def _earlier(iteration: IterationContext) -> Checkpoint | None:
     """Return the rewriter that an earlier iteration trained last, if any."""
     base = _source(iteration).base
-    folders = (iteration.run.folder / f"iter_{k}" / "rewriter" for k in range(1, iteration.number))
+    run, before = iteration.run.folder, range(1, iteration.number)
+    folders = (run / iteration_name(number) / "rewriter" for number in before)
     trained = [model for folder in folders if (model := _rewriter_in(folder, base))]
     return trained[-1] if trained else None
 

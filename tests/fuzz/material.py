@@ -34,7 +34,7 @@ from rlrf.objectives.dpo import CachedLogp
 from rlrf.objectives.rlmec import RewriteExample
 from rlrf.pairs import make_pairs
 from rlrf.result import GateVerdict, Iteration, IterationMetrics, RunResult, Sealed
-from rlrf.reward import by_feedback
+from rlrf.reward import reward_by_feedback
 from rlrf.rlmec.rewriter import Agreement
 
 NUMBERS = [
@@ -419,7 +419,7 @@ def _of_runs() -> dict[str, list[bytes]]:
     rows = _judged()
     with contextlib.redirect_stderr(io.StringIO()):
         settings = Config(model="m", tasks=[TaskConfig(name="mini_gsm8k")])
-    responses = by_feedback(rows, {"mini_gsm8k": tasks.load("mini_gsm8k")})
+    responses = reward_by_feedback(rows, {"mini_gsm8k": tasks.load("mini_gsm8k")})
     pairs, lessons = make_pairs(responses, settings.pairs, 0)
     iteration = Iteration(
         number=1, explored_by="M0", candidate="M1", lessons=lessons, seconds=1.5, gate=gate

@@ -5,14 +5,14 @@ from helpers import toy
 
 from rlrf.config import Pairing
 from rlrf.pairs import make_pairs
-from rlrf.reward import by_feedback
+from rlrf.reward import reward_by_feedback
 from rlrf.training_examples import similarity
 
 TASKS = {"toy": toy.TASK}
 
 
 def pairs_of(*judged, seed=0, **settings):
-    return make_pairs(by_feedback(judged, TASKS), Pairing(**settings), seed)
+    return make_pairs(reward_by_feedback(judged, TASKS), Pairing(**settings), seed)
 
 
 def test_the_better_is_chosen_and_the_prompt_is_the_explored_one():

@@ -4,7 +4,7 @@ from helpers import toy
 
 from harness.engines import Completion, Engine
 from rlrf.config import Explore, Reflect
-from rlrf.context import pick_items, rotate
+from rlrf.context import pick_from_task, rotate
 from rlrf.feedback import give_feedback
 from rlrf.reflect import choose_drafts, reflect, request
 from rlrf.sampling import conversation, explore
@@ -43,7 +43,7 @@ def test_rotation_is_disjoint_until_all_were_used_and_then_starts_again():
 
 
 def test_items_of_two_iterations_are_different():
-    first, second = (pick_items(toy.TASK, "train", 15, rotation=k, seed=0) for k in (0, 1))
+    first, second = (pick_from_task(toy.TASK, "train", 15, rotation=k, seed=0) for k in (0, 1))
     assert not {i.digest for i in first} & {i.digest for i in second}
 
 

@@ -8,7 +8,7 @@ from rlrf.methods.rejection_sampling import best_responses
 from rlrf.methods.rrhf import make_rankings
 from rlrf.objectives.sft import Example
 from rlrf.pairs import make_pairs
-from rlrf.reward import Reward, Rewarded, by_feedback
+from rlrf.reward import Reward, Rewarded, reward_by_feedback
 from rlrf.training_examples import collect, distinct, similarity
 
 TASKS = {"toy": toy.TASK}
@@ -20,7 +20,7 @@ def found(*responses, index=0, **fields) -> list[Rewarded]:
         toy.judged(text, value, repeat=repeat, index=index, **fields, **(more[0] if more else {}))
         for repeat, (text, value, *more) in enumerate(responses)
     ]
-    return by_feedback(judged, TASKS)
+    return reward_by_feedback(judged, TASKS)
 
 
 def lessons_of(responses, *, most=None, seed=0):
@@ -65,7 +65,7 @@ def test_refinements_are_set_against_the_drafts_that_they_rewrite():
     refined = [
         one
         for repeat, (draft, value) in enumerate([(1, 1.0), (0, 0.0), (0, 1.0), (1, None)], start=2)
-        for one in by_feedback(
+        for one in reward_by_feedback(
             [toy.judged(f"rewrite {repeat}", value, repeat=repeat, draft=draft)], TASKS
         )
     ]

@@ -120,7 +120,7 @@ class Candidates:
             asked=len(old),
             lost=0,
             inapplicable=0,
-            gap="",
+            insufficient_because="",
             clusters=number[known].tolist() if self.clustered else None,
         )
 

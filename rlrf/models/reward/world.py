@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from harness.core.schema import Item, Sample, digest
 from harness.engines import Engine
 from rlrf.config import Explore
-from rlrf.context import pick_items
+from rlrf.context import pick_from_task
 from rlrf.models.reward.preferences import Preference
 from rlrf.sampling import explore
 from tasks.mini import TASKS, biography, instructions
@@ -34,7 +34,7 @@ def sample_preferences(
     """
     tasks = {task.name: task for task in TASKS}
     asked = {
-        name: pick_items(task, split, prompts, rotation=0, seed=seed)
+        name: pick_from_task(task, split, prompts, rotation=0, seed=seed)
         for name, task in tasks.items()
     }
     samples = explore(engine, asked, tasks, Explore(n=n), seed)

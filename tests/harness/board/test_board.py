@@ -23,7 +23,7 @@ from harness.board.rows import DecisionEntry, EvaluationEntry, PromotionEntry, R
 from harness.core.errors import UserError
 from harness.core.files import jsonl_bytes, records_digest
 from harness.core.schema import Alarm, MetricResult, Score, digest
-from harness.gate import decide, raise_alarms
+from harness.gate import decide, with_alarms
 from harness.gate.decision import SequentialOrder
 from harness.stats.intervals import aggregate, summarize
 from tasks.task import Task
@@ -148,7 +148,7 @@ def test_a_decision_with_alarms_is_recomputed_with_what_they_do(loop: Loop) -> N
     alarm = Alarm(kind="length", task="quiz", message="answers doubled", candidate=2.0)
     strict = POLICY.model_copy(update={"alarms": "block"})
     sides = ({"quiz": loop.models[0]}, {"quiz": loop.models[1]})
-    held = raise_alarms(decide(strict, *sides), [alarm])
+    held = with_alarms(decide(strict, *sides), [alarm])
     assert held.verdict == "inconclusive"
     loop.board.add_decision(held, "r", "incumbent")
     assert loop.board.verify() == []

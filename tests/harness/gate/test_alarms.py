@@ -11,7 +11,7 @@ from helpers.quiz import make
 
 from harness.core.schema import Alarm, FinishReason, Policy, Rule, Sample
 from harness.core.scored import ScoredEvaluation
-from harness.gate import decide, raise_alarms
+from harness.gate import decide, with_alarms
 from harness.gate.alarms import find_alarms, reward_hacking
 
 WORDS = [f"word{i}" for i in range(400)]
@@ -124,14 +124,14 @@ ALARM = Alarm(kind="length", task="quiz", message="longer", baseline=1, candidat
 
 
 def test_an_alarm_is_told_and_blocks_only_where_the_policy_says_so() -> None:
-    told = raise_alarms(gate(100), [ALARM])
+    told = with_alarms(gate(100), [ALARM])
     assert (told.verdict, told.alarms) == ("pass", [ALARM])
     strict = RULES.model_copy(update={"alarms": "block"})
-    assert raise_alarms(gate(100, strict), []).verdict == "pass"
-    blocked = raise_alarms(gate(100, strict), [ALARM])
+    assert with_alarms(gate(100, strict), []).verdict == "pass"
+    blocked = with_alarms(gate(100, strict), [ALARM])
     assert blocked.verdict == "inconclusive"
     assert blocked.reasons == ["alarm on quiz, length: longer"]
-    failed = raise_alarms(gate(10, strict), [ALARM])
+    failed = with_alarms(gate(10, strict), [ALARM])
     assert failed.verdict == "fail"
     assert len(failed.reasons) == 2
 
@@ -141,5 +141,5 @@ def test_a_decision_without_news_has_the_bytes_it_always_had() -> None:
     assert not {"alarms", "plan"} & plain.keys()
     assert "alarms" not in plain["policy"]
     assert "planned" not in plain["checks"][0]
-    told = raise_alarms(gate(100), [ALARM])
+    told = with_alarms(gate(100), [ALARM])
     assert type(told).model_validate(told.model_dump(mode="json")) == told

@@ -12,13 +12,13 @@ from helpers.quiz import make
 
 from harness.core.errors import UserError
 from harness.core.schema import Alarm, Metric, Policy, Rule
-from harness.gate import decide_again, gate, plan, raise_alarms
+from harness.gate import decide_again, gate, plan, with_alarms
 from harness.gate.decision import SequentialOrder, decide
 from harness.gate.planned_rule import AssumedSpread
 from harness.render.html import comparison
 
 ROOT = Path(__file__).parents[3]
-PARTS = {"decide", "decide_by_plan", "raise_alarms", "find_alarms", "reward_hacking"}
+PARTS = {"decide", "decide_by_plan", "with_alarms", "find_alarms", "reward_hacking"}
 """What the gate is made of; only `harness.gate.gate` puts these together."""
 
 
@@ -60,8 +60,8 @@ def test_the_check_sees_both_ways_of_taking_a_part(tmp_path: Path) -> None:
     module = tmp_path / "module.py"
     module.write_text("from harness.gate import decide as d\n")
     assert "decide" in {*names_used(module)}
-    module.write_text("from harness import gate\ngate.raise_alarms(1, [])\n")
-    assert "raise_alarms" in {*names_used(module)}
+    module.write_text("from harness import gate\ngate.with_alarms(1, [])\n")
+    assert "with_alarms" in {*names_used(module)}
 
 
 BLOCK = POLICY.model_copy(update={"alarms": "block"})
@@ -101,7 +101,7 @@ def test_a_plan_for_another_policy_is_refused() -> None:
 def test_recorded_alarms_take_the_place_of_an_examination() -> None:
     before = {"mini_gsm8k": answered(lambda i: i < 50, "old")}
     alarm = Alarm(kind="refusals", task="mini_gsm8k", message="seen then", candidate=0.5)
-    recorded = raise_alarms(decide(BLOCK, before, before), [alarm])
+    recorded = with_alarms(decide(BLOCK, before, before), [alarm])
     decision = decide_again(recorded, before, before)
     assert (decision.verdict, decision.alarms) == ("inconclusive", [alarm])
 

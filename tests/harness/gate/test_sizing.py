@@ -69,7 +69,15 @@ def test_the_simulated_bound_is_where_the_gate_passes() -> None:
         gains = unchanged.gains(200, rng)
         level = np.full(200, 3.0)
         evidence = Evidence(
-            rule, GRADE, [], level, level + gains, asked=200, lost=0, inapplicable=0, gap=""
+            rule,
+            GRADE,
+            [],
+            level,
+            level + gains,
+            asked=200,
+            lost=0,
+            inapplicable=0,
+            insufficient_because="",
         )
         verdicts.append(hold_up_at_floor(run_fixed_test(evidence, 0.05)).verdict == "pass")
     assert verdicts == (bounds > -0.1).tolist()

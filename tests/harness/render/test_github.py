@@ -5,7 +5,7 @@ from __future__ import annotations
 from helpers.quiz import make
 
 from harness.core.schema import Alarm, Decision, Policy, Rule, Tier
-from harness.gate import decide, raise_alarms
+from harness.gate import decide, with_alarms
 from harness.render import github, markdown
 
 ALARM = Alarm(kind="length", task="quiz", message="longer", baseline=1, candidate=2)
@@ -39,14 +39,14 @@ def test_what_failed_is_an_error_and_what_is_open_a_warning() -> None:
 
 
 def test_alarms_are_warnings() -> None:
-    told = raise_alarms(gate(100), [ALARM])
+    told = with_alarms(gate(100), [ALARM])
     assert github.commands(told) == ["::warning title=Alarm%3A quiz length::longer"]
 
 
 def test_more_than_github_shows_are_counted() -> None:
     decision = gate(50)
     many = decision.model_copy(update={"checks": [decision.checks[1]] * 30})
-    many = raise_alarms(many, [ALARM] * 12)
+    many = with_alarms(many, [ALARM] * 12)
     lines = github.commands(many)
     assert [line.startswith("::error") for line in lines] == [True] * 10 + [False] * 10
     assert lines[0].startswith("::error title=Gate%3A fail::")

@@ -8,7 +8,7 @@ import pytest
 from helpers.quiz import make
 
 from harness.core.schema import Alarm, Check, Decision, Policy, Rule, Tier
-from harness.gate import decide, raise_alarms
+from harness.gate import decide, with_alarms
 from harness.render import junit
 
 
@@ -92,6 +92,6 @@ def test_nothing_breaks_the_xml() -> None:
 
 def test_an_alarm_is_told_and_turns_nothing_red() -> None:
     alarm = Alarm(kind="length", task="quiz", message="longer\x00", baseline=1, candidate=2)
-    suite = parsed(raise_alarms(gate("critical", 100), [alarm]))
+    suite = parsed(with_alarms(gate("critical", 100), [alarm]))
     assert outcomes(suite)[2:] == [["skipped"], []]
     assert (suite[2].get("name"), suite[2][0].get("message")) == ("alarm: length", "longer⟨U+0000⟩")

@@ -14,7 +14,7 @@ from harness.core.errors import UserError
 from rlrf.config import Device, RewardSource
 from rlrf.models.reward.model import RewardModel
 from rlrf.models.reward.rewarder import open_rewarder
-from rlrf.reward import by_model
+from rlrf.reward import reward_by_model
 
 CPU = Device(device="cpu")
 ITEMS = {item.digest: item for item in toy.items("train")[:3]}
@@ -155,7 +155,7 @@ def test_the_identity_is_of_what_rewards_and_not_of_its_place(models, tmp_path):
 
 
 def values(rewards, samples=SAMPLES):
-    return [one.reward.value for one in by_model(samples, rewards)]
+    return [one.reward.value for one in reward_by_model(samples, rewards)]
 
 
 def test_only_differences_within_a_prompt_count():
@@ -178,13 +178,13 @@ def test_a_value_is_the_probability_that_bradley_and_terry_give():
 
 def test_the_order_survives_rewards_too_far_apart_for_a_probability():
     samples = [*SAMPLES[:3], toy.sample("7", repeat=3)]
-    best, good, bad, worst = by_model(samples, [900.0, 800.0, -800.0, -900.0])
+    best, good, bad, worst = reward_by_model(samples, [900.0, 800.0, -800.0, -900.0])
     assert best.reward.value == good.reward.value == 1
     assert bad.reward.value == worst.reward.value == 0
     assert best.reward.over(good.reward) > 0 < bad.reward.over(worst.reward)
-    equal = by_model(SAMPLES[:2], [3.0, 3.0])
+    equal = reward_by_model(SAMPLES[:2], [3.0, 3.0])
     assert equal[0].reward.over(equal[1].reward) == 0
 
 
 def test_the_models_own_number_is_kept():
-    assert [one.raw for one in by_model(SAMPLES[:2], [3.0, -1.0])] == [3.0, -1.0]
+    assert [one.raw for one in reward_by_model(SAMPLES[:2], [3.0, -1.0])] == [3.0, -1.0]
