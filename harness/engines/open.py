@@ -101,10 +101,16 @@ def open_local_engine(spec: EngineSpec) -> LocalEngine:
     """Open the engine of `spec`, which loads the weights into this process.
 
     Raises:
-        UserError: the engine does not take an option, or cannot load the model.
+        UserError: the engine is not local, does not take an option, or cannot load the model.
     """
     _refuse(spec, SERVER_OPTIONS)
-    return _open_vllm(spec) if spec.kind == "vllm" else open_hf_engine(spec)
+    if spec.kind == "hf":
+        return open_hf_engine(spec)
+    if spec.kind == "vllm":
+        return _open_vllm(spec)
+    raise UserError(
+        f"The engine {spec.kind} does not load weights in this process. Choose another."
+    )
 
 
 def open_hf_engine(spec: EngineSpec) -> HFEngine:

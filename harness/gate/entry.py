@@ -1,4 +1,4 @@
-"""Gate a candidate, tests and alarms together, and promote it: the doors for every caller."""
+"""Gate a candidate by tests and alarms, and promote it: the functions that all callers use."""
 
 from __future__ import annotations
 

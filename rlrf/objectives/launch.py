@@ -14,12 +14,12 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, Literal, NoReturn
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from harness.core.errors import OutOfMemoryError, UserError
 from harness.core.files import parse, read_json, write_json, write_jsonl
@@ -27,7 +27,12 @@ from harness.core.log import say
 from harness.core.progress import track
 from harness.core.schema import Record
 from rlrf.config import Device
+from rlrf.objectives.dpo import dpo
 from rlrf.objectives.job import DivergedError, Job, Objective
+from rlrf.objectives.rlmec import RewriteExample, rlmec
+from rlrf.objectives.rrhf import Ranking, rrhf
+from rlrf.objectives.sft import Example, sft
+from rlrf.pairs import Pair
 from rlrf.training_config import Launch, Training
 
 FOLDER = ".launch"
@@ -40,12 +45,27 @@ POLL_SECONDS = 0.5
 SECONDS_TO_EXIT = 10.0
 LAST_LINES = 40
 
+# The objectives that processes can be launched for, and the examples that each reads.
+OBJECTIVES: Mapping[str, tuple[Objective[Any], type[Record]]] = {
+    "dpo": (dpo, Pair),
+    "sft": (sft, Example),
+    "rrhf": (rrhf, Ranking),
+    "rlmec": (rlmec, RewriteExample),
+}
+
 
 class LaunchedJob(Record):
     """A job as it is written for its processes."""
 
-    objective: Literal["dpo", "sft", "rrhf", "rlmec"]
+    objective: str = Field(description="a name in OBJECTIVES")
     job: Job[Training]
+
+    @field_validator("objective")
+    @classmethod
+    def _is_listed(cls, name: str) -> str:
+        if name not in OBJECTIVES:
+            raise ValueError(f"OBJECTIVES does not list '{name}', so no process can run it")
+        return name
 
 
 class Failure(Record):
@@ -132,7 +152,7 @@ def write_job(objective: Objective[Any], examples: Sequence[Any], job: Job[Train
             "references": job.references and job.references.resolve(),
         }
     )
-    launched = LaunchedJob(objective=objective.__name__, job=job)  # type: ignore[arg-type]
+    launched = LaunchedJob(objective=objective.__name__, job=job)
     write_jsonl(job.out / FOLDER / EXAMPLES, examples)
     # Without defaults: a default of 32 for a float would be read as 32.0, which PEFT would save.
     plain = launched.model_dump(mode="json", exclude_unset=True, exclude={"job": {"state"}})

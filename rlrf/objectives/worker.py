@@ -11,30 +11,23 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from harness.core.errors import UserError
 from harness.core.files import parse, read_json, read_records
 from harness.core.run_status import publish_to
-from harness.core.schema import Record
 from rlrf.objectives import data_parallel
-from rlrf.objectives.dpo import dpo
-from rlrf.objectives.job import Job, Objective
-from rlrf.objectives.launch import EXAMPLES, FAILURE, JOB, PROGRESS, LaunchedJob, failure
-from rlrf.objectives.rlmec import RewriteExample, rlmec
-from rlrf.objectives.rrhf import Ranking, rrhf
-from rlrf.objectives.sft import Example, sft
-from rlrf.pairs import Pair
+from rlrf.objectives.job import Job
+from rlrf.objectives.launch import (
+    EXAMPLES,
+    FAILURE,
+    JOB,
+    OBJECTIVES,
+    PROGRESS,
+    LaunchedJob,
+    failure,
+)
 from rlrf.training_config import Training
-
-OBJECTIVES: Mapping[str, tuple[Objective[Any], type[Record]]] = {
-    "dpo": (dpo, Pair),
-    "sft": (sft, Example),
-    "rrhf": (rrhf, Ranking),
-    "rlmec": (rlmec, RewriteExample),
-}
 
 
 def main(folder: Path) -> None:

@@ -18,7 +18,7 @@ import tasks as benchmarks
 from harness.core.errors import UserError
 from harness.core.schema import Message
 from harness.engines import Sampling
-from harness.engines.open import EngineSpec, open_engine
+from harness.engines.open import EngineLoader, EngineSpec, open_engine
 from harness.engines.openai import OpenAIEngine
 from harness.evals.evaluate import EvalOptions, evaluate
 from harness.serving import server as serving
@@ -394,6 +394,11 @@ def test_options_that_make_no_server_are_refused(options: Any, what: str) -> Non
 def test_a_local_engine_has_no_address(model_folder: Path) -> None:
     with pytest.raises(UserError, match="The engine hf does not take base_url"):
         open_engine(EngineSpec(str(model_folder), base_url="http://h/v1"))
+
+
+def test_an_engine_without_weights_is_not_loaded_under_another_kind(model_folder: Path) -> None:
+    with pytest.raises(UserError, match="The engine openai does not load weights"):
+        EngineLoader(EngineSpec(kind="openai")).load(EngineSpec(str(model_folder), kind="openai"))
 
 
 # Whole evaluations ------------------------------------------------------------------------------

@@ -90,6 +90,16 @@ def test_the_settings_lie_beside_the_configuration_and_their_place_makes_no_othe
     assert "launch" not in Training().model_dump()  # runs of before stay what they were
 
 
+def test_an_objective_that_is_not_listed_is_refused_before_anything_starts(start, tmp_path):
+    def unlisted(examples, job):
+        pass
+
+    config = Training(launch=Launch(processes=2))
+    with pytest.raises(ValueError, match="OBJECTIVES does not list 'unlisted'"):
+        launch.launch(unlisted, [], job(start, tmp_path, config))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_is_started(tmp_path):
     ours = launch.command(Launch(processes=8, strategy="fsdp"), tmp_path)
     assert ours[0] == sys.executable and ours[-2:] == [launch.PROCESS, str(tmp_path)]
