@@ -16,7 +16,14 @@ RECIPES = ROOT / "docs" / "recipes"
 COPIED = ["harness", "tasks", "rlrf", "tests", "pyproject.toml"]
 EXECUTED = ["benchmark", "judged-benchmark", "method"]
 BLOCK = re.compile(r'^```(\w*)(?: title="([^"]+)")?\n(.*?)^```', re.DOTALL | re.MULTILINE)
-FILE = re.compile(r"`((?:harness|tasks|rlrf|docs|bench|tests)/[\w./-]*\w/?)`")
+PATH = (
+    r"(?:harness|tasks|rlrf|docs|bench|tests)/[\w./-]*\w/?|(?:README|CHANGELOG)\.md|pyproject\.toml"
+)
+FILE = re.compile(rf"(?<![\w./-])(?:{PATH})")
+CODE = re.compile(r"`([^`\n]+)`")
+NAMES_IN_FILE = re.compile(rf"((?:`[\w.]+(?:\([^`]*\))?`(?:,| and|)\s+)+)(?:in|of)\s+`({PATH})`")
+MADE_BY_SCAFFOLD = ("tasks/capitals", "tests/tasks/capitals", "tasks/essays", "tests/tasks/essays")
+PAGES = sorted(RECIPES.glob("*.md"))
 
 
 def run(command: list[str], place: Path, text: str = "") -> None:
@@ -68,16 +75,57 @@ def test_a_recipe_works_in_a_copy_of_the_project(recipe: str, tmp_path: Path) ->
             run(["bash", "-euo", "pipefail"], tmp_path, content)
 
 
-@pytest.mark.parametrize("page", sorted(RECIPES.glob("*.md")), ids=lambda page: page.stem)
-def test_every_file_that_a_recipe_names_exists(page: Path) -> None:
-    text = page.read_text()
+def paths_in(text: str) -> set[str]:
+    """Find the files and folders that code on a page names, but for those that a reader makes."""
+    code = [*CODE.findall(BLOCK.sub("", text)), *(content for *_, content in BLOCK.findall(text))]
     made = [title for _, title, _ in BLOCK.findall(text) if title]
-    named = {name for name in FILE.findall(text) if "NAME" not in name and name not in made}
-    assert named
-    made_by_scaffold = ("tasks/capitals", "tests/tasks/capitals", "tasks/essays")
-    missing = {
+    named = {name for part in code for name in FILE.findall(part)}
+    return {
         name
         for name in named
-        if not name.startswith(made_by_scaffold) and not (ROOT / name).exists()
+        if "NAME" not in name and not name.startswith((*made, *MADE_BY_SCAFFOLD))
     }
-    assert missing == set()
+
+
+def says(file: str, name: str, form: str) -> bool:
+    """Say whether a file has each part of a dotted name, such as `Feedback.text()`, in a form."""
+    text = (ROOT / file).read_text()
+    parts = re.sub(r"\(.*", "", name).split(".")
+    return all(re.search(form.format(part), text, re.MULTILINE) for part in parts)
+
+
+DEFINED = r"\b(?:def|class)\s+{0}\b|^\s*{0}\b[^=\n]*[:=]"
+USED = r"\b{}\b"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_path_that_a_recipe_names_exists(page: Path) -> None:
+    named = paths_in(page.read_text())
+    assert named
+    assert {name for name in named if not (ROOT / name).exists()} == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_name_that_a_recipe_places_in_a_file_is_defined_there(page: Path) -> None:
+    text = BLOCK.sub("", page.read_text())
+    placed = [
+        (name, file) for names, file in NAMES_IN_FILE.findall(text) for name in CODE.findall(names)
+    ]
+    assert [(name, file) for name, file in placed if not says(file, name, DEFINED)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_name_in_a_row_of_a_table_occurs_in_the_files_of_the_row(page: Path) -> None:
+    text = BLOCK.sub("", page.read_text())
+    for row in (line for line in text.splitlines() if line.startswith("| ")):
+        code = CODE.findall(row)
+        files = [part for part in code if FILE.fullmatch(part) and (ROOT / part).is_file()]
+        names = [part for part in code if re.fullmatch(r"[\w.]*[A-Z_][\w.]*(?:\(\))?", part)]
+        strange = [
+            name
+            for name in names
+            if name not in files
+            and "NAME" not in name
+            and not any(says(f, name, USED) for f in files)
+        ]
+        assert not files or strange == [], row
