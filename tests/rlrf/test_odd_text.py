@@ -60,7 +60,7 @@ def test_odd_text_is_carried_through_every_stage(made, tmp_path, capsys, read, t
     file = odd(made[read], place, text)
     assert run([command, str(made["config"]), str(file), "--out", str(tmp_path / "out")]) == 0
     if read == "pairs" and text == LONE:
-        assert "hold half of a surrogate pair: '?' is read in its place" in capsys.readouterr().err
+        assert "hold half of a surrogate pair, which is read as '?'" in capsys.readouterr().err
     if read == "samples":
         rows = (tmp_path / "out").read_text().splitlines()
         assert {json.loads(row)["sample"]["response"] for row in rows} == {text}
