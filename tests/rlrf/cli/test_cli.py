@@ -247,7 +247,7 @@ def test_a_model_with_another_tokenizer(tmp_path: Path, capsys: pytest.CaptureFi
         ('{"id": 0, "response": "#### 1"', "line 1001: not JSON"),
         ('["#### 1"]', "line 1001: an object"),
         ('{"id": 0, "response": "#### 1"}', "line 1001"),
-        ('{"id": 5000, "response": "#### 1"}', "ids 5000"),
+        ('{"id": 5000, "response": "#### 1"}', "id 5000"),
     ],
 )
 def test_unfit_response_lines_are_named(

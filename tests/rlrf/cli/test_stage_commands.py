@@ -160,7 +160,7 @@ def test_a_dry_run_is_small_apart_and_decides_nothing(config, tmp_path, capsys, 
     config.write_text(json.dumps(settings))
     rlrf("train", config, "--limit", 3, "--json")
     out, err = capsys.readouterr()
-    assert "at most 3 prompts and items a task: its verdicts decide nothing" in err
+    assert "at most 3 prompts and items per task: its verdicts decide nothing" in err
     (iteration,) = json.loads(out)["iterations"]
     assert iteration["lessons"]["prompts"] == 3
     assert iteration["gate"]["vs_incumbent"]["checks"][0]["n"] == 3
