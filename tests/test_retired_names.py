@@ -140,6 +140,10 @@ CURRENT = {
     "PutRight": "Rewrite",
     "UnreadableError": "UnparsableReplyError",
     "_Seat": "_Slot",
+    "raise_alarms": "with_alarms",
+    "decide_by": "decide_by_plan",
+    "reached_at": "items_at_power",
+    "by_feedback": "reward_by_feedback",
     "open_tools": "open_services",
     "takes_over": "Iteration.outcome",
 }
