@@ -18,6 +18,7 @@ from harness.engines.prompts import encode
 from rlrf.config import Config
 from rlrf.loop import train
 from rlrf.objectives import base
+from rlrf.objectives.job import checkpoint
 from rlrf.pairs import Pair
 
 NAMES = sorted(architectures.FAMILIES)
@@ -139,7 +140,7 @@ def test_the_loop_trains_from_the_policy_that_generates(family, tmp_path, toy_le
         for side in ("chosen", "rejected"):
             expected = likelihood(engine, pairs, side)
             assert first[f"logp_{side}"] == pytest.approx(expected, rel=1e-5, abs=1e-3)
-        policy = base.checkpoint(at / "train", f"M{iteration}", policy)
+        policy = checkpoint(at / "train", f"M{iteration}", policy)
         after = HFEngine(policy.model, adapter=policy.adapter, device="cpu")
         assert after.ends.tolist() == engine.ends.tolist()
         assert after.model_digest != engine.model_digest
