@@ -94,7 +94,7 @@ def test_a_run_that_runs_out_of_memory_says_so_and_goes_on_when_there_is_some(
     _, err = limited.communicate()
     assert limited.returncode == 3
     last = json.loads(err.splitlines()[-1])["message"]
-    assert "memory" in last and ("goes on" in last or "is kept" in last)
+    assert "memory" in last and ("to resume" in last or "is kept" in last)
 
     for name in ("limited", "whole"):
         done = start(tmp_path / name)
