@@ -121,8 +121,8 @@ def score(
         >>> scored.evaluation.metrics["accuracy"].mean
         0.58
     """
-    replies = judge if isinstance(judge, RecordedReplies) else None
-    judging = load_judging(None if isinstance(judge, RecordedReplies) else _path(judge))
+    replies, file = (judge, None) if isinstance(judge, RecordedReplies) else (None, _path(judge))
+    judging = load_judging(file)
     with judging.open() as opened:
         return score_responses(
             task if isinstance(task, Task) else judging.task(task),

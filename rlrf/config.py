@@ -45,6 +45,10 @@ class TaskConfig(Record):
         "alone",
     )
 
+    @property
+    def data_path(self) -> Path | None:
+        return Path(self.data) if self.data else None
+
 
 class Decoding(Record):
     """How the policy model samples."""

@@ -62,7 +62,7 @@ class Services:
                 size or task.prompts,
                 rotation=rotation,
                 seed=self.config.seed,
-                data=Path(task.data) if task.data else None,
+                data=task.data_path,
             )
             for task in self.config.tasks
         }
@@ -90,7 +90,7 @@ class Services:
             item
             for task in self.config.tasks
             for split in ("gate", "sealed")
-            for item in self.tasks[task.name].items(split, Path(task.data) if task.data else None)
+            for item in self.tasks[task.name].items(split, task.data_path)
         ]
 
 
@@ -299,7 +299,7 @@ def choose_gate_policy(config: Config, tasks: Mapping[str, Task]) -> Policy:
         policy = policy.model_copy(update={"promotion": config.gate.promotion})
     _check_rules(policy, tasks)
     clustered = {rule.task for rule in policy.rules if policy.cluster_of(rule)}
-    data = {task.name: Path(task.data) if task.data else None for task in config.tasks}
+    data = {task.name: task.data_path for task in config.tasks}
     require_clusters(
         policy, {name: tasks[name].items("gate", data[name]) for name in sorted(clustered)}
     )

@@ -30,6 +30,7 @@ Source = str | Path | Evaluations
 class GateRules:
     """How a gate decides: a plan, or a policy, or the default policy with some margins.
 
+    `columns` hold the clusters of items, as read from a file, and `cluster` names one of them.
     `doubts` maps (task, metric) to the reason why the judge may grade the metric differently now.
     """
 
@@ -37,7 +38,7 @@ class GateRules:
     plan: Plan | None = None
     margins: Mapping[str, float] = field(default_factory=dict)
     cluster: str | None = None
-    cluster_file: Path | None = None
+    columns: Columns | None = None
     doubts: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
     @property
@@ -45,8 +46,8 @@ class GateRules:
         """The tasks that the policy names; None for those of the baseline."""
         return self.policy.tasks if self.policy else None
 
-    def policy_for(self, baseline: Evaluations) -> tuple[Policy, Columns | None]:
-        """Return the policy for the tasks of `baseline`, and the columns that name clusters.
+    def policy_for(self, baseline: Evaluations) -> Policy:
+        """Return the policy for the tasks of `baseline`.
 
         Raises:
             UserError: no default policy follows from the tasks, or clusters cannot be named.
@@ -55,7 +56,7 @@ class GateRules:
         if policy is None:
             metrics = {task: one.evaluation.definitions.values() for task, one in baseline.items()}
             policy = default_policy(metrics, self.margins)
-        return name_clusters(policy, self.cluster, self.cluster_file)
+        return name_clusters(policy, self.cluster, self.columns)
 
     def check(self, baseline: Evaluations) -> None:
         """Refuse, before the candidate is evaluated, rules that cannot decide about `baseline`.
@@ -63,11 +64,11 @@ class GateRules:
         Raises:
             UserError: as `decide`.
         """
-        policy, columns = self.policy_for(baseline)
+        policy = self.policy_for(baseline)
         if self.plan:
             planning.planned_orders(self.plan, baseline)
         else:
-            assign(policy, baseline, baseline, columns)
+            assign(policy, baseline, baseline, self.columns)
 
     def decide(self, baseline: Evaluations, candidate: Evaluations) -> Decision:
         """Decide whether `candidate` is no worse than `baseline`.
@@ -75,8 +76,8 @@ class GateRules:
         Raises:
             UserError: as `policy_for`, or the two sides cannot be compared.
         """
-        policy, columns = self.policy_for(baseline)
-        clusters = None if self.plan else assign(policy, baseline, candidate, columns)
+        policy = self.policy_for(baseline)
+        clusters = None if self.plan else assign(policy, baseline, candidate, self.columns)
         return decide(
             baseline, candidate, policy, plan=self.plan, doubts=self.doubts, clusters=clusters
         )
@@ -161,7 +162,7 @@ def gate_model(
     inputs.require_ours(before, baseline)
     rules.check(before)
     judging = load_judging(judge_file)
-    tasks = [judging.task(task) for task in sorted(rules.policy_for(before)[0].tasks)]
+    tasks = [judging.task(task) for task in sorted(rules.policy_for(before).tasks)]
     if out is not None:
         check_out(out, [task.name for task in tasks], [*reads, Path(model.model), model.adapter])
     with judging.open() as judge:
@@ -224,7 +225,7 @@ def read_rules(
         plan=plan,
         margins=margins or {},
         cluster=cluster,
-        cluster_file=Path(cluster_file) if cluster_file is not None else None,
+        columns=inputs.read_clusters(Path(cluster_file)) if cluster_file is not None else None,
         doubts=_read_doubts(Path(drift)) if drift is not None else {},
     )
 
@@ -248,15 +249,12 @@ def load_sides(
     return inputs.align_metrics(before, after, *names)
 
 
-def name_clusters(
-    policy: Policy, key: str | None, file: Path | None
-) -> tuple[Policy, Columns | None]:
-    """Cluster items by `key` and the columns of `file`; rules that name their own cluster keep it.
+def name_clusters(policy: Policy, key: str | None, columns: Columns | None) -> Policy:
+    """Cluster items by `key`, or by the only one of `columns`; rules keep a cluster of their own.
 
     Raises:
-        UserError: the file cannot be read, or has several columns and none is named.
+        UserError: there are several columns, and none is named.
     """
-    columns = inputs.read_clusters(file) if file else None
     named = {policy.cluster_of(rule) for rule in policy.rules}
     if columns is not None and key is None and not named & set(columns.keys):
         if len(columns.keys) > 1:
@@ -265,7 +263,7 @@ def name_clusters(
                 "which of them names clusters."
             )
         (key,) = columns.keys
-    return (cluster_by(policy, key) if key is not None else policy), columns
+    return cluster_by(policy, key) if key is not None else policy
 
 
 def _read_doubts(drift: Path) -> dict[tuple[str, str], str]:

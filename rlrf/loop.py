@@ -93,13 +93,14 @@ def measure(
     earlier = context.run.folder / stage
 
     def evaluate_all(folder: Path) -> None:
-        for data in dict.fromkeys(task.data for task in config.tasks):
+        reuse = earlier if is_whole(earlier) else None
+        for data in dict.fromkeys(task.data_path for task in config.tasks):
             # Tasks that read the same data share their batches.
-            tasks = [services.tasks[task.name] for task in config.tasks if task.data == data]
+            tasks = [services.tasks[task.name] for task in config.tasks if task.data_path == data]
             options = EvalOptions(
                 split=split,
                 indices={t.name: [item.index for item in items_by_task[t.name]] for t in tasks},
-                data=Path(data) if data else None,
+                data=data,
                 seed=config.seed,
             )
             scored = evaluate(
@@ -107,7 +108,7 @@ def measure(
                 tasks,
                 options,
                 judge=services.judge,
-                reuse=earlier if is_whole(earlier) else None,
+                reuse=reuse,
             )
             for name, one in scored.items():
                 evaluation.save(one, folder / name)

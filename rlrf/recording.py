@@ -59,7 +59,7 @@ def record_iteration(
     finished = Iteration(
         number=number,
         explored_by=incumbent.name,
-        candidate=f"M{number}",
+        candidate=context.iteration(number, incumbent).candidate_name,
         lessons=attempt.report,
         stopped=attempt.stopped,
         seconds=context.run.seconds(iteration_name(number)),

@@ -6,6 +6,7 @@ and `rlrf score` call its `Task`, and the trainer learns from the same `Task`'s 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,14 +136,14 @@ class Evidence(Record):
 
     response: str | None = None
 
+    @abstractmethod
     def score(self, sample: Sample) -> Score:
         """Score `sample` by this evidence."""
-        raise NotImplementedError
 
     @classmethod
+    @abstractmethod
     def score_without(cls, sample: Sample) -> Score:
         """Score a sample for which no evidence was recorded."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

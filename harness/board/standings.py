@@ -52,18 +52,20 @@ class Standings:
         self.counting, self.withdrawn = divide(rows)
         self.tables = tables(self.counting)
         self.has_several_runs = len({row.run for row in self.counting}) > 1
+        self._names = _names(rows)
+        self._looser, self._ignored = loosened(rows), not_enforced(self.counting)
         self._verdicts: dict[Name, list[tuple[int, GateVerdict]]] = {}  # run, identity -> place, ..
         self._outcomes: dict[Name, Outcome] = {}
-        looser, ignored = loosened(rows), not_enforced(self.counting)
         for place, row in enumerate(self.counting):
             if isinstance(row.entry, DecisionEntry):
                 decision = row.entry.decision
-                verdict = GateVerdict(decision.verdict, row.entry.against, row.digest in looser)
+                by_looser = row.digest in self._looser
+                verdict = GateVerdict(decision.verdict, row.entry.against, by_looser)
                 for identity in decision.candidate.values():
                     self._verdicts.setdefault((row.run, identity), []).append((place, verdict))
             elif isinstance(row.entry, PromotionEntry):
                 name = row.run, row.entry.candidate
-                refused: Outcome = "not enforced" if name in ignored else "rolled back"
+                refused: Outcome = "not enforced" if name in self._ignored else "rolled back"
                 self._outcomes[name] = "promoted" if row.entry.promotion.promoted else refused
 
     @property
@@ -94,30 +96,28 @@ class Standings:
     def outcome(self, name: Name) -> Outcome:
         return self._outcomes.get(name, "")
 
-
-def notes(rows: Sequence[Row]) -> list[str]:
-    """List what a reader of the tables would not see in the numbers, a sentence each."""
-    counting, _ = divide(rows)
-    looser, names = loosened(rows), _names(rows)
-    sentences = [
-        f"Looser policy: {names.get(looser[row.digest].candidate, 'a candidate')} against the "
-        f"{row.entry.against}, run {row.run}: {'; '.join(looser[row.digest].differences)}."
-        for row in counting
-        if isinstance(row.entry, DecisionEntry) and row.digest in looser
-    ]
-    sentences += [
-        f"The gate was not enforced: {name} (run {run}) was not promoted, and is the incumbent "
-        "afterwards."
-        for run, name in sorted(not_enforced(counting))
-    ]
-    for table in tables(counting):
-        for column in table.columns.values():
+    def notes(self) -> list[str]:
+        """List what a reader of the tables would not see in the numbers, a sentence each."""
+        sentences = []
+        for row in self.counting:
+            if isinstance(row.entry, DecisionEntry) and row.digest in self._looser:
+                looser = self._looser[row.digest]
+                sentences.append(
+                    f"Looser policy: {self._names.get(looser.candidate, 'a candidate')} against "
+                    f"the {row.entry.against}, run {row.run}: {'; '.join(looser.differences)}."
+                )
+        sentences += [
+            f"The gate was not enforced: {name} (run {run}) was not promoted, and is the incumbent "
+            "afterwards."
+            for run, name in sorted(self._ignored)
+        ]
+        for column in self.columns:
             sentences += _notes_on(column)
-    sentences += [
-        f"{name} (run {run}) stands for {count} models with different weights."
-        for (run, name), count in _reused_names(counting).items()
-    ]
-    return sentences
+        sentences += [
+            f"{name} (run {run}) stands for {count} models with different weights."
+            for (run, name), count in _reused_names(self.counting).items()
+        ]
+        return sentences
 
 
 def _notes_on(column: Column) -> list[str]:

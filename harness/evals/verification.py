@@ -18,7 +18,7 @@ import tasks
 from harness.board import Board
 from harness.board.audit import underived
 from harness.board.rows import DecisionEntry, EvaluationEntry, Row
-from harness.board.standings import notes
+from harness.board.standings import Standings
 from harness.core.errors import UserError
 from harness.core.files import open_plain, parse, read_json, require_plain
 from harness.core.schema import TESTS_VERSION, Evaluation
@@ -76,7 +76,7 @@ def verify(
         )
         if kinds[kind]
     ]
-    found.notes = notes(rows)
+    found.notes = Standings(rows).notes()
     older = sum(
         isinstance(row.entry, DecisionEntry) and row.entry.decision.tests_version < TESTS_VERSION
         for row in rows

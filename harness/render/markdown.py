@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from harness.board.ranking import Cell, Table, Withdrawn
 from harness.board.rows import DecisionEntry, EvaluationEntry, PromotionEntry, Row
-from harness.board.standings import GateVerdict, Standings, notes
+from harness.board.standings import GateVerdict, Standings
 from harness.core.schema import Check, Decision, Evaluation, MetricResult
 from harness.core.text import markdown as escape
 from harness.core.text import short_number
@@ -39,7 +39,7 @@ def board(rows: Sequence[Row]) -> str:
     parts = [_table(table, standings) for table in standings.tables]
     if any(cell.ranked > 1 for column in standings.columns for cell in column.cells().values()):
         parts.append(RANKS)
-    if noted := notes(rows):
+    if noted := standings.notes():
         parts.append("\n".join(["## Notes", "", *(f"- {escape(note)}" for note in noted)]) + "\n")
     if standings.withdrawn:
         lines = map(_withdrawn, standings.withdrawn)

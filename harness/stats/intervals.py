@@ -162,12 +162,13 @@ def aggregate_by_policy(
         key = policy.cluster_of(rule) or ""
         if key in clusters and rule.task == evaluation.task and rule.metric in results:
             known = evaluation.definitions[rule.metric]
-            lean = [_only(score, rule.metric) for score in scores]
+            lean = [only_metric(score, rule.metric) for score in scores]
             results |= aggregate(lean, {rule.metric: known}, clusters[key])
     return results
 
 
-def _only(score: Score, metric: str) -> Score:
+def only_metric(score: Score, metric: str) -> Score:
+    """Return the score with the value, or the reason for none, of one metric alone."""
     return score.model_copy(
         update={
             "values": {name: v for name, v in score.values.items() if name == metric},

@@ -47,17 +47,17 @@ def board_add(folder: Path, evaluations: Path, name: str | None, run_name: str) 
     rlrf board add leaderboards/mine evaluations/m1 --name M1
     """
     from harness.board import Board
-    from harness.board.standings import notes
+    from harness.board.standings import Standings
     from harness.evals import evaluation
 
     target = Board(folder)
     target.check_place()
-    known = notes(target.rows())
+    known = Standings(target.rows()).notes()
     digests = {
         task: target.add_evaluation(one, name or one.evaluation.model.id, run_name)
         for task, one in evaluation.load(evaluations).items()
     }
-    for note in notes(target.rows()):
+    for note in Standings(target.rows()).notes():
         if note not in known:
             say(note)
     print_result(digests, "\n".join(f"{task}: row {row[:12]}" for task, row in digests.items()))

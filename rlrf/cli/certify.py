@@ -56,7 +56,7 @@ def certify(
     from rlrf.gating import read_rules
 
     loaded = [evaluation.load(folder) for folder in runs]
-    rules, _ = read_rules(policy, cluster=cluster).policy_for(loaded[0])
+    rules = read_rules(policy, cluster=cluster).policy_for(loaded[0])
     with track("certify", gates * (1 + len(rules.rules)), "gates") as advance:
         found = certification.certify(rules, loaded, by=by, gates=gates, seed=seed, on_done=advance)
     print_result(found, render.certificate(found))

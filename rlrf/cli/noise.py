@@ -38,7 +38,7 @@ def noise(runs: tuple[Path, ...], policy: Path | None, out: Path | None) -> None
 
     written = check_optional_file(out, json_of("a policy", Policy), [*runs, policy])
     loaded = [evaluation.load(folder) for folder in runs]
-    rules, _ = read_rules(policy).policy_for(loaded[0])
+    rules = read_rules(policy).policy_for(loaded[0])
     found = measuring.measure_noise(rules, loaded)
     if written:
         written.write(json_text(measuring.with_noise(rules, found)))

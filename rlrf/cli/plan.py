@@ -176,7 +176,9 @@ def _write_plan(
         before, again = inputs.load_both(baseline, second, name, policy.tasks)
     else:
         before = inputs.load(baseline, name, policy.tasks)
-    policy, columns = name_clusters(policy, clustering["cluster"], clustering["cluster_file"])
+    file = clustering["cluster_file"]
+    columns = inputs.read_clusters(file) if file else None
+    policy = name_clusters(policy, clustering["cluster"], columns)
     assigned = assign(policy, before, again or before, columns)
     assumed = AssumedSpread(**spread)
     made = planning.make_plan(

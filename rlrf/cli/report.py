@@ -82,5 +82,5 @@ def _compare(
     how = options.read_rules(rules)
     source = load_evaluation(baseline, name) if name else baseline
     before, after = load_sides(source, candidate, how.tasks)
-    policy, _ = how.policy_for(before)
+    policy = how.policy_for(before)
     return compare(policy, before, after, judge, plan=how.plan, doubts=how.doubts)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from harness.board.ranking import Cell, Column, Name, Withdrawn
 from harness.board.rows import EvaluationEntry, PromotionEntry, Row
-from harness.board.standings import Standings, notes
+from harness.board.standings import Standings
 from harness.core.schema import Evaluation, Metric, MetricResult
 from harness.render import numbers
 from harness.render.html import bars
@@ -52,7 +52,7 @@ def board(rows: Sequence[Row]) -> str:
     return render(
         "board.html.jinja",
         rankings=_rankings(standings),
-        notes=notes(rows),
+        notes=standings.notes(),
         withdrawn=[(withdrawn, _title(withdrawn)) for withdrawn in standings.withdrawn],
         with_run=standings.has_several_runs,
         head=rows[-1].digest if rows else "",

@@ -34,7 +34,12 @@ from harness.render.html.report import (
     Question,
     Report,
 )
-from harness.stats.intervals import aggregate_by_policy, item_values, subgroups
+from harness.stats.intervals import (
+    aggregate_by_policy,
+    item_values,
+    only_metric,
+    subgroups,
+)
 from tasks.task import Task
 
 Evaluations = Mapping[str, ScoredEvaluation]
@@ -229,15 +234,7 @@ def _subgroups(
     """Compute the primary metric by each kind of tag, over the most frequent tags of the kind."""
     by_kind = {}
     items = scored[0].items
-    lean = [
-        [
-            score.model_copy(
-                update={"values": {k: v for k, v in score.values.items() if k == primary}}
-            )
-            for score in model.scores
-        ]
-        for model in scored
-    ]
+    lean = [[only_metric(score, primary) for score in model.scores] for model in scored]
     for key in sorted({key for item in items for key in item.tags}):
         counted = Counter(tag for item in items for tag in item.tags.get(key, []))
         kept = {tag for tag, _ in counted.most_common(MAX_TAGS)}
