@@ -6,12 +6,19 @@ import pytest
 from helpers import judged, tiny, toy
 
 import tasks
+from harness.engines.model_folder import Checkpoint
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory):
     """The folder of a random model."""
     return tiny.save(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def start(tiny_model):
+    """The random model as a checkpoint, to train from."""
+    return Checkpoint("M0", tiny_model)
 
 
 @pytest.fixture(scope="session")

@@ -48,11 +48,6 @@ SETTINGS = {
 }
 
 
-@pytest.fixture
-def start(tiny_model):
-    return Checkpoint("M0", tiny_model)
-
-
 def rewrite(index, tokenizer):
     response, better = "The answer is 7.", f"The answer is {index + 4}."
     ids = base.encode_response(response, tokenizer)

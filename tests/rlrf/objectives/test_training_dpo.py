@@ -1,14 +1,12 @@
 from __future__ import annotations
 
-import json
 import math
 
 import pytest
-from helpers.jobs import job
+from helpers.jobs import job, rows
 
 from harness.core.errors import UserError
 from harness.engines import Sampling
-from harness.engines.model_folder import Checkpoint
 from harness.engines.open import EngineLoader
 from rlrf.config import EngineConfig
 from rlrf.objectives.dpo import dpo, tokenize
@@ -43,15 +41,6 @@ def fit(start, out, *, pairs=PAIRS, adapter=None, **settings):
     settings = {"learning_rate": 1e-3, "batch_size": 8, "max_length": 100} | settings
     dpo(pairs, job(start, out, Training(**settings), adapter=adapter))
     return checkpoint(out, "M1", start)
-
-
-def rows(out):
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-
-
-@pytest.fixture
-def start(tiny_model):
-    return Checkpoint("M0", tiny_model)
 
 
 def test_training_prefers_the_chosen_and_is_repeatable(start, tmp_path):

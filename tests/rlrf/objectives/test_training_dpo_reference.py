@@ -19,11 +19,6 @@ ADAPTERS = [None, Adapter(r=4)]
 
 
 @pytest.fixture
-def start(tiny_model):
-    return Checkpoint("M0", tiny_model)
-
-
-@pytest.fixture
 def passes(monkeypatch):
     """Batches that the reference was asked about."""
     from trl import DPOTrainer

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from helpers import architectures
-from helpers.jobs import job
-from test_training_dpo import fit, pair, rows
+from helpers.jobs import job, rows
+from test_training_dpo import fit, pair
 
 from harness.engines.model_folder import Checkpoint
 from rlrf.objectives import base, shared_prompt
@@ -64,11 +64,6 @@ def check_same(ours, theirs, *, rel=1e-5):
         assert our["grad_norm"] == pytest.approx(their["grad_norm"], rel=10 * rel)
         assert our["logp_chosen"] == pytest.approx(their["logps/chosen"], rel=rel)
         assert our["logp_rejected"] == pytest.approx(their["logps/rejected"], rel=rel)
-
-
-@pytest.fixture
-def start(tiny_model):
-    return Checkpoint("M0", tiny_model)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,6 @@ from test_training_dpo import PAIRS
 from harness.board import Board
 from harness.core.errors import OutOfMemoryError, UserError
 from harness.core.files import write_jsonl
-from harness.engines.model_folder import Checkpoint
 from rlrf import config as configuration
 from rlrf.loop import train
 from rlrf.objectives import launch
@@ -30,11 +29,6 @@ from rlrf.training_config import Launch, Training
 
 TWO = {"launch": {"processes": 2}}
 FEW = {"tasks": [{"name": "toy_letters", "prompts": 8}], "gate": {"slice": 5, "sealed": 5}}
-
-
-@pytest.fixture
-def start(tiny_model):
-    return Checkpoint("M0", tiny_model)
 
 
 def fit(start, out, **settings):

@@ -1,14 +1,12 @@
 from __future__ import annotations
 
-import json
 import math
 
 import pytest
-from helpers.jobs import job
+from helpers.jobs import job, rows
 
 from harness.core.errors import UserError
 from harness.engines import Sampling
-from harness.engines.model_folder import Checkpoint
 from harness.engines.open import EngineLoader
 from rlrf.config import EngineConfig
 from rlrf.objectives.job import DivergedError, checkpoint
@@ -37,15 +35,6 @@ def fit(start, out, *, examples=EXAMPLES, adapter=None, **settings):
     settings = {"learning_rate": 1e-3, "batch_size": 8, "max_length": 100} | settings
     sft(examples, job(start, out, Optimisation(**settings), adapter=adapter))
     return checkpoint(out, "M1", start)
-
-
-def rows(out):
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-
-
-@pytest.fixture
-def start(tiny_model):
-    return Checkpoint("M0", tiny_model)
 
 
 @pytest.fixture

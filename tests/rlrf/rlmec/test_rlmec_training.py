@@ -1,14 +1,12 @@
 from __future__ import annotations
 
-import json
 import math
 
 import pytest
 import torch
-from helpers.jobs import job
+from helpers.jobs import job, rows
 
 from harness.core.errors import UserError
-from harness.engines.model_folder import Checkpoint
 from rlrf.config import Device
 from rlrf.objectives import base
 from rlrf.objectives.job import DivergedError, checkpoint
@@ -17,11 +15,6 @@ from rlrf.rlmec.tokens import edited, pieces
 from rlrf.training_config import Adapter, Rlmec, Training
 
 CPU = Device(device="cpu")
-
-
-@pytest.fixture
-def start(tiny_model):
-    return Checkpoint("M0", tiny_model)
 
 
 @pytest.fixture
@@ -65,10 +58,6 @@ def fit(start, out, lessons, *, adapter=None, settings=None, **training):
     more = {"rlmec": settings or Rlmec(), "adapter": adapter}
     rlmec(lessons, job(start, out, Training(**training), **more))
     return checkpoint(out, "M1", start)
-
-
-def rows(out):
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_training_imitates_the_rewrites_and_is_repeatable(start, lessons, tmp_path):
