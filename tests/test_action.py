@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 import yaml
-from helpers.build import build_evaluation
+from helpers.build import build_evaluation, sample_of
 
 import tasks
-from harness.core.schema import ModelRef, Sample
+from harness.core.schema import ModelRef
 from harness.evals import evaluation
 
 ROOT = Path(__file__).parents[1]
@@ -91,13 +91,7 @@ def saved(folder: Path, name: str, wrong: int) -> str:
     task = tasks.load("mini_gsm8k")
     items = task.items("gate", None)[:200]
     samples = [
-        Sample(
-            task=item.task,
-            item=item.digest,
-            index=item.index,
-            prompt=item.prompt,
-            response="#### 1000" if i < wrong else item.reference["answer"],
-        )
+        sample_of(item, "#### 1000" if i < wrong else item.reference["answer"])
         for i, item in enumerate(items)
     ]
     made = build_evaluation(

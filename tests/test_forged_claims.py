@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.build import build_evaluation
+from helpers.build import build_evaluation, sample_of
 
 import tasks
 from harness.board import Board, ledger
 from harness.board.rows import EvaluationEntry, Row
 from harness.core.files import jsonl_bytes, records_digest, write_bytes
-from harness.core.schema import Metric, ModelRef, Sample, Score
+from harness.core.schema import Metric, ModelRef, Score
 from harness.core.scored import ScoredEvaluation
 from harness.evals import evaluation
 from rlrf.cli import run
@@ -29,13 +29,8 @@ Capture = pytest.CaptureFixture[str]
 def answered(right: int, **fields: Any) -> ScoredEvaluation:
     """The first 200 items of the gate split, the first `right` of them answered right."""
     samples = [
-        Sample(
-            task=item.task,
-            item=item.digest,
-            index=item.index,
-            prompt=item.prompt,
-            response=item.reference["answer"] if i < right else "#### 1000",
-            finish_reason="stop",
+        sample_of(
+            item, item.reference["answer"] if i < right else "#### 1000", finish_reason="stop"
         )
         for i, item in enumerate(ITEMS)
     ]

@@ -21,6 +21,12 @@ def generation_of(task: Task, items: Sequence[Item], **fields: Any) -> Generatio
     return Generation(**known | fields)
 
 
+def sample_of(item: Item, response: str, **fields: Any) -> Sample:
+    """A response to an item, as a model that was asked the item's prompt gives it."""
+    known = {"task": item.task, "item": item.digest, "index": item.index, "prompt": item.prompt}
+    return Sample(response=response, **known | fields)
+
+
 def build_evaluation(
     task: Task,
     items: Sequence[Item],

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from helpers.build import build_evaluation
+from helpers.build import build_evaluation, sample_of
 
 import tasks
 from harness.core.errors import UserError
@@ -22,13 +22,7 @@ ITEMS = TASK.items("gate", None)[:300]
 def answered(wrong: int) -> dict[str, ScoredEvaluation]:
     """The gate split of the embedded world, with `wrong` wrong answers."""
     samples = [
-        Sample(
-            task=item.task,
-            item=item.digest,
-            index=item.index,
-            prompt=item.prompt,
-            response="#### 1000" if i < wrong else item.reference["answer"],
-        )
+        sample_of(item, "#### 1000" if i < wrong else item.reference["answer"])
         for i, item in enumerate(ITEMS)
     ]
     return {TASK.name: built(samples)}

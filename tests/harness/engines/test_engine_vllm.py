@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from helpers.random_llama import CONTEXT, make_model, make_tokenizer
 from helpers.serving import VLLM, vllm_serve
+from test_engine_hf import GREEDY, PROMPTS
 
 from harness.core.errors import UserError
 from harness.core.schema import Message
@@ -21,15 +22,6 @@ from harness.engines import Completion, Sampling
 from harness.engines.open import EngineSpec, open_engine
 
 ROOT = Path(__file__).parents[3]
-PROMPTS = [
-    "She has 14 plums.",
-    "How many plums does she have now?",
-    "buys",
-    "She buys 7 more. She has 14 plums. She buys 7 more. She has 14 plums. How many more?",
-    "plums plums plums",
-    "14",
-]
-GREEDY = Sampling(max_tokens=24)
 needs_vllm = pytest.mark.skipif(
     not VLLM.exists(), reason="there is no .venv-vllm; `make vllm` makes it"
 )

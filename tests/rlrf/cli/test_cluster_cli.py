@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import lm_eval_stock
-from helpers.build import build_evaluation
+from helpers.build import build_evaluation, sample_of
 
 import tasks
-from harness.core.schema import Item, ModelRef, Sample
+from harness.core.schema import Item, ModelRef
 from harness.evals import evaluation, lm_eval_results
 from rlrf.cli import run
 
@@ -45,13 +45,7 @@ def saved(folder: Path, seed: int) -> Path:
     """A run whose answers to all questions of a template are right or wrong together."""
     right = np.repeat(np.random.default_rng(seed).random(20) < 0.6, 10)
     samples = [
-        Sample(
-            task=item.task,
-            item=item.digest,
-            index=item.index,
-            prompt=item.prompt,
-            response=f"#### {item.reference['answer'] if ok else 'none'}",
-        )
+        sample_of(item, f"#### {item.reference['answer'] if ok else 'none'}")
         for item, ok in zip(items(), right, strict=True)
     ]
     made = build_evaluation(

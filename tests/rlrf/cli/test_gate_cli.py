@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.build import build_evaluation
+from helpers.build import build_evaluation, sample_of
 
 import tasks
 from harness.board import Board
-from harness.core.schema import JudgeRef, ModelRef, Sample
+from harness.core.schema import JudgeRef, ModelRef
 from harness.core.scored import ScoredEvaluation
 from harness.evals import evaluation
 from harness.render.html.comparison import TITLES
@@ -29,13 +29,7 @@ POLICY = "rules:\n  - {task: mini_gsm8k, metric: accuracy, tier: critical, margi
 def answered(wrong: int, items: int = 400, words: int = 0) -> ScoredEvaluation:
     """The first items of the gate split, `wrong` of them answered wrong, and `words` of chatter."""
     samples = [
-        Sample(
-            task=item.task,
-            item=item.digest,
-            index=item.index,
-            prompt=item.prompt,
-            response="well " * words + ("#### 1000" if i < wrong else item.reference["answer"]),
-        )
+        sample_of(item, "well " * words + ("#### 1000" if i < wrong else item.reference["answer"]))
         for i, item in enumerate(ITEMS[:items])
     ]
     return build_evaluation(
