@@ -4,7 +4,7 @@
     python bench/injection.py --out injection.json --served --page docs/security.md
     python bench/injection.py --out injection.json --judge judge.yaml
 
-The attacks are those of `tests/tasks/just_eval/attacks.py`. A fake server stands for the worst
+The attacks are those of `tests/helpers/attacks.py`. A fake server stands for the worst
 judges there can be: it finds the answer in the prompt and says it back, alone or around a verdict
 of its own, or does as it is told (`HABITS`). Everything else is real: the prompts, the client,
 HTTP, the readers of replies, the scores. An attack binds where the score is not the judge's own.

@@ -5,7 +5,7 @@
 Both ask the same server the same calls, turn by turn, and have to get the same replies; the judge
 also writes each to a new cache. Servers: `transformers serve` with a tiny model, which computes one
 reply at a time; one that takes a fixed time for each, however many are under way; and one of yours,
-if you name it, such as vLLM with the model of `tests/harness/judges/tiny_judge.py`.
+if you name it, such as vLLM with the model of `tests/helpers/tiny_judge.py`.
 """
 
 from __future__ import annotations

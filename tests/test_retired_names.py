@@ -150,6 +150,13 @@ CURRENT = {
 ALLOWED: dict[str, set[str]] = {}  # name -> files in which it is a stored field or another word
 
 
+FILE = re.compile(
+    r"(?<![\w./~-])(?:harness|tasks|rlrf|bench|tests|docs|configs|environments)"
+    r"/[\w./-]+\.(?:py|md|ya?ml|jsonl?|txt|toml|csv|svg)\b"
+)
+TO_WRITE = {"tests/tasks/capitals/test_capitals.py", "rlrf/methods/shortest.py"}  # by a reader
+
+
 def written_files() -> list[Path]:
     """The files that people write: code, settings and pages, without stored records."""
     found = [ROOT / name for name in PAGES]
@@ -176,6 +183,16 @@ def words() -> dict[str, list[str]]:
 @pytest.mark.parametrize("name", CURRENT)
 def test_a_retired_name_is_not_used(name, words):
     assert words.get(name, []) == [], f"{name} is now {CURRENT[name]}"
+
+
+def test_files_that_are_named_exist():
+    missing = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in written_files()
+        for name in FILE.findall(path.read_text(encoding="utf-8"))
+        if "NAME" not in name and name not in TO_WRITE and not (ROOT / name).exists()
+    ]
+    assert missing == []
 
 
 def test_the_scan_reads_this_repository():

@@ -13,10 +13,13 @@ import gzip
 import json
 import logging
 import resource
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where `helpers` lies
 
 import material
 from parsers import PARSERS, SPLIT

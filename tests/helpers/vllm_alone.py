@@ -1,6 +1,6 @@
 """Runs in vLLM's own environment: what `VLLMEngine` gives for one folder, as JSON on stdout.
 
-PYTHONPATH=. .venv-vllm/bin/python tests/harness/vllm_alone.py MODEL ADAPTER OTHER PROMPTS
+PYTHONPATH=. .venv-vllm/bin/python tests/helpers/vllm_alone.py MODEL ADAPTER OTHER PROMPTS
 """
 
 from __future__ import annotations

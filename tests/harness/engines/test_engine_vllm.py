@@ -55,7 +55,7 @@ def told(folder: Path) -> Any:
     places = [folder / name for name in ("model", "adapter", "other")]
     env = {"PYTHONPATH": str(ROOT), "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
-        [VLLM, "tests/harness/vllm_alone.py", *places, json.dumps(PROMPTS)],
+        [VLLM, "tests/helpers/vllm_alone.py", *places, json.dumps(PROMPTS)],
         cwd=ROOT,
         env=os.environ | env,
         capture_output=True,
