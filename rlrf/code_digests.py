@@ -20,11 +20,13 @@ from typing import Any
 
 from harness.core.files import file_digest
 from harness.core.schema import digest
+from tasks import FOLDER
+from tasks.plugins import packages, plain_name
 from tasks.task import Task
 
 Code = Mapping[str, str]  # name of the code or prompts that shape a stage -> digest
 
-PLUGINS = "tasks"  # the package whose modules are followed from a task's functions
+OURS = "tasks"  # a package whose modules are followed from a task's functions, as plugins' are
 MAX_DEPTH = 6  # levels of objects that a task's functions hold
 PLAIN = (str, int, float, bool, bytes, type(None))
 SETTINGS = ("generation", "version", "judge_prompt", "estimator", "prompt_style")
@@ -124,7 +126,7 @@ def _function(function: FunctionType) -> str:
         if isinstance(cell.cell_contents, PLAIN)
     }
     defaults = [repr(one) for one in function.__defaults__ or () if isinstance(one, PLAIN)]
-    return digest([function.__module__, function.__qualname__, text, held, defaults])
+    return digest([plain_name(function.__module__), function.__qualname__, text, held, defaults])
 
 
 def _plain(value: Any) -> Any:
@@ -141,18 +143,23 @@ def _files(modules: Iterable[str]) -> dict[str, str]:
         path = _file(name)
         if path is None:
             continue
-        found[name] = file_digest(path)
+        found[plain_name(name)] = file_digest(path)
         if not _is_plugin(name):
             continue
-        if path.parent.name != PLUGINS:
+        if path.parent != FOLDER and _is_in_package(name, path):
             for other in path.parent.iterdir():
                 if other.is_file() and not _is_skipped(other):
                     found[f"{path.parent.name}/{other.name}"] = file_digest(other)
-        for imported in _imports(path, found[name], name):
+        for imported in _imports(path, found[plain_name(name)], name):
             if _is_plugin(imported) and imported not in seen:
                 seen.add(imported)
                 waiting.append(imported)
     return found
+
+
+def _is_in_package(name: str, path: Path) -> bool:
+    """Return whether the folder of a module is a package, rather than one that holds packages."""
+    return "." in plain_name(name) or path.name == "__init__.py"
 
 
 def _is_skipped(path: Path) -> bool:
@@ -173,16 +180,21 @@ def _file(name: str) -> Path | None:
 
 
 def _is_plugin(name: str) -> bool:
-    return name == PLUGINS or name.startswith(f"{PLUGINS}.")
+    return name.partition(".")[0] in {OURS, *packages()}
 
 
 @functools.lru_cache(maxsize=256)
-def _imports(path: Path, _digest: str, _name: str) -> tuple[str, ...]:
-    """Return the modules that the file may import."""
+def _imports(path: Path, _digest: str, name: str) -> tuple[str, ...]:
+    """Return the modules that the file, which is the module `name`, may import."""
     found: list[str] = []
     for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            if node.level:
+                ups = node.level - (path.name == "__init__.py")
+                parents = name.split(".")[: -ups or None]
+                module = ".".join([*parents, *([module] if module else [])])
+            found += [module, *(f"{module}.{alias.name}" for alias in node.names)]
     return tuple(found)

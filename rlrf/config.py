@@ -4,10 +4,10 @@
     tasks:
       - name: gsm8k
 
-is a complete configuration; every other key has a default. Models, `data`, `judge` and
-`demonstrations` are looked for next to the file first, then in the working directory; a model that
-is in neither is a Hugging Face hub id. `board`, and `artefacts` unless it is a URL, are folders in
-the working directory.
+is a complete configuration; every other key has a default. Models, `data`, `include_path`, `judge`
+and `demonstrations` are looked for next to the file first, then in the working directory; a model
+that is in neither is a Hugging Face hub id. `board`, and `artefacts` unless it is a URL, are
+folders in the working directory.
 """
 
 from __future__ import annotations
@@ -37,6 +37,12 @@ class TaskConfig(Record):
     data: str | None = Field(
         default=None,
         description="folder or file of the benchmark's data; default: what it comes with",
+    )
+    max_tokens: int | None = Field(
+        default=None,
+        gt=0,
+        exclude_if=lambda limit: limit is None,
+        description="longest response, in tokens; default: the benchmark's own limit",
     )
     feedback: Literal["task", "critique", "model", "score"] = Field(
         default="task",
@@ -242,6 +248,11 @@ class Config(Record):
     tasks: list[TaskConfig] = Field(
         min_length=1, description="benchmarks to train on, gate on and seal"
     )
+    include_path: list[str] = Field(
+        default=[],
+        exclude_if=lambda folders: not folders,
+        description="folder with benchmarks of your own, or a list of folders",
+    )
     explore: Explore = Field(default=Explore(), description="how the policy model explores")
     reflect: Reflect = Field(default=Reflect(), description="how it rewrites its responses")
     pairs: Pairing = Field(default=Pairing(), description="which responses become pairs")
@@ -265,6 +276,11 @@ class Config(Record):
         description="folder or fsspec URL, such as s3://bucket/runs, where finished stages are "
         "also stored, and fetched from",
     )
+
+    @field_validator("include_path", mode="before")
+    @classmethod
+    def _one_folder_or_a_list(cls, folders: Any) -> Any:
+        return [folders] if isinstance(folders, str) else folders
 
     @field_validator("tasks")
     @classmethod
@@ -334,7 +350,7 @@ class Config(Record):
         """Digest of all settings except where things are: models, data, judge, board, artefacts
         and engines. Runs with the same identity are the same run."""
         places = {"model", "revision", "judge", "feedback_model", "board", "artefacts", "executor"}
-        kept = self.model_dump(mode="json", exclude=places)
+        kept = self.model_dump(mode="json", exclude=places | {"include_path"})
         if kept["reward"] is not None:
             del kept["reward"]["models"], kept["reward"]["demonstrations"]
         del kept["rlmec"]["base"], kept["rlmec"]["rewriter"]
@@ -358,6 +374,7 @@ def load(path: Path) -> Config:
         "model": _next_to(path, config.model),
         "judge": _next_to(path, config.judge),
         "feedback_model": _next_to(path, config.feedback_model),
+        "include_path": [_next_to(path, folder) for folder in config.include_path],
     }
     places["rlmec"] = config.rlmec.model_copy(
         update={

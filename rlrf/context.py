@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,11 @@ from harness.evals.scoring import code_version
 from harness.gate.clusters import require_clusters
 from harness.gate.policy import default_policy
 from harness.judges import critique
-from harness.judges.config import load_judging
+from harness.judges.config import Judging, load_judging
 from rlrf import feedback
 from rlrf.artefacts import open_artefacts
 from rlrf.code_digests import Code, source, tasks_code
-from rlrf.config import Config
+from rlrf.config import Config, TaskConfig
 from rlrf.feedback import Critic, judge_critic, model_critic, score_critic
 from rlrf.models import feedback as feedback_model
 from rlrf.models.feedback.model import FeedbackModel
@@ -33,6 +33,7 @@ from rlrf.objectives.base import check_reporters
 from rlrf.objectives.launch import check_launch
 from rlrf.rlmec.rewriter import RewriterSource, open_rewriter
 from rlrf.run import Run, holds_run, iteration_name, open_run, refuse_strangers_in_run
+from tasks import including
 from tasks.task import Judge, Task
 
 
@@ -242,9 +243,10 @@ def open_services(config: Config, *, feedback: bool = True) -> Iterator[Services
     Raises:
         UserError: the configuration cannot be used.
     """
-    judging = load_judging(Path(config.judge) if config.judge else None)
-    tasks = {task.name: judging.task(task.name) for task in config.tasks}
     with contextlib.ExitStack() as opened:
+        opened.enter_context(including(config.include_path))
+        judging = load_judging(Path(config.judge) if config.judge else None)
+        tasks = {task.name: load_task(task, judging) for task in config.tasks}
         rank = config.adapter.r if config.adapter else 0
         engines = EngineLoader(config.engine.spec(rank=rank), config.executor.cluster_options())
         opened.callback(engines.close)
@@ -256,6 +258,18 @@ def open_services(config: Config, *, feedback: bool = True) -> Iterator[Services
             rewriter = open_rewriter(config, tasks, judge)
         critics = _open_critics(config, tasks, judge, model)
         yield Services(config, tasks, engines, judge, critics, model, rewarder, rewriter)
+
+
+def load_task(settings: TaskConfig, judging: Judging) -> Task:
+    """Load a task as the configuration and the judging file say.
+
+    Raises:
+        UserError: as `Judging.task`.
+    """
+    task = judging.task(settings.name)
+    if settings.max_tokens is None:
+        return task
+    return replace(task, generation={**task.generation, "max_tokens": settings.max_tokens})
 
 
 def open_feedback_model(config: Config, engines: EngineLoader) -> FeedbackModel | None:

@@ -94,13 +94,19 @@ def measure(
 
     def evaluate_all(folder: Path) -> None:
         reuse = earlier if is_whole(earlier) else None
-        for data in dict.fromkeys(task.data_path for task in config.tasks):
-            # Tasks that read the same data share their batches.
-            tasks = [services.tasks[task.name] for task in config.tasks if task.data_path == data]
+        for how in dict.fromkeys((task.data_path, task.max_tokens) for task in config.tasks):
+            # Tasks that read the same data, with the same limit, share their batches.
+            data, limit = how
+            tasks = [
+                services.tasks[task.name]
+                for task in config.tasks
+                if (task.data_path, task.max_tokens) == how
+            ]
             options = EvalOptions(
                 split=split,
                 indices={t.name: [item.index for item in items_by_task[t.name]] for t in tasks},
                 data=data,
+                max_tokens=limit,
                 seed=config.seed,
             )
             scored = evaluate(

@@ -103,7 +103,7 @@ def evaluate(
     lm = EngineLM(ResumableEngine(engine, out / PARTS) if out else engine, seed=options.seed)
     with _quiet():
         manager = TaskManager(
-            include_path=str(benchmarks.FOLDER),
+            include_path=[str(folder) for folder in benchmarks.folders()],
             include_defaults=False,
             metadata={"data": str(options.data)} if options.data else None,
         )

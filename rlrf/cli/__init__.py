@@ -157,6 +157,12 @@ def _unexpected(error: Exception) -> str:
             "batch_size), and run the same command again to resume."
         )
     message = _shown((str(error).strip().splitlines() or ["no message"])[0])
+    plugins = sys.modules.get("tasks.plugins")
+    if plugins is not None and (place := plugins.failing_line(error)):
+        return (
+            f"a benchmark of yours failed, {type(error).__name__}: {message} ({place}).\n"
+            "RLRF_DEBUG=1 shows the calls that led there."
+        )
     return (
         f"something unexpected happened, {type(error).__name__}: {message}\n"
         "RLRF_DEBUG=1 shows where; `rlrf doctor` shows whether the installation is sound."

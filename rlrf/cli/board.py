@@ -39,6 +39,7 @@ def board() -> None:
 @click.argument("evaluations", type=FOLDER)
 @click.option("--name", help="The model's name on the board.  [default: its id]")
 @click.option("--run", "run_name", default="manual", show_default=True, help="The run's name.")
+@options.include_path
 @options.as_json
 def board_add(folder: Path, evaluations: Path, name: str | None, run_name: str) -> None:
     """Add the evaluations of a folder to BOARD.
@@ -74,6 +75,7 @@ def board_add(folder: Path, evaluations: Path, name: str | None, run_name: str) 
     type=FOLDER,
     help="Folder with responses; repeatable.  [default: the run of BOARD]",
 )
+@options.include_path
 @options.as_json
 def board_verify(folder: Path, rescore: bool, evaluations: tuple[Path, ...]) -> int:
     """Recompute every row of BOARD from its scores; exit with 3 if anything differs.

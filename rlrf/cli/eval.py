@@ -51,6 +51,7 @@ R = TypeVar("R", bound="Record")
     click.option("--max-batch", type=COUNT, help="Responses per batch.  [default: engine's]"),
 )
 @click.option("--tasks", "task_names", required=True, help="Tasks of `rlrf tasks`, by comma.")
+@options.include_path
 @options.judge_file
 @options.bundle(
     "items",
@@ -89,6 +90,7 @@ def eval_(
     rlrf eval --model runs/quickstart/iter_1/train/model --tasks mini_gsm8k --split gate
     rlrf eval --model Qwen/Qwen2.5-0.5B-Instruct --tasks gsm8k --limit 200 --out evaluations/qwen
     rlrf eval --model MODEL --tasks just_eval,factscore --judge judge.yaml --out evaluations/mine
+    rlrf eval --model MODEL --include-path benchmarks --tasks capitals --split gate
     rlrf eval --engine openai --base-url http://localhost:8000/v1 --model m --tasks mini_gsm8k
     rlrf eval --ray auto --engines 8 --gpus 1 --model MODEL --tasks gsm8k --out evaluations/mine
     """

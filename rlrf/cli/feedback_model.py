@@ -62,6 +62,7 @@ def feedback_model() -> None:
     options.seed,
 )
 @options.device
+@options.include_path
 @options.as_json
 def train(
     *,
@@ -104,6 +105,7 @@ def train(
 @judged_option
 @click.option("--base", help="Folder or hub id of a model to compare with, asked the same.")
 @options.device
+@options.include_path
 @options.as_json
 def evaluate(model: str, judged: dict[str, Any], base: str | None, device: str) -> None:
     """Measure how far a feedback model agrees with JUDGED, on items it was not trained on.

@@ -69,6 +69,7 @@ SUMMARY = "GITHUB_STEP_SUMMARY"
         "--github", is_flag=True, help="Annotate the workflow run; fill the job's summary."
     ),
 )
+@options.include_path
 @options.as_json
 def gate(
     *,

@@ -54,6 +54,7 @@ def judge() -> None:
     help="Share of each kind of worthless answer that has to lose.",
 )
 @options.seed
+@options.include_path
 @options.as_json
 def check(evaluation: Path, judge_file: Path | None, items: int, required: float, seed: int) -> int:
     """Check that worthless answers lose against the answers of EVALUATION.
@@ -222,6 +223,7 @@ def calibrate(evaluation: Path, labels: Path, baseline: tuple[Path, Path] | None
     help="Largest change that is still stable, as a share of a metric's range.",
 )
 @options.seed
+@options.include_path
 @options.as_json
 def drift(
     *,

@@ -45,6 +45,28 @@ def bundle(argument: str, *options: Option) -> Option:
     return decorate
 
 
+def include_path(command: Command) -> Command:
+    """Declare --include-path: while the command runs, the benchmarks in its folders are known."""
+
+    @functools.wraps(command)
+    def including(*arguments: Any, include_paths: tuple[Path, ...], **values: Any) -> Any:
+        if not include_paths:
+            return command(*arguments, **values)
+        import tasks
+
+        with tasks.including(include_paths):
+            return command(*arguments, **values)
+
+    return click.option(
+        "--include-path",
+        "include_paths",
+        type=PATH,
+        metavar="DIR",
+        multiple=True,
+        help="Folder with benchmarks of your own; repeatable.",
+    )(including)
+
+
 as_json = click.option(
     "--json", is_flag=True, expose_value=False, callback=set_json, help="Print JSON for programs."
 )

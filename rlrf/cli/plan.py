@@ -62,6 +62,7 @@ class ClustersParam(click.ParamType[int | Path]):
 )
 @click.option("--out", type=FILE, help="Write the plan, a JSON file.")
 @click.option("--svg", "svg_file", type=FILE, help="Without --baseline: draw power against items.")
+@options.include_path
 @options.as_json
 def plan(
     *,

@@ -29,6 +29,7 @@ from rlrf.cli.output import print_result
 @click.option(
     "--out", type=FILE, help="The page.  [default: RUN/report.html; else report.html here]"
 )
+@options.include_path
 @options.as_json
 def report(
     *,

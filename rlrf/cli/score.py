@@ -28,6 +28,7 @@ from rlrf.cli.options import FILE, FOLDER, PATH
         "--out", type=FOLDER, help="Write the evaluation to OUT/TASK, for `gate`, `board`."
     ),
 )
+@options.include_path
 @options.as_json
 def score(
     task: str,
@@ -45,6 +46,7 @@ def score(
     \b
     rlrf score gsm8k answers.jsonl --data data/gsm8k
     rlrf score just_eval answers.jsonl --judgments replies.jsonl --out evaluations/mine
+    rlrf score capitals answers.jsonl --include-path benchmarks --split gate
     rlrf score just_eval evaluations/mine/just_eval --judge other.yaml --out evaluations/other
     """
     import rlrf

@@ -7,6 +7,7 @@ locks) is estimated.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import math
 import os
@@ -14,14 +15,15 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
+import tasks
 from harness.core.errors import UserError
 from harness.core.schema import Call, Item, Message
 from harness.core.text import plural
 from harness.engines.open import EngineLoader
 from harness.judges.config import Judging, load_judging
 from harness.stats.power import items_needed, power_to_detect
-from rlrf.config import Config, RewardSource, load
-from rlrf.context import choose_gate_policy, open_feedback_model, pick_from_task
+from rlrf.config import Config, RewardSource, TaskConfig, load
+from rlrf.context import choose_gate_policy, load_task, open_feedback_model, pick_from_task
 from rlrf.doctor import Finding, Findings, Said
 from rlrf.models.reward.rewarder import open_rewarder
 from rlrf.objectives.base import check_reporters
@@ -47,7 +49,21 @@ def look_ahead(path: Path, out: Path | None = None, *, ask: bool = False) -> lis
     config = findings.load("configuration", _configuration, path)
     if config is None:
         return findings.list
-    folder = out or Path("runs") / path.stem
+    with contextlib.ExitStack() as opened:
+        if config.include_path:
+            findings.check("include path", _include_path, config, opened)
+        _look_at(findings, config, out or Path("runs") / path.stem, ask=ask)
+    return findings.list
+
+
+def _include_path(config: Config, opened: contextlib.ExitStack) -> Said:
+    before = set(tasks.names())
+    opened.enter_context(tasks.including(config.include_path))
+    found = sorted({*tasks.names()} - before)
+    return f"{', '.join(found) or 'no plugins'} in {', '.join(config.include_path)}"
+
+
+def _look_at(findings: Findings, config: Config, folder: Path, *, ask: bool) -> None:
     judging = findings.load("judge's file", _judging, config)
     model = findings.load("model", resources.find_model, config)
     if model is not None:
@@ -72,7 +88,6 @@ def look_ahead(path: Path, out: Path | None = None, *, ask: bool = False) -> lis
     findings.check("board", resources.board, Path(config.board or folder / "board"))
     if place := os.environ.get("RLRF_METRICS"):
         findings.check("metrics", resources.metrics, place)
-    return findings.list
 
 
 def _configuration(path: Path) -> tuple[Config, Said]:
@@ -122,21 +137,22 @@ def _executor(config: Config) -> Said:
 
 
 def _tasks(findings: Findings, config: Config, judging: Judging, model: Model | None) -> None:
-    tasks: dict[str, Task] = {}
-    for name in (task.name for task in config.tasks):
-        task = findings.load(f"task {name}", _task, config, judging, name)
+    loaded: dict[str, Task] = {}
+    for settings in config.tasks:
+        name = settings.name
+        task = findings.load(f"task {name}", _task, config, judging, settings)
         if task is not None:
-            tasks[name] = task
+            loaded[name] = task
             if model is not None:
                 findings.check(f"prompts of {name}", _prompts, config, task, model)
-    if len(tasks) == len(config.tasks):
-        findings.check("gate", _gate, config, tasks)
+    if len(loaded) == len(config.tasks):
+        findings.check("gate", _gate, config, loaded)
         if config.method == "rlmec":
-            findings.check("rewriter", _rewriter, config, tasks, judging)
+            findings.check("rewriter", _rewriter, config, loaded, judging)
 
 
-def _task(config: Config, judging: Judging, name: str) -> tuple[Task, Said]:
-    task = judging.task(name)
+def _task(config: Config, judging: Judging, settings: TaskConfig) -> tuple[Task, Said]:
+    task = load_task(settings, judging)
     return task, _items(config, task)
 
 

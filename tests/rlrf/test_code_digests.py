@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from types import ModuleType
 
 import pytest
 from helpers import toy
+from helpers.plugins import write_plugin
 
 import tasks
 from harness.core.schema import Feedback, Item, Sample, Score
@@ -204,3 +207,54 @@ def test_words_that_a_function_holds_count():
     one, same, other = (replace(toy.TASK, feedback=critic(w)) for w in ("a", "a", "b"))
     assert tasks_code({"t": one}) == tasks_code({"t": same}) != tasks_code({"t": other})
     assert generation_settings({"t": one}) == generation_settings({"t": other})
+
+
+@pytest.fixture
+def digest_of(tmp_path):
+    """Digest the code of the benchmark of a plugin, in a process of its own."""
+
+    def digest(place: str = "mine") -> str:
+        code = (
+            "import tasks; from rlrf.code_digests import tasks_code; "
+            f"print(*tasks_code({{'t': tasks.load('letters', ['{place}'])}}).values())"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return digest
+
+
+def test_every_module_that_a_plugin_imports_is_code_of_its_benchmark(tmp_path, digest_of):
+    plugin = write_plugin(tmp_path / "mine" / "letters")
+    scoring = plugin / "scoring.py"
+    text = scoring.read_text()
+    (tmp_path / "mine" / "common.py").write_text("UNIT = 'letters'\n")
+    (plugin / "grades").mkdir()
+    (plugin / "grades" / "__init__.py").write_text("from .best import BEST\n")
+    (plugin / "grades" / "best.py").write_text("BEST = 2\n")
+    scoring.write_text(f"from .grades import BEST\nfrom ..common import UNIT\n{text}")
+    digests = [digest_of()]
+    for edited in (
+        scoring,
+        plugin / "grades" / "best.py",
+        plugin / "grades" / "__init__.py",
+        tmp_path / "mine" / "common.py",
+        plugin / "__init__.py",
+    ):
+        edited.write_text(f"{edited.read_text()}# a change\n")
+        digests.append(digest_of())
+    (plugin / "rubric.txt").write_text("Count.")
+    digests.append(digest_of())
+    assert len(set(digests)) == len(digests)
+    (tmp_path / "mine" / "notes.txt").write_text("not of the plugin")
+    assert digest_of() == digests[-1]
+
+
+def test_where_a_plugin_lies_is_not_its_code(tmp_path, digest_of):
+    write_plugin(tmp_path / "mine" / "letters")
+    before = digest_of()
+    (tmp_path / "mine").rename(tmp_path / "yours")
+    assert digest_of("yours") == before == digest_of("yours/letters")

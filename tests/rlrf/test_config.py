@@ -95,3 +95,23 @@ def test_the_examples_are_valid(path):
 def test_a_model_whose_name_is_too_long_for_a_file_is_a_hub_name(tmp_path):
     (tmp_path / "run.yaml").write_text(f"model: {'m' * 5000}\ntasks: [{{name: mini_gsm8k}}]\n")
     assert load(tmp_path / "run.yaml").model == "m" * 5000
+
+
+@pytest.mark.parametrize("written", ["mine", "[mine, other]"])
+def test_folders_of_benchmarks_are_looked_for_next_to_the_file_and_are_not_identity(
+    tmp_path, written
+):
+    (tmp_path / "mine").mkdir()
+    plain = load(write(tmp_path, LEAST))
+    config = load(write(tmp_path, f"{LEAST}include_path: {written}\n"))
+    assert config.include_path[0] == str((tmp_path / "mine").resolve())
+    assert config.include_path[1:] == (["other"] if "other" in written else [])
+    assert config.identity == plain.identity
+    assert "include_path" not in plain.model_dump()
+
+
+def test_the_longest_response_of_a_task_is_identity_only_where_it_is_set(tmp_path):
+    plain = load(write(tmp_path, LEAST))
+    shorter = load(write(tmp_path, LEAST.replace("name: toy", "name: toy, max_tokens: 64")))
+    assert shorter.identity != plain.identity
+    assert "max_tokens" not in plain.model_dump()["tasks"][0]
