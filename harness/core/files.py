@@ -264,7 +264,11 @@ def read_jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:
             object, has a key twice in one object, or is longer than `MAX_LINE_BYTES`. The message
             names file, line and fault.
     """
-    rows: list[tuple[int, dict[str, Any]]] = []
+    return list(iterate_jsonl(path))
+
+
+def iterate_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Parse JSON lines into (line number, object) pairs, one at a time, as `read_jsonl` does."""
     unpacked = 0
     try:
         opener: Callable[..., Any] = gzip.open if path.suffix == ".gz" else open
@@ -291,14 +295,13 @@ def read_jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:
                         f"{path}, line {number}: an object {{...}} is expected, "
                         f"this is a {type(value).__name__}."
                     )
-                rows.append((number, value))
+                yield number, value
     except FileNotFoundError as error:
         raise UserError(f"There is no file {path}.") from error
     except IsADirectoryError as error:
         raise UserError(f"{path} is a folder, where a JSONL file is expected.") from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UserError(f"{path} is not a whole gzip file ({error}).") from error
-    return rows
 
 
 def parse(model: type[R], value: Any, where: str) -> R:

@@ -28,6 +28,7 @@ from rlrf.cli import (
     knowledge,
     noise,
     output,
+    overlap,
     plan,
     report,
     reward_model,
@@ -103,8 +104,8 @@ def _run(arguments: Sequence[str]) -> int | None:
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 3 error, 75 out of time, 129 hung up, 130 interrupted, 143 "
-    "terminated; of gate 0 pass, 1 regression, 2 inconclusive. After 75, 129, 130 and 143 run the "
-    "same command again to resume.",
+    "terminated; of gate 0 pass, 1 regression, 2 inconclusive; of overlap and `tasks check` 1 if "
+    "something was found. After 75, 129, 130 and 143 run the same command again to resume.",
 )
 @click.version_option(package_name="rlrf-harness", prog_name="rlrf")
 def cli() -> None:
@@ -143,6 +144,7 @@ for command in (
     rlmec.rlmec,
     feedback_model.feedback_model,
     knowledge.knowledge,
+    overlap.overlap,
     tasks.tasks,
     doctor.doctor,
 ):
