@@ -29,6 +29,7 @@ MAX_SHOWN = 10
     help="Leave out what more items than this share.  [default: 10, or 1 % of the items if that "
     "is more, or half if that is fewer]",
 )
+@options.include_path
 @options.data
 @options.as_json
 def overlap(
