@@ -209,7 +209,8 @@ class _Index:
             common = counts[size] > limit
             if common.any():
                 self._common.append((size, grams[common]))
-                found += [Place(*place, size) for place in places[size][:, common].T.tolist()]
+                origins = places[size][:, common].T.tolist()
+                found += [Place(row, text, start, size) for row, text, start in origins]
         return found
 
     def _boilerplate(self, words: Hashes) -> Marks:
@@ -294,8 +295,15 @@ class _Index:
         if not words:
             return None
         share = float(self.covered(row).mean())
-        found_in = (self._training_rows[training], self._training_numbers[training])
-        return SharedWords(share, Place(row, number, begin, words), Place(*found_in, place, words))
+        training_row, training_text = (
+            self._training_rows[training],
+            self._training_numbers[training],
+        )
+        return SharedWords(
+            share,
+            Place(row, number, begin, words),
+            Place(training_row, training_text, place, words),
+        )
 
 
 def excerpt(text: str, place: Place, around: int = 40) -> str:
