@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from harness.core.files import file_digest, read_jsonl, write_json
 from harness.core.log import write_out
+from tasks.factscore.knowledge import Bm25
 from tasks.factscore.lexical import NAMES, LexicalModel, features
 from tasks.factscore.pipeline import Claim
-from tasks.factscore.retrievers import Bm25
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

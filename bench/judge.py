@@ -22,8 +22,8 @@ import httpx2
 from ratio import publish, race
 
 from harness.core.schema import Call
-from harness.judges.client import optional, request
 from harness.judges.config import open_judge
+from harness.judges.llm import optional, request
 from harness.judges.settings import JudgeSettings
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))

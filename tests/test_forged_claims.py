@@ -14,7 +14,7 @@ from helpers.build import build_evaluation, sample_of
 
 import tasks
 from harness.board import Board, ledger
-from harness.board.rows import EvaluationEntry, Row
+from harness.board.ledger import EvaluationEntry, Row
 from harness.core.files import jsonl_bytes, records_digest, write_bytes
 from harness.core.schema import Metric, ModelRef, Score
 from harness.core.scored import ScoredEvaluation

@@ -14,8 +14,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import tasks
-from harness.board.ledger import Line, loads
-from harness.board.rows import EvaluationEntry, InvalidateEntry, PromotionEntry, Row, SupersedeEntry
+from harness.board.ledger import (
+    EvaluationEntry,
+    InvalidateEntry,
+    Line,
+    PromotionEntry,
+    Row,
+    SupersedeEntry,
+    loads,
+)
 from harness.core.errors import UserError
 from harness.core.files import parse
 from harness.core.schema import Decision, Evaluation, MetricResult, Promotion, Score, digest

@@ -30,13 +30,15 @@ from typing import Literal
 
 from harness.board import ledger
 from harness.board.audit import Audit, evaluation_problems, lean
-from harness.board.ledger import FIRST, Line, Reading
-from harness.board.rows import (
+from harness.board.ledger import (
+    FIRST,
     DecisionEntry,
     EvaluationEntry,
     InvalidateEntry,
+    Line,
     MergeEntry,
     PromotionEntry,
+    Reading,
     Row,
     SupersedeEntry,
 )

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.board.board import Board
-from harness.board.ledger import Reading, in_order
+from harness.board.ledger import EvaluationEntry, Reading, Row, in_order
 from harness.board.ranking import Name, divide
-from harness.board.rows import EvaluationEntry, Row
 from harness.core.errors import UserError
 from harness.core.schema import Evaluation, MetricResult
 

@@ -1,4 +1,4 @@
-"""Read and append to the ledger: chained rows, and HEAD, which names the last one.
+"""Read, append to and merge the ledger of a board: chained rows, and HEAD, which names the last.
 
     ledger.jsonl   a `Row` per line in canonical JSON; rows are never changed or removed
     HEAD           digest of the last row, so that a ledger cut short is noticed
@@ -9,6 +9,10 @@ branches by a `MergeEntry`. No row changes its digest when boards are merged.
 
 A digest is checked on the bytes as they were written. A program whose records have gained fields
 therefore still reads the ledgers of an older one.
+
+`merge` works as a git merge driver, one file without the other: a lost row, or a branch that HEAD
+does not name, is noticed when the board is read. Scores are files named by their content, which git
+merges by itself.
 """
 
 from __future__ import annotations
@@ -22,9 +26,10 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
-from harness.board.rows import Row
+from pydantic import Field
+
 from harness.core.errors import UserError
 from harness.core.files import (
     MAX_LINE_BYTES,
@@ -36,7 +41,93 @@ from harness.core.files import (
     write_text,
 )
 from harness.core.folders import sweep
-from harness.core.schema import SCHEMA_VERSION, canonical_json, digest
+from harness.core.schema import (
+    SCHEMA_VERSION,
+    Decision,
+    Evaluation,
+    Name,
+    Promotion,
+    Record,
+    SchemaVersion,
+    canonical_json,
+    digest,
+)
+
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class EvaluationEntry(Record):
+    """On a ledger: an evaluation, and under which name it is ranked."""
+
+    kind: Literal["evaluation"] = "evaluation"
+    name: Name = Field(min_length=1, description="of the model, e.g. M1")
+    evaluation: Evaluation
+    samples: str = Field(
+        pattern="^[0-9a-f]{64}$",
+        description="sha256 of the file of per-item scores beside the ledger",
+    )
+
+
+class DecisionEntry(Record):
+    """On a ledger: a gate's decision, and whom the candidate met."""
+
+    kind: Literal["decision"] = "decision"
+    against: Literal["incumbent", "anchor", "sealed"]
+    decision: Decision
+
+
+class PromotionEntry(Record):
+    """On a ledger: whether `candidate` took the place of `incumbent`."""
+
+    kind: Literal["promotion"] = "promotion"
+    candidate: Name
+    incumbent: Name
+    promotion: Promotion
+
+
+class SupersedeEntry(Record):
+    """On a ledger: an evaluation that another one replaces."""
+
+    kind: Literal["supersede"] = "supersede"
+    old: Digest = Field(description="of the entry (not the row) that no longer counts")
+    new: Digest = Field(description="of the evaluation's entry that counts instead")
+    reason: str = Field(min_length=1, max_length=2000)
+
+
+class InvalidateEntry(Record):
+    """On a ledger: an entry that no longer counts."""
+
+    kind: Literal["invalidate"] = "invalidate"
+    entry: Digest = Field(description="of the entry (not the row) that is withdrawn")
+    reason: str = Field(min_length=1, max_length=2000)
+
+
+class MergeEntry(Record):
+    """On a ledger: branches that two people appended to are one again."""
+
+    kind: Literal["merge"] = "merge"
+    heads: list[Digest] = Field(
+        min_length=1, description="of the last rows of the branches that end here"
+    )
+
+
+class Row(Record):
+    """One line of a ledger: what was found, chained to the row it follows."""
+
+    schema_version: SchemaVersion = SCHEMA_VERSION
+    run: Name
+    entry: Annotated[
+        EvaluationEntry
+        | DecisionEntry
+        | PromotionEntry
+        | SupersedeEntry
+        | InvalidateEntry
+        | MergeEntry,
+        Field(discriminator="kind"),
+    ]
+    previous: str = Field(description="of the row it follows; 64 zeros for the first")
+    digest: str = Field(description="sha256 of the canonical JSON of all the other fields")
+
 
 FIRST = "0" * 64  # what a first row names as the row it follows
 LOCK_SECONDS = 60
@@ -337,3 +428,57 @@ def _other_version(version: object) -> str:
         f"schema version {version!r}, this program reads {SCHEMA_VERSION}: install the version "
         "that wrote the board, if nobody changed it."
     )
+
+
+_HEADS = re.compile(rb"(?:[0-9a-f]{64}\n)*")
+
+
+def merge(base: Path, ours: Path, theirs: Path, name: str) -> None:
+    """Merge two versions of a board's file `name`, with the common ancestor `base`, into `ours`.
+
+    Raises:
+        UserError: a version is damaged, or lacks a row of `base`; nothing is changed then.
+    """
+    file = Path(name).name
+    if file == "ledger.jsonl":
+        merged = _ledgers(base, ours, theirs)
+    elif file == "HEAD":
+        merged = _heads(base, ours, theirs)
+    else:
+        raise UserError(f"{name} is not a file of a board that needs merging.")
+    write_bytes(ours, merged)
+
+
+def _ledgers(base: Path, ours: Path, theirs: Path) -> bytes:
+    """Return our lines, then those lines of theirs that we lack."""
+    before, mine, other = (dict(_lines(path)) for path in (base, ours, theirs))
+    for side, rows in (("ours", mine), ("theirs", other)):
+        if before.keys() - rows.keys():
+            raise UserError(
+                f"A row was taken away on one side of the merge ({side}), and a ledger only grows. "
+                "Restore it there from the commit before, and merge again."
+            )
+    return b"".join(text + b"\n" for text in (mine | other).values())
+
+
+def _lines(path: Path) -> Iterator[tuple[str, bytes]]:
+    reading = Reading(path, None)
+    for line in reading:
+        yield line.digest, line.text
+    if reading.damage or reading.torn:
+        why = reading.damage or "its last line is unfinished."
+        raise UserError(f"The ledgers cannot be merged: one of them is damaged. {why}")
+
+
+def _heads(base: Path, ours: Path, theirs: Path) -> bytes:
+    """Return the branches of both sides, without those that a side has appended to."""
+    before, mine, other = (_names(path) for path in (base, ours, theirs))
+    gone = (before.keys() - mine.keys()) | (before.keys() - other.keys())
+    return b"".join(name + b"\n" for name in mine | other if name not in gone)
+
+
+def _names(path: Path) -> dict[bytes, None]:
+    text = path.read_bytes()
+    if not _HEADS.fullmatch(text):
+        raise UserError("HEAD cannot be merged: one of its versions is not a list of digests.")
+    return dict.fromkeys(text.splitlines())

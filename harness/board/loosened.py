@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.board.ledger import DecisionEntry, PromotionEntry, Row
 from harness.board.ranking import Name
-from harness.board.rows import DecisionEntry, PromotionEntry, Row
 from harness.core.schema import Policy, Rule
 
 STRICTNESS = {"advisory": 0, "guardrail": 1, "critical": 2}

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from harness.board.rows import (
+from harness.board.ledger import (
     DecisionEntry,
     EvaluationEntry,
     InvalidateEntry,

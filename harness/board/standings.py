@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from harness.board.ledger import DecisionEntry, EvaluationEntry, PromotionEntry, Row
 from harness.board.loosened import loosened, not_enforced
 from harness.board.ranking import Cell, Column, Name, Table, divide, tables
-from harness.board.rows import DecisionEntry, EvaluationEntry, PromotionEntry, Row
 from harness.core.schema import Evaluation, Metric
 from harness.core.text import short_number
 

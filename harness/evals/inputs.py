@@ -13,8 +13,8 @@ from typing import Any
 
 import tasks
 from harness.board import Board
+from harness.board.ledger import EvaluationEntry
 from harness.board.ranking import divide
-from harness.board.rows import EvaluationEntry
 from harness.core.errors import UserError
 from harness.core.files import read_jsonl, require_plain
 from harness.core.log import say

@@ -17,7 +17,7 @@ from pathlib import Path
 import tasks
 from harness.board import Board
 from harness.board.audit import underived
-from harness.board.rows import DecisionEntry, EvaluationEntry, Row
+from harness.board.ledger import DecisionEntry, EvaluationEntry, Row
 from harness.board.standings import Standings
 from harness.core.errors import UserError
 from harness.core.files import open_plain, parse, read_json, require_plain

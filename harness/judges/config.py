@@ -134,6 +134,6 @@ def _backend(settings: JudgeSettings, open_engine: OpenLocal | None) -> Backend:
         from harness.judges.in_process import InProcess
 
         return InProcess(settings, open_engine)
-    from harness.judges.client import ChatServer
+    from harness.judges.llm import ChatServer
 
     return ChatServer(settings, settings.key())

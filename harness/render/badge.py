@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.board.ledger import EvaluationEntry, PromotionEntry, Row
 from harness.board.ranking import divide
-from harness.board.rows import EvaluationEntry, PromotionEntry, Row
 from harness.core.errors import UserError
 from harness.core.schema import Evaluation
 from harness.core.text import one_line, xml

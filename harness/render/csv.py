@@ -7,7 +7,7 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from harness.board.rows import EvaluationEntry, Row
+from harness.board.ledger import EvaluationEntry, Row
 from harness.board.standings import Standings
 from harness.core.schema import Evaluation, Metric, MetricResult, digest
 from harness.core.text import csv_cell

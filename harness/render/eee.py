@@ -11,8 +11,8 @@ import uuid
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from harness.board.ledger import EvaluationEntry, Row
 from harness.board.ranking import divide
-from harness.board.rows import EvaluationEntry, Row
 from harness.core.errors import UserError
 from harness.core.schema import Evaluation, JudgeRef, Metric, MetricResult, canonical_json, digest
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from harness.board.ledger import Row
 from harness.board.ranking import Cell, Table
-from harness.board.rows import Row
 from harness.board.standings import Standings
 from harness.core.text import latex as escape
 from harness.render.numbers import mean_and_interval

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from harness.board.ledger import DecisionEntry, EvaluationEntry, PromotionEntry, Row
 from harness.board.ranking import Cell, Table, Withdrawn
-from harness.board.rows import DecisionEntry, EvaluationEntry, PromotionEntry, Row
 from harness.board.standings import GateVerdict, Standings
 from harness.core.schema import Check, Decision, Evaluation, MetricResult
 from harness.core.text import markdown as escape

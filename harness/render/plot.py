@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from harness.board.ledger import EvaluationEntry, Row
 from harness.board.ranking import divide
-from harness.board.rows import EvaluationEntry, Row
 from harness.core.errors import UserError
 from harness.core.schema import MetricResult
 from harness.core.text import picture

@@ -25,13 +25,13 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
 from tenacity.wait import wait_random_exponential
 
 from harness.core.errors import UserError
-from harness.serving.redaction import redaction
 from harness.serving.settings import ServerSettings
 from harness.serving.wire import (
     MAX_TOKENS,
     Option,
     TransientError,
     error_message,
+    redaction,
     subject_of_error,
 )
 

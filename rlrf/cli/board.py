@@ -15,7 +15,7 @@ from rlrf.cli.output import ERROR, print_json, print_result, wants_json
 
 if TYPE_CHECKING:
     from harness.board.diff import Difference
-    from harness.board.rows import Row
+    from harness.board.ledger import Row
     from harness.core.schema import MetricResult
 
 board_argument = click.argument("folder", metavar="BOARD", type=FOLDER)
@@ -175,7 +175,7 @@ def board_merge_driver(base: Path, ours: Path, theirs: Path, path: str) -> None:
     \b
     git config merge.rlrf-board.driver "rlrf board merge-driver %O %A %B %P"
     """
-    from harness.board.merge import merge
+    from harness.board.ledger import merge
 
     merge(base, ours, theirs, path)
 

@@ -77,19 +77,19 @@ def train(
     from harness.core.yaml import load
     from harness.engines.model_folder import find
     from rlrf.config import Device
-    from rlrf.models.reward import training
+    from rlrf.models.reward import model
     from rlrf.models.reward.model import RewardTraining, render
     from rlrf.models.reward.preferences import render_prompts
     from rlrf.objectives.base import load_tokenizer
 
     recipe = load(settings, RewardTraining) if settings else RewardTraining()
-    training.KIND.check(out, [Path(pairs), Path(base), settings])
+    model.KIND.check(out, [Path(pairs), Path(base), settings])
     preferences, folder = _read_preferences(pairs, **hub), find(base)
     if chat:
         tokenizer = load_tokenizer(folder)
         preferences = render_prompts(preferences, lambda prompt: render(prompt, tokenizer))
     place = Device.model_validate({"device": device})
-    manifest = training.train(preferences, folder, recipe, device=place, seed=seed, out=out)
+    manifest = model.train(preferences, folder, recipe, device=place, seed=seed, out=out)
     left = f", {manifest.left_out} left out as too long" if manifest.left_out else ""
     print_result(
         {"out": out, **manifest.model_dump(mode="json")},

@@ -26,10 +26,9 @@ from tasks.factscore import decomposers, verifiers
 from tasks.factscore.abstention import Rules
 from tasks.factscore.feedback import feedback
 from tasks.factscore.items import items
-from tasks.factscore.knowledge import Knowledge
+from tasks.factscore.knowledge import Bm25, Dense, Knowledge
 from tasks.factscore.lexical import Lexical
 from tasks.factscore.pipeline import Decomposer, Pages, Pipeline, Retriever, Verifier
-from tasks.factscore.retrievers import Bm25, Dense
 from tasks.factscore.scoring import GAMMA, METRICS, K, VerifiedFacts, score
 from tasks.factscore.verifiers import Nli, VerdictRule
 from tasks.task import Task

@@ -16,8 +16,8 @@ from pathlib import Path
 from harness.core.errors import UserError
 from harness.core.files import read_json
 from harness.core.schema import Call, Reply, digest
+from tasks.factscore.knowledge import Bm25
 from tasks.factscore.pipeline import Biography, Facts
-from tasks.factscore.retrievers import Bm25
 from tasks.factscore.text import clauses, sentences
 from tasks.task import Judge, ask
 

@@ -27,8 +27,8 @@ from helpers.build import build_evaluation
 
 import tasks
 from harness.board import Board
-from harness.board import merge as merging
-from harness.board.rows import EvaluationEntry, Row
+from harness.board import ledger as merging
+from harness.board.ledger import EvaluationEntry, Row
 from harness.core import files as store
 from harness.core.errors import UserError
 from harness.core.files import jsonl_bytes
@@ -61,7 +61,7 @@ from harness.evals.score import RecordedReplies, score
 from harness.evals.scoring import Generation
 from harness.gate.plan import Plan, decide_by_plan
 from harness.gate.policy import load_policy
-from harness.judges import client
+from harness.judges import llm
 from harness.judges.budget import Tokens
 from harness.judges.cache import Cache
 from harness.judges.checks import pairwise
@@ -97,10 +97,9 @@ from tasks.factscore.abstention import abstains
 from tasks.factscore.decomposers import ByJudge as DecomposerByJudge
 from tasks.factscore.decomposers import Clauses, clean_facts, load_demonstrations, parse_facts
 from tasks.factscore.items import items as entities
-from tasks.factscore.knowledge import Knowledge, build_knowledge, passages_of
+from tasks.factscore.knowledge import Bm25, Knowledge, build_knowledge, passages_of
 from tasks.factscore.lexical import Lexical
 from tasks.factscore.pipeline import Biography, Claim
-from tasks.factscore.retrievers import Bm25
 from tasks.factscore.text import MAX_SENTENCE, MAX_SENTENCES, clauses, sentences, split
 from tasks.factscore.verifiers import verdict
 from tasks.gsm8k import items as problems
@@ -450,7 +449,7 @@ def pairwise_verdict(data: bytes) -> None:
 @parser
 def wire_completion(data: bytes) -> None:
     with contextlib.suppress(wire.TransientError):
-        answer = client.read(data, ("True", "False"), Tokens(10, 100))
+        answer = llm.read(data, ("True", "False"), Tokens(10, 100))
         assert answer.reply.failure or answer.reply.text.strip()
         assert answer.used.prompt >= 0 and answer.used.completion >= 0
         storable(answer.reply)
@@ -499,7 +498,7 @@ def yaml_judging(data: bytes) -> None:
     with files(judge_yaml=data) as folder:
         judging = load_judging(folder / "judge.yaml")
         if judging.judge is not None:
-            client.request(judging.judge, Call(prompt="p"), ())
+            llm.request(judging.judge, Call(prompt="p"), ())
 
 
 @parser

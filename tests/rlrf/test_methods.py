@@ -19,8 +19,8 @@ from rlrf.config import Config, Device
 from rlrf.feedback import Judged
 from rlrf.loop import train
 from rlrf.models.reward.model import RewardTraining
+from rlrf.models.reward.model import train as train_reward_model
 from rlrf.models.reward.preferences import Preference
-from rlrf.models.reward.training import train as train_reward_model
 from rlrf.objectives.rrhf import Ranking
 from rlrf.objectives.sft import Example
 from rlrf.pairs import Pair

@@ -12,7 +12,7 @@ import pytest
 
 import rlrf.quickstart as package
 from harness.board import Board
-from harness.board.rows import DecisionEntry, EvaluationEntry, PromotionEntry
+from harness.board.ledger import DecisionEntry, EvaluationEntry, PromotionEntry
 from harness.core.errors import UserError
 
 MIB = 2**20

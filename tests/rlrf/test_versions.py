@@ -14,7 +14,7 @@ import pytest
 
 import tasks
 from harness.board import Board
-from harness.board.rows import Row
+from harness.board.ledger import Row
 from harness.core.errors import UserError
 from harness.core.files import parse
 from harness.core.schema import Decision, Evaluation, Policy, Rule

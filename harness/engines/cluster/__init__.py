@@ -27,12 +27,15 @@ from harness.core.errors import UserError, first_line
 from harness.core.log import say
 from harness.core.progress import Advance
 from harness.engines import Completion, Likelihood, LocalEngine, OnDone, Pair, Part, Sampling
-from harness.engines.cluster.node import Actor, LoadedModel, Loader, own_version
-from harness.engines.cluster.ray_calls import (
+from harness.engines.cluster.node import (
+    Actor,
     ActorLostError,
+    LoadedModel,
+    Loader,
     check_reachable,
     get,
     own_signals,
+    own_version,
     wait_for,
 )
 from harness.engines.prompts import check_template

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.board.ledger import EvaluationEntry, PromotionEntry, Row
 from harness.board.ranking import Cell, Column, Name, Withdrawn
-from harness.board.rows import EvaluationEntry, PromotionEntry, Row
 from harness.board.standings import Standings
 from harness.core.schema import Evaluation, Metric, MetricResult
 from harness.render import numbers

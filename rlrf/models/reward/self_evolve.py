@@ -35,7 +35,7 @@ from rlrf.code_digests import source
 from rlrf.config import Device
 from rlrf.models import reward, trained_model
 from rlrf.models.reward.measure import Measured, accuracy, measure
-from rlrf.models.reward.model import RewardModel, RewardTraining, score_pairs
+from rlrf.models.reward.model import RewardModel, RewardTraining, score_pairs, train
 from rlrf.models.reward.preferences import Preference, preferences_digest, read_preferences
 from rlrf.models.reward.self_evolve_report import (
     Evolution,
@@ -47,7 +47,6 @@ from rlrf.models.reward.self_evolve_report import (
     markdown,
     rows,
 )
-from rlrf.models.reward.training import train
 from rlrf.models.trained_model import split_by_prompt
 from rlrf.objectives import base as common
 from rlrf.reward import sigmoid

@@ -19,7 +19,7 @@ from helpers.quiz import METRICS, make
 
 import tasks
 from harness.board import Board
-from harness.board.rows import DecisionEntry, EvaluationEntry, PromotionEntry, Row
+from harness.board.ledger import DecisionEntry, EvaluationEntry, PromotionEntry, Row
 from harness.core.errors import UserError
 from harness.core.files import jsonl_bytes, records_digest
 from harness.core.schema import Alarm, MetricResult, Score, digest

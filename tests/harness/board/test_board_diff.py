@@ -12,7 +12,7 @@ from helpers.quiz import make
 import tasks
 from harness.board import Board
 from harness.board.diff import diff, load
-from harness.board.rows import EvaluationEntry
+from harness.board.ledger import EvaluationEntry
 from harness.core.errors import UserError
 from harness.core.schema import MetricResult
 

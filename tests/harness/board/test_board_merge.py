@@ -14,8 +14,7 @@ from helpers.quiz import make
 
 import tasks
 from harness.board import Board
-from harness.board.merge import merge
-from harness.board.rows import EvaluationEntry, MergeEntry, Row
+from harness.board.ledger import EvaluationEntry, MergeEntry, Row, merge
 from harness.core.errors import UserError
 
 ROOT = Path(__file__).parents[3]

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import tasks
 from harness.board import Board
+from harness.board.ledger import EvaluationEntry, InvalidateEntry, Row, SupersedeEntry
 from harness.board.ranking import RESTS, divide
-from harness.board.rows import EvaluationEntry, InvalidateEntry, Row, SupersedeEntry
 from harness.core.errors import UserError
 from harness.core.schema import digest
 from harness.gate import decide

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from harness.judges.budget import Tokens
-from harness.judges.client import read
+from harness.judges.llm import read
 from harness.serving.wire import TransientError, error_message
 
 NEED = Tokens(10, 100)

@@ -13,7 +13,7 @@ from helpers.quiz import make
 
 import tasks
 from harness.board import Board
-from harness.board.rows import EvaluationEntry
+from harness.board.ledger import EvaluationEntry
 from harness.core.schema import JudgeRef, digest
 from harness.core.text import csv_cell
 from harness.render import csv as render

@@ -10,7 +10,7 @@ from helpers.quiz import make
 from huggingface_hub import ModelCard
 
 import tasks
-from harness.board.rows import EvaluationEntry
+from harness.board.ledger import EvaluationEntry
 from harness.core.errors import UserError
 from harness.render import model_card
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from harness.serving.redaction import redaction
+from harness.serving.wire import redaction
 
 KEYS = (
     "sk-proj-Zebra/42+Quagga==",

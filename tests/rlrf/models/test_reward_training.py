@@ -11,9 +11,8 @@ from harness.engines.model_folder import model_digest
 from rlrf.config import Device
 from rlrf.models.reward import model as reward_model
 from rlrf.models.reward.measure import measure
-from rlrf.models.reward.model import LORA, RewardModel, RewardTraining, margins
+from rlrf.models.reward.model import LORA, RewardModel, RewardTraining, margins, train
 from rlrf.models.reward.preferences import Preference
-from rlrf.models.reward.training import train
 from rlrf.training_config import Adapter
 
 CPU = Device(device="cpu")

@@ -14,7 +14,7 @@ import tasks
 from harness.core.errors import UserError
 from harness.core.schema import Call, Item, Reply, Sample, Score
 from harness.evals.score import score
-from tasks.factscore import FactScoreSettings, configure, retrievers
+from tasks.factscore import FactScoreSettings, configure, knowledge
 from tasks.factscore.feedback import feedback
 from tasks.factscore.knowledge import build_knowledge
 from tasks.factscore.text import MAX_SENTENCES
@@ -403,7 +403,7 @@ def test_an_evaluation_says_by_what_and_whom_it_was_scored(db: Path, tmp_path: P
 def test_what_cannot_work_is_refused_before_anything_is_asked(
     db: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retrievers, "find_spec", lambda name: None)
+    monkeypatch.setattr(knowledge, "find_spec", lambda name: None)
     (tmp_path / "text.db").write_text("no database")
     with pytest.raises(UserError, match="not a knowledge source"):
         offline(tmp_path / "text.db")

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from harness.core.errors import UserError
 from harness.core.schema import Item, Reply, Sample
 from tasks.factscore.decomposers import Clauses
+from tasks.factscore.knowledge import Bm25, Dense
 from tasks.factscore.lexical import NAMES, Lexical, features, nearest, says, shipped
 from tasks.factscore.pipeline import Claim, Pipeline
-from tasks.factscore.retrievers import Bm25, Dense
 from tasks.factscore.text import words
 from tasks.factscore.verifiers import Nli, prompt, published_verdict
 
