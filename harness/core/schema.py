@@ -22,6 +22,7 @@ canonical_json = records.canonical_json
 check_name = records.check_name
 digest = records.digest
 
+LM_EVAL = "lm-eval"  # how the engine's name begins where lm-eval scored, not a task of ours
 RESPONDED = "responded"  # the metric by which a task says whether a model answered
 TESTS_VERSION = 2  # of the gate's tests; see `Decision.tests_version`
 
@@ -241,6 +242,11 @@ class Evaluation(Record):
     @property
     def identity(self) -> str:
         return digest(self)
+
+    @property
+    def is_lm_eval(self) -> bool:
+        """Tell whether lm-eval scored it, by a task of its own or of the user's YAML."""
+        return self.engine.startswith(LM_EVAL)
 
     @property
     def comparable_key(self) -> str:

@@ -7,10 +7,8 @@ command. Scoring follows in one batch, after all generation.
 from __future__ import annotations
 
 import contextlib
-import functools
-import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,9 +22,10 @@ from harness.core.schema import Item, ModelRef, Sample, check_name, digest
 from harness.core.scored import ScoredEvaluation
 from harness.core.text import listed, plural
 from harness.engines import Completion, Engine
-from harness.engines.resume import PARTS, ResumableEngine
+from harness.engines.resume import PARTS
 from harness.evals import evaluation
 from harness.evals.scoring import Generation, code_version, dataset_digest, score_samples
+from harness.evals.stock_tasks import StockTask, find_benchmarks, quiet_lm_eval
 from tasks.task import Judge, Task
 
 if TYPE_CHECKING:
@@ -50,6 +49,12 @@ class EvalOptions:
         temperature: 0 is greedy.
         repeats: responses per item.
         seed: seed of sampling.
+        include_path: folders of the user's own benchmarks.
+        apply_chat_template: render prompts by the model's chat template; default: for benchmarks
+            of this package if the model has one, and not for lm-eval's, as `lm_eval run`.
+        fewshot_as_multiturn: show solved examples as turns; default: with a chat template.
+        system_instruction: system message, or text before the prompt.
+        confirm_run_unsafe_code: run code that the model writes, for tasks that ask for it.
     """
 
     split: str | None = None
@@ -61,11 +66,16 @@ class EvalOptions:
     temperature: float | None = None
     repeats: int | None = None
     seed: int = 0
+    include_path: Sequence[Path] = ()
+    apply_chat_template: bool | None = None
+    fewshot_as_multiturn: bool | None = None
+    system_instruction: str | None = None
+    confirm_run_unsafe_code: bool = False
 
 
 def evaluate(
     engine: Engine,
-    tasks: Sequence[str | Task],
+    tasks: Sequence[str | Task | StockTask],
     options: EvalOptions | None = None,
     *,
     judge: Judge | None = None,
@@ -74,8 +84,7 @@ def evaluate(
 ) -> dict[str, ScoredEvaluation]:
     """Evaluate the engine's model; return task -> evaluation, written to `out`/TASK if given.
 
-    A task is given by name, or as a `Task` with its own way of scoring. `judge` grades what needs
-    a judge.
+    A task is given by name (see `find_benchmarks`), or loaded. `judge` grades what needs a judge.
 
     Nothing is scored before everything is generated, and every response is kept in `out` as soon
     as it is generated. Call again with the same arguments, or with another judge, to resume:
@@ -86,55 +95,76 @@ def evaluate(
         UserError: a task, split, item or option does not exist; the engine lacks an ability;
             `out` holds anything but evaluations, or another process works there.
     """
-    from lm_eval.tasks import TaskManager
-
     from harness.evals.lm import EngineLM
+    from harness.evals.stock_runs import StockRun
 
     options = options or EvalOptions()
-    loaded = [benchmarks.load(task) if isinstance(task, str) else task for task in tasks]
-    by_name = {task.name: task for task in loaded}
+    by_name = {task.name: task for task in find_benchmarks(tasks, options.include_path)}
     if out is not None:
         evaluation.check_out(out, by_name)
     if not by_name:
         raise UserError(f"No tasks were named; choose from {', '.join(benchmarks.names())}.")
-    if unknown := sorted(options.indices.keys() - by_name.keys()):
+    stock = [task for task in by_name.values() if isinstance(task, StockTask)]
+    known = {*by_name, *(member for task in stock for member in task.members)}
+    if unknown := sorted(options.indices.keys() - known):
         raise UserError(f"Items of {unknown[0]} are named, which is not evaluated.")
     check_name(engine.model_id, "The name of the model")
-    lm = EngineLM(ResumableEngine(engine, out / PARTS) if out else engine, seed=options.seed)
-    with _quiet():
-        manager = TaskManager(
-            include_path=[str(folder) for folder in benchmarks.folders()],
-            include_defaults=False,
-            metadata={"data": str(options.data)} if options.data else None,
-        )
-        runs = [_TaskRun(task, options, manager, lm) for task in by_name.values()]
+    lm = EngineLM(engine, seed=options.seed, kept=out / PARTS if out else None)
+    with benchmarks.including(options.include_path), quiet_lm_eval():
+        runs = _task_runs([t for t in by_name.values() if isinstance(t, Task)], options, lm)
+        stock_runs = [StockRun(task, options, lm) for task in stock]
     with sole_user(out) if out else contextlib.nullcontext():
         if folder := out or reuse:
             for run in runs:
                 run.reuse_samples(folder / run.task.name)
+            for stock_run in stock_runs:
+                stock_run.reuse(folder / stock_run.task.name)
         _generate([run for run in runs if not run.samples], lm, out)
         results = {}
+        for stock_run in stock_runs:
+            scored = stock_run.scored
+            if scored is None:
+                stock_run.answer()
+                scored = stock_run.score()
+            results[stock_run.task.name] = scored
+            if out is not None:
+                evaluation.save(scored, out / stock_run.task.name)
+        if out is not None:
+            shutil.rmtree(out / PARTS, ignore_errors=True)
         for run in runs:
             scored = score_samples(run.task, run.items, run.samples, run.generation, judge)
             results[run.task.name] = scored
             if out is not None:
                 evaluation.save(scored, out / run.task.name)
-    return results
+    return {name: results[name] for name in by_name}
+
+
+def _task_runs(tasks: Sequence[Task], options: EvalOptions, lm: EngineLM) -> list[_TaskRun]:
+    from lm_eval.tasks import TaskManager
+
+    if not tasks:
+        return []
+    manager = TaskManager(
+        include_path=[str(folder) for folder in benchmarks.folders()],
+        include_defaults=False,
+        metadata={"data": str(options.data)} if options.data else None,
+    )
+    return [_TaskRun(task, options, manager, lm) for task in tasks]
 
 
 def _generate(runs: Sequence[_TaskRun], lm: EngineLM, out: Path | None) -> None:
     """Generate the samples of all `runs` together, and keep them in `out`."""
-    requests = [request for run in runs for request in run.requests * run.repeats]
+    requests = [request for run in runs for request in run.requests]
+    repeats = [run.repeats for run in runs for _ in run.requests]
     if requests:
         names = ", ".join(run.task.name for run in runs)
-        with track(f"evaluate {names}", len(requests), "responses") as lm.on_done:
-            lm.generate_until(requests)
+        with track(f"evaluate {names}", sum(repeats), "responses") as lm.on_done:
+            completions = iter(lm.complete(requests, repeats))
+        lm.on_done = None
     for run in runs:
-        run.collect_samples(lm.completions)
+        run.collect_samples([next(completions) for _ in run.requests])
         if out:
             evaluation.save_generated(run.generation, run.samples, out / run.task.name)
-    if out:
-        shutil.rmtree(out / PARTS, ignore_errors=True)
 
 
 class _TaskRun:
@@ -147,12 +177,16 @@ class _TaskRun:
         self.samples: list[Sample] = []
         split, self.items, positions = choose_items(task, options)
         lm_task = _lm_task(manager, task.name, split, options)
-        chat = has_chat_template(lm.engine)
+        chat = options.apply_chat_template
+        if chat is None:
+            chat = has_chat_template(lm.engine)
+        multiturn = options.fewshot_as_multiturn
         # lm-eval's own `samples` searches the whole split, and all of `samples` for each document.
         lm_task.dataset[split] = lm_task.dataset[split].select(positions)
         lm_task.build_all_requests(
+            system_instruction=options.system_instruction,
             apply_chat_template=chat,
-            fewshot_as_multiturn=True,
+            fewshot_as_multiturn=True if multiturn is None else multiturn,
             chat_template=lm.apply_chat_template if chat else None,
             tokenizer_name=lm.tokenizer_name,
         )
@@ -166,7 +200,7 @@ class _TaskRun:
             model=ModelRef(id=lm.engine.model_id, digest=lm.engine.model_digest),
             engine=lm.engine.name,
             decoding=decoding | {"n": self.repeats},
-            prompt_digest=_prompt_digest(lm_task, chat),
+            prompt_digest=_prompt_digest(lm_task, chat, options),
             seed=options.seed,
             dataset_digest=dataset_digest(self.items),
             code_version=code_version(),
@@ -187,8 +221,8 @@ class _TaskRun:
             say(f"evaluate {name}: answered before")
             self.samples = known
 
-    def collect_samples(self, completions: Mapping[tuple[str, int], Sequence[Completion]]) -> None:
-        """Make samples of the completions, which are given by task and document."""
+    def collect_samples(self, completions: Sequence[Sequence[Completion]]) -> None:
+        """Make samples of the completions of each item."""
         self.samples = [
             Sample(
                 task=item.task,
@@ -202,8 +236,8 @@ class _TaskRun:
                 completion_tokens=completion.completion_tokens,
                 unanswered=completion.unanswered,
             )
-            for item, request in zip(self.items, self.requests, strict=True)
-            for repeat, completion in enumerate(completions[request.task_name, request.doc_id])
+            for item, request, answers in zip(self.items, self.requests, completions, strict=True)
+            for repeat, completion in enumerate(answers)
         ]
 
 
@@ -273,7 +307,7 @@ def _lm_task(manager: Any, name: str, split: str, options: EvalOptions) -> Any:
     return task
 
 
-def _prompt_digest(task: Any, chat: bool) -> str:
+def _prompt_digest(task: Any, chat: bool, options: EvalOptions) -> str:
     """Identify how `task` makes prompts; the model's chat template belongs to the model."""
     config = task.config
     made = {
@@ -283,7 +317,11 @@ def _prompt_digest(task: Any, chat: bool) -> str:
         "chat": chat,
         "num_fewshot": config.num_fewshot or 0,
     }
+    if options.system_instruction is not None:
+        made["system_instruction"] = options.system_instruction
     if config.num_fewshot:
+        if options.fewshot_as_multiturn is not None:
+            made["multiturn"] = options.fewshot_as_multiturn
         made |= {
             "examples": list(task.sampler.df),
             "sampler": [type(task.sampler).__name__, FEWSHOT_SEED],
@@ -291,22 +329,3 @@ def _prompt_digest(task: Any, chat: bool) -> str:
             "delimiters": [config.target_delimiter, config.fewshot_delimiter],
         }
     return digest({k: v.__qualname__ if callable(v) else v for k, v in made.items()})
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence lm-eval's log and progress bars, which report its own stages.
-
-    lm-eval has no option for its bars, and tqdm reads TQDM_DISABLE only when it is imported.
-    """
-    import lm_eval.api.task as stages
-
-    logger = logging.getLogger("lm_eval")
-    level, bar = logger.level, stages.tqdm
-    logger.setLevel(logging.ERROR)
-    stages.tqdm = functools.partial(bar, disable=True)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        stages.tqdm = bar

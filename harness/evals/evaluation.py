@@ -148,6 +148,19 @@ def save_generated(generation: Generation, samples: Sequence[Sample], folder: Pa
         write_json(new / GENERATION, _Generated(generation=generation, samples_digest=written))
 
 
+def find_equal(generation: Generation, folder: Path) -> ScoredEvaluation | None:
+    """Find the evaluation of an equal generation in `folder`; None as for `find_generated`.
+
+    Raises:
+        UserError: a file is malformed, or was changed after it was written.
+    """
+    path = folder / EVALUATION
+    if generation.model.digest is None or not path.exists():
+        return None
+    made = parse(Evaluation, read_json(path), str(path))
+    return _load_one(folder) if Generation.of(made) == generation else None
+
+
 def find_generated(generation: Generation, folder: Path) -> list[Sample] | None:
     """Find the samples of an equal generation, scored in `folder` or waiting next to it.
 
@@ -159,11 +172,8 @@ def find_generated(generation: Generation, folder: Path) -> list[Sample] | None:
     """
     if generation.model.digest is None:
         return None
-    path = folder / EVALUATION
-    if path.exists():
-        evaluation = parse(Evaluation, read_json(path), str(path))
-        if Generation.of(evaluation) == generation:
-            return list(_load_one(folder).samples)
+    if scored := find_equal(generation, folder):
+        return list(scored.samples)
     waiting = _waiting(folder)
     path = waiting / GENERATION
     if path.exists() and _written_by(record := read_json(path)) == generation.code_version:

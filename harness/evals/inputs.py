@@ -165,7 +165,7 @@ def _examined(side: dict[str, ScoredEvaluation], folder: Path) -> dict[str, Scor
 
 
 def _is_stock(scored: ScoredEvaluation) -> bool:
-    return scored.evaluation.engine.startswith(lm_eval_results.ENGINE)
+    return scored.evaluation.is_lm_eval
 
 
 def read_clusters(path: Path) -> Columns:

@@ -18,10 +18,11 @@ from typing import Any
 
 from harness.core.errors import UserError
 from harness.core.files import records_digest
-from harness.core.schema import Item, Metric, Sample, Score, digest, mean
+from harness.core.schema import Evaluation, Item, Metric, MetricResult, Sample, Score, digest, mean
 from harness.core.scored import ScoredEvaluation
 from harness.core.text import listed, shorten
 from harness.evals.lm_eval_runs import Run, mapping
+from harness.evals.scoring import Generation
 from harness.stats.intervals import aggregate
 
 UNIT = (0.0, 1.0)
@@ -228,45 +229,59 @@ def _tasks_below(name: str, members: Mapping[str, Any]) -> list[str]:
     return sorted(tasks)
 
 
+def member_item(item: Item, group: str, offset: int) -> Item:
+    """Make a document of a task an item of the task's group, whose documents before it count.
+
+    Two tasks may ask the same question: the task is part of a document's identity.
+    """
+    return item.model_copy(
+        update={
+            "task": group,
+            "index": offset + item.index,
+            "reference": item.reference | {"task": item.task},
+            "tags": {"task": [item.task]},
+        }
+    )
+
+
 def combine(group: Group, parts: Mapping[str, ScoredEvaluation]) -> ScoredEvaluation:
     """Combine the evaluations of a group's tasks into one, of the documents of all.
 
-    Raises:
-        UserError: lm-eval gives no score of the group, or none that is the mean over all documents.
+    The gate can compare the metrics whose group score is the mean over all documents. Others have
+    no definition: lm-eval's number is in the metrics, values of documents in details of scores.
     """
     definitions = _group_definitions(group, parts)
     items: list[Item] = []
     scores: list[Score] = []
     samples: list[Sample] = []
+    offset = 0
     for task, logged in parts.items():
-        renamed: dict[str, dict[str, Any]] = {}
+        renamed: dict[tuple[str, int], dict[str, Any]] = {}
         for item in logged.items:
-            # Two tasks may ask the same question: the task is part of a document's identity.
-            reference = item.reference | {"task": task}
-            changes = {"task": group.name, "index": len(items), "reference": reference}
-            items.append(item.model_copy(update=changes | {"tags": {"task": [task]}}))
-            new = items[-1]
-            renamed[item.digest] = {"task": group.name, "item": new.digest, "index": new.index}
-        for score in logged.scores:
-            values = {n: v for n, v in score.values.items() if n in definitions}
-            unscored = {n: why for n, why in score.unscored.items() if n in definitions}
-            kept = {"values": values, "unscored": unscored}
-            scores.append(score.model_copy(update=renamed[score.item] | kept))
-        samples += [s.model_copy(update=renamed[s.item]) for s in logged.samples]
+            new = member_item(item, group.name, offset)
+            items.append(new)
+            renamed[item.digest, item.index] = {
+                "task": group.name,
+                "item": new.digest,
+                "index": new.index,
+            }
+        scores += [
+            with_defined(s.model_copy(update=renamed[s.item, s.index]), definitions)
+            for s in logged.scores
+        ]
+        samples += [s.model_copy(update=renamed[s.item, s.index]) for s in logged.samples]
+        offset += group.run.size(task)
     evaluations = {task: logged.evaluation for task, logged in parts.items()}
-    splits = {evaluation.split for evaluation in evaluations.values()}
     first = next(iter(evaluations.values()))
     combined = first.model_copy(
         update={
             "task": group.name,
             "task_version": digest({t: e.task_version for t, e in evaluations.items()})[:12],
-            "split": splits.pop() if len(splits) == 1 else "test",
-            "decoding": {t: e.decoding for t, e in evaluations.items() if e.decoding},
+            **shared_settings(evaluations),
             "dataset_digest": digest([item.digest for item in items]),
-            "prompt_digest": digest({t: e.prompt_digest for t, e in evaluations.items()}),
             "items": len(items),
             "definitions": definitions,
-            "metrics": aggregate(scores),
+            "metrics": aggregate(scores) | numbers(group.run, group.key, definitions, len(items)),
             "samples_digest": digest({t: e.samples_digest for t, e in evaluations.items()}),
             "scores_digest": records_digest(scores),
         }
@@ -274,15 +289,23 @@ def combine(group: Group, parts: Mapping[str, ScoredEvaluation]) -> ScoredEvalua
     return ScoredEvaluation(combined, scores, samples, items)
 
 
+def shared_settings(parts: Mapping[str, Evaluation | Generation]) -> dict[str, Any]:
+    """Combine the settings of a group's tasks: split, decoding and prompts."""
+    splits = {part.split for part in parts.values()}
+    return {
+        "split": splits.pop() if len(splits) == 1 else "test",
+        "decoding": {task: part.decoding for task, part in parts.items() if part.decoding},
+        "prompt_digest": digest({task: part.prompt_digest for task, part in parts.items()}),
+    }
+
+
 def _group_definitions(group: Group, parts: Mapping[str, ScoredEvaluation]) -> dict[str, Metric]:
     """Define the metrics whose group score is the mean over the documents of the group's tasks."""
     known = {task: part.evaluation.definitions for task, part in parts.items()}
     definitions: dict[str, Metric] = {}
-    has_score = False
     for key, score in _table(group.run, group.key).items():
         if "," not in key or "_stderr," in key or not isinstance(score, float | int):
             continue
-        has_score = True
         name = key.removesuffix(",none")
         metrics = [metrics[name] for metrics in known.values() if name in metrics]
         agreed = len({(m.higher_is_better, m.low, m.high) for m in metrics}) == 1
@@ -294,15 +317,50 @@ def _group_definitions(group: Group, parts: Mapping[str, ScoredEvaluation]) -> d
                 "description": f"over the documents of {len(metrics)} tasks of lm-eval",
             }
             definitions[name] = metrics[0].model_copy(update=changes)
-    if definitions:
-        return definitions
+    return definitions
+
+
+def not_comparable(group: Group) -> UserError:
+    """Explain why the gate cannot compare any score of a group."""
     instead = f"Gate its tasks instead: {listed(group.tasks)}."
-    if not has_score:
-        raise UserError(f"lm-eval gives no score of the group {shorten(group.name)}. {instead}")
-    raise UserError(
+    if not numbers(group.run, group.key, {}, 0):
+        return UserError(f"lm-eval gives no score of the group {shorten(group.name)}. {instead}")
+    return UserError(
         f"lm-eval's score of the group {shorten(group.name)} is not the mean over all documents: "
         "its tasks count alike although they differ in size (weight_by_size: false), or it is made "
         f"in another way. {instead}"
+    )
+
+
+def numbers(
+    run: Run, name: str, definitions: Mapping[str, Metric], documents: int
+) -> dict[str, MetricResult]:
+    """Return lm-eval's numbers of a task or group that are not metrics with these definitions."""
+    shown = {}
+    for key, number in _table(run, name).items():
+        metric_name = key.removesuffix(",none")
+        is_number = isinstance(number, float | int) and not isinstance(number, bool)
+        if "," in key and "_stderr," not in key and is_number and metric_name not in definitions:
+            value = float(number) if math.isfinite(number) else None
+            shown[metric_name] = MetricResult(mean=value, n=documents)
+    return shown
+
+
+def with_defined(score: Score, definitions: Mapping[str, Metric]) -> Score:
+    """Keep the values of the defined metrics, and move those of others to the details.
+
+    What lm-eval aggregates in another way than by the mean is no value of the metric.
+    """
+    others = {name: value for name, value in score.values.items() if name not in definitions}
+    if not others and score.unscored.keys() <= definitions.keys():
+        return score
+    others = score.details.get("values", {}) | others
+    return score.model_copy(
+        update={
+            "values": {n: v for n, v in score.values.items() if n in definitions},
+            "unscored": {n: why for n, why in score.unscored.items() if n in definitions},
+            "details": score.details | ({"values": others} if others else {}),
+        }
     )
 
 

@@ -19,10 +19,18 @@ from typing import Any
 
 from harness.core.errors import UserError
 from harness.core.files import file_digest, read_jsonl, records_digest
-from harness.core.schema import Evaluation, Item, ModelRef, Sample, Score, digest
+from harness.core.schema import LM_EVAL, Evaluation, Item, ModelRef, Sample, Score, digest
 from harness.core.scored import ScoredEvaluation
 from harness.core.text import listed, plural, quote, shorten
-from harness.evals.lm_eval_metrics import combine, definitions, find_groups, undefined_for_some
+from harness.evals.lm_eval_metrics import (
+    combine,
+    definitions,
+    find_groups,
+    not_comparable,
+    numbers,
+    undefined_for_some,
+    with_defined,
+)
 from harness.evals.lm_eval_runs import (
     Run,
     choose,
@@ -34,7 +42,6 @@ from harness.stats.intervals import aggregate
 
 # Fields of documents that hold the question; a document without any of them is shown whole.
 QUESTION_FIELDS = ("question", "prompt", "instruction", "query", "problem", "goal", "sentence")
-ENGINE = "lm-eval"
 # Keys of every sample. Before lm-eval 0.4.7 all other keys were names of metrics.
 _COMMON_KEYS = {
     "doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "doc_hash", "prompt_hash",
@@ -64,7 +71,10 @@ def load(path: Path, wanted: Collection[str] | None = None) -> dict[str, ScoredE
     for name in sorted(names):
         if name in groups and name not in runs:
             parts = {task: load_task(runs[task], task) for task in groups[name].tasks}
-            evaluations[name] = combine(groups[name], parts)
+            combined = combine(groups[name], parts)
+            if not combined.evaluation.definitions:
+                raise not_comparable(groups[name])
+            evaluations[name] = combined
         else:
             evaluations[name] = load_task(runs[name], name)
     return evaluations
@@ -88,38 +98,56 @@ def load_task(run: Run, task: str) -> ScoredEvaluation:
 
 
 def _load(run: Run, task: str) -> ScoredEvaluation:
-    path, results = run.samples(task), run.results
+    path = run.samples(task)
     if not path.exists():
         raise UserError(
             f"lm-eval kept no samples of {shorten(task)} ({shorten(path.name)} is missing next "
             f"to {run.path}). Run it again with --log_samples."
         )
-    config = run.configuration(task)
     require_readable(path)
     rows = [row for _, row in read_jsonl(path)]
+    return convert(run, task, rows, source=str(path), samples_digest=file_digest(path))
+
+
+def convert(
+    run: Run,
+    task: str,
+    rows: Sequence[dict[str, Any]],
+    *,
+    source: str,
+    samples_digest: str | None = None,
+) -> ScoredEvaluation:
+    """Make an evaluation of the samples that lm-eval logged of a task, from memory or a file.
+
+    `source` names them in errors; `samples_digest` is that of their file, if they have one.
+
+    Raises:
+        UserError: a sample is malformed or contradicts the results.
+    """
+    results, config = run.results, run.configuration(task)
     for number, row in enumerate(rows, 1):
-        _check_row(row, f"{path}, line {number}")
-    documents = _by_document(rows, config, path)
+        _check_row(row, f"{source}, line {number}")
+    documents = _by_document(rows, config, source)
     # lm-eval counts the documents of its fullest metric: those without any metric are not in it.
     asked = run.documents(task)
     if len(documents) < asked:
         raise UserError(
-            f"{path} has samples of {len(documents)} {plural('document', len(documents))}, but "
+            f"{source} has samples of {len(documents)} {plural('document', len(documents))}, but "
             f"{run.path.name} says that {asked} were evaluated: the file was cut short. Run "
             "lm-eval again."
         )
     ordered = sorted(documents.items())
-    items = [_item(task, index, rows[0]) for index, rows in ordered]
+    items = [make_item(task, index, rows[0]) for index, rows in ordered]
     digests = [item.digest for item in items]
     gaps = undefined_for_some(run, task)
-    values = [_values(rows, f"{path}, document {index}", gaps) for index, rows in ordered]
-    numbers = {name for row in values for name in row} - _not_numbers(values)
+    values = [_values(rows, f"{source}, document {index}", gaps) for index, rows in ordered]
+    numeric = {name for row in values for name in row} - _not_numbers(values)
     scores = [
         Score(
             task=task,
             item=item,
             index=index,
-            values={n: float(v) for n, v in row.items() if n in numbers and v is not None},
+            values={n: float(v) for n, v in row.items() if n in numeric and v is not None},
             unscored={n: "lm-eval gave no value" for n, v in row.items() if v is None},
         )
         for item, (index, _), row in zip(digests, ordered, values, strict=True)
@@ -130,22 +158,23 @@ def _load(run: Run, task: str) -> ScoredEvaluation:
         if (sample := _sample(task, item, index, rows[0])) is not None
     ]
     model = run.entry("config", "model")
-    defined = definitions(run, task, scores, numbers)
+    defined = definitions(run, task, scores, numeric)
+    scores = [with_defined(score, defined) for score in scores]
     return ScoredEvaluation(
         evaluation=Evaluation(
             task=task,
             task_version=str(run.entry("versions", task)),
-            split=str(config.get("test_split") or config.get("validation_split") or "test"),
+            split=run.split(task),
             model=ModelRef(id=str(results.get("model_name") or model or run.path.parent)),
-            engine=f"{ENGINE} {model}",
+            engine=f"{LM_EVAL} {model}",
             decoding=mapping(config.get("generation_kwargs")),
             dataset_digest=digest(digests),
-            prompt_digest=_prompt_digest(run, task, [rows[0] for _, rows in ordered]),
+            prompt_digest=prompt_digest(run, task, [rows[0]["prompt_hash"] for _, rows in ordered]),
             code_version=str(results.get("lm_eval_version") or "not recorded"),
             items=len(documents),
             definitions=defined,
-            metrics=aggregate(scores, defined),
-            samples_digest=file_digest(path),
+            metrics=aggregate(scores, defined) | numbers(run, task, defined, len(documents)),
+            samples_digest=samples_digest or records_digest(samples),
             scores_digest=records_digest(scores),
         ),
         samples=samples,
@@ -169,7 +198,7 @@ def _check_row(row: dict[str, Any], where: str) -> None:
 
 
 def _by_document(
-    rows: Sequence[dict[str, Any]], config: Mapping[str, Any], path: Path
+    rows: Sequence[dict[str, Any]], config: Mapping[str, Any], source: str
 ) -> dict[int, list[dict[str, Any]]]:
     """Group rows by document: one row per filter, with the names of its filter and metrics.
 
@@ -191,7 +220,7 @@ def _by_document(
             continue
         if len(unnamed) != len(filters):
             raise UserError(
-                f"{path}, document {index}: there are {len(unnamed)} samples, and the task has "
+                f"{source}, document {index}: there are {len(unnamed)} samples, and the task has "
                 f"{len(filters)} filters ({listed(sorted(filters))}). Remove duplicate lines, or "
                 "evaluate again."
             )
@@ -236,8 +265,8 @@ def _not_numbers(values: Sequence[dict[str, Any]]) -> set[str]:
     }
 
 
-def _item(task: str, index: int, row: dict[str, Any]) -> Item:
-    """Make an item of a document: the question, before a chat template is applied."""
+def make_item(task: str, index: int, row: Mapping[str, Any]) -> Item:
+    """Make an item of a logged document: the question, before a chat template is applied."""
     doc = row.get("doc")
     fields = (doc.get(name) for name in QUESTION_FIELDS) if isinstance(doc, dict) else ()
     # Canonical JSON, except that data sets may hold NaN.
@@ -264,8 +293,11 @@ def _sample(task: str, item: str, index: int, row: dict[str, Any]) -> Sample | N
     return Sample(task=task, item=item, index=index, prompt=prompt, response=replies)
 
 
-def _prompt_digest(run: Run, task: str, rows: Sequence[dict[str, Any]]) -> str:
-    """Identify how prompts were made; a chat template, and its prompts, belong to the model."""
+def prompt_digest(run: Run, task: str, prompts: Sequence[str]) -> str:
+    """Identify how prompts were made, of which lm-eval gives the hashes `prompts`.
+
+    A chat template, and the prompts that it makes, belong to the model.
+    """
     results, config = run.results, run.configuration(task)
     made: dict[str, Any] = {
         "system": results.get("system_instruction_sha"),
@@ -273,7 +305,7 @@ def _prompt_digest(run: Run, task: str, rows: Sequence[dict[str, Any]]) -> str:
         "chat": bool(results.get("chat_template")),
     }
     if not made["chat"]:
-        return digest(made | {"prompts": [row["prompt_hash"] for row in rows]})
+        return digest(made | {"prompts": list(prompts)})
     kept = ("doc_to_text", "description", "num_fewshot", "gen_prefix", "fewshot_delimiter")
     texts = {key: without_addresses(config.get(key)) for key in kept}
     return digest(made | texts | {"seed": run.entry("config", "fewshot_seed")})

@@ -94,6 +94,11 @@ class Run:
     def configuration(self, task: str) -> dict[str, Any]:
         return mapping(self._required("configs").get(task))
 
+    def split(self, task: str) -> str:
+        """Return the split of the task that lm-eval evaluates."""
+        config = self.configuration(task)
+        return str(config.get("test_split") or config.get("validation_split") or "test")
+
     def multiturn(self, task: str) -> bool | None:
         """Tell whether few-shot examples were turns of a conversation; None: no difference."""
         if not self.results.get("chat_template") or self.entry("n-shot", task) == 0:
@@ -112,6 +117,11 @@ class Run:
                 "Evaluate again."
             )
         return count
+
+    def size(self, task: str) -> int:
+        """Return how many documents the task has, of which not all need be evaluated."""
+        count = mapping(self._required("n-samples").get(task)).get("original")
+        return count if isinstance(count, int) else self.documents(task)
 
     def settings(self, task: str) -> dict[str, Any]:
         """Return how the task was asked and scored, on which two runs have to agree."""

@@ -114,8 +114,10 @@ def mismatched(
         if len(counts) < counts.total():
             index, _, repeat = counts.most_common(1)[0][0]
             problems.append(f"item {index}, repeat {repeat}, is {what} twice")
+    # Likelihoods are scored without a response, which only lm-eval's tasks do.
+    lacking = scored - sampled if not evaluation.is_lm_eval else Counter()
     for what, other, more in (
-        ("score", "response", scored - sampled),
+        ("score", "response", lacking),
         ("response", "score", sampled - scored),
     ):
         if more:

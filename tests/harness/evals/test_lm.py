@@ -71,7 +71,7 @@ def test_generates_what_lm_evals_own_model_does(lm: Any, stock: Any) -> None:
     found = lm.generate_until(requests)
     assert found == stock.generate_until(requests, disable_tqdm=True)
     assert len(set(found)) > 1
-    kept = [lm.completions["toy", i][0] for i in range(len(TEXTS))]
+    kept = [made[0] for made in lm.complete(requests, [1] * len(TEXTS))]
     assert [completion.text for completion in kept] == found
     assert all(completion.completion_tokens <= 20 for completion in kept)
 
@@ -118,7 +118,7 @@ def test_repeats_are_samples_of_one_prompt() -> None:
     repeated, other = request(0, "a", OPTIONS, repeats=3), request(1, "a", OPTIONS)
     assert lm.generate_until([repeated] * 3 + [other]) == ["a0", "a1", "a2", "a0"]
     assert [sampling.n for _, sampling in engine.asked] == [3, 1]
-    assert [c.text for c in lm.completions["toy", 0]] == ["a0", "a1", "a2"]
+    assert [c.text for c in lm.complete([repeated], [3])[0]] == ["a0", "a1", "a2"]
 
 
 def test_answers_reach_lm_evals_cache_as_they_come() -> None:

@@ -1,0 +1,189 @@
+"""Any task of lm-eval, evaluated by our engine: the numbers of `lm_eval run --model hf`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import local_tasks
+from helpers.lm_eval_stock import results_of
+
+from harness.core.errors import UserError
+from harness.core.scored import ScoredEvaluation
+from harness.engines import Completion, Engine, Sampling
+from harness.evals import evaluation, lm_eval_results
+from harness.evals.evaluate import EvalOptions, evaluate
+from harness.evals.stock_tasks import StockTask, find_benchmarks
+
+PLAIN = ("colours_shown", "name_it", "cloze", "prose", "by_size")
+CHAT = ("colours_shown", "name_it", "evenly")
+CHAT_OPTIONS = EvalOptions(
+    apply_chat_template=True, system_instruction="Name one colour.", num_fewshot=1, limit=7
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return local_tasks.make(tmp_path_factory.mktemp("local") / "tasks")
+
+
+@pytest.fixture(scope="module")
+def options(folder: Path) -> dict[str, Any]:
+    return {"include_path": [folder]}
+
+
+def lm_eval_run(model: Path, folder: Path, out: Path, tasks: Sequence[str], *more: str) -> Path:
+    """Evaluate with lm-eval's own command; return its output folder."""
+    command = [sys.executable, "-m", "lm_eval", "run", "--model", "hf", "--device", "cpu"]
+    command += ["--model_args", f"pretrained={model}", "--batch_size", "8", "--log_samples"]
+    command += ["--include_path", str(folder), "--output_path", str(out), "--tasks"]
+    done = subprocess.run(
+        [*command, ",".join(tasks), *more],
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return out
+
+
+@pytest.fixture(scope="module")
+def plain(model_folder: Path, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return lm_eval_run(model_folder, folder, tmp_path_factory.mktemp("plain"), PLAIN)
+
+
+def as_printed(numbers: dict[str, Any]) -> dict[str, str]:
+    """lm-eval's numbers of a task with the digits that its table shows."""
+    return {
+        key.removesuffix(",none"): f"{value:.4f}"
+        for key, value in numbers.items()
+        if "," in key and "_stderr," not in key and isinstance(value, float | int)
+    }
+
+
+def assert_equal(ours: ScoredEvaluation, theirs: ScoredEvaluation) -> None:
+    """Assert that two evaluations say the same of the same documents, and can be compared."""
+    for field in ("dataset_digest", "prompt_digest", "task_version", "split", "items"):
+        assert getattr(ours.evaluation, field) == getattr(theirs.evaluation, field), field
+    assert ours.evaluation.comparable_key == theirs.evaluation.comparable_key
+    assert [s.values for s in ours.scores] == [s.values for s in theirs.scores]
+    assert [(s.index, s.response) for s in ours.samples] == [
+        (s.index, s.response) for s in theirs.samples
+    ]
+
+
+def test_every_output_type_has_lm_evals_numbers(
+    engine: Any, options: dict[str, Any], plain: Path, tmp_path: Path
+) -> None:
+    found = evaluate(engine, PLAIN, EvalOptions(**options), out=tmp_path)
+    results = json.loads(results_of(plain).read_text())["results"]
+    compared = {"colours_shown": 2, "name_it": 4, "cloze": 2, "prose": 3, "by_size": 2}
+    for name, count in compared.items():
+        shown = {m: f"{r.mean:.4f}" for m, r in found[name].evaluation.metrics.items()}
+        assert shown == as_printed(results[name])
+        assert len(shown) == count
+    for name in ("colours_shown", "name_it", "cloze", "prose"):
+        assert_equal(found[name], lm_eval_results.load(plain, [name])[name])
+    assert_equal(found["by_size"], lm_eval_results.load(plain, ["by_size"])["by_size"])
+    for name, scored in evaluation.load(tmp_path).items():
+        assert scored.evaluation == found[name].evaluation
+
+
+def test_chat_template_system_text_examples_and_limit_are_lm_evals(
+    engine: Any, model_folder: Path, folder: Path, options: dict[str, Any], tmp_path: Path
+) -> None:
+    asked = ["--apply_chat_template", "--system_instruction", "Name one colour."]
+    asked += ["--num_fewshot", "1", "--limit", "7"]
+    out = lm_eval_run(model_folder, folder, tmp_path, CHAT, *asked)
+    found = evaluate(engine, CHAT, EvalOptions(**{**vars(CHAT_OPTIONS), **options}))
+    results = json.loads(results_of(out).read_text())["results"]
+    for name in CHAT:
+        shown = {m: f"{r.mean:.4f}" for m, r in found[name].evaluation.metrics.items()}
+        assert shown == as_printed(results[name])
+    for name in ("colours_shown", "name_it"):
+        assert_equal(found[name], lm_eval_results.load(out, [name])[name])
+    assert found["name_it"].samples[0].prompt.startswith("<|system|>Name one colour.<|end|>")
+    assert found["evenly"].evaluation.items == 14
+
+
+def test_a_subset_asks_the_items_by_their_place_in_the_split(
+    engine: Any, options: dict[str, Any]
+) -> None:
+    (task,) = find_benchmarks(["by_size"], **options)
+    assert isinstance(task, StockTask)
+    items = task.items()
+    assert [item.index for item in items] == list(range(65))
+    assert [items[0].tags, items[39].tags, items[40].tags] == [
+        {"task": ["colours_few"]},
+        {"task": ["colours_many"]},
+        {"task": ["colours_many"]},
+    ]
+    some = [3, 9, 30, 50]
+    subset = evaluate(engine, [task], EvalOptions(indices={"by_size": some}))["by_size"]
+    assert [item.index for item in subset.items] == some
+    assert [item.digest for item in subset.items] == [items[i].digest for i in some]
+    whole = evaluate(engine, [task])["by_size"]
+    by_index = {score.index: score.values for score in whole.scores}
+    assert {score.index: score.values for score in subset.scores} == {i: by_index[i] for i in some}
+    with pytest.raises(UserError, match="has 65 items and none with index 65"):
+        evaluate(engine, [task], EvalOptions(indices={"by_size": [65]}))
+
+
+def test_a_limit_beyond_the_split_asks_all_of_it(engine: Any, options: dict[str, Any]) -> None:
+    found = evaluate(engine, ["colours_few"], EvalOptions(limit=1000, **options))
+    assert found["colours_few"].evaluation.items == 8
+
+
+class Drawn(Engine):
+    """An engine without a tokenizer that answers with a colour by the sample's number."""
+
+    name, model_id, model_digest, tokenizer = "drawn", "drawn", "d" * 64, None
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def render(self, messages: Any) -> str:
+        return "".join(message.content for message in messages)
+
+    def generate(self, prompts: Any, sampling: Sampling, on_done: Any = None) -> Any:
+        self.asked += len(prompts)
+        colours = local_tasks.COLOURS
+        return [
+            [Completion(colours[j % len(colours)], "stop", 5, 1) for j in range(sampling.n)]
+            for _ in prompts
+        ]
+
+
+def test_every_repeat_is_scored_on_its_own(options: dict[str, Any]) -> None:
+    asked = EvalOptions(repeats=7, temperature=1.0, limit=5, **options)
+    scored = evaluate(Drawn(), ["name_it"], asked)["name_it"]
+    assert [(s.index, s.repeat) for s in scored.scores] == [
+        (i, r) for i in range(5) for r in range(7)
+    ]
+    assert scored.evaluation.metrics["exact_match"].mean == pytest.approx(1 / 7)
+    assert sum(s.values["exact_match"] for s in scored.scores) == 5
+    assert scored.evaluation.decoding["n"] == 7
+
+
+def test_an_engine_without_likelihoods_is_refused_before_it_is_asked(
+    options: dict[str, Any],
+) -> None:
+    engine = Drawn()
+    with pytest.raises(UserError, match="cannot say how likely a text is"):
+        evaluate(engine, ["name_it", "colours_few"], EvalOptions(**options))
+    assert engine.asked == 0
+
+
+def test_tags_and_groups_without_a_score_stand_for_their_tasks(options: dict[str, Any]) -> None:
+    names = ["colours_tag", "unscored", "colours_s*", "cloze"]
+    assert [task.name for task in find_benchmarks(names, **options)] == [
+        *("colours_few", "colours_many", "colours_some"),
+        *("cloze", "colours_shown"),
+    ]
