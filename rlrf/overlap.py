@@ -9,12 +9,12 @@ from typing import Literal
 
 from pydantic import Field
 
-import tasks as benchmarks
 from harness.core.errors import UserError
 from harness.core.schema import Record
-from harness.core.text import cut, did_you_mean, one_line, quote
-from harness.evals.evaluate import EvalOptions, choose_items
-from harness.evals.texts import Row, Texts, find_file_texts, item_rows
+from harness.core.text import cut, listed, one_line, quote
+from harness.evals.checked_tasks import CallFailedError, CheckedTask, Entry, checked_tasks
+from harness.evals.stock_tasks import UnknownBenchmarkError, find_benchmarks
+from harness.evals.texts import Row, Texts, find_file_texts
 from harness.gate.contamination import Place, SharedWords, excerpt, shared_words
 from harness.gate.near_duplicates import NearDuplicate, near_duplicates
 
@@ -91,16 +91,14 @@ class Overlap(Record):
 
 
 def open_texts(
-    source: str,
-    *,
-    fields: Sequence[str] = (),
-    data: Path | None = None,
-    default_split: str | None = None,
+    source: str, *, fields: Sequence[str] = (), data: Path | None = None, training: bool = False
 ) -> Texts:
     """Open a file, an evaluation folder, a run, or a benchmark, such as `gsm8k:train`.
 
     Args:
-        default_split: split of a benchmark that is named without one; else the one evaluated.
+        data: folder or file of the data of this package's benchmarks.
+        training: of a benchmark that is named without a split, take the training split, not the
+            split that is evaluated.
 
     Raises:
         UserError: there is neither such a file nor such a benchmark or split.
@@ -109,14 +107,33 @@ def open_texts(
     if path.exists():
         return Texts(source, find_file_texts(path), fields)
     name, _, split = source.partition(":")
-    if not name or name not in benchmarks.names():
+    try:
+        found = [
+            checked for task in find_benchmarks([name]) for checked in checked_tasks(task, data)
+        ]
+    except UnknownBenchmarkError as error:
+        raise UserError(f"There is no file or folder {quote(source)}. {error}") from error
+    entries = [_entries(task, split, training) for task in found]
+    rows = [
+        (f"{task.name} {entry.label}", {"prompt": entry.text, "reference": entry.gold})
+        for task, of_task in zip(found, entries, strict=True)
+        for entry in of_task
+    ]
+    return Texts(source, lambda: iter(rows), fields)
+
+
+def _entries(task: CheckedTask, split: str, training: bool) -> list[Entry]:
+    wanted = split or (task.evaluated if not training else next(iter(task.training), ""))
+    if wanted not in task.splits:
+        missing = f"split {quote(wanted)}" if wanted else "training split"
         raise UserError(
-            f"There is no file, folder or benchmark {quote(source)}."
-            f"{did_you_mean(name, benchmarks.names())} `rlrf tasks` lists the benchmarks."
+            f"{task.name} has no {missing}. Name one of its splits, such as "
+            f"{task.name}:{task.evaluated}; it has {listed(task.splits)}."
         )
-    task = benchmarks.load(name)
-    chosen, items, _ = choose_items(task, EvalOptions(split=split or default_split, data=data))
-    return Texts(f"{name}:{chosen}", lambda: item_rows(items), fields)
+    try:
+        return task.entries(wanted)
+    except CallFailedError as error:
+        raise UserError(f"{task.name} cannot be read: {error}.") from error
 
 
 def find_overlap(

@@ -38,6 +38,14 @@ DATA_ERRORS = (
 )  # fmt: skip
 
 
+class UnknownBenchmarkError(UserError):
+    """Report a name that no benchmark has."""
+
+
+class BrokenTaskError(UserError):
+    """Report a task that lm-eval cannot load although its data and packages are there."""
+
+
 @dataclass(frozen=True, eq=False)
 class StockTask:
     """A task of lm-eval, or a group of tasks, as lm-eval loaded it.
@@ -294,7 +302,7 @@ def _unknown(name: str, index: Mapping[str, Any], include_path: Sequence[Path]) 
     broken = [problem for folder in include_path for problem in _broken_files(folder)]
     hint = did_you_mean(name, [*benchmarks.names(), *index])
     unread = f" Not read: {listed(broken, 3)}." if broken else ""
-    return UserError(
+    return UnknownBenchmarkError(
         f"There is no benchmark '{shorten(name)}'.{hint} `rlrf tasks` lists those of this package, "
         f"`lm_eval ls tasks` those of lm-eval; --include-path adds a folder of yours.{unread}"
     )
@@ -339,7 +347,7 @@ def _load_error(name: str, entry: Any, error: Exception) -> UserError:
                 "or write a YAML that reads your own files (dataset_path: json, dataset_kwargs: "
                 "{data_files: {test: FILE}}) and name its folder with --include-path."
             )
-    return UserError(
+    return BrokenTaskError(
         f"{name}{place} cannot be loaded by lm-eval: {_first_line(error)}. Correct the task, or "
         "leave it out."
     )

@@ -150,11 +150,6 @@ def _content(item: Item) -> Mapping[str, Any]:
     return {"prompt": item.prompt, "reference": item.reference, "document": item.document}
 
 
-def item_rows(items: Sequence[Item]) -> Iterator[tuple[str, Any]]:
-    """Return items as what `Texts` reads."""
-    return ((f"{item.task} {item.split} {item.index}", _content(item)) for item in items)
-
-
 def _json(path: Path) -> Iterator[tuple[str, Any]]:
     value = read_json(path)
     if isinstance(value, Mapping):

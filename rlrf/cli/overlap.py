@@ -43,18 +43,19 @@ def overlap(
     """List the items of EVAL that share text with TRAIN.
 
     Each of the two is a file (JSON, JSON lines, CSV, Parquet, text), an evaluation folder, a run,
-    or a benchmark, such as gsm8k:train. An item overlaps if it shares 13 words in a row with a
-    training text, or is nearly the same. Exits 1 if there is an overlap, and 0 if there is none.
+    or a benchmark such as gsm8k:train, also of lm-eval. An item overlaps if it shares 13 words in a
+    row with a training text, or is nearly the same. Exits 1 if there is an overlap, 0 if none.
 
     \b
     rlrf overlap my_training_set.jsonl gsm8k:test --data data
     rlrf overlap runs/quickstart mini_gsm8k:sealed
+    rlrf overlap my_training_set.jsonl my_task --include-path my_tasks
     rlrf overlap train.jsonl test.parquet --field question --json
     """
     from rlrf.overlap import find_overlap, open_texts
 
     found = find_overlap(
-        open_texts(train, fields=fields, data=data, default_split="train"),
+        open_texts(train, fields=fields, data=data, training=True),
         open_texts(eval_, fields=fields, data=data),
         words=words,
         limit=common,

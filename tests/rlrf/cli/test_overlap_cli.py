@@ -280,9 +280,11 @@ def test_unknown_sources_and_fields_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train = jsonl(tmp_path / "train.jsonl", TRAIN)
-    assert "There is no file, folder or benchmark 'no.jsonl'" in refused(capsys, train, "no.jsonl")
+    assert "There is no file or folder 'no.jsonl'" in refused(capsys, train, "no.jsonl")
     assert "Did you mean 'mini_gsm8k'?" in refused(capsys, train, "mini_gsmk8:gate")
-    assert "has no split 'dev'" in refused(capsys, train, "mini_gsm8k:dev")
+    assert "has no split 'dev'. Name one of its splits, such as mini_gsm8k:gate" in refused(
+        capsys, train, "mini_gsm8k:dev"
+    )
     said = refused(capsys, train, train, "--field", "txt")
     assert "has no text in the field txt. Fields with text: text, id" in said
     (tmp_path / "empty").mkdir()

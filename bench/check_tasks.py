@@ -1,0 +1,70 @@
+"""Check every task of the installed lm-eval whose data can be had here, offline.
+
+    HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 python bench/check_tasks.py OUT.jsonl [--limit 50]
+
+Writes a report per task, and prints how many load, how many pass, and what the others fail at. Run
+it again to resume.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+from harness.evals.checked_tasks import guarded
+from harness.evals.task_checks import check_tasks
+
+
+def kind_of(reason: str) -> str:
+    """Shorten a reason so that equal causes count together."""
+    if package := re.search(r"needs the Python package '(\w+)", reason):
+        return f"package {package[1]} is not installed"
+    if "data of" in reason:
+        return "data cannot be had offline"
+    return re.sub(r"^\S+( \(\S+\))? ", "", reason)[:90]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--limit", type=int, default=50)
+    parser.add_argument("--first", type=int, default=10**6)
+    arguments = parser.parse_args()
+    from lm_eval.tasks import TaskManager
+
+    names = TaskManager().all_subtasks
+    rows = {}
+    if arguments.out.exists():
+        rows = {r["task"]: r for r in map(json.loads, arguments.out.read_text().splitlines())}
+    with arguments.out.open("a") as file:
+        for name in [name for name in names if name not in rows][: arguments.first]:
+            try:
+                with guarded("loading"):
+                    reports = list(check_tasks([name], limit=arguments.limit))
+                row = {"task": name, **reports[0].model_dump(), "outcome": reports[0].outcome}
+            except Exception as error:
+                row = {"task": name, "outcome": "error", "checks": [{"finding": str(error)}]}
+            rows[name] = row
+            file.write(json.dumps(row | {"task": name}) + "\n")
+            file.flush()
+    print(f"{len(names)} tasks, {len(rows)} tried")
+    print(Counter(row["outcome"] for row in rows.values()))
+    absent = [r for r in rows.values() if r["outcome"] in ("not checked", "error")]
+    for reason, count in Counter(kind_of(r["checks"][0]["finding"]) for r in absent).most_common(
+        20
+    ):
+        print(f"  {count:6} not loaded: {reason}")
+    for row in rows.values():
+        if row["outcome"] in ("fail", "warn"):
+            for check in row["checks"]:
+                if check["outcome"] in ("fail", "warn"):
+                    print(
+                        f"  {row['task']}: {check['outcome']} {check['name']}: {check['finding']}"
+                    )
+
+
+if __name__ == "__main__":
+    main()
