@@ -28,7 +28,7 @@ from harness.core.files import parse
 from harness.core.schema import Decision, Evaluation, MetricResult, Promotion, Score, digest
 from harness.core.scored import ScoredEvaluation
 from harness.gate import claims, decide_again, promote
-from harness.stats.intervals import aggregate, students_interval
+from harness.stats.intervals import aggregate, aggregate_repeats, students_interval
 
 LoadScores = Callable[[EvaluationEntry], list[Score]]
 KEPT_EVALUATIONS = 32  # whose scores stay in memory: a loop decides on its latest
@@ -230,9 +230,11 @@ def _recompute(
 ) -> tuple[dict[str, MetricResult], bool]:
     """Compute the metrics of `scores`; return them, and whether they are all there can be."""
     task = tasks.installed(evaluation.task, evaluation.task_version)
-    if task:
-        return task.aggregate(scores), True
-    return aggregate(scores, evaluation.definitions), False
+    results = task.aggregate(scores) if task else aggregate(scores, evaluation.definitions)
+    # Versions before these metrics did not record them.
+    counted = [name for name in evaluation.metrics if name not in results]
+    results |= aggregate_repeats(ScoredEvaluation(evaluation, scores), counted)
+    return results, task is not None
 
 
 def _without_words(value: Decision | Promotion) -> Any:

@@ -29,8 +29,13 @@ _OLD_COMMAND = re.compile(r"##(?=\[|vso\[|teamcity\[)")
 _FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
 # What XML 1.0 cannot hold, not even escaped.
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-# What GitHub's Markdown makes live without markup: addresses, mail and mentions.
-_LIVE = re.compile(r"(?P<at>@)(?=\w)|(?P<scheme>:)(?=//)|(?<=\bwww)(?P<dot>\.)", re.IGNORECASE)
+# What GitHub's Markdown makes live without markup: addresses, mail and mentions. The name of a
+# metric, pass@4, is none of these.
+_LIVE = re.compile(
+    r"(?P<at>@)(?=\w)(?!(?<=\w@)[0-9]{1,6}(?![\w-]|\.\w))"
+    r"|(?P<scheme>:)(?=//)|(?<=\bwww)(?P<dot>\.)",
+    re.IGNORECASE,
+)
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",

@@ -1,12 +1,14 @@
 """Score responses that exist already, without a model.
 
 Responses, judgments and verified facts are JSON lines, each with the `id` (or `index`) of an item
-in its split. Every item needs a response. Without its judgment or fact list an item is unscored.
+in its split, and the `repeat`, from 0, if items have several responses. Every item needs as many
+responses. Without its judgment or fact list a response is unscored.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +95,8 @@ def score(
 ) -> ScoredEvaluation:
     """Score saved responses: a file, or the folder of an evaluation.
 
-    A file has {"id", "response"} per line, one line for each item of the split. `split` is the
+    A file has {"id", "response"} per line, one line for each item of the split; of several
+    responses per item each has a number, {"id", "repeat", "response"}, from 0. `split` is the
     test split by default, else the gate split; `data` is where the task's data lie, and `model_id`
     names the model that responded. A folder records all of this, and is only scored again, for
     example with another judge.
@@ -109,8 +112,8 @@ def score(
             given; `out` holds anything but evaluations, or another process works there.
     """
     task = tasks.load(task) if isinstance(task, str) else task
-    replies = judge.path if isinstance(judge, RecordedReplies) else None
-    reads = (responses, data, replies, facts)
+    recorded = judge.path if isinstance(judge, RecordedReplies) else None
+    reads = (responses, data, recorded, facts)
     if out is not None:
         evaluation.check_out(out, [task.name], reads)
     if judge is not None and facts is not None:
@@ -142,8 +145,9 @@ def score(
             scored = assemble(task, items, samples, scores, generation, estimator="recorded facts")
         else:
             if isinstance(judge, RecordedReplies):
-                lines = _by_item(judge.path, items, Judgment)
-                texts = [lines[s.index].reply if s.index in lines else "" for s in samples]
+                lines = _by_response(judge.path, items, Judgment)
+                replies = [lines.get((s.index, s.repeat)) for s in samples]
+                texts = [reply.reply if reply else "" for reply in replies]
                 judge = RecordedJudge(judge.judge_id, texts)
             scored = score_samples(task, items, samples, generation, judge)
         if out is not None:
@@ -157,11 +161,21 @@ def _read_responses(
 ) -> tuple[Generation, Sequence[Item], Sequence[Sample]]:
     """Read a file of responses to a split of a task."""
     split, items, _ = choose_items(task, EvalOptions(split=split, data=data))
-    responses = _by_item(path, items, Response)
-    if missing := [item.index for item in items if item.index not in responses]:
+    responses = _by_response(path, items, Response)
+    repeats: dict[int, list[int]] = defaultdict(list)
+    for index, repeat in sorted(responses):
+        repeats[index].append(repeat)
+    if missing := [item.index for item in items if item.index not in repeats]:
         raise UserError(
             f"{path} lacks {len(missing)} of the {len(items)} responses to {task.name} "
             f'({split}): ids {listed(missing)}. Every item needs one; an empty response is "".'
+        )
+    most = max(map(len, repeats.values()))
+    if uneven := [i for i, numbers in sorted(repeats.items()) if numbers != [*range(most)]]:
+        raise UserError(
+            f"{path}: some items have {most} {plural('response', most)}, but not the "
+            f"{plural('item', len(uneven))} with id {listed(uneven)}. Give every item the same "
+            'number, with "repeat" counted from 0.'
         )
     generation = Generation(
         task=task.name,
@@ -178,11 +192,13 @@ def _read_responses(
             task=item.task,
             item=item.digest,
             index=item.index,
+            repeat=repeat,
             prompt=item.prompt,
-            response=responses[item.index].response,
-            finish_reason=responses[item.index].finish_reason,
+            response=responses[item.index, repeat].response,
+            finish_reason=responses[item.index, repeat].finish_reason,
         )
-        for item in items
+        for item in sorted(items, key=lambda item: item.index)
+        for repeat in range(most)
     ]
     return generation, items, samples
 
@@ -190,10 +206,10 @@ def _read_responses(
 def _score_facts(
     evidence: type[Evidence], path: Path, items: Sequence[Item], samples: Sequence[Sample]
 ) -> list[Score]:
-    lines = _by_item(path, items, evidence)
+    lines = _by_response(path, items, evidence)
     scores = []
     for sample in samples:
-        facts = lines.get(sample.index)
+        facts = lines.get((sample.index, sample.repeat))
         if facts is None:
             scores.append(evidence.score_without(sample))
         elif facts.response not in (None, sample.response):
@@ -206,21 +222,25 @@ def _score_facts(
     return scores
 
 
-def _by_item(path: Path, items: Sequence[Item], model: type[R]) -> dict[int, R]:
-    """Read the lines of a file by the index of their item; keys unknown to `model` are ignored."""
+def _by_response(path: Path, items: Sequence[Item], model: type[R]) -> dict[tuple[int, int], R]:
+    """Read the lines of a file by index of the item, and repeat; ignore keys unknown to `model`."""
     known = {item.index for item in items}
-    records: dict[int, R] = {}
-    lines: dict[int, int] = {}
+    records: dict[tuple[int, int], R] = {}
+    lines: dict[tuple[int, int], int] = {}
     for number, row in read_jsonl(path):
         where = f"{path}, line {number}"
-        index = _index(row, where)
-        if index in lines:
-            raise UserError(f"{where}: id {index} was there before, in line {lines[index]}.")
-        lines[index] = number
+        key = index, repeat = _index(row, where), _repeat(row, where)
+        if key in lines:
+            which = f"id {index}" if "repeat" not in row else f"id {index}, repeat {repeat},"
+            raise UserError(
+                f"{where}: {which} was there before, in line {lines[key]}. If the item has several "
+                'responses, number them: "repeat": 0, 1, ...'
+            )
+        lines[key] = number
         if index in known:
             fields = {key: row[key] for key in model.model_fields if key in row}
-            records[index] = parse(model, fields, where)
-    if unknown := [index for index in lines if index not in known]:
+            records[key] = parse(model, fields, where)
+    if unknown := sorted({index for index, _ in lines if index not in known}):
         raise UserError(
             f"{path} names {len(unknown)} {plural('item', len(unknown))} that {items[0].task} "
             f"({items[0].split}) does not have: {plural('id', len(unknown))} {listed(unknown)}. "
@@ -228,6 +248,16 @@ def _by_item(path: Path, items: Sequence[Item], model: type[R]) -> dict[int, R]:
             "the data that the responses are for."
         )
     return records
+
+
+def _repeat(row: dict[str, Any], where: str) -> int:
+    value = row.get("repeat", 0)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise UserError(
+            f"{where}: 'repeat' is {str(value)[:40]!r}; the number of the response among those to "
+            "its item is expected, from 0."
+        )
+    return value
 
 
 def _index(row: dict[str, Any], where: str) -> int:

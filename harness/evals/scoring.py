@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from harness.core.files import records_digest
@@ -21,6 +22,7 @@ from harness.core.schema import (
 )
 from harness.core.scored import ScoredEvaluation
 from harness.engines import cut_at_stop
+from harness.stats.intervals import aggregate_repeats
 from tasks.task import Judge, Task
 
 
@@ -128,7 +130,11 @@ def assemble(
             "scores_digest": records_digest(scores),
         }
     )
-    return ScoredEvaluation(evaluation, list(scores), list(samples), items)
+    scored = ScoredEvaluation(evaluation, list(scores), list(samples), items)
+    if counted := aggregate_repeats(scored):
+        results = evaluation.metrics | counted
+        evaluation = evaluation.model_copy(update={"metrics": results})
+    return replace(scored, evaluation=evaluation)
 
 
 def code_version() -> str:

@@ -16,6 +16,7 @@ from harness.core.scored import ScoredEvaluation
 from harness.core.text import did_you_mean, shorten
 from harness.gate import claims
 from harness.stats.paired import ItemTable, Numbers, ScoreColumns, align, columns, gather_items
+from harness.stats.repeats import with_repeat_metrics
 
 ROUNDING = 1e-9
 MAX_DIFFERENCES = 10  # settings in a message
@@ -116,6 +117,10 @@ def _on_task(
     if not examined:
         _require_consistent(before, tables[0], "baseline")
         _require_consistent(after, tables[1], "candidate")
+    counted = [with_repeat_metrics(side, names) for side in (before, after)]
+    if counted[0] is not before or counted[1] is not after:
+        before, after = counted
+        tables = [columns(side.scores, names) for side in counted]
     metrics = [_metric(rule, before.evaluation, after.evaluation) for rule in rules]
     old, new = align(gather_items(tables[0], names), gather_items(tables[1], names), asked)
     for k, (rule, metric) in enumerate(zip(rules, metrics, strict=True)):

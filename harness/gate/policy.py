@@ -12,6 +12,7 @@ from harness.core.errors import UserError
 from harness.core.schema import RESPONDED, Metric, Policy, Rule, Tier
 from harness.core.text import did_you_mean
 from harness.core.yaml import explain, load
+from harness.stats.repeats import can_count
 
 POLICIES = Path(__file__).parents[1] / "policies"
 
@@ -60,7 +61,8 @@ def default_policy(
     over the answered items, and a model must not raise it by answering less.
 
     `margins` name the largest tolerated loss of metrics, by METRIC (on every task that has it) or
-    TASK.METRIC; a metric that is named is gated, critical if it is not the guardrail.
+    TASK.METRIC; a metric that is named is gated, critical if it is not the guardrail. It may be one
+    of several responses per item, such as pass@4.
 
     Raises:
         UserError: no task has a primary metric, the range of a gated metric is not known and no
@@ -70,23 +72,27 @@ def default_policy(
     unused = set(margins)
     rules, unknown = [], []
     for task, task_metrics in sorted(metrics.items()):
-        for metric in task_metrics:
-            keys = [key for key in (f"{task}.{metric.name}", metric.name) if key in margins]
-            if not (metric.primary or metric.name == RESPONDED or keys):
+        known = {metric.name: metric for metric in task_metrics}
+        named = dict.fromkeys(key.removeprefix(f"{task}.") for key in margins)
+        counted = [name for name in named if can_count(name, known)]
+        for name in (*known, *counted):
+            metric = known.get(name) or Metric(name=name, kind="binary")
+            keys = [key for key in (f"{task}.{name}", name) if key in margins]
+            if not (metric.primary or name == RESPONDED or keys):
                 continue
             unused -= {*keys}
             if not keys and metric.span is None:
-                unknown.append(f"{task}.{metric.name}")
+                unknown.append(f"{task}.{name}")
                 continue
             margin = margins[keys[0]] if keys else 0.05 * (metric.span or 0)
-            is_guardrail = metric.name == RESPONDED and not metric.primary
+            is_guardrail = name == RESPONDED and not metric.primary
             tier: Tier = "guardrail" if is_guardrail else "critical"
-            rules.append(Rule(task=task, metric=metric.name, tier=tier, margin=margin))
+            rules.append(Rule(task=task, metric=name, tier=tier, margin=margin))
     if unused:
-        known = {m.name for task_metrics in metrics.values() for m in task_metrics}
-        known |= {f"{task}.{m.name}" for task, found in metrics.items() for m in found}
+        names = {m.name for task_metrics in metrics.values() for m in task_metrics}
+        names |= {f"{task}.{m.name}" for task, found in metrics.items() for m in found}
         raise UserError(
-            f"A margin is named for '{min(unused)}', which no task has.{_hint(min(unused), known)}"
+            f"A margin is named for '{min(unused)}', which no task has.{_hint(min(unused), names)}"
         )
     if unknown:
         raise UserError(

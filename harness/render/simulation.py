@@ -89,10 +89,15 @@ def _rates(certificate: Certificate) -> str:
     notes = []
     for rule in certificate.rules:
         cells = []
+        reasons = {rate.unmeasured for rate in rule.at_margin}
+        if len(reasons) == 1 and (reason := reasons.pop()):
+            notes.append(f"{rule.task} {rule.metric}, at the margin: {reason}.")
+            reasons = set()
         for rate in rule.at_margin:
             if rate.low is None or rate.high is None:
                 cells.append("-")
-                notes.append(f"{rule.task} {rule.metric}, {rate.kind}: {rate.unmeasured}.")
+                if rate.unmeasured in reasons:
+                    notes.append(f"{rule.task} {rule.metric}, {rate.kind}: {rate.unmeasured}.")
                 continue
             cells.append(f"{rate.passed / rate.gates:.1%} [{rate.low:.1%}, {rate.high:.1%}]")
             if rate.low > certificate.alpha:

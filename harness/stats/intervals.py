@@ -10,8 +10,10 @@ from dataclasses import replace
 import numpy as np
 
 from harness.core.schema import Evaluation, Item, Metric, MetricResult, Policy, Score, mean
+from harness.core.scored import ScoredEvaluation
 from harness.stats.clusters import cautious_effect, groups
 from harness.stats.mean_bound import Limits, MeanBound, beyond, skewness
+from harness.stats.repeats import reported_names, with_repeat_metrics
 
 
 def item_values(scores: Sequence[Score], metric: str) -> dict[str, float]:
@@ -147,23 +149,46 @@ def aggregate(
     return results
 
 
+def aggregate_repeats(
+    scored: ScoredEvaluation, names: Sequence[str] | None = None
+) -> dict[str, MetricResult]:
+    """Return the metrics of several responses per item: `names`, or those that are reported.
+
+    Raises:
+        UserError: as `harness.stats.repeats.with_repeat_metrics`.
+    """
+    results: dict[str, MetricResult] = {}
+    names = reported_names(scored) if names is None else names
+    counted = with_repeat_metrics(scored, names)
+    known = counted.evaluation.definitions
+    for name in names:
+        if name in known:
+            lean = [only_metric(score, name) for score in counted.scores]
+            results |= aggregate(lean, {name: known[name]})
+    return results
+
+
 def aggregate_by_policy(
     evaluation: Evaluation,
     scores: Sequence[Score],
     policy: Policy,
     clusters: Mapping[str, Mapping[str, int]],
 ) -> dict[str, MetricResult]:
-    """Return the metrics of an evaluation, with clustered intervals as a gate policy says.
+    """Return the metrics of an evaluation and its rules, with intervals clustered by the policy.
 
     `clusters` numbers the cluster of each item of the task: cluster key -> item -> number.
     """
     results = dict(evaluation.metrics)
-    for rule in policy.rules:
-        key = policy.cluster_of(rule) or ""
-        if key in clusters and rule.task == evaluation.task and rule.metric in results:
-            known = evaluation.definitions[rule.metric]
-            lean = [only_metric(score, rule.metric) for score in scores]
-            results |= aggregate(lean, {rule.metric: known}, clusters[key])
+    rules = [rule for rule in policy.rules if rule.task == evaluation.task]
+    counted = with_repeat_metrics(
+        ScoredEvaluation(evaluation, scores), [rule.metric for rule in rules]
+    )
+    known = counted.evaluation.definitions
+    for rule in rules:
+        numbers = clusters.get(policy.cluster_of(rule) or "")
+        if rule.metric in known and (numbers is not None or rule.metric not in results):
+            lean = [only_metric(score, rule.metric) for score in counted.scores]
+            results |= aggregate(lean, {rule.metric: known[rule.metric]}, numbers)
     return results
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,7 +16,7 @@ from rlrf.cli.options import COUNT, FOLDER, SHARE
 from rlrf.cli.output import print_result
 
 if TYPE_CHECKING:
-    from harness.core.schema import Record
+    from harness.core.schema import Evaluation, Record
     from harness.core.scored import ScoredEvaluation
     from harness.engines.open import EngineSpec
     from rlrf.config import Executor
@@ -70,6 +70,7 @@ R = TypeVar("R", bound="Record")
     click.option("--engines", type=COUNT, help="--ray: number of engines.  [default: 1]"),
     click.option("--gpus", type=SHARE, help="--ray: GPUs per engine.  [default: 0]"),
 )
+@options.repeat_sizes
 @click.option("--out", type=FOLDER, help="Write evaluations to OUT/TASK, for `gate` and `board`.")
 @options.as_json
 def eval_(
@@ -79,6 +80,7 @@ def eval_(
     judge_file: Path | None,
     items: dict[str, Any],
     cluster: dict[str, Any],
+    sizes: str | None,
     out: Path | None,
 ) -> None:
     """Evaluate a model on tasks.
@@ -86,9 +88,14 @@ def eval_(
     All responses are generated first and kept in OUT; then they are scored. Run the same command
     again to resume.
 
+    With --repeats, each item is answered several times. Next to the mean, the table then shows of
+    a yes/no primary metric the chance that one of k responses is right (pass@k), that all are
+    (pass^k), and that the answer of most is (maj@k).
+
     \b
     rlrf eval --model runs/quickstart/iter_1/train/model --tasks mini_gsm8k --split gate
     rlrf eval --model Qwen/Qwen2.5-0.5B-Instruct --tasks gsm8k --limit 200 --out evaluations/qwen
+    rlrf eval --model MODEL --tasks gsm8k --repeats 8 --temperature 0.7 --k 1,8 --out evaluations/8
     rlrf eval --model MODEL --tasks just_eval,factscore --judge judge.yaml --out evaluations/mine
     rlrf eval --model MODEL --include-path benchmarks --tasks capitals --split gate
     rlrf eval --engine openai --base-url http://localhost:8000/v1 --model m --tasks mini_gsm8k
@@ -98,6 +105,7 @@ def eval_(
     from harness.engines.open import SERVER_OPTIONS, EngineSpec
     from harness.evals.evaluate import EvalOptions
 
+    k = options.read_sizes(sizes, items["repeats"])
     spec, executor = EngineSpec(**engine), None
     if cluster["ray"] is None:
         _refuse({name: cluster[name] for name in ("engines", "gpus")}, "without --ray")
@@ -108,17 +116,35 @@ def eval_(
     evaluations = rlrf.evaluate(
         spec, tasks, EvalOptions(**items), judge=judge_file, executor=executor, out=out
     )
-    print_evaluations(evaluations, out)
+    print_evaluations(evaluations, out, k)
 
 
-def print_evaluations(scored: Mapping[str, ScoredEvaluation], out: Path | None) -> None:
-    """Print the metrics of evaluations, and say so if these were not written to a folder."""
+def print_evaluations(
+    scored: Mapping[str, ScoredEvaluation], out: Path | None, sizes: Sequence[int] | None = None
+) -> None:
+    """Print the metrics of evaluations, and say so if these were not written to a folder.
+
+    `sizes` are the values of k for metrics of several responses, if not those of the default.
+    """
     from harness.render.table import evaluation_table
 
-    evaluations = [one.evaluation for one in scored.values()]
+    evaluations = [
+        one.evaluation if sizes is None else _with_sizes(one, sizes) for one in scored.values()
+    ]
     print_result(evaluations, evaluation_table(evaluations))
     if out is None:
         say("Not kept: name a folder with --out to gate or publish this.")
+
+
+def _with_sizes(scored: ScoredEvaluation, sizes: Sequence[int]) -> Evaluation:
+    """Return the evaluation with the metrics of `sizes` responses instead of the reported ones."""
+    from harness.stats.intervals import aggregate_repeats
+    from harness.stats.repeats import reported_names
+
+    reported = reported_names(scored)
+    kept = {n: result for n, result in scored.evaluation.metrics.items() if n not in reported}
+    chosen = aggregate_repeats(scored, reported_names(scored, sizes))
+    return scored.evaluation.model_copy(update={"metrics": kept | chosen})
 
 
 def _refuse(given: dict[str, Any], where: str) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.core.errors import UserError
+from harness.core.text import plural
 from rlrf.cli.output import set_json
 
 if TYPE_CHECKING:
@@ -72,6 +73,12 @@ as_json = click.option(
 )
 seed = click.option("--seed", type=int, default=0, show_default=True, help="Random seed.")
 judge_file = click.option("--judge", "judge_file", type=FILE, help="YAML: how answers are judged.")
+repeat_sizes = click.option(
+    "--k",
+    "sizes",
+    metavar="K,...",
+    help="Responses of pass@k, pass^k and maj@k, by comma.  [default: 2, 4, 8, ..., all]",
+)
 data = click.option("--data", type=PATH, help="Folder or file of the benchmark's data.")
 cluster = click.option("--cluster", help="Tag or field that items share, such as passage.")
 board_name = click.option("--name", help="The model's name, if BASELINE is a leaderboard.")
@@ -132,6 +139,28 @@ def pairs(texts: tuple[str, ...], option: str, example: str) -> dict[str, str]:
     if not all(found.values()):
         raise UserError(f"{option}, such as {example}.")
     return found
+
+
+def read_sizes(text: str | None, repeats: int | None = None) -> list[int] | None:
+    """Read the values of --k; None if it was not given.
+
+    Raises:
+        UserError: a value is not a whole number from 1 on, or exceeds `repeats`.
+    """
+    if text is None:
+        return None
+    given = names(text)
+    if not given or not all(n.isascii() and n.isdigit() and 0 < len(n) < 7 for n in given):
+        raise UserError(f"--k is '{text}': give whole numbers of responses, such as --k 1,4.")
+    sizes = sorted({int(number) for number in given})
+    if sizes[0] < 1:
+        raise UserError("--k is 0: a metric of several responses takes at least 1.")
+    if repeats is not None and sizes[-1] > repeats:
+        raise UserError(
+            f"--k is {sizes[-1]}, and an item has {repeats} {plural('response', repeats)}. Raise "
+            f"--repeats to {sizes[-1]}, or choose a k of at most {repeats}."
+        )
+    return sizes
 
 
 def names(text: str | None) -> list[str]:

@@ -29,6 +29,7 @@ from rlrf.cli.options import FILE, FOLDER, PATH
     ),
 )
 @options.include_path
+@options.repeat_sizes
 @options.as_json
 def score(
     task: str,
@@ -36,6 +37,7 @@ def score(
     judge_file: Path | None,
     judgments: Path | None,
     given: dict[str, Any],
+    sizes: str | None,
 ) -> None:
     """Score saved RESPONSES to TASK; no model is needed.
 
@@ -43,8 +45,12 @@ def score(
     split; or the folder of an evaluation, whose responses are scored again. A response is cut at
     the task's first stop string, as during generation.
 
+    Number several responses per item by "repeat", from 0: the table then shows pass@k, pass^k and
+    maj@k, as `rlrf eval --repeats` does.
+
     \b
     rlrf score gsm8k answers.jsonl --data data/gsm8k
+    rlrf score gsm8k eight_answers_each.jsonl --k 1,4,8
     rlrf score just_eval answers.jsonl --judgments replies.jsonl --out evaluations/mine
     rlrf score capitals answers.jsonl --include-path benchmarks --split gate
     rlrf score just_eval evaluations/mine/just_eval --judge other.yaml --out evaluations/other
@@ -53,9 +59,10 @@ def score(
     from harness.evals.score import RecordedReplies
     from harness.judges.config import load_judging
 
+    k = options.read_sizes(sizes)
     judging = load_judging(judge_file)
     if judging.judge is not None and judgments:
         raise UserError("Name either a judge or recorded replies, not both.")
     judge = RecordedReplies(judgments) if judgments else judge_file
     scored = rlrf.score(judging.task(task), responses, judge=judge, **given)
-    print_evaluations({scored.evaluation.task: scored}, given["out"])
+    print_evaluations({scored.evaluation.task: scored}, given["out"], k)

@@ -32,11 +32,13 @@ def slices(evaluation: Path, by: str | None, cluster: str | None, metrics: str |
     \b
     rlrf slices evaluations/mine/just_eval
     rlrf slices evaluations/mine/just_eval --by topic --metrics overall,depth
+    rlrf slices evaluations/mine/gsm8k --by steps --metrics pass@4,maj@8
     rlrf slices evaluations/mine/factscore --cluster entity
     """
     from harness.evals.evaluation import load_single
     from harness.render.table import ALL_ITEMS, subgroup_table
     from harness.stats.intervals import aggregate, subgroups
+    from harness.stats.repeats import with_repeat_metrics
 
     scored = load_single(evaluation)
     kinds = sorted({kind for item in scored.items for kind in item.tags})
@@ -46,6 +48,7 @@ def slices(evaluation: Path, by: str | None, cluster: str | None, metrics: str |
     if by is not None and by not in kinds:
         raise UserError(f"The items carry no tag '{by}'; they have {', '.join(kinds) or 'none'}.")
     names = _choose(metrics, scored)
+    scored = with_repeat_metrics(scored, names)
     known = scored.evaluation.definitions
     clusters = _number_clusters(scored, cluster) if cluster else None
     if by is None:
@@ -57,11 +60,13 @@ def slices(evaluation: Path, by: str | None, cluster: str | None, metrics: str |
 
 
 def _choose(metrics: str | None, scored: ScoredEvaluation) -> list[str]:
+    from harness.stats.repeats import can_count
+
     known = scored.evaluation.definitions
     if metrics is None:
         return [name for name, metric in known.items() if metric.primary]
     names = list(known) if metrics == "all" else options.names(metrics)
-    if strangers := [name for name in names if name not in known]:
+    if strangers := [n for n in names if n not in known and not can_count(n, known)]:
         raise UserError(f"There is no metric '{strangers[0]}'; there are {', '.join(known)}.")
     return names
 

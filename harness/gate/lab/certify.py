@@ -31,6 +31,7 @@ from harness.gate.decision import decide
 from harness.gate.evidence import Assigned
 from harness.gate.lab.at_margin import KINDS, AtMargin, Candidates, candidates, divide, verdicts
 from harness.stats.paired import Numbers
+from harness.stats.repeats import counted_by, parse
 
 Run = Mapping[str, ScoredEvaluation]
 """Task -> an evaluation of the model."""
@@ -182,7 +183,10 @@ def _at_margin(
     gates: int,
     seed: tuple[int, int],
 ) -> list[AtMargin]:
-    metric = pool.evaluation.definitions[rule.metric]
+    metric = pool.evaluation.definitions.get(rule.metric)
+    if metric is None:
+        why = "a metric of several responses per item has no answers of its own to resample"
+        return [AtMargin(kind=kind, gates=0, passed=0, failed=0, unmeasured=why) for kind in KINDS]
     values = pool.values(rule.metric)
     known = (~np.isnan(values)).sum(axis=1) >= 2 * pool.per_side
     units, clustered = np.arange(len(values)), False
@@ -275,7 +279,17 @@ class _Pool:
                 "answers vary. Give several runs of the model, sampled with different seeds, or "
                 "one with two or more answers per item."
             )
-        if not any(_differ(given, self.metrics) for given in self.answers):
+        known = self.evaluation.definitions
+        for metric in filter(None, (parse(name) for name in self.metrics if name not in known)):
+            if metric.k > self.per_side:
+                raise UserError(
+                    f"{metric.name} of {task} takes {metric.k} responses per item on each side of "
+                    f"a gate, and {self.most} are divided between two sides. Give evaluations with "
+                    f"{2 * metric.k} responses per item in all, or choose a k of at most "
+                    f"{self.per_side}."
+                )
+        counted = [counted_by(name, known) for name in self.metrics]
+        if not any(_differ(given, counted) for given in self.answers):
             raise UserError(
                 f"The answers to each item of {task} are all worth the same: they show no noise "
                 "that the gate could mistake. Give runs that sample their answers, at a "

@@ -14,6 +14,7 @@ from harness.gate.evidence import gather
 from harness.gate.lab.certify import Run, require_one_model
 from harness.stats.paired import by_item
 from harness.stats.repeatability import measure, reach
+from harness.stats.repeats import with_repeat_metrics
 
 
 class RuleNoise(Record):
@@ -67,7 +68,8 @@ def with_noise(policy: Policy, found: Sequence[RuleNoise]) -> Policy:
 
 
 def _of_rule(rule: Rule, alpha: float, runs: Sequence[Run]) -> RuleNoise:
-    tables = [by_item(run[rule.task].scores, [rule.metric]) for run in runs]
+    counted = [with_repeat_metrics(run[rule.task], [rule.metric]) for run in runs]
+    tables = [by_item(scored.scores, [rule.metric]) for scored in counted]
     values = [dict(zip(table.items, table.values[:, 0], strict=True)) for table in tables]
     shared = sorted(set.intersection(*(set(of) for of in values)))
     matrix = np.array([[of[item] for item in shared] for of in values], dtype=np.float64)

@@ -174,7 +174,7 @@ def _clustered(
     scored: ScoredEvaluation, decision: Decision | None, clusters: Mapping[str, Mapping[str, int]]
 ) -> Evaluation:
     """Return the evaluation with intervals that allow for the clusters of the decision's policy."""
-    if decision is None or not clusters:
+    if decision is None:
         return scored.evaluation
     results = aggregate_by_policy(scored.evaluation, scored.scores, decision.policy, clusters)
     return scored.evaluation.model_copy(update={"metrics": results})

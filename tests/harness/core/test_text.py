@@ -100,6 +100,16 @@ def test_markdown_has_no_live_address_and_no_mention(found: str, shown: str) -> 
     assert not re.search(r"@\w", escaped)
 
 
+@pytest.mark.parametrize("name", ["pass@4", "maj@16 of gsm8k", "It says pass@1.", "pass@2(f1)"])
+def test_markdown_leaves_the_name_of_a_metric_alone(name: str) -> None:
+    assert text.markdown(name) == name
+
+
+@pytest.mark.parametrize("address", ["me@1.example", "a@1-b.example", "see @4", "me@4a.example"])
+def test_markdown_takes_no_address_for_the_name_of_a_metric(address: str) -> None:
+    assert "@" in address and not re.search(r"@\w", text.markdown(address))
+
+
 @given(st.text(max_size=60))
 def test_xml_takes_any_text(found: str) -> None:
     element = ET.fromstring(f'<a b="{text.xml(found)}">{text.xml(found)}</a>')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,10 @@ import pytest
 
 import tasks
 from harness.core.errors import UserError
+from harness.core.schema import Call
 from harness.evals import evaluation
 from harness.evals.score import RecordedReplies, score
+from tasks.task import new_score
 
 SIZE = 3
 
@@ -276,3 +279,56 @@ def test_the_stop_strings_of_any_task_end_its_recorded_responses(tmp_path: Path)
     scored = score(task, write(tmp_path / "answers.jsonl", rows), split="gate")
     assert scored.evaluation.metrics["accuracy"].mean == 1.0
     assert scored.evaluation.metrics["flexible_extract"].mean == 1.0
+
+
+# Several responses per item ---------------------------------------------------------------------
+
+
+def several(path: Path, numbers: Iterable[tuple[int, int]]) -> Path:
+    return write(path, ({"id": n, "repeat": r, "response": f"#### {r}"} for n, r in numbers))
+
+
+def test_responses_to_an_item_are_numbered(tmp_path: Path, problems: Path) -> None:
+    numbers = [(n, r) for r in (1, 0) for n in range(SIZE)]
+    scored = score("gsm8k", several(tmp_path / "a.jsonl", numbers), data=problems)
+    assert [(s.index, s.repeat, s.response) for s in scored.samples] == [
+        (n, r, f"#### {r}") for n in range(SIZE) for r in (0, 1)
+    ]
+    assert scored.evaluation.metrics["pass@2"].mean == pytest.approx(2 / 3)
+
+
+def test_judgments_belong_to_one_response_each(tmp_path: Path) -> None:
+    task = replace(tasks.load("mini_gsm8k"), name="graded")
+    items = task.items("gate")[:2]
+
+    def grade(answered: Any, judge: Any = None) -> Any:
+        replies = judge.ask([Call(prompt=s.response) for _, s in answered])
+        return [
+            new_score(sample, {"accuracy": float(reply.text or "0")})
+            for (_, sample), reply in zip(answered, replies, strict=True)
+        ]
+
+    task = replace(task, score=grade, items=lambda split, data=None: items)
+    answers = several(tmp_path / "a.jsonl", [(n, r) for n in range(2) for r in range(2)])
+    rows = [{"id": 0, "repeat": 1, "reply": "1"}, {"id": 1, "reply": "1"}]
+    replies = RecordedReplies(write(tmp_path / "r.jsonl", rows))
+    scored = score(task, answers, split="gate", judge=replies)
+    assert [s.values["accuracy"] for s in scored.scores] == [0, 1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "said"),
+    [
+        ([(0, 0), (0, 1), (1, 0), (2, 0), (2, 1)], "some items have 2 responses, but not the item"),
+        ([(0, 0), (0, 2), (1, 0), (1, 1), (2, 0), (2, 1)], "item with id 0. Give every item the"),
+        ([(0, 1), (1, 1), (2, 1)], "items with id 0, 1, 2. Give every"),
+        ([(0, 0), (0, 10**9), (1, 0), (2, 0)], "items with id 0, 1, 2"),
+        ([(0, 0), (0, 1), (1, 0), (1, 0)], "line 4: id 1, repeat 0, was there before, in line 3"),
+        ([(0, 0), (0, -1)], "line 2: 'repeat' is '-1'"),
+    ],
+)
+def test_uneven_responses_are_sentences(
+    tmp_path: Path, problems: Path, numbers: list[tuple[int, int]], said: str
+) -> None:
+    with pytest.raises(UserError, match=re.escape(said)):
+        score("gsm8k", several(tmp_path / "a.jsonl", numbers), data=problems)
