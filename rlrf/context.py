@@ -33,6 +33,7 @@ from rlrf.objectives.base import check_reporters
 from rlrf.objectives.launch import check_launch
 from rlrf.rlmec.rewriter import RewriterSource, open_rewriter
 from rlrf.run import Run, holds_run, iteration_name, open_run, refuse_strangers_in_run
+from rlrf.trainable import check_trainable
 from tasks import including
 from tasks.task import Judge, Task
 
@@ -207,10 +208,11 @@ def open_context(config: Config, out: Path, fresh: bool) -> Iterator[RunContext]
         refuse_strangers_in_run(out)
     board.check_place()
     with open_services(config) as services:
+        m0 = Checkpoint("M0", model_folder.find(config.model, config.revision))
+        check_trainable(config, services.tasks, m0.model)
         gate_policy = choose_gate_policy(config, services.tasks)
         check_reporters(config.train)
         check_launch(config.train, config.engine)
-        m0 = Checkpoint("M0", model_folder.find(config.model, config.revision))
         common = _identity(services, m0)
         artefacts = open_artefacts(config.artefacts) if config.artefacts else None
         with open_run(out, common, fresh=fresh, artefacts=artefacts) as run:

@@ -20,7 +20,17 @@ from tasks.plugins import include, including
 if TYPE_CHECKING:
     from tasks.task import Task
 
-__all__ = ["FOLDER", "folders", "include", "including", "installed", "load", "names", "problems"]
+__all__ = [
+    "FOLDER",
+    "folder_of",
+    "folders",
+    "include",
+    "including",
+    "installed",
+    "load",
+    "names",
+    "problems",
+]
 
 FOLDER = Path(__file__).parent
 
@@ -89,6 +99,13 @@ def installed(name: str, version: str) -> Task | None:
     """Return the task called `name` if exactly this version of it is installed."""
     task = load(name) if name in names() else None
     return task if task and task.version == version else None
+
+
+def folder_of(name: str) -> Path:
+    """Return the folder with the YAML of the task called `name`: ours for an unknown one."""
+    named, (packaged, _) = plugins.in_folders(), plugins.installed()
+    plugin = named.get(name) or (None if name in _all() else packaged.get(name))
+    return plugin.folder if plugin else FOLDER
 
 
 def problems() -> list[str]:

@@ -50,6 +50,27 @@ def dataset(*, task: str, data: str | None = None, **_ignored: Any) -> dict[str,
     return _Splits(tasks.load(task), Path(data) if data else None)
 
 
+def require_yaml(name: str) -> None:
+    """Check that lm-eval finds the YAML of a task.
+
+    Raises:
+        UserError: it does not, because the file is missing or broken.
+    """
+    from lm_eval.tasks import TaskManager
+
+    folder = tasks.folder_of(name)
+    if name not in TaskManager(include_path=str(folder), include_defaults=False).all_subtasks:
+        raise no_yaml(name, folder)
+
+
+def no_yaml(name: str, folder: Path) -> UserError:
+    """Say that lm-eval does not find the YAML of a task."""
+    return UserError(
+        f"lm-eval finds no task '{name}' in {folder}: its YAML is missing or broken. "
+        f"`lm_eval validate --include_path {folder} --tasks {name}` says more."
+    )
+
+
 def to_doc(item: Item) -> dict[str, Any]:
     """Return an item as a flat row for `datasets`: nested values are JSON text."""
     return {

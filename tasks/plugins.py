@@ -275,7 +275,7 @@ def _faults(task: Task) -> Iterator[str]:
     elif (primary := sum(metric.primary for metric in metrics)) != 1:
         yield f"{primary} metrics of {name} are primary; mark exactly one with primary=True"
     for part, value in (
-        ("items", task.items),
+        ("items", getattr(task.items, "items", None)),
         ("score", getattr(task.score, "score", None)),
         ("feedback", task.feedback),
     ):

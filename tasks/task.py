@@ -7,6 +7,7 @@ and `rlrf score` call its `Task`, and the trainer learns from the same `Task`'s 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,7 +100,15 @@ class ScoreResponses:
     metrics: tuple[Metric, ...]
 
     def __call__(self, answered: Sequence[Answered], judge: Judge | None = None) -> list[Score]:
-        scores = iter(self.score([pair for pair in answered if not pair[1].unanswered], judge))
+        asked = [pair for pair in answered if not pair[1].unanswered]
+        scored = list(self.score(asked, judge))
+        if [getattr(score, "item", None) for score in scored] != [s.item for _, s in asked]:
+            raise UserError(
+                f"The score function of {asked[0][1].task if asked else 'a benchmark'} has to "
+                f"return one Score per response, in order. It returned {len(scored)} values for "
+                f"{len(asked)} responses, or in another order."
+            )
+        scores = iter(scored)
         return [
             self._unscored(sample) if sample.unanswered else next(scores) for _, sample in answered
         ]
@@ -107,6 +116,37 @@ class ScoreResponses:
     def _unscored(self, sample: Sample) -> Score:
         reason = f"no response: {sample.unanswered}"
         return new_score(sample, {}, {metric.name: reason for metric in self.metrics})
+
+
+@dataclass(frozen=True)
+class ListItems:
+    """List the items of a split, and refuse items that are not of this task and split.
+
+    Every `Task` lists its items through this class, so that no evaluation or training starts with
+    items that cannot be told apart.
+    """
+
+    items: Items
+    task: str
+
+    def __call__(self, split: str, data: Path | None = None) -> list[Item]:
+        items = list(self.items(split, data))
+        for item in items:
+            if not isinstance(item, Item):
+                raise self._unusable(
+                    split, f"{item!r:.100} is a {type(item).__name__}, not an Item"
+                )
+            if (item.task, item.split) != (self.task, split):
+                raise self._unusable(
+                    split, f"item {item.index} says task '{item.task}', split '{item.split}'"
+                )
+        indices = Counter(item.index for item in items)
+        if twice := [index for index, count in indices.items() if count > 1]:
+            raise self._unusable(split, f"{indices[twice[0]]} items have the index {twice[0]}")
+        return items
+
+    def _unusable(self, split: str, fault: str) -> UserError:
+        return UserError(f"The {split} split of {self.task} cannot be used: {fault}.")
 
 
 class GiveFeedback(Protocol):
@@ -188,6 +228,8 @@ class Task:
     def __post_init__(self) -> None:
         if not isinstance(self.score, ScoreResponses):
             object.__setattr__(self, "score", ScoreResponses(self.score, self.metrics))
+        own = self.items.items if isinstance(self.items, ListItems) else self.items
+        object.__setattr__(self, "items", ListItems(own, self.name))
 
     @property
     def primary(self) -> Metric:

@@ -22,7 +22,7 @@ PATH = (
 FILE = re.compile(rf"(?<![\w./-])(?:{PATH})")
 CODE = re.compile(r"`([^`\n]+)`")
 NAMES_IN_FILE = re.compile(rf"((?:`[\w.]+(?:\([^`]*\))?`(?:,| and|)\s+)+)(?:in|of)\s+`({PATH})`")
-MADE_BY_SCAFFOLD = ("tasks/capitals", "tests/tasks/capitals", "tasks/essays", "tests/tasks/essays")
+MADE_BY_SCAFFOLD = ("tasks/rivers", "tests/tasks/rivers")
 PAGES = sorted(RECIPES.glob("*.md"))
 
 

@@ -26,6 +26,7 @@ from harness.engines.resume import PARTS
 from harness.evals import evaluation
 from harness.evals.scoring import Generation, code_version, dataset_digest, score_samples
 from harness.evals.stock_tasks import StockTask, find_benchmarks, quiet_lm_eval
+from tasks.hooks import no_yaml
 from tasks.task import Judge, Task
 
 if TYPE_CHECKING:
@@ -276,11 +277,7 @@ def choose_items(task: Task, options: EvalOptions) -> tuple[str, list[Item], lis
 def _lm_task(manager: Any, name: str, split: str, options: EvalOptions) -> Any:
     """Load the lm-eval task `name`, set to the split and the options."""
     if name not in manager.all_subtasks:
-        raise UserError(
-            f"lm-eval finds no task '{name}' in {benchmarks.FOLDER}: its YAML is missing or "
-            f"broken. `lm_eval validate --include_path {benchmarks.FOLDER} --tasks {name}` says "
-            "more."
-        )
+        raise no_yaml(name, benchmarks.folder_of(name))
     task = manager.load(name)["tasks"][name]
     if task.OUTPUT_TYPE != "generate_until":
         raise UserError(f"{name} asks for {task.OUTPUT_TYPE}; only generated answers are scored.")

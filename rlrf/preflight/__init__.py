@@ -32,6 +32,7 @@ from rlrf.preflight import resources
 from rlrf.preflight.resources import Model
 from rlrf.rlmec.rewriter import open_rewriter
 from rlrf.sampling import sampling_for
+from rlrf.trainable import check_limits, check_parts
 from tasks.task import Task
 
 MAX_MEASURED_PROMPTS = 200  # per task
@@ -153,6 +154,7 @@ def _tasks(findings: Findings, config: Config, judging: Judging, model: Model | 
 
 def _task(config: Config, judging: Judging, settings: TaskConfig) -> tuple[Task, Said]:
     task = load_task(settings, judging)
+    check_parts(config, settings, task)
     return task, _items(config, task)
 
 
@@ -192,8 +194,7 @@ def _prompts(config: Config, task: Task, model: Model) -> Said:
 
     settings = [config.explore, *([config.reflect] if _reflects(config) else [])]
     limits = [sampling_for(task, one, 1, config.seed) for one in settings]
-    for sampling in limits:
-        sampling.check(model.context)
+    check_limits(config, task, model.context)
     items: list[Item] = task.items("train", _data(config, task))[:MAX_MEASURED_PROMPTS]
     lengths = [
         len(
