@@ -6,6 +6,7 @@ says and nothing else.
 
 from __future__ import annotations
 
+import math
 import time
 from array import array
 from collections.abc import Callable, Sequence
@@ -32,6 +33,13 @@ from harness.engines import (
     cut_at_stop,
     loading,
     seed_of,
+)
+from harness.engines.likelihood import (
+    MAX_COLUMNS,
+    MAX_COLUMNS_ELSEWHERE,
+    LikelihoodReader,
+    Results,
+    Texts,
 )
 from harness.engines.model_folder import check, find, loaded_digest, model_digest
 from harness.engines.onednn_linear import use_onednn
@@ -114,6 +122,7 @@ class HFEngine(LocalEngine):
         self.context = loading.context_of(self.model.config, self.tokenizer)
         self.ends = torch.tensor(loading.ends_of(self.model, self.tokenizer), device=self.device)
         self.reader = Reader(self.model, self.device)
+        self.likelihoods = LikelihoodReader(self.reader)
 
     def generate(
         self, prompts: Sequence[str], sampling: Sampling, on_done: OnDone | None = None
@@ -144,7 +153,9 @@ class HFEngine(LocalEngine):
             on_done.generating(sampling.max_tokens, sampling.copies)
             decoding.progress = on_done
         columns = max(map(len, ids), default=0) + sampling.max_tokens
-        self._in_batches(rows, decoding.run, completions.__contains__, columns)
+        size = self.max_batch or rows_that_fit(self.model, self.device, columns)
+        size = min(size, len(rows))
+        self._in_batches(rows, decoding.run, completions.__contains__, size)
         # 3. Arrange the completions by prompt.
         return by_prompt(completions, len(prompts), sampling)
 
@@ -152,20 +163,32 @@ class HFEngine(LocalEngine):
         """Score each continuation after its context; a pair too long loses its beginning.
 
         Raises:
-            UserError: one pair does not fit in memory.
+            UserError: a continuation is longer than the model's context, or one text does not fit
+                in memory, or the model gives NaN.
         """
         scores: dict[int, Likelihood] = {}
-        order = sorted(range(len(pairs)), key=lambda i: -len(pairs[i][0]) - len(pairs[i][1]))
+        reader, longest = self.likelihoods, min(self.likelihoods.longest_in_tree, self.context)
+        lengths = [min(len(before) + len(after) - 1, self.context) for before, after in pairs]
+        for in_tree in (True, False):
 
-        def run(waiting: Sequence[int], size: int) -> None:
-            for start in range(0, len(waiting), size):
-                batch = waiting[start : start + size]
-                made = self._score([pairs[i] for i in batch])
-                scores.update(zip(batch, made, strict=True))
+            def run(waiting: Sequence[int], size: int, in_tree: bool = in_tree) -> None:
+                results = Results(Texts([pairs[i] for i in waiting], self.context))
+                try:
+                    (reader.read_tree if in_tree else reader.read_rows)(results, size)
+                finally:
+                    scores.update((waiting[i], score) for i, score in results.likelihoods())
 
-        columns = max((len(before) + len(after) for before, after in pairs), default=0)
-        columns = min(columns, self.context)
-        self._in_batches(order, run, scores.__contains__, columns, scored=columns)
+            chosen = [i for i, length in enumerate(lengths) if (length <= longest) == in_tree]
+            if in_tree:
+                most = MAX_COLUMNS.get(self.device.type, MAX_COLUMNS_ELSEWHERE)
+                size = rows_that_fit(self.model, self.device, 1, most=most)
+            else:
+                columns = max((lengths[i] for i in chosen), default=1)
+                size = self.max_batch or rows_that_fit(self.model, self.device, columns, columns)
+                size = min(size, len(chosen))
+            self._in_batches(chosen, run, scores.__contains__, size)
+        if any(math.isnan(value) for value, _ in scores.values()):
+            raise self.nan_error()
         return [scores[i] for i in range(len(pairs))]
 
     def _in_batches(
@@ -173,16 +196,10 @@ class HFEngine(LocalEngine):
         waiting: Sequence[T],
         run: Callable[[Sequence[T], int], None],
         is_done: Callable[[T], bool],
-        columns: int,
-        scored: int = 1,
+        size: int,
     ) -> None:
-        """Call `run(waiting, size)`, and halve `size` while memory does not suffice.
-
-        A row has up to `columns` tokens, of which `scored` get logits at the same time.
-        """
-        size = self.max_batch or rows_that_fit(self.model, self.device, columns, scored)
+        """Call `run(waiting, size)`, and halve `size` while memory does not suffice."""
         while waiting:
-            size = min(size, len(waiting))
             try:
                 run(waiting, size)
             except (MemoryError, RuntimeError) as error:
@@ -200,27 +217,12 @@ class HFEngine(LocalEngine):
                 torch.cuda.empty_cache()
             waiting = [row for row in waiting if not is_done(row)]
 
-    @torch.inference_mode()
-    def _score(self, pairs: list[Pair]) -> list[Likelihood]:
-        """Score one batch of pairs."""
-        inputs = [(before + after)[-(self.context + 1) :] for before, after in pairs]
-        width = max(map(len, inputs)) - 1
-        tokens = torch.zeros(len(pairs), width, dtype=torch.long)
-        mask = torch.zeros(len(pairs), width, dtype=torch.long)
-        for i, ids in enumerate(inputs):
-            tokens[i, : len(ids) - 1] = torch.tensor(ids[:-1])
-            mask[i, : len(ids) - 1] = 1
-        logits = self.model(
-            input_ids=tokens.to(self.device), attention_mask=mask.to(self.device), use_cache=False
-        ).logits
-        scores = []
-        for row, ids, (_, after) in zip(logits, inputs, pairs, strict=True):
-            end = len(ids) - 1
-            shares = row[end - len(after) : end].float().log_softmax(-1)
-            target = torch.tensor(after, device=self.device)
-            total = shares.gather(-1, target[:, None]).sum()
-            scores.append((float(total), bool((shares.argmax(-1) == target).all())))
-        return scores
+    def nan_error(self) -> UserError:
+        """Make the error of a model whose logits are not numbers."""
+        return UserError(
+            f"{self.model_id} gives NaN: its weights are damaged, or too large for "
+            f"{self.model.dtype}. Try dtype float32."
+        )
 
     def decode(self, ids: list[int]) -> str:
         """Decode token ids as text without special tokens."""
@@ -298,10 +300,7 @@ class _Decoding:
         owner = torch.tensor([index[p] for p, _ in rows], device=engine.device)
         past, logits = engine.reader.read([self.ids[p] for p in prompts], beginning, owner)
         if logits.isnan().any():
-            raise UserError(
-                f"{engine.model_id} gives NaN: its weights are damaged, or too large for "
-                f"{engine.model.dtype}. Try dtype float32."
-            )
+            raise engine.nan_error()
         lengths = torch.tensor([len(self.ids[p]) for p, _ in rows], device=engine.device)
         draws = draw([(self.prompts[p], j) for p, j in rows], self.sampling).to(engine.device)
         tokens = torch.empty_like(draws, dtype=torch.long)
@@ -397,8 +396,10 @@ def _inverse(shares: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
 # Batch size -------------------------------------------------------------------------------------
 
 
-def rows_that_fit(model: Any, device: torch.device, columns: int, scored: int = 1) -> int:
-    """Estimate how many rows of `columns` tokens, `scored` with logits, fit on `device`.
+def rows_that_fit(
+    model: Any, device: torch.device, columns: int, scored: int = 1, most: int = MAX_ROWS
+) -> int:
+    """Estimate how many rows of `columns` tokens, `scored` with logits, fit: at most `most`.
 
     A power of two: sums are rounded by the number of rows, and small changes in free memory must
     not change samples.
@@ -406,14 +407,16 @@ def rows_that_fit(model: Any, device: torch.device, columns: int, scored: int = 
     config = model.config.get_text_config(decoder=True)
     past = numbers_kept(config) * model.dtype.itemsize * columns
     logits = LOGITS_COPIES * torch.float32.itemsize * config.vocab_size * scored
-    most = max(1, min(MAX_ROWS, int(MEMORY_SHARE * free_memory(device) / (past + logits))))
-    return 1 << (most.bit_length() - 1)
+    rows = max(1, min(most, int(MEMORY_SHARE * free_memory(device) / (past + logits))))
+    return 1 << (rows.bit_length() - 1)
 
 
 def numbers_kept(config: Any) -> int:
     """Count the numbers in a token's keys and values, by the `config` of a language model."""
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    if not (queries := getattr(config, "num_attention_heads", 0)):
+        return 0  # a recurrent model
+    heads = getattr(config, "num_key_value_heads", None) or queries
+    dim = getattr(config, "head_dim", None) or config.hidden_size // queries
     return int(2 * config.num_hidden_layers * heads * dim)
 
 

@@ -97,13 +97,17 @@ class Reader:
 
     def __init__(self, model: Any, device: torch.device) -> None:
         self.model, self.device = model, device
-        self._accepted = set(inspect.signature(model.forward).parameters)
+        self._options = set(inspect.signature(model.forward).parameters)
         self._nothing = Columns([], torch.ones(1, 0, dtype=torch.long, device=device))
+
+    def accepts(self, option: str) -> bool:
+        """Tell whether the model's forward pass takes `option`."""
+        return option in self._options
 
     @functools.cached_property
     def shares(self) -> bool:
         """Whether rows can share what their prompts have in common while they are decoded."""
-        return "position_ids" in self._accepted and supports_sharing(self.model, self.device)
+        return self.accepts("position_ids") and supports_sharing(self.model, self.device)
 
     @functools.cached_property
     def _shares_beginnings(self) -> bool:
@@ -153,7 +157,7 @@ class Reader:
     ) -> torch.Tensor:
         """Add `tokens` to `past`; return the logits (rows, vocabulary) after their last column."""
         wanted = {"position_ids": position, "logits_to_keep": 1}
-        options = {name: value for name, value in wanted.items() if name in self._accepted}
+        options = {name: value for name, value in wanted.items() if self.accepts(name)}
         if isinstance(past, DynamicCache):
             options |= {"attention_mask": mask, "past_key_values": past, "use_cache": True}
             out = self.model(input_ids=tokens, **options)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from transformers import AttentionInterface
@@ -30,6 +30,26 @@ KeysValues = tuple[torch.Tensor, torch.Tensor]  # of one layer
 
 class _UnsupportedAttentionError(Exception):
     """A model's attention does more than this module does."""
+
+
+class Attention(Protocol):
+    """Attend for a layer of a model; see `shared_attention`."""
+
+    def attend(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        *,
+        window: int | None,
+        softcap: float | None,
+    ) -> torch.Tensor:
+        """Attend with the scaled `query`, (rows, query heads, columns, dim).
+
+        `key` and `value` are (rows, heads, columns, dim); the result is (rows, columns, query
+        heads, dim).
+        """
 
 
 class SharedCache:
@@ -93,7 +113,8 @@ class SharedCache:
     ) -> torch.Tensor:
         """Attend with the newest tokens' scaled `query`, and keep their `key` and `value`.
 
-        Shapes: query and result (rows, query heads, dim), key and value (rows, heads, 1, dim).
+        Shapes: query (rows, query heads, 1, dim), key and value (rows, heads, 1, dim), result
+        (rows, 1, query heads, dim).
         """
         rows, heads = key.shape[:2]
         query = query.reshape(rows, heads, -1, query.shape[-1])
@@ -114,7 +135,7 @@ class SharedCache:
         # 4. Join the stretches by their shares of the softmax over all columns.
         shares = torch.cat([total for _, total in parts], -1).softmax(-1)
         joined = sum(shares[..., i : i + 1] * out for i, (out, _) in enumerate(parts))
-        return joined.reshape(rows, -1, joined.shape[-1])  # type: ignore[union-attr]
+        return joined.reshape(rows, 1, -1, joined.shape[-1])  # type: ignore[union-attr]
 
     def _append(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> KeysValues:
         if layer == len(self._own):
@@ -195,18 +216,18 @@ def _attention(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     *,
-    shared: SharedCache,
+    shared: Attention,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attend as `transformers` asks: query (rows, heads, 1, dim), result (rows, 1, heads, dim)."""
+    """Attend as `transformers` asks."""
     scaling, window, softcap = (
         options.pop(name, None) for name in ("scaling", "sliding_window", "softcap")
     )
     if unknown := {name for name, given in options.items() if given is not None} - IGNORED:
         raise _UnsupportedAttentionError(f"attention with {', '.join(sorted(unknown))}")
-    query = query[:, :, 0] * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    query = query * (query.shape[-1] ** -0.5 if scaling is None else scaling)
     out = shared.attend(module.layer_idx, query, key, value, window=window, softcap=softcap)
-    return out.to(value.dtype)[:, None], None
+    return out.to(value.dtype), None
 
 
 AttentionInterface.register(NAME, _attention)
@@ -214,7 +235,7 @@ AttentionInterface.register(NAME, _attention)
 
 @contextlib.contextmanager
 def shared_attention(model: Any) -> Iterator[None]:
-    """Let `model` attend through the `SharedCache` that it is called with as `shared`."""
+    """Let `model` attend through the `Attention` that it is called with as `shared`."""
     own = model.config._attn_implementation
     model.config._attn_implementation = NAME
     try:
@@ -252,4 +273,4 @@ class _Probe:
         self, layer: int, query: torch.Tensor, *_: Any, window: int | None, **__: Any
     ) -> torch.Tensor:
         self.slides[layer] = window is not None
-        return query
+        return query.transpose(1, 2)
