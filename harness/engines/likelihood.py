@@ -117,7 +117,9 @@ class Results:
         index = torch.from_numpy(rows).to(logits.device)
         chosen = logits[index, torch.from_numpy(targets).to(logits.device)].float()
         totals, best = [], []
-        for part in logits.split(max(1, LOGITS_AT_ONCE // logits.shape[1])):
+        at_once = max(1, LOGITS_AT_ONCE // logits.shape[1])
+        for start in range(0, len(logits), at_once):
+            part = logits[start : start + at_once]
             totals.append(part.float().logsumexp(-1))
             best.append(part.argmax(-1))
         self._values[places] = (chosen - torch.cat(totals)[index]).cpu().numpy()
