@@ -108,6 +108,7 @@ def saved(folder: Path, name: str, wrong: int) -> str:
     return name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wrong", "code", "verdict"), [(10, 0, "pass"), (90, 1, "fail"), (29, 2, "inconclusive")]
 )
@@ -126,6 +127,7 @@ def test_the_step_tells_the_verdict_in_every_way(
     assert ("::warning title=Gate%3A inconclusive::" in done.log) == (verdict == "inconclusive")
 
 
+@pytest.mark.slow
 def test_a_policy_and_a_plan_are_passed_on(tmp_path: Path, m0: str) -> None:
     (tmp_path / "my policy.yaml").write_text(
         "rules: [{task: mini_gsm8k, metric: accuracy, margin: 0.1}]"
@@ -134,6 +136,7 @@ def test_a_policy_and_a_plan_are_passed_on(tmp_path: Path, m0: str) -> None:
     assert run_gate(tmp_path, baseline=m0, candidate=candidate, policy="my policy.yaml").code == 0
 
 
+@pytest.mark.slow
 def test_what_cannot_be_decided_is_an_error(tmp_path: Path, m0: str) -> None:
     done = run_gate(tmp_path, baseline=m0, candidate="nowhere")
     assert (done.code, done.outputs["verdict"]) == (3, "error")
@@ -141,6 +144,7 @@ def test_what_cannot_be_decided_is_an_error(tmp_path: Path, m0: str) -> None:
     assert "::error title=Gate: error::" in done.log
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text", ['$(touch hacked)"; touch hacked; "`touch hacked`', "--help", "a\nverdict=pass"]
 )
@@ -153,6 +157,7 @@ def test_inputs_are_text_and_never_shell(tmp_path: Path, m0: str, text: str) -> 
         assert not list(place.rglob("hacked"))
 
 
+@pytest.mark.slow
 def test_an_output_folder_cannot_set_other_outputs(tmp_path: Path, m0: str) -> None:
     done = run_gate(tmp_path, baseline=m0, candidate=m0, output="out\nverdict=fail\nx<<y")
     assert (done.code, done.outputs.keys()) == (0, {"verdict", "decision"})

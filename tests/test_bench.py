@@ -52,6 +52,7 @@ def test_rows_are_kept_as_they_are_made(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "rows.json").read_text()) == [{"claim": "first"}]
 
 
+@pytest.mark.slow
 def test_a_claim_that_lacks_its_peer_leaves_the_others_alone(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- table -->\nold\n<!-- /table -->\nafter\n")
@@ -72,6 +73,7 @@ def test_a_claim_that_lacks_its_peer_leaves_the_others_alone(tmp_path: Path) -> 
     assert len(json.loads((tmp_path / "gate.json").read_text())["rows"]) == 1
 
 
+@pytest.mark.slow
 def test_zeros_around_the_shipped_policy_change_no_answer(tmp_path: Path) -> None:
     from policies import as_loaded, asked, grown, texts
 
@@ -95,6 +97,7 @@ def gate_errors(out: Path, *options: str) -> dict[str, Any]:
     return json.loads(out.read_text())["cells"]
 
 
+@pytest.mark.slow
 def test_cells_that_were_measured_are_not_measured_again(tmp_path: Path) -> None:
     out = tmp_path / "rows.json"
     first = gate_errors(out, "--only", "few")

@@ -199,6 +199,7 @@ def saved(folder: Path, made: ScoredEvaluation) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @each_forgery
 def test_the_gate_passes_no_forged_candidate(
     tmp_path: Path,
@@ -241,6 +242,7 @@ def test_no_forgery_is_added_to_a_board(
     assert Board(tmp_path / "board").rows() == []
 
 
+@pytest.mark.slow
 @each_forgery
 def test_a_forged_row_with_a_right_chain_is_told_by_verify(
     tmp_path: Path,

@@ -108,6 +108,7 @@ def started(tmp_path: Path, code: int) -> tuple[int, dict[str, list[str]]]:
     return done.returncode, asked
 
 
+@pytest.mark.slow
 def test_the_slurm_script_starts_a_run_on_its_first_machine(tmp_path):
     code, asked = started(tmp_path, 0)
     assert code == 0
@@ -157,6 +158,7 @@ def test_every_pod_mounts_what_it_declares(job):
         assert mounts["shared"] == "/shared"
 
 
+@pytest.mark.slow
 def test_ray_is_asked_for_what_it_knows():
     page = (ROOT / "docs" / "scale.md").read_text()
     for command in ("ray start", "ray job submit"):

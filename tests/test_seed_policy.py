@@ -18,6 +18,7 @@ def test_the_corpus_is_seeded() -> None:
     assert first == again != other
 
 
+@pytest.mark.slow
 def test_no_held_out_prompt_is_in_the_corpus() -> None:
     held_out = {
         item.prompt

@@ -80,6 +80,7 @@ def commands(command: click.Command, path: str) -> Iterator[tuple[str, click.Com
             yield from commands(child, f"{path} {name}")
 
 
+@pytest.mark.slow
 def test_the_reference_names_every_command_and_option(sources: Path) -> None:
     text = (sources / "docs/reference/command-line.md").read_text()
     headings = {line.lstrip("# ") for line in text.splitlines() if line.startswith("#")}
@@ -115,6 +116,7 @@ def test_the_reference_names_every_key_of_a_run(sources: Path) -> None:
         assert f"\n`{key}` {{ #run.{key}" in text, key
 
 
+@pytest.mark.slow
 def test_the_reference_covers_every_file_that_the_code_reads() -> None:
     read = set()
     for package in ("harness", "rlrf", "tasks"):
@@ -203,6 +205,7 @@ def test_text_from_the_code_is_not_read_as_markup() -> None:
     assert [child.tag for child in shown] == ["code"]
 
 
+@pytest.mark.slow
 def test_no_link_is_broken(site: Path) -> None:
     documents = {path.relative_to(site).as_posix(): html(path) for path in site.rglob("*.html")}
     anchors = {name: set(page.xpath("//@id | //@name")) for name, page in documents.items()}
@@ -236,6 +239,7 @@ def test_the_site_needs_nothing_from_the_network(site: Path) -> None:
         assert "url(http" not in path.read_text(), path.name
 
 
+@pytest.mark.slow
 def test_pages_have_the_same_structure_as_on_github(site: Path) -> None:
     github = MarkdownIt("gfm-like", {"linkify": False})
     for place, source in pages.sources().items():
@@ -248,6 +252,7 @@ def test_pages_have_the_same_structure_as_on_github(site: Path) -> None:
             assert counts[0] == counts[1], f"{source.name}: <{tag}> {counts}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mistake",
     ["[page](absent.md)", "[section](gate.md#absent)", "[file](../absent.yaml)", "::: rlrf.absent"],

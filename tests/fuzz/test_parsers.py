@@ -34,6 +34,7 @@ def test_any_bytes_are_read_or_refused(name, data):
     PARSERS[name](data)
 
 
+@pytest.mark.slow
 @every_parser
 def test_what_was_whole_and_is_spoiled_is_read_or_refused(name):
     rng = random.Random(name)

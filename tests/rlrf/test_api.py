@@ -131,6 +131,7 @@ def test_a_configuration_without_a_file_needs_a_folder_for_its_run(tmp_path):
         rlrf.train(config)
 
 
+@pytest.mark.slow
 def test_training_takes_a_file_or_a_configuration(tiny_model, toy_letters, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     settings = {
@@ -162,6 +163,7 @@ def responses(path: Path, wrong: int) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_scored_responses_are_written_loaded_and_gated(tmp_path):
     for name, wrong in (("old", 200), ("new", 100)):
         scored = rlrf.score(

@@ -58,6 +58,7 @@ def letters_reward(tmp_path_factory, tiny_model):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lacking", [lacking_on_a_gpu, lacking_on_a_cpu])
 @pytest.mark.parametrize(
     ("where", "stage", "remedy"),
@@ -108,6 +109,7 @@ def test_a_run_that_lacked_memory_ends_as_one_that_did_not(tiny_model, tmp_path,
 # A loss that is no number ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_training_that_diverges_is_rolled_back_and_the_run_goes_on(
     tiny_model, tmp_path, toy_letters, capsys
 ):
@@ -142,6 +144,7 @@ def test_a_training_that_diverges_is_rolled_back_and_the_run_goes_on(
 # Nothing to learn --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "remedy"),
     [
@@ -188,6 +191,7 @@ def test_equal_rewards_ask_for_more_or_warmer_responses(
 # Lengths -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_counted_for_the_user(tiny_model, tmp_path, toy_letters, capsys):
     few = {"tasks": [{"name": "toy_letters", "prompts": 8}], "gate": {"slice": 5, "sealed": 5}}
     settings = {"learning_rate": 1e-3, "batch_size": 8, "max_length": 43}
@@ -263,6 +267,7 @@ def test_a_configuration_that_lies_about_the_head_is_found_out(
 # Reward that rises while the benchmark falls -----------------------------------------------------
 
 
+@pytest.mark.slow
 def test_reward_that_rises_while_the_benchmark_falls_raises_an_alarm(
     tiny_model, letters_reward, tmp_path, toy_letters, monkeypatch
 ):
@@ -299,6 +304,7 @@ def test_reward_that_rises_while_the_benchmark_falls_raises_an_alarm(
 # Numbers -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_each_iteration_leaves_a_row_of_numbers(tiny_model, tmp_path, toy_letters):
     result = train(config(tiny_model), tmp_path / "run")
     (row,) = rows(tmp_path / "run" / "metrics.jsonl")
@@ -319,6 +325,7 @@ def test_each_iteration_leaves_a_row_of_numbers(tiny_model, tmp_path, toy_letter
     assert row["explored_model_reward"] == row["gate_model_reward"] == {}
 
 
+@pytest.mark.slow
 def test_metrics_go_to_tensorboard_beside_the_stages(tiny_model, tmp_path, toy_letters):
     few = {"tasks": [{"name": "toy_letters", "prompts": 8}], "gate": {"slice": 5, "sealed": 5}}
     settings = {"learning_rate": 1e-3, "batch_size": 8, "max_length": 200}

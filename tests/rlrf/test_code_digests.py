@@ -68,6 +68,7 @@ def contents(folder):
     }
 
 
+@pytest.mark.slow
 def test_an_edited_feedback_makes_its_stage_and_what_rests_on_it_again(trained, monkeypatch):
     trained()
     explored = contents(trained.run / "iter_1" / "explore")
@@ -87,6 +88,7 @@ def test_an_edited_feedback_makes_its_stage_and_what_rests_on_it_again(trained, 
     assert said_of(trained(), "feedback") == "iter_1/feedback: done before"
 
 
+@pytest.mark.slow
 def test_an_edited_feedback_generates_no_evaluation_again(trained, monkeypatch):
     trained()
     samples = contents(trained.run / "iter_1" / "evaluate_M0")["toy_letters/samples.jsonl"]
@@ -98,6 +100,7 @@ def test_an_edited_feedback_generates_no_evaluation_again(trained, monkeypatch):
     assert contents(trained.run / "iter_1" / "evaluate_M0")["toy_letters/samples.jsonl"] == samples
 
 
+@pytest.mark.slow
 def test_an_unchanged_run_is_resumed_stage_by_stage_to_the_same_bytes(trained):
     trained()
     before = contents(trained.run)
@@ -106,6 +109,7 @@ def test_an_unchanged_run_is_resumed_stage_by_stage_to_the_same_bytes(trained):
     assert not [line for line in lines if "made again" in line or "recorded" in line]
 
 
+@pytest.mark.slow
 def test_a_run_whose_stages_name_no_code_is_resumed_and_that_is_said(trained):
     trained()
     for path in trained.run.rglob(MANIFEST):
@@ -121,6 +125,7 @@ def test_a_run_whose_stages_name_no_code_is_resumed_and_that_is_said(trained):
     assert contents(trained.run) == before
 
 
+@pytest.mark.slow
 def test_changed_words_of_reflection_make_the_rewrites_again(trained, monkeypatch):
     trained()
     code = source("the words of reflection", reflect)
@@ -133,6 +138,7 @@ def test_changed_words_of_reflection_make_the_rewrites_again(trained, monkeypatc
     assert said_of(lines, "feedback") == "iter_1/feedback: done before"
 
 
+@pytest.mark.slow
 def test_another_length_limit_of_a_task_explores_again(trained, monkeypatch):
     trained()
     shorter = replace(toy.LETTERS, generation=dict(toy.LETTERS.generation) | {"max_tokens": 5})

@@ -57,6 +57,7 @@ def judged_config(tmp_path, tiny_model, server, **changes):
     return load(tmp_path / "config.yaml")
 
 
+@pytest.mark.slow
 def test_a_language_model_criticises_the_responses(tmp_path, tiny_model, server, toy_letters):
     config = judged_config(tmp_path, tiny_model, server)
     result = train(config, tmp_path / "run")
@@ -74,6 +75,7 @@ def test_a_language_model_criticises_the_responses(tmp_path, tiny_model, server,
     assert all("The three aspects:" not in one.prompt for one in again)
 
 
+@pytest.mark.slow
 def test_a_run_belongs_to_its_judge(tmp_path, tiny_model, server, toy_letters):
     config = judged_config(tmp_path, tiny_model, server)
     train(config, tmp_path / "run")

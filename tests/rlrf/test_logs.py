@@ -75,6 +75,7 @@ def test_stderr_is_as_it_was_after_a_command(monkeypatch: pytest.MonkeyPatch, ca
     assert [one["level"] for one in written(capsys)] == ["error"]
 
 
+@pytest.mark.slow
 def test_a_command_whose_libraries_warn_writes_objects_alone(tmp_path: Path) -> None:
     script = (
         "import logging, warnings, sys\n"

@@ -52,6 +52,7 @@ def finished(tiny_model, tmp_path_factory):
         return train(config(tiny_model), out), out
 
 
+@pytest.mark.slow
 def test_a_run_improves_gates_and_records(finished):
     result, out = finished
     (iteration,) = result.iterations
@@ -97,6 +98,7 @@ def test_a_finished_run_loads_no_model_again(finished, tiny_model, monkeypatch, 
     assert len(Board(out / "board").rows()) == rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "stage", ["rlrf.feedback.give_feedback", "rlrf.methods.rlrf.dpo", "rlrf.loop.evaluate"]
 )
@@ -116,6 +118,7 @@ def test_a_run_killed_in_any_stage_ends_with_the_same_artefacts(
     assert contents(tmp_path / "run") == contents(whole)
 
 
+@pytest.mark.slow
 def test_a_rejected_candidate_is_rolled_back_and_other_prompts_are_explored(
     tiny_model, tmp_path, toy_letters
 ):
@@ -132,6 +135,7 @@ def test_a_rejected_candidate_is_rolled_back_and_other_prompts_are_explored(
     assert not items[0] & items[1]
 
 
+@pytest.mark.slow
 def test_an_iteration_without_pairs_is_skipped_with_its_causes(tiny_model, tmp_path, toy_letters):
     result = train(config(tiny_model, pairs={"threshold": 1.0}), tmp_path / "run")
     (iteration,) = result.iterations
@@ -164,6 +168,7 @@ def test_pairs_that_repeat_a_sealed_item_block_the_iteration(
     assert not (tmp_path / "run" / "iter_1" / "train").exists()
 
 
+@pytest.mark.slow
 def test_lora_candidates_are_measured_as_what_they_are(tiny_model, tmp_path, toy_letters):
     result = train(config(tiny_model, adapter={"r": 4}), tmp_path / "run")
     evaluations = {

@@ -96,6 +96,7 @@ def stages(run):
     return sorted(name for name in folders if "_M" not in name)
 
 
+@pytest.mark.slow
 def test_rejection_sampling_learns_the_responses_with_the_best_score(
     tiny_model, tmp_path, toy_letters
 ):
@@ -112,6 +113,7 @@ def test_rejection_sampling_learns_the_responses_with_the_best_score(
     assert "responses" in markdown(result)
 
 
+@pytest.mark.slow
 def test_rejection_sampling_asks_the_reward_model_where_there_is_one(
     tiny_model, tmp_path, toy_letters, reward
 ):
@@ -144,6 +146,7 @@ def reward_only(tiny_model, letters_are_good, tmp_path_factory):
         return settings, train(settings, out), out
 
 
+@pytest.mark.slow
 def test_reward_only_pairs_by_the_reward_model_without_feedback(reward_only):
     _, result, run = reward_only
     assert stages(run) == ["explore", "pairs", "reward", "train"]
@@ -199,6 +202,7 @@ def test_a_run_killed_in_any_stage_ends_with_the_same_artefacts(
     assert contents(tmp_path / "run") == contents(whole)
 
 
+@pytest.mark.slow
 def test_an_ensemble_and_slic_are_settings_of_reward_only(
     tiny_model, tmp_path, toy_letters, letters_are_good
 ):
@@ -215,6 +219,7 @@ def test_an_ensemble_and_slic_are_settings_of_reward_only(
     assert result.iterations[0].gate is not None
 
 
+@pytest.mark.slow
 def test_rewards_near_a_demonstration_are_a_setting_of_reward_only(
     tiny_model, tmp_path, toy_letters, letters_are_good
 ):
@@ -232,6 +237,7 @@ def test_rewards_near_a_demonstration_are_a_setting_of_reward_only(
         train(config(tiny_model, method="reward_only", reward=source), tmp_path / "other")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["score", "model"])
 def test_rrhf_learns_the_order_of_the_responses(tiny_model, tmp_path, toy_letters, reward, by):
     run = tmp_path / "run"
@@ -268,6 +274,7 @@ def test_a_run_of_rrhf_killed_while_it_trains_ends_the_same(tiny_model, tmp_path
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_the_filter_keeps_the_best_by_reward_and_only_they_are_judged(
     tiny_model, tmp_path, toy_letters, reward
 ):
@@ -285,6 +292,7 @@ def test_the_filter_keeps_the_best_by_reward_and_only_they_are_judged(
     assert lessons.sampled == 8 * N + lessons.refinements  # what was filtered out was sampled too
 
 
+@pytest.mark.slow
 def test_without_a_word_on_what_is_wrong_only_the_score_is_known(tiny_model, tmp_path, toy_letters):
     run = tmp_path / "run"
     tasks = [{"name": "toy_letters", "prompts": 8, "feedback": "score"}]
@@ -300,6 +308,7 @@ def test_without_a_word_on_what_is_wrong_only_the_score_is_known(tiny_model, tmp
     assert "The answer can be better." in refined and "Use more letters." not in refined
 
 
+@pytest.mark.slow
 def test_where_the_gate_is_not_enforced_a_rejected_candidate_takes_over_and_it_is_said(
     tiny_model, tmp_path, toy_letters, capsys
 ):

@@ -48,6 +48,7 @@ def scrape(url: str) -> dict[tuple[str, str], float]:
     return {(name, labels): float(value) for name, labels, value in lines}
 
 
+@pytest.mark.slow
 def test_a_run_with_a_judge_is_scraped_while_it_works(tmp_path, tiny_model, toy_letters, url):
     during = []
 
@@ -156,6 +157,7 @@ def test_without_the_package_a_sentence_says_what_to_install(monkeypatch, capsys
     assert "rlrf-harness[metrics]" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_nothing_is_loaded_where_it_is_not_asked_for():
     code = (
         "import sys, rlrf.cli; rlrf.cli.run(['tasks']); "

@@ -53,6 +53,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", [LONE, "nul \0 nul", "", "\ufeffmark"], ids=ascii)
 @pytest.mark.parametrize("read", COMMANDS)
 def test_odd_text_is_carried_through_every_stage(made, tmp_path, capsys, read, text):

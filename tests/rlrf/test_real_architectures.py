@@ -73,6 +73,7 @@ def likelihood(engine: HFEngine, pairs: list[Pair], side: str) -> float:
     return math.fsum(found) / len(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_greedy_answers_are_those_of_generate(name, tmp_path):
     import torch

@@ -74,6 +74,7 @@ def diverge(repository: Repository) -> None:
     repository.add("A2")
 
 
+@pytest.mark.slow
 def test_two_branches_that_added_rows_become_one_board(tmp_path: Path) -> None:
     repository = Repository(tmp_path / "r", driver=True)
     diverge(repository)
@@ -89,6 +90,7 @@ def test_two_branches_that_added_rows_become_one_board(tmp_path: Path) -> None:
     assert board.verify() == []
 
 
+@pytest.mark.slow
 def test_the_order_of_the_rows_does_not_depend_on_who_merged_whom(tmp_path: Path) -> None:
     repository = Repository(tmp_path / "r", driver=True)
     diverge(repository)
@@ -115,6 +117,7 @@ def test_without_the_driver_git_reports_a_conflict(tmp_path: Path) -> None:
     assert contents(repository.board.folder) == before
 
 
+@pytest.mark.slow
 def test_a_row_that_one_side_took_away_is_a_conflict(tmp_path: Path) -> None:
     repository = Repository(tmp_path / "r", driver=True)
     repository.git("checkout", "-q", "-b", "theirs")
@@ -129,6 +132,7 @@ def test_a_row_that_one_side_took_away_is_a_conflict(tmp_path: Path) -> None:
     assert "CONFLICT" in repository.git("merge", "theirs", "-m", "m", check=False)
 
 
+@pytest.mark.slow
 def test_a_branch_may_be_rebased_but_no_commit_with_rows_reverted(tmp_path: Path) -> None:
     repository = Repository(tmp_path / "r", driver=True)
     diverge(repository)
@@ -141,6 +145,7 @@ def test_a_branch_may_be_rebased_but_no_commit_with_rows_reverted(tmp_path: Path
     assert "UU leaderboards/b/ledger.jsonl" in repository.git("status", "--short")
 
 
+@pytest.mark.slow
 def test_what_is_cut_off_a_merged_board_is_found(tmp_path: Path) -> None:
     repository = Repository(tmp_path / "r", driver=True)
     diverge(repository)
@@ -169,6 +174,7 @@ def test_what_is_cut_off_a_merged_board_is_found(tmp_path: Path) -> None:
     assert board.verify() == []
 
 
+@pytest.mark.slow
 def test_lines_of_branches_may_change_places_where_that_says_nothing(tmp_path: Path) -> None:
     repository = Repository(tmp_path / "r", driver=True)
     diverge(repository)
@@ -187,6 +193,7 @@ def test_lines_of_branches_may_change_places_where_that_says_nothing(tmp_path: P
     assert found > 30
 
 
+@pytest.mark.slow
 def test_an_append_killed_while_it_joins_branches_is_mended(tmp_path: Path) -> None:
     repository = Repository(tmp_path / "r", driver=True)
     diverge(repository)
@@ -235,6 +242,7 @@ def test_long_lived_branches_merge_again_and_again_in_both_directions(tmp_path: 
     assert joins
 
 
+@pytest.mark.slow
 def test_what_was_withdrawn_on_one_side_is_withdrawn_in_both(tmp_path: Path) -> None:
     from harness.board.ranking import divide
 

@@ -45,6 +45,7 @@ LOOSER = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("looser", "said"), LOOSER.values(), ids=LOOSER)
 def test_a_looser_policy_is_marked_next_to_its_decision(
     loop: Loop, looser: Policy, said: str

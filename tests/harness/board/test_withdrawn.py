@@ -82,6 +82,7 @@ def test_a_withdrawal_can_be_taken_back(board: Board) -> None:
     assert board.verify() == []
 
 
+@pytest.mark.slow
 def test_a_row_is_named_by_its_beginning_and_by_nothing_that_names_several(board: Board) -> None:
     rows = board.rows()
     with pytest.raises(UserError, match="names no row"):
@@ -103,6 +104,7 @@ def test_a_row_is_named_by_its_beginning_and_by_nothing_that_names_several(board
         board.invalidate(begin, "x")
 
 
+@pytest.mark.slow
 def test_what_cannot_be_withdrawn_is_refused_and_nothing_is_written(board: Board) -> None:
     rows = board.rows()
     other = board.add_evaluation(make(answers(20), task="poll"), "M0", "r")
@@ -150,6 +152,7 @@ def test_items_count_as_seen_also_by_a_decision_that_was_withdrawn(board: Board)
     assert board.exposure() == once
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=25)
 @given(
     used=st.lists(st.tuples(st.sets(st.integers(0, 4), min_size=1), st.integers(1, 3)), max_size=4)

@@ -303,6 +303,7 @@ def test_a_link_to_a_folder_is_written_through(inputs: dict[str, Path], tmp_path
     assert (tmp_path / "link").is_symlink() and (tmp_path / "disk" / TASK).is_dir()
 
 
+@pytest.mark.slow
 def test_a_file_of_the_same_kind_is_replaced(inputs: dict[str, Path], tmp_path: Path) -> None:
     for name in (("plan", "out"), ("gate", "markdown"), ("gate", "junit"),
                  ("board badge", "svg"), ("report", "out"), ("knowledge build", "db"),
@@ -370,6 +371,7 @@ def test_evaluations_that_a_command_reads_are_not_replaced_by_it(
         refused(capsys, command, tmp_path)
 
 
+@pytest.mark.slow
 def test_two_scorings_of_one_folder_do_not_work_at_once(
     inputs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -57,6 +57,7 @@ def run_stages(root: Path) -> None:
         write_jsonl(run.folder / "metrics.jsonl", first.records)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("eager", [False, True], ids=["least", "eager"])
 @pytest.mark.parametrize("act", [replace_a_file, replace_a_folder, run_stages])
 def test_repeated_after_a_power_loss_it_ends_the_same(
@@ -84,6 +85,7 @@ def test_a_replaced_file_is_the_old_one_or_the_new_one(tmp_path: Path, eager: bo
         last += 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("eager", [False, True], ids=["least", "eager"])
 def test_a_ledger_goes_on_after_a_power_loss(
     tmp_path: Path, eager: bool, monkeypatch: pytest.MonkeyPatch

@@ -105,6 +105,7 @@ def test_a_common_beginning_is_read_once_and_answers_are_those_of_generate(
     assert engine.model.config._attn_implementation == own
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [llama, absolute])
 @pytest.mark.parametrize("begin", ["", SHOWN], ids=["nothing in common", "all begin alike"])
 def test_what_some_prompts_go_on_with_in_common_is_read_once(
@@ -138,6 +139,7 @@ def test_what_some_prompts_go_on_with_in_common_is_read_once(
     assert texts(engine, prompts, warm) == texts(one_by_one, prompts, warm)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [sliding, some_sliding])
 def test_prompts_are_read_whole_where_a_window_slides(
     kind: Callable[[int], Any], tokenizer: Any
@@ -159,6 +161,7 @@ def test_models_with_an_attention_of_their_own_decode_as_they_do(
     assert is_generate(engine, FEWSHOT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("max_batch", [2, 5, 256])
 def test_samples_that_share_a_prompt_are_those_of_each_alone(
     model: Any, tokenizer: Any, max_batch: int

@@ -83,6 +83,7 @@ def test_it_is_the_engine_for_whoever_asks_for_more(engine: Any, tmp_path: Path)
     assert not hasattr(ResumableEngine(Dying(engine, 1), tmp_path), "loglikelihood")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "row",
     [

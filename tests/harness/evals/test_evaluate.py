@@ -202,6 +202,7 @@ def assert_same(scored: ScoredEvaluation, results: Any, samples: list[Any]) -> N
     assert shared
 
 
+@pytest.mark.slow
 def test_the_stock_command_line_comes_to_the_same_numbers(
     engine: Any, model_folder: Path, gsm8k_folder: Path, tmp_path: Path
 ) -> None:

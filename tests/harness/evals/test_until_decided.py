@@ -70,6 +70,7 @@ def plugins() -> list[Any]:
     return [tasks.load(TASK)]
 
 
+@pytest.mark.slow
 def test_a_worse_candidate_is_stopped_early(
     engine: Any, better: dict[str, ScoredEvaluation], tmp_path: Path
 ) -> None:
@@ -93,6 +94,7 @@ def test_a_worse_candidate_is_stopped_early(
     assert saved.evaluation.items == len(asked)
 
 
+@pytest.mark.slow
 def test_an_equal_candidate_passes_before_the_end(
     engine: Any, own: dict[str, ScoredEvaluation]
 ) -> None:
@@ -118,6 +120,7 @@ def test_the_verdict_is_that_of_the_same_items_at_rest(
     assert driven.checks == at_rest.checks
 
 
+@pytest.mark.slow
 def test_what_was_answered_is_not_asked_again(
     engine: Any,
     better: dict[str, ScoredEvaluation],
@@ -151,6 +154,7 @@ def test_what_was_answered_is_not_asked_again(
     assert not (tmp_path / ".batches").exists()
 
 
+@pytest.mark.slow
 def test_without_a_sequential_plan_all_items_are_asked(
     engine: Any, own: dict[str, ScoredEvaluation], tmp_path: Path
 ) -> None:

@@ -34,6 +34,7 @@ def made(values: np.ndarray, kind: Kind, metric: Metric, margin: float,
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clustered", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("higher", [True, False])
@@ -107,6 +108,7 @@ def test_answers_that_cannot_show_a_loss_are_said() -> None:
     assert isinstance(found, str) and "nothing can fail" in found
 
 
+@pytest.mark.slow
 def test_yes_no_candidates_at_the_margin_pass_about_as_often_as_the_level_says() -> None:
     rng = np.random.default_rng(0)
     values = (rng.random((400, 2)) < rng.random((400, 1))).astype(float)
@@ -134,6 +136,7 @@ def runs(clustered: bool) -> list[dict[str, ScoredEvaluation]]:
     return found
 
 
+@pytest.mark.slow
 def test_a_certificate_tells_each_rule_at_its_margin() -> None:
     policy = Policy(rules=[rule(ACCURACY, 0.1)])
     (told,) = certify(policy, runs(clustered=False), gates=200).rules
@@ -147,6 +150,7 @@ def test_a_certificate_tells_each_rule_at_its_margin() -> None:
     assert again.rules == [told]
 
 
+@pytest.mark.slow
 def test_a_certificate_shows_what_clusters_do_and_that_naming_them_helps() -> None:
     alone = Policy(rules=[rule(ACCURACY, 0.1)])
     named = alone.model_copy(update={"cluster": "passage"})

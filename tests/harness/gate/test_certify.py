@@ -31,6 +31,7 @@ def test_the_bound_is_clopper_and_pearsons(k: int, n: int) -> None:
     assert upper_bound(k / n, n, 0.95) == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_a_quiet_gate_is_certified() -> None:
     for runs in ([run(0), run(1)], [run(0, repeats=4)]):
         found = certify(policy(), runs, gates=100)
@@ -42,6 +43,7 @@ def test_a_quiet_gate_is_certified() -> None:
         assert found == certify(policy(), runs, gates=100)
 
 
+@pytest.mark.slow
 def test_at_a_margin_of_nothing_false_alarms_come_at_the_gates_level() -> None:
     """Then equality is the boundary, where the level is what it is called."""
     found = certify(policy(1e-9), [run(0), run(1)], gates=600, seed=3)
@@ -50,6 +52,7 @@ def test_at_a_margin_of_nothing_false_alarms_come_at_the_gates_level() -> None:
     assert found.inconclusive_bound > 0.85
 
 
+@pytest.mark.slow
 def test_whole_runs_show_what_shuffled_answers_hide() -> None:
     """Half of the runs were judged on a bad day: item by item that looks like noise."""
     runs = [run(seed, shift=0.3 * (seed % 2)) for seed in range(6)]
@@ -60,6 +63,7 @@ def test_whole_runs_show_what_shuffled_answers_hide() -> None:
     assert certify(policy(), runs, by="answers", gates=100).certified
 
 
+@pytest.mark.slow
 def test_a_few_runs_cannot_certify_and_the_reason_says_so() -> None:
     found = certify(policy(), [run(seed) for seed in range(4)], by="runs")
     assert found.failed == 0

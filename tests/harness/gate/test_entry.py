@@ -40,6 +40,7 @@ def names_used(path: Path) -> Iterator[str]:
             yield node.attr
 
 
+@pytest.mark.slow
 def test_no_other_module_puts_tests_and_alarms_together() -> None:
     modules = [
         path

@@ -396,6 +396,7 @@ def test_a_decision_without_clusters_keeps_its_bytes() -> None:
 # ---- plans -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_plan_reckons_with_clusters() -> None:
     old, again = answers(0, icc=0.5, discordance=0.2)
     before, second = side(old, tags=TAGS), side(again, tags=TAGS)
@@ -413,6 +414,7 @@ def test_a_plan_reckons_with_clusters() -> None:
         plan(rules, before, assumed=AssumedSpread(discordance=0.1, icc=1.5))
 
 
+@pytest.mark.slow
 def test_planned_power_with_clusters_is_the_share_of_unchanged_candidates_that_pass() -> None:
     old, _ = answers(0)
     rules = policy("passage", 0.3)
@@ -427,6 +429,7 @@ def test_planned_power_with_clusters_is_the_share_of_unchanged_candidates_that_p
     assert passed / 100 == pytest.approx(rule.power, abs=0.12)
 
 
+@pytest.mark.slow
 def test_a_plan_keeps_the_clusters_it_was_made_with() -> None:
     old, new = answers(0)
     before, after = side(old, tags=TAGS), side(new, tags=TAGS)

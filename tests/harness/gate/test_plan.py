@@ -287,6 +287,7 @@ def test_a_sequential_plan_is_about_the_population_unless_told_otherwise() -> No
     assert made.identity != items.identity
 
 
+@pytest.mark.slow
 def test_about_the_population_a_candidate_at_the_margin_seldom_passes() -> None:
     """The planned items are a sample: about themselves half of such candidates pass."""
     n, margin, passed = 400, 0.05, {"population": 0, "items": 0}
@@ -408,6 +409,7 @@ def test_a_standard_deviation_is_above_zero(sd: float) -> None:
 # ---- the plan and the decision name one test --------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [None, Noise(sd=0.001, runs=10)])
 @pytest.mark.parametrize(
     ("metric", "n", "repeats", "clusters", "test"),

@@ -33,6 +33,7 @@ def by_name(found: list[PolicyOutcome]) -> dict[str, PolicyOutcome]:
     return {outcome.policy: outcome for outcome in found}
 
 
+@pytest.mark.slow
 def test_one_candidate_is_promoted_as_often_as_the_binomial_says() -> None:
     n, rho, effect = 200, 0.2, -0.01
     settings = Settings(
@@ -52,6 +53,7 @@ def test_one_candidate_is_promoted_as_often_as_the_binomial_says() -> None:
         assert found.true_gain.mean == pytest.approx(effect * found.promotions.mean)
 
 
+@pytest.mark.slow
 def test_the_gate_of_the_simulation_is_the_gate() -> None:
     """Counts that the simulation promotes on are those that `decide` and `promote` promote on."""
     gate = next(one for one in CONTENDERS if one.name == "gate, same items")
@@ -134,6 +136,7 @@ def test_settings_can_be_those_of_two_evaluations() -> None:
         like(grades, grades, Settings(), metric="grade")
 
 
+@pytest.mark.slow
 def test_published_answers_set_it_too(shared_data: Path, tmp_path: Path) -> None:
     """Two models' published answers to GSM8K's test set, their gap seen early by the gate."""
     published = shared_data / "gsm8k" / "example_model_solutions.jsonl"
@@ -177,6 +180,7 @@ def test_noise_on_fresh_items_is_promoted_as_often_as_the_normal_tail_says() -> 
             assert found.noise.mean == pytest.approx(tails[found.threshold], abs=0.012)
 
 
+@pytest.mark.slow
 def test_a_higher_threshold_promotes_less_noise_and_less_gain() -> None:
     for items in ("same", "fresh"):
         found = [
@@ -190,6 +194,7 @@ def test_a_higher_threshold_promotes_less_noise_and_less_gain() -> None:
             assert (lower.outcome.true_gain.mean or 0) > (higher.outcome.true_gain.mean or 0)
 
 
+@pytest.mark.slow
 def test_the_threshold_of_one_is_the_gate_of_the_first_table() -> None:
     settings = Settings(loops=3000)
     (found,) = [one for one in compare_thresholds(settings, (1.0,)) if one.items == "same"]

@@ -83,6 +83,7 @@ def test_the_simulated_bound_is_where_the_gate_passes() -> None:
     assert verdicts == (bounds > -0.1).tolist()
 
 
+@pytest.mark.slow
 def test_a_known_range_counts_the_items_that_exclude_a_collapse() -> None:
     """Of grades that hardly vary, 119 show that falls from 5 to 1 cost less than .1."""
     found = only(size_tables(policy(("grade", 0.1)), KNOWN, sd=0.02))
@@ -131,6 +132,7 @@ def test_gains_in_clusters_correlate_as_stated() -> None:
         assert float(gains.std()) == pytest.approx(spread, rel=0.03)
 
 
+@pytest.mark.slow
 def test_rules_of_both_kinds_are_counted_by_what_fits_them() -> None:
     found, unanswered = size_tables(
         policy(("accuracy", 0.03), ("grade", 0.2)), KNOWN, discordance=0.1

@@ -84,6 +84,7 @@ def test_check_needs_no_judge_where_the_task_has_a_verifier(tmp_path: Path) -> N
     assert "| injected | pass" in done.stdout
 
 
+@pytest.mark.slow
 def test_check_exits_1_for_a_judge_that_is_fooled(tmp_path: Path, judging: Any) -> None:
     file = judging(lambda call: grades(5 if "```json" in call.prompt.split("[answered")[1] else 3))
     done = run("check", judged(tmp_path / "e", lambda i: 3), "--judge", file, "--items", "20")
@@ -94,6 +95,7 @@ def test_check_exits_1_for_a_judge_that_is_fooled(tmp_path: Path, judging: Any) 
     assert found["canaries"][4]["won"] == 20
 
 
+@pytest.mark.slow
 def test_check_exits_2_where_there_is_too_little_to_tell(tmp_path: Path, judging: Any) -> None:
     file = judging(lambda call: grades(5 if answer_in(call) == REAL else 1))
     e = judged(tmp_path / "e", lambda i: 3)
@@ -116,6 +118,7 @@ def test_compare_asks_in_both_orders(tmp_path: Path, judging: Any) -> None:
     assert (found["wins"], found["consistency"]["mean"], len(found["pairs"])) == (5, 1, 5)
 
 
+@pytest.mark.slow
 def test_agree_reads_what_several_judges_said(tmp_path: Path) -> None:
     one = judged(tmp_path / "one", lambda i: 1 + i % 5)
     other = judged(tmp_path / "other", lambda i: 1 + i % 4)

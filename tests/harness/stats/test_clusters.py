@@ -54,6 +54,7 @@ def test_few_changes_are_taken_for_those_of_whole_clusters() -> None:
     assert cautious_effect(many, group) < 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("icc", "discordance"), [(0.0, 0.1), (0.2, 0.05), (0.5, 0.05), (1.0, 0.3)])
 def test_yes_no_answers_in_20_clusters_err_no_more_often_than_promised(
     icc: float, discordance: float

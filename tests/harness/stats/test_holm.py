@@ -13,6 +13,7 @@ def test_the_textbook_example() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
 
 
+@pytest.mark.slow
 def test_it_is_statsmodels_correction() -> None:
     rng = np.random.default_rng(1)
     for size in (1, 2, 5, 12):

@@ -90,6 +90,7 @@ def test_an_end_far_from_all_values_says_nothing() -> None:
     assert not beyond(1.0, [0.0, 0.0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [20, 100, 300])
 @pytest.mark.parametrize(
     ("values", "chances"),

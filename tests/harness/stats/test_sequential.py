@@ -113,6 +113,7 @@ def test_what_cannot_be_is_refused(
         sequential_test(values, **(GATE | fields))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("population", [None, 600])
 def test_looking_after_every_item_is_wrong_no_more_often_than_alpha(
     population: int | None,

@@ -94,6 +94,7 @@ def test_doctor_finds_the_installation_sound(capsys: pytest.CaptureFixture[str])
     assert {"python", "torch", "trl", "lm-eval"} <= found
 
 
+@pytest.mark.slow
 def test_the_gate_says_pass_regression_and_inconclusive(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -112,6 +113,7 @@ def test_the_gate_says_pass_regression_and_inconclusive(
         assert bool(list(failed)) == (code == 1)
 
 
+@pytest.mark.slow
 def test_a_policy_sets_the_margin(tmp_path: Path) -> None:
     baseline, candidate = scored(tmp_path, 100), scored(tmp_path, 150)
     policy = tmp_path / "policy.yaml"
@@ -138,6 +140,7 @@ def test_a_board_is_added_to_verified_and_rendered(
     assert run(["board", "verify", board]) == 3
 
 
+@pytest.mark.slow
 def test_slices_of_an_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     evaluation = scored(tmp_path, 10)
     capsys.readouterr()
@@ -154,6 +157,7 @@ def test_slices_of_an_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture[s
     )
 
 
+@pytest.mark.slow
 def test_slices_allow_for_clusters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     evaluation = str(scored(tmp_path, 300))
 
@@ -276,6 +280,7 @@ def test_a_run_folder_of_another_configuration(
     assert (out / "run.json").read_text() == '{"config": "another"}'
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_a_sentence_and_leaves_nothing_half_written(tmp_path: Path) -> None:
     file = responses(tmp_path / "answers.jsonl", RIGHT)
     out = tmp_path / "evaluation"

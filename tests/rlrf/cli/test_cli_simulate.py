@@ -64,6 +64,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Path]]:
     yield folders
 
 
+@pytest.mark.slow
 def test_policies_are_compared_in_a_table_and_a_picture(tmp_path: Path) -> None:
     drawn = tmp_path / "policies.svg"
     found = type_(simulate, "--loops", "200", "--items", "300", "--svg", str(drawn))
@@ -102,6 +103,7 @@ def test_a_task_that_is_not_in_both_is_named(runs: list[Path]) -> None:
     assert "no evaluation of gsm8k" in str(found.exception)
 
 
+@pytest.mark.slow
 def test_a_gate_is_certified(runs: list[Path]) -> None:
     folders = [str(run) for run in runs[:3]]
     found = type_(certify, *folders, "--gates", "60", "--json")
@@ -112,6 +114,7 @@ def test_a_gate_is_certified(runs: list[Path]) -> None:
     assert spoken.stdout.startswith("not certified: 0 false alarms in 6 gates")
 
 
+@pytest.mark.slow
 def test_the_gate_is_certified_on_m0s_own_samples(tmp_path: Path) -> None:
     """From the model to the certificate: two sampled answers per item, dealt to two sides."""
     task = tasks.load("mini_gsm8k")
@@ -143,6 +146,7 @@ def test_one_run_with_one_answer_an_item_is_refused(runs: list[Path]) -> None:
     assert "one answer per item" in str(found.exception)
 
 
+@pytest.mark.slow
 def test_noise_is_measured_and_given_to_the_gate_which_a_board_can_check(
     runs: list[Path], tmp_path: Path
 ) -> None:

@@ -107,6 +107,7 @@ def test_the_table_says_how_many_clusters(
     assert "- Note, mini_gsm8k: items share 'template'" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_plan_with_clusters_is_followed(
     sides: tuple[Path, Path], tmp_path: Path, capsys: Capture
 ) -> None:
@@ -146,6 +147,7 @@ def test_a_sequential_plan_says_what_it_is_about(
     assert "add --sequential" in refused(capsys, *plan, "--estimand", "items")
 
 
+@pytest.mark.slow
 def test_items_are_counted_without_any_evaluation(
     policy: Path, tmp_path: Path, capsys: Capture
 ) -> None:
@@ -193,6 +195,7 @@ def test_what_is_for_a_plan_without_a_baseline_is_said(
     assert not (tmp_path / "plan.json").exists()
 
 
+@pytest.mark.slow
 def test_a_certificate_shows_the_rules_at_the_margin(
     sides: tuple[Path, Path], policy: Path, capsys: Capture
 ) -> None:

@@ -46,6 +46,7 @@ def ended(folder: Path, command: str, **environment: str) -> subprocess.Complete
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", ["", " --json", " --github"])
 @pytest.mark.parametrize(("sides", "code"), [("good good", 0), ("good bad", 1)])
 def test_a_verdict_stands_where_standard_output_is_full(
@@ -60,6 +61,7 @@ def test_a_verdict_stands_where_standard_output_is_full(
     assert "testsuites" in junit.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", [">&-", "| true; exit ${PIPESTATUS[0]}"], ids=["closed", "pipe"])
 def test_a_verdict_stands_where_nobody_listens(folder: Path, end: str) -> None:
     command = f"gate good bad --json {end}"
@@ -69,11 +71,13 @@ def test_a_verdict_stands_where_nobody_listens(folder: Path, end: str) -> None:
     assert "standard output (" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_verdict_stands_where_the_log_is_full(folder: Path) -> None:
     done = ended(folder, "gate good bad --github 2> /dev/full")
     assert done.returncode == 1 and done.stdout.startswith("## Gate: fail")
 
 
+@pytest.mark.slow
 def test_a_full_job_summary_is_said_and_the_rest_is_shown(folder: Path, tmp_path: Path) -> None:
     for place in ("/dev/full", str(tmp_path / "no" / "summary")):
         done = ended(folder, "gate good bad --github", GITHUB_STEP_SUMMARY=place)
@@ -81,6 +85,7 @@ def test_a_full_job_summary_is_said_and_the_rest_is_shown(folder: Path, tmp_path
         assert f"The job summary {place} could not be written" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_result_that_is_lost_is_an_error_where_there_is_no_verdict(folder: Path) -> None:
     done = ended(folder, "board render board > /dev/full")
     assert done.returncode == 3 and "All files were written." in done.stderr
@@ -88,6 +93,7 @@ def test_a_result_that_is_lost_is_an_error_where_there_is_no_verdict(folder: Pat
     assert done.returncode == 0 and "The exit code 0 stands." in done.stderr
 
 
+@pytest.mark.slow
 def test_help_and_errors_end_without_a_traceback(folder: Path) -> None:
     for command in ("--help", "gate --help", "tasks", "nonsense", "gate good nowhere"):
         for full in ("> /dev/full", "2> /dev/full", "> /dev/full 2>&1"):
@@ -96,6 +102,7 @@ def test_help_and_errors_end_without_a_traceback(folder: Path) -> None:
             assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
 
 
+@pytest.mark.slow
 def test_text_that_the_terminal_cannot_show_is_written_as_escapes(folder: Path) -> None:
     done = ended(folder, "--help", PYTHONIOENCODING="ascii")
     assert done.returncode == 0

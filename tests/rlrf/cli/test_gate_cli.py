@@ -255,6 +255,7 @@ def test_the_files_say_what_the_screen_says(tmp_path: Path, m0: Path, capsys: Ca
     assert ET.parse(tmp_path / "gate.xml").getroot().get("failures") == "0"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_model_is_evaluated_and_gated_in_one_command(
     tmp_path: Path, policy: Path, capsys: Capture

@@ -154,6 +154,7 @@ def test_scoring_and_pairing_need_no_model(config, tmp_path):
     assert (tmp_path / "pairs.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_a_dry_run_is_small_apart_and_decides_nothing(config, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     settings = json.loads(config.read_text()) | {"board": "everyones"}

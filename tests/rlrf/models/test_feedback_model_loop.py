@@ -42,6 +42,7 @@ def config(models, critic, **changes):
     return Config.model_validate(settings | changes)
 
 
+@pytest.mark.slow
 def test_a_feedback_model_criticises_the_responses_and_their_rewrites(
     models, tmp_path, toy_letters
 ):

@@ -25,6 +25,7 @@ CASES = judged.cases(40)
 fit = judged.fit
 
 
+@pytest.mark.slow
 def test_a_feedback_model_learns_what_the_judge_says(critic):
     out, manifest, found = critic
     assert found.model.readable.mean == 1 and found.base.readable.mean == 0
@@ -57,6 +58,7 @@ def test_a_feedback_model_criticises_answers(critic):
     assert "too long" in unasked.reason
 
 
+@pytest.mark.slow
 def test_equal_inputs_give_equal_bytes_and_another_seed_other_prompts(roomy_model, tmp_path):
     brief = {"epochs": 1}
     a, b = (fit(roomy_model, tmp_path / name, changes=brief)[0] for name in "ab")
@@ -65,6 +67,7 @@ def test_equal_inputs_give_equal_bytes_and_another_seed_other_prompts(roomy_mode
     assert other.cases != a.cases and set(other.items) != set(a.items)
 
 
+@pytest.mark.slow
 def test_an_adapter_is_merged_into_a_plain_folder(roomy_model, tmp_path):
     brief = {"epochs": 1, "adapter": Adapter(r=4), "learning_rate": 1e-2}
     fit(roomy_model, tmp_path / "lora", changes=brief)
@@ -83,6 +86,7 @@ def test_what_shows_the_reference_is_another_model(critic, roomy_model, tmp_path
     assert seeing != unseeing
 
 
+@pytest.mark.slow
 def test_feedback_that_is_too_long_is_left_out_and_counted(roomy_model, tmp_path):
     wordy = CASES[0].feedback.aspects[0].model_copy(update={"justification": "x" * 400})
     long = reading.Case(CASES[0].subject, CASES[0].feedback.model_copy(update={"aspects": [wordy]}))
@@ -99,6 +103,7 @@ def test_one_prompt_is_too_little(roomy_model, tmp_path):
         fit(roomy_model, tmp_path / "a", cases=CASES[:2])
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_keeps_what_was_there(roomy_model, critic, tmp_path):
     kept = shutil.copytree(critic[0], tmp_path / "kept")
     with pytest.raises(UserError, match="lower learning_rate"):
@@ -106,6 +111,7 @@ def test_a_loss_that_is_no_number_keeps_what_was_there(roomy_model, critic, tmp_
     assert model_digest(kept) == model_digest(critic[0])
 
 
+@pytest.mark.slow
 def test_it_is_measured_on_items_that_it_has_not_learned(critic, roomy_model, capsys):
     out, _, before = critic
     found = evaluate(out, CASES, base=roomy_model, device=CPU)
@@ -171,6 +177,7 @@ def test_items_that_are_not_the_tasks_own_are_named(tmp_path):
 # The command line ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_commands_train_and_evaluate(roomy_model, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("tasks._all", lambda: {"toy": toy.TASK})
     path = kept(tmp_path, judged.judged(20))

@@ -51,6 +51,7 @@ def result(place):
     return self_evolve(load(place / "ser.yaml"), place / "run")
 
 
+@pytest.mark.slow
 def test_every_seed_and_threshold_has_loops_beside_its_baselines(result, place):
     assert [(e.thresholds, e.seed) for e in result.evolutions] == [
         ("own", 0), ("own", 1), ("strict", 0), ("strict", 1),
@@ -83,6 +84,7 @@ def test_the_tables_are_over_seeds_and_gains_are_by_seed(result, place):
     assert (place / "run" / "result.md").read_text() == text + "\n"
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_and_only_what_is_missing_is_made_again(result, place, monkeypatch):
     import shutil
 
@@ -95,6 +97,7 @@ def test_a_run_is_resumed_and_only_what_is_missing_is_made_again(result, place, 
     assert again.evolutions == result.evolutions
 
 
+@pytest.mark.slow
 def test_a_run_can_be_given_more_to_sweep_and_keeps_its_models(result, place, monkeypatch):
     import shutil
 
@@ -128,6 +131,7 @@ def command(*arguments: object) -> None:
         reward_model.main([str(a) for a in arguments], standalone_mode=False, parent=parent)
 
 
+@pytest.mark.slow
 def test_the_command_line_trains_and_measures_one_model_or_several(place, capsys):
     (place / "rm.yaml").write_text("{adapter: null, learning_rate: 1.0e-3, batch_size: 8}")
     for seed in (0, 1):

@@ -40,6 +40,7 @@ def trained(tiny_model, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_a_reward_model_learns_to_prefer_the_chosen(trained):
     steps = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in steps] == list(range(1, 9))
@@ -48,6 +49,7 @@ def test_a_reward_model_learns_to_prefer_the_chosen(trained):
     assert measure(found, [one.domain for one in PAIRS]).by_domain["odd"].mean == 1.0
 
 
+@pytest.mark.slow
 def test_equal_inputs_give_equal_weights_and_another_seed_others(tiny_model, trained, tmp_path):
     again, other = fit(tiny_model, tmp_path / "a"), fit(tiny_model, tmp_path / "b", seed=1)
     assert model_digest(tmp_path / "a") == model_digest(trained) != model_digest(tmp_path / "b")
@@ -55,6 +57,7 @@ def test_equal_inputs_give_equal_weights_and_another_seed_others(tiny_model, tra
     assert again.preferences == other.preferences
 
 
+@pytest.mark.slow
 def test_the_published_adapter_is_merged_into_a_plain_folder(tiny_model, tmp_path):
     assert RewardTraining().adapter == LORA == Adapter(r=8, alpha=32, dropout=0.1)
     fit(tiny_model, tmp_path / "lora", adapter=LORA, epochs=6, learning_rate=3e-3)
@@ -63,6 +66,7 @@ def test_the_published_adapter_is_merged_into_a_plain_folder(tiny_model, tmp_pat
     assert (found > 0).all()
 
 
+@pytest.mark.slow
 def test_centred_rewards_have_zero_between_good_and_bad(tiny_model, tmp_path):
     fit(tiny_model, tmp_path / "a", center=0.1, epochs=8)
     model = RewardModel(tmp_path / "a", device=CPU)
@@ -81,6 +85,7 @@ def test_a_reward_does_not_depend_on_its_batch_and_long_texts_are_bounded(traine
     assert model.score([], []).shape == (0,)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_keeps_what_was_there(tiny_model, trained, tmp_path):
     kept = shutil.copytree(trained, tmp_path / "kept")
     with pytest.raises(UserError, match=r"diverged.*lower learning_rate"):
@@ -89,6 +94,7 @@ def test_a_loss_that_is_no_number_keeps_what_was_there(tiny_model, trained, tmp_
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
 
 
+@pytest.mark.slow
 def test_pairs_too_long_are_left_out_and_counted(tiny_model, tmp_path):
     long = PAIRS[0].model_copy(update={"chosen": "word " * 200})
     manifest = fit(tiny_model, tmp_path / "a", pairs=[*PAIRS[:8], long], epochs=1)

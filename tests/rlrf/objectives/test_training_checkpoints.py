@@ -135,6 +135,7 @@ def test_killed_at_any_pass_it_ends_with_the_same_bytes(name, adapter, start, tm
         shutil.rmtree(tmp_path / str(kill))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dpo", "rlmec"])
 def test_the_reference_is_the_policy_that_training_started_from(name, start, tmp_path, passes):
     """With steps that long, a reference with the weights after one of them would be told."""
@@ -148,6 +149,7 @@ def test_the_reference_is_the_policy_that_training_started_from(name, start, tmp
     assert abs(row["margin"] if name == "dpo" else row["ratio"] - 1) > 0.05
 
 
+@pytest.mark.slow
 def test_killed_again_and_again(start, tmp_path, passes):
     alone = fit("dpo", start, tmp_path / "alone")
     total = passes.done
@@ -162,6 +164,7 @@ def test_killed_again_and_again(start, tmp_path, passes):
     assert found == alone
 
 
+@pytest.mark.slow
 def test_an_adapter_that_goes_on_from_an_adapter(start, tmp_path, passes):
     fit("sft", start, tmp_path / "first", adapter=ADAPTERS[1])
     second = Checkpoint("M1", start.model, tmp_path / "first" / "adapter")
@@ -172,6 +175,7 @@ def test_an_adapter_that_goes_on_from_an_adapter(start, tmp_path, passes):
     assert fit("dpo", second, tmp_path / "out", state, ADAPTERS[1]) == alone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adapter", [None, Adapter(r=4)], ids=["full", "lora"])
 def test_weights_that_transformers_saves_under_other_names(adapter, start, tmp_path, passes):
     """Experts are one tensor in memory, and many in `save_pretrained`'s files."""
@@ -213,6 +217,7 @@ FILES = (WEIGHTS, "optimizer.pt", "rng_state.pth", "trainer_state.json", "manife
 DAMAGES = {"a bit": flip, "half": halve, "gone": Path.unlink}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", itertools.product(FILES, DAMAGES), ids=" ".join)
 def test_what_is_damaged_is_not_used(start, tmp_path, passes, capsys, damage):
     file, what = damage
@@ -228,6 +233,7 @@ def test_what_is_damaged_is_not_used(start, tmp_path, passes, capsys, damage):
     assert "damaged" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", ["save_model", "_save_rng_state"])
 def test_killed_while_it_saves_it_goes_on_from_the_one_before(
     start, tmp_path, passes, monkeypatch, at
@@ -259,6 +265,7 @@ def test_killed_while_it_saves_it_goes_on_from_the_one_before(
     assert [path.name for path in tmp_path.glob(".saves*")] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "error", [OSError(28, "No space left on device"), RuntimeError("file write failed")]
 )

@@ -43,6 +43,7 @@ def fit(start, out, *, pairs=PAIRS, adapter=None, **settings):
     return checkpoint(out, "M1", start)
 
 
+@pytest.mark.slow
 def test_training_prefers_the_chosen_and_is_repeatable(start, tmp_path):
     first = fit(start, tmp_path / "a", epochs=2)
     steps = rows(tmp_path / "a")
@@ -55,6 +56,7 @@ def test_training_prefers_the_chosen_and_is_repeatable(start, tmp_path):
     assert first.digest == second.digest != start.digest
 
 
+@pytest.mark.slow
 def test_an_adapter_goes_on_from_itself_and_is_what_generation_loads(start, tmp_path):
     first = fit(start, tmp_path / "a", adapter=Adapter(r=4))
     assert first.model == start.model
@@ -68,6 +70,7 @@ def test_an_adapter_goes_on_from_itself_and_is_what_generation_loads(start, tmp_
     assert engine.generate(["What"], Sampling(max_tokens=3))
 
 
+@pytest.mark.slow
 def test_losses_are_weighted_and_displacement_can_be_seen(start, tmp_path):
     fit(start, tmp_path / "plain", epochs=2)
     fit(start, tmp_path / "anchored", epochs=2, loss={"sigmoid": 1.0, "sft": 1.0})
@@ -76,12 +79,14 @@ def test_losses_are_weighted_and_displacement_can_be_seen(start, tmp_path):
     assert anchored[-1]["logp_chosen"] > plain[-1]["logp_chosen"]
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_stops_with_a_sentence(start, tmp_path):
     with pytest.raises(DivergedError, match=r"diverged at step.*learning_rate"):
         fit(start, tmp_path / "a", learning_rate=1e30, epochs=3, max_grad_norm=1e30)
     assert not (tmp_path / "a" / "model").exists()
 
 
+@pytest.mark.slow
 def test_pairs_that_do_not_fit_are_left_out(start, tmp_path):
     with pytest.raises(UserError, match=r"raise train\.max_length"):
         fit(start, tmp_path / "a", max_length=10)
@@ -113,6 +118,7 @@ def test_slic_is_a_hinge_on_the_difference_with_the_likelihood_of_the_chosen(sta
     assert last["margin"] > 0
 
 
+@pytest.mark.slow
 def test_the_hinge_is_what_its_formula_says(start, tmp_path, tiny_model):
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -156,6 +162,7 @@ def test_the_hinge_is_what_its_formula_says(start, tmp_path, tiny_model):
     assert 0 < two["loss"] == pytest.approx(sum(hinges) / len(hinges), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_loss_on_means_runs_and_logs(start, tmp_path):
     fit(start, tmp_path / "a", loss={"sigmoid_norm": 1.0}, epochs=2)
     steps = rows(tmp_path / "a")

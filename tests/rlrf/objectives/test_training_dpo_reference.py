@@ -40,6 +40,7 @@ def fit(start, out, references, *, pairs=PAIRS, adapter=None, **settings):
     return checkpoint(out, "M1", start).digest, (out / "metrics.jsonl").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adapter", ADAPTERS)
 def test_unchanged_pairs_are_not_asked_about_again(start, tmp_path, passes, adapter):
     alone = fit(start, tmp_path / "alone", None, adapter=adapter)
@@ -52,6 +53,7 @@ def test_unchanged_pairs_are_not_asked_about_again(start, tmp_path, passes, adap
     assert len(passes) == 6
 
 
+@pytest.mark.slow
 def test_one_pair_that_changes_is_asked_about_with_its_batch(start, tmp_path, passes):
     fit(start, tmp_path / "a", tmp_path / "kept")
     passes.clear()
@@ -62,6 +64,7 @@ def test_one_pair_that_changes_is_asked_about_with_its_batch(start, tmp_path, pa
     assert passes == [8]
 
 
+@pytest.mark.slow
 def test_another_reference_is_asked(start, tmp_path, passes):
     fit(start, tmp_path / "a", tmp_path / "kept")
     passes.clear()
@@ -72,6 +75,7 @@ def test_another_reference_is_asked(start, tmp_path, passes):
     assert len(list((tmp_path / "kept").iterdir())) == 3
 
 
+@pytest.mark.slow
 def test_an_adapter_that_goes_on_is_a_reference_of_its_own(start, tmp_path, passes):
     fit(start, tmp_path / "a", tmp_path / "kept", adapter=Adapter(r=4))
     passes.clear()
@@ -90,6 +94,7 @@ def other(line):
     return gzip.compress(json.dumps(line).encode())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damaged",
     [

@@ -66,6 +66,7 @@ def check_same(ours, theirs, *, rel=1e-5):
         assert our["logp_rejected"] == pytest.approx(their["logps/rejected"], rel=rel)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -84,12 +85,14 @@ def test_every_step_is_that_of_stock_trl(start, tmp_path, settings):
     check_same(rows(tmp_path), stock(start, epochs=2, **settings))
 
 
+@pytest.mark.slow
 def test_in_bfloat16_it_is_so_within_its_precision(start, tmp_path):
     settings = {"bf16": True, "batch_size": 4, "epochs": 2}
     fit(start, tmp_path, pairs=RAGGED, **settings)
     check_same(rows(tmp_path), stock(start, **settings), rel=5e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", architectures.FAMILIES)
 def test_architectures_that_do_not_suit_are_read_as_trl_reads_them(tmp_path, family):
     start = Checkpoint("M0", architectures.save(tmp_path / family, family, spread=0.2))
@@ -135,6 +138,7 @@ def test_log_probabilities_and_gradients_are_equal_parameter_by_parameter(tmp_pa
         assert (ours - theirs).norm() <= 1e-5 * theirs.norm()
 
 
+@pytest.mark.slow
 def test_what_is_not_measured_is_not_reported(start, tmp_path, monkeypatch):
     reported = []
     watch = base.metrics_callback

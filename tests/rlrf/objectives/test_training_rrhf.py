@@ -38,6 +38,7 @@ def fit(start, out, *, rankings=RANKINGS, adapter=None, **settings):
     return checkpoint(out, "M1", start)
 
 
+@pytest.mark.slow
 def test_an_adapter_is_drawn_by_the_seed_alone(start, tmp_path):
     import torch
 
@@ -126,6 +127,7 @@ def test_likelihoods_are_of_the_response_alone_whatever_the_padding(tiny_model):
         assert sizes.tolist() == [len(ids) - row["start"] for ids in row["ids"]]
 
 
+@pytest.mark.slow
 def test_training_learns_the_order_and_the_best_and_is_repeatable(start, tmp_path):
     upside = [
         ranking(i, responses=["No", f"The answer is {i + 4}.", "What is 3?"]) for i in range(16)
@@ -141,6 +143,7 @@ def test_training_learns_the_order_and_the_best_and_is_repeatable(start, tmp_pat
     assert first.digest == second.digest != start.digest
 
 
+@pytest.mark.slow
 def test_the_first_step_is_the_loss_of_the_start(start, tmp_path, tiny_model):
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -162,6 +165,7 @@ def test_the_first_step_is_the_loss_of_the_start(start, tmp_path, tiny_model):
     assert step["logp_best"] == pytest.approx(-best, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_accumulated_gradients_are_those_of_one_large_batch(start, tmp_path):
     fit(start, tmp_path / "one", batch_size=8, epochs=2)
     fit(start, tmp_path / "four", batch_size=2, gradient_accumulation=4, epochs=2)
@@ -169,6 +173,7 @@ def test_accumulated_gradients_are_those_of_one_large_batch(start, tmp_path):
         assert four == pytest.approx(one, rel=1e-3, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_an_adapter_goes_on_from_itself_and_is_what_generation_loads(start, tmp_path):
     first = fit(start, tmp_path / "a", adapter=Adapter(r=4), learning_rate=1e-2, epochs=3)
     second = fit(first, tmp_path / "b", adapter=Adapter(r=4))
@@ -180,6 +185,7 @@ def test_an_adapter_goes_on_from_itself_and_is_what_generation_loads(start, tmp_
     assert engine.generate(["What"], Sampling(max_tokens=3))
 
 
+@pytest.mark.slow
 def test_what_is_saved_is_a_plain_folder_that_generates_with_a_cache(start, tmp_path):
     from transformers import AutoModelForCausalLM
 
@@ -202,6 +208,7 @@ def test_what_does_not_fit_is_left_out(start, tiny_model, tmp_path):
         fit(start, tmp_path / "a", max_length=10)
 
 
+@pytest.mark.slow
 def test_what_was_cut_off_learns_no_end_and_nothing_of_nothing(start, tiny_model, tmp_path):
     from transformers import AutoTokenizer
 

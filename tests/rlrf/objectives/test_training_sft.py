@@ -55,6 +55,7 @@ def test_labels_leave_the_prompt_out_and_the_end_is_learned_unless_cut(tokenizer
     )
 
 
+@pytest.mark.slow
 def test_the_loss_is_the_mean_over_the_tokens_of_responses(start, tmp_path, tokenizer):
     import torch
     from transformers import AutoModelForCausalLM
@@ -75,6 +76,7 @@ def test_the_loss_is_the_mean_over_the_tokens_of_responses(start, tmp_path, toke
         assert step["grad_norm"] == pytest.approx(rows(tmp_path / "a")[0]["grad_norm"], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_the_loss_is_that_of_trl_on_conversations(start, tmp_path):
     import datasets
     from trl import SFTConfig, SFTTrainer
@@ -106,6 +108,7 @@ def test_the_loss_is_that_of_trl_on_conversations(start, tmp_path):
     assert rows(tmp_path / "ours")[0]["loss"] == pytest.approx(found[0], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_training_learns_the_responses_and_is_repeatable(start, tmp_path):
     first = fit(start, tmp_path / "a", epochs=6, learning_rate=1e-2)
     steps = rows(tmp_path / "a")
@@ -116,6 +119,7 @@ def test_training_learns_the_responses_and_is_repeatable(start, tmp_path):
     assert first.digest == second.digest != start.digest
 
 
+@pytest.mark.slow
 def test_an_adapter_goes_on_from_itself_and_is_what_generation_loads(start, tmp_path):
     first = fit(start, tmp_path / "a", adapter=Adapter(r=4), learning_rate=1e-2, epochs=3)
     second = fit(first, tmp_path / "b", adapter=Adapter(r=4))

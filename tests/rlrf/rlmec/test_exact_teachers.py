@@ -40,6 +40,7 @@ def drafts(item: Item, rng: random.Random) -> list[str]:
     return [*own, "", "???", whole[: len(whole) // 2], f"{own[0]}\n{own[0]}", "{" * 50]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [arithmetic.TASK, biography.TASK, instructions.TASK])
 def test_every_answer_is_put_right_and_what_is_right_stays(name):
     rng = random.Random(0)

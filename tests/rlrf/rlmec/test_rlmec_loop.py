@@ -74,6 +74,7 @@ def finished(tiny_model, tmp_path_factory):
     return train(config(tiny_model), out), out
 
 
+@pytest.mark.slow
 def test_an_iteration_learns_from_tokens_and_edits(finished):
     result, out = finished
     (iteration,) = result.iterations
@@ -196,6 +197,7 @@ def test_later_iterations_use_the_first_rewriter_unless_it_is_to_be_trained_anew
     assert all(model.is_dir() for model in models)
 
 
+@pytest.mark.slow
 def test_a_named_rewriter_is_used_and_the_run_is_its(finished, tiny_model, tmp_path):
     _, out = finished
     folder = tmp_path / "rewriter"
@@ -228,6 +230,7 @@ def test_an_adapter_may_be_the_rewriter(tiny_model, tmp_path):
     assert not (tmp_path / "named/iter_1/rewriter").exists()
 
 
+@pytest.mark.slow
 def test_rewrites_that_are_all_wrong_teach_nothing_and_the_causes_are_told(tiny_model, tmp_path):
     settings = config(tiny_model, rlmec={"rewriter": str(tiny_model), "gold": 1.0})
     result = train(settings, tmp_path / "run")
@@ -249,6 +252,7 @@ def test_a_task_that_nobody_teaches_leaves_no_rewriter(tiny_model, tmp_path, mon
     assert "are not corrected: the benchmark has no rewrite" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_rewriter_that_diverges_is_told_with_what_to_lower(tiny_model, tmp_path):
     wild = {"learning_rate": 1e30, "max_grad_norm": 1e30, "batch_size": 4, "epochs": 4,
             "gradient_accumulation": 1}  # fmt: skip

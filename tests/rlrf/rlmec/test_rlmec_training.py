@@ -60,6 +60,7 @@ def fit(start, out, lessons, *, adapter=None, settings=None, **training):
     return checkpoint(out, "M1", start)
 
 
+@pytest.mark.slow
 def test_training_imitates_the_rewrites_and_is_repeatable(start, lessons, tmp_path):
     first = fit(start, tmp_path / "a", lessons, epochs=6)
     steps = rows(tmp_path / "a")
@@ -123,6 +124,7 @@ def test_rows_are_the_tokens_with_their_rewards_and_weights(tokenizer, make):
     assert cut["response"][-1] != tokenizer.eos_token_id
 
 
+@pytest.mark.slow
 def test_rewards_alone_push_tokens_up_and_down(start, make, tmp_path, tokenizer):
     """Without imitation, the rewarded response becomes likelier and the punished one less so."""
     lessons = [make(1, "The answer is 5.", "The answer is 5.", 0.5),
@@ -143,6 +145,7 @@ def test_rewards_alone_push_tokens_up_and_down(start, make, tmp_path, tokenizer)
     assert worse < bad
 
 
+@pytest.mark.slow
 def test_an_adapter_goes_on_from_itself(start, lessons, tmp_path):
     first = fit(start, tmp_path / "a", lessons, adapter=Adapter(r=4), epochs=2)
     assert first.model == start.model and first.adapter
@@ -157,6 +160,7 @@ def test_a_loss_that_is_no_number_stops_with_a_sentence(start, lessons, tmp_path
     assert not (tmp_path / "a" / "model").exists()
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_left_out_and_told(start, lessons, make, tmp_path, capsys):
     with pytest.raises(UserError, match=r"raise train\.max_length"):
         fit(start, tmp_path / "a", lessons, max_length=10)

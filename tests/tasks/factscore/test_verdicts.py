@@ -46,6 +46,7 @@ def test_what_is_no_verdict_has_a_reason_that_quotes_the_reply() -> None:
     assert len(read_verdict("word " * 1000).failure) < 2 * MAX_QUOTED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "wrap",
     [

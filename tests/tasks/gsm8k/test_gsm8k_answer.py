@@ -321,6 +321,7 @@ BOMBS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("name", BOMBS)
 def test_bombs_are_only_wrong(name: str) -> None:

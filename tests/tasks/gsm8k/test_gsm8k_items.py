@@ -137,6 +137,7 @@ def test_a_list_is_expected_of_svamp(tmp_path: Path) -> None:
         tasks.load("svamp").items("test", tmp_path)
 
 
+@pytest.mark.slow
 def test_the_real_sets_are_whole(shared_data: Path) -> None:
     sizes = {name: len(tasks.load(name).items("test", shared_data)) for name in NAMES}
     assert sizes == {"gsm8k": 1319, "svamp": 1000, "gsm_hard": 1319, "gsm_plus": 2400}
@@ -145,6 +146,7 @@ def test_the_real_sets_are_whole(shared_data: Path) -> None:
     assert (len(train), len(gate)) == (7473 - GATE_SIZE, GATE_SIZE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_reference_answers_are_right(shared_data: Path, name: str) -> None:
     from harness.core.schema import Sample

@@ -57,6 +57,7 @@ def test_a_chat_run_is_zero_shot_and_scored_by_the_plugin(manager: Any) -> None:
     assert options["until"] == list(STOP)
 
 
+@pytest.mark.slow
 def test_our_own_examples_are_the_shots(manager: Any) -> None:
     model, _ = run(
         manager, "gsm8k_8shot", "#### 5", apply_chat_template=True, fewshot_as_multiturn=True
@@ -71,6 +72,7 @@ def test_our_own_examples_are_the_shots(manager: Any) -> None:
     )
 
 
+@pytest.mark.slow
 def test_train_shots_come_from_train(manager: Any) -> None:
     trained = {item.prompt for item in tasks.load("gsm8k").items("train", data_of(manager))}
     model, _ = run(manager, "gsm8k_train_shots", "#### 5", limit=5)

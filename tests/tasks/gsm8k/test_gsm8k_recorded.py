@@ -71,6 +71,7 @@ def total(results: list[Score], metric: str) -> int:
     return int(sum(result.values[metric] for result in results))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "totals"),
     [
@@ -91,6 +92,7 @@ def test_published_labels_come_out_item_by_item(
     assert tuple(total(results, metric) for metric in metrics) == totals
 
 
+@pytest.mark.slow
 def test_a_program_and_its_box_are_read(
     items: list[Item], recorded: dict[str, Recorded], shared_data: Path
 ) -> None:
@@ -126,6 +128,7 @@ FORMATS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gsm8k", "svamp", "gsm_hard", "gsm_plus"])
 def test_every_gold_is_read_in_every_format(name: str, shared_data: Path) -> None:
     for item in tasks.load(name).items("test", shared_data):
@@ -135,6 +138,7 @@ def test_every_gold_is_read_in_every_format(name: str, shared_data: Path) -> Non
                 assert answer is not None and answer.readings[0] == readings(wanted)[0], form
 
 
+@pytest.mark.slow
 def test_the_last_number_of_a_worked_answer_is_its_result(shared_data: Path) -> None:
     """Answers that people worked out, without the line that marks the result."""
     text = (shared_data / "gsm8k" / "train.jsonl").read_text()
@@ -143,6 +147,7 @@ def test_the_last_number_of_a_worked_answer_is_its_result(shared_data: Path) -> 
     assert right >= 0.97 * len(answers)
 
 
+@pytest.mark.slow
 def test_right_answers_are_seldom_accused_of_a_wrong_step(
     recorded: dict[str, Recorded], shared_data: Path
 ) -> None:

@@ -131,6 +131,7 @@ def test_safety_of_other_models(data: Path, model: str, value: float) -> None:
     assert result.mean == pytest.approx(value, abs=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["vicuna-7b-v1.5", "zephyr-7b-beta", "gpt-3.5-turbo-0301"])
 def test_mean_words(data: Path, expected: dict[str, Any], model: str) -> None:
     rows = json.loads((data / "outputs" / f"{model}.to_eval.json").read_text())

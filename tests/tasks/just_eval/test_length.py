@@ -78,6 +78,7 @@ def test_a_score_that_is_all_length_is_known_exactly_at_the_reference() -> None:
     assert depth_r(scored(words, [math.log1p(w) for w in words])).mean == pytest.approx(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("measure", ["value at length", "gain at equal length"])
 def test_the_intervals_cover(measure: str) -> None:
     """600 draws of 30 items: a nominal 95 % interval covers between 92.5 and 97.5 %."""
