@@ -9,6 +9,7 @@ the machine too. The shipped policy (1.4 M) gives what the host adds to a step, 
 
 from __future__ import annotations
 
+import argparse
 import math
 import platform
 import tempfile
@@ -261,6 +262,9 @@ def machine() -> str:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=KEPT, help="file for the measurements")
+    out = parser.parse_args().out
     torch.set_num_threads(1)
-    write_json(KEPT, measure())
-    print(KEPT.read_text())
+    write_json(out, measure())
+    print(out.read_text())
