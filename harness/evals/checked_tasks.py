@@ -16,7 +16,7 @@ from harness.core.schema import Item, Message, Metric, Sample
 from harness.core.text import shorten
 from harness.engines.prompts import render
 from harness.evals.lm_eval_metrics import RANGES, UNIT
-from harness.evals.stock_tasks import StockTask, quiet_lm_eval
+from harness.evals.stock_tasks import StockTask, no_exit, quiet_lm_eval
 from tasks.task import Task, own_reference, quality
 
 MAX_SECONDS = 20  # of one call of a benchmark's code
@@ -124,7 +124,7 @@ def guarded(doing: str) -> Iterator[None]:
     try:
         if bounded:
             signal.setitimer(signal.ITIMER_REAL, MAX_SECONDS)
-        with quiet_lm_eval():
+        with quiet_lm_eval(), no_exit():
             yield
     except (UserError, NoAnswerError, CallFailedError):
         raise
@@ -289,10 +289,11 @@ class LmEvalTask:
         asked = [text] if isinstance(text, str) else []
         if choices and (self.output_type == "multiple_choice" or not asked):
             asked += choices
+        if not isinstance(text, str):  # the choices are beginnings, which the target continues
+            asked.append(self._task.doc_to_target(doc))
         targets = self._targets(doc)
-        return Entry(
-            split, index, "\n".join(map(str, asked)), str(targets[0]) if targets else "", doc
-        )
+        gold = str(targets[0]) if targets else ""
+        return Entry(split, index, "\n".join(map(str, asked)), gold, doc)
 
     def _choices(self, doc: Any) -> list[str]:
         if self._task.config.doc_to_choice is None:

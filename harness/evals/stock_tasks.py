@@ -173,7 +173,7 @@ def load_stock_tasks(name: str) -> list[StockTask]:
 
 def _load(manager: Any, name: str) -> list[StockTask]:
     try:
-        with quiet_lm_eval(), _seeded():
+        with quiet_lm_eval(), _seeded(), no_exit():
             loaded = manager.load(name)
     except UserError:
         raise
@@ -281,6 +281,17 @@ def quiet_lm_eval() -> Iterator[None]:
         stages.tqdm = bar
         if not were_disabled:
             datasets.enable_progress_bars()
+
+
+@contextlib.contextmanager
+def no_exit() -> Iterator[None]:
+    """Turn a `sys.exit` of a task's code into an error: it must not end this program."""
+    try:
+        yield
+    except SystemExit as stop:
+        if type(stop) is not SystemExit:  # somebody stops this program
+            raise
+        raise RuntimeError(f"its code ends the program by sys.exit({stop.code!r})") from stop
 
 
 @contextlib.contextmanager

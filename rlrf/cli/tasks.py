@@ -131,7 +131,7 @@ def check(
         if not wants_json():
             show(report.text())
     if wants_json():
-        print_json(reports)
+        print_json([{"outcome": report.outcome, **dict(report)} for report in reports])
     outcomes = [report.outcome for report in reports]
     if len(reports) > 1:
         counts = ", ".join(f"{outcomes.count(o)} {o}" for o in dict.fromkeys(outcomes))

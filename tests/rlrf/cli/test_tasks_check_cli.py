@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.plugins import write_plugin
 
 from harness.evals import checked_tasks
 from rlrf.cli import run
@@ -66,8 +67,16 @@ def endless(doc, results):
         pass
     return {"exact_match": float(results[0] == doc["answer"])}
 
+def ends(doc, results):
+    import sys
+    sys.exit(0)
+
 def never(doc, results):
     return {"exact_match": 0.0}
+
+def exits(doc):
+    import sys
+    sys.exit(1)
 
 def listed(doc, results):
     return {"exact_match": [1.0]}
@@ -164,6 +173,7 @@ def test_sound_tasks_of_lm_eval_pass(
         (with_scoring("always"), "the reference of another item", "full marks to 40 of 40"),
         (with_scoring("never"), "the reference answer", "not give full marks to 40 of 40: test 0"),
         (with_scoring("fragile"), "an empty answer", "raises IndexError"),
+        (with_scoring("ends"), "the reference answer", "its code ends the program"),
         (with_scoring("endless"), "an empty answer", "took longer than 1 seconds"),
         (
             with_scoring("contained").replace("in the village", "{{choices}} in the village"),
@@ -178,6 +188,11 @@ def test_sound_tasks_of_lm_eval_pass(
             "not give full marks to 40 of 40",
         ),
         (CHOOSE.replace("doc_to_target: gold", "doc_to_target: a"), "the reference answer", "none"),
+        (
+            GENERATE.replace('"{{answer}}"', "!function scoring.exits"),
+            "splits",
+            "its code ends the program by sys.exit(1)",
+        ),
         (GENERATE.replace("{{place}}", "{{place.x.y}}"), "splits", "UndefinedError: "),
     ],
 )
@@ -195,6 +210,86 @@ def test_a_defect_of_the_scoring_is_found(
     assert code == 1
     assert outcomes(report)[name] == "fail"
     assert said in found(report, name)
+
+
+BLANK = """
+def before(doc):
+    return [f"In {doc['place']} the {word} is" for word in ("first", "second")]
+
+def right(doc):
+    return doc["gold"] % 2
+
+def after(doc):
+    return f"number {doc['a']} of all"
+"""
+
+
+@pytest.mark.parametrize(
+    ("yaml", "functions"),
+    [
+        (GENERATE.replace('"{{answer}}"', "several"), ""),
+        (GENERATE.replace('"{{answer}}"', "gold") + "doc_to_choice: choices\n", ""),
+        (GENERATE.replace('"{{answer}}"', "a"), ""),
+        (
+            with_scoring("errors")
+            .replace("exact_match", "wer")
+            .replace("better: true", "better: false"),
+            'def errors(doc, results):\n    return {"wer": float(results[0] != doc["answer"])}\n',
+        ),
+        (CHOOSE + "  - {metric: acc_mutual_info, aggregation: mean, higher_is_better: true}\n", ""),
+        (
+            CHOOSE.replace(
+                'doc_to_text: "Which number is {{a}} plus {{b}} in {{place}}?"',
+                "doc_to_text: !function blank.right",
+            )
+            .replace("doc_to_target: gold", "doc_to_target: !function blank.after")
+            .replace("doc_to_choice: choices", "doc_to_choice: !function blank.before")
+            .replace("  - {metric: acc_norm, aggregation: mean, higher_is_better: true}\n", ""),
+            "",
+        ),
+    ],
+    ids=[
+        "several targets",
+        "a choice to write",
+        "a number",
+        "lower is better",
+        "mutual information",
+        "several beginnings",
+    ],
+)
+def test_other_forms_of_sound_tasks_pass(
+    yaml: str, functions: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    docs = [doc | {"several": [doc["answer"], "or so"]} for doc in rows(1, 40)]
+    folder = write(tmp_path / "t", yaml, docs)
+    (folder / "blank.py").write_text(BLANK)
+    (folder / "scoring.py").write_text(SCORING + functions)
+    code, (report,) = check(capsys, yaml.split()[1], "--include-path", folder)
+    assert (code, report["outcome"], outcomes(report)) == (0, "pass", {})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "name"),
+    [
+        ('float(item.reference["answer"] in sample.response.split())', ""),
+        ("1.0", "an empty answer"),
+        ('float(item.reference["answer"] + "!" == sample.response)', "the reference answer"),
+        ("1 / len(sample.response.split()) and 0.0", "an empty answer"),
+    ],
+)
+def test_a_plugin_is_checked_by_its_own_scoring(
+    wrong: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_plugin(tmp_path / "letters")
+    path = folder / "scoring.py"
+    right = 'float(item.reference["answer"] in sample.response.split())'
+    assert right in path.read_text()
+    path.write_text(path.read_text().replace(right, wrong))
+    code, (report,) = check(capsys, "letters", "--include-path", tmp_path)
+    if not name:
+        assert (code, outcomes(report)) == (0, {})
+    else:
+        assert code == 1 and outcomes(report)[name] == "fail"
 
 
 def test_a_filter_that_fits_no_reference_is_a_warning_if_another_does(
