@@ -16,16 +16,18 @@ from harness.evals.evaluate import EvalOptions
 from harness.evals.evaluate import evaluate as evaluate_engine
 from harness.evals.score import RecordedReplies
 from harness.evals.score import score as score_responses
+from harness.evals.stock_tasks import StockTask, find_benchmarks
 from harness.judges.config import load_judging
 from rlrf import loop
 from rlrf.config import Config, Executor, load
 from rlrf.result import RunResult
+from tasks import including, names
 from tasks.task import Task
 
 
 def evaluate(
     model: str | Path | EngineSpec | Engine,
-    tasks: str | Sequence[str | Task],
+    tasks: str | Sequence[str | Task | StockTask],
     options: EvalOptions | None = None,
     *,
     judge: str | Path | None = None,
@@ -37,7 +39,8 @@ def evaluate(
     Args:
         model: folder or hub id of a model, which `transformers` runs; a `rlrf.EngineSpec`, for
             vLLM, a server or other options; or an open engine.
-        tasks: benchmarks, by name or as a `Task`; `rlrf tasks` lists the names.
+        tasks: benchmarks, by name or as a `Task`: those that `rlrf tasks` lists, and any task,
+            group or tag of lm-eval.
         options: split, items, decoding and data; None leaves all of them to the tasks.
         judge: YAML file that says how responses are judged.
         executor: where engines run, a `rlrf.config.Executor`; default: in this process.
@@ -59,7 +62,9 @@ def evaluate(
     """
     judging = load_judging(_path(judge))
     named = [tasks] if isinstance(tasks, str) else tasks
-    loaded = [task if isinstance(task, Task) else judging.task(task) for task in named]
+    with including(options.include_path if options else ()):
+        ours = names()
+        loaded = find_benchmarks([judging.task(t) if t in ours else t for t in named])
     spec = EngineSpec(model) if isinstance(model, str | Path) else model
     if out is not None:
         reads = [_path(judge), options.data if options else None]

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 from harness.core.errors import UserError
 from harness.core.files import parse, read_json
+from harness.core.log import say
 from harness.core.schema import Decision, Policy
 from harness.core.scored import ScoredEvaluation
+from harness.core.text import listed
 from harness.evals import inputs
 from harness.gate import gate as decide
 from harness.gate import plan as planning
@@ -54,8 +56,10 @@ class GateRules:
         """
         policy = self.policy
         if policy is None:
-            metrics = {task: one.evaluation.definitions.values() for task, one in baseline.items()}
+            metrics = {t: [*side.evaluation.definitions.values()] for t, side in baseline.items()}
             policy = default_policy(metrics, self.margins)
+            if shown := sorted(set(metrics) - set(policy.tasks)):
+                say(f"Not gated: {listed(shown)}, of which no metric is a mean over items.")
         return name_clusters(policy, self.cluster, self.columns)
 
     def check(self, baseline: Evaluations) -> None:
@@ -238,9 +242,13 @@ def load_sides(
     Raises:
         UserError: a side cannot be read, or only one of the two was written by stock lm-eval.
     """
-    before, after = (
-        inputs.load(Path(side), wanted=wanted) if isinstance(side, str | Path) else side
-        for side in (baseline, candidate)
+    before = (
+        inputs.load(Path(baseline), wanted=wanted) if isinstance(baseline, str | Path) else baseline
+    )
+    after = (
+        inputs.load(Path(candidate), wanted=wanted or [*before])
+        if isinstance(candidate, str | Path)
+        else candidate
     )
     names = (
         str(side) if isinstance(side, str | Path) else f"the {kind}"

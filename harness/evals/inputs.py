@@ -66,15 +66,16 @@ def load(
 
 
 def require_ours(side: Mapping[str, ScoredEvaluation], folder: Path) -> None:
-    """Refuse a baseline of stock lm-eval: a candidate cannot be evaluated in the same way.
+    """Refuse a baseline of lm-eval's tasks, whose prompts no evaluation records in full.
 
     Raises:
-        UserError: stock lm-eval wrote the baseline.
+        UserError: lm-eval scored the baseline, in `lm_eval run` or in `rlrf eval`.
     """
     if any(_is_stock(scored) for scored in side.values()):
         raise UserError(
-            f"{folder} was written by stock lm-eval. Evaluate the candidate with lm-eval, too, and "
-            "give its output folder as CANDIDATE."
+            f"{folder} was written by stock lm-eval, or by `rlrf eval` on tasks of lm-eval. "
+            "Evaluate the candidate in the same way, too, with the same options, and give its "
+            "output folder as CANDIDATE."
         )
 
 
@@ -118,8 +119,9 @@ def align_metrics(
                 else (candidate_name, baseline_name)
             )
             raise UserError(
-                f"{stock} was written by stock lm-eval and {other} was not, so that their {task} "
-                "cannot be compared item by item. Evaluate both in the same way."
+                f"{stock} holds lm-eval's {task} and {other} holds a benchmark of that name that "
+                "is not lm-eval's, so they cannot be compared item by item. Evaluate both in the "
+                "same way."
             )
     return before, after
 

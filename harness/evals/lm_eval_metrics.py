@@ -23,7 +23,7 @@ from harness.core.scored import ScoredEvaluation
 from harness.core.text import listed, shorten
 from harness.evals.lm_eval_runs import Run, mapping
 from harness.evals.scoring import Generation
-from harness.stats.intervals import aggregate
+from harness.stats.intervals import aggregate, subgroups
 
 UNIT = (0.0, 1.0)
 # Metrics that mean the same wherever lm-eval's tasks use their name. One whose scale depends on
@@ -318,6 +318,20 @@ def _group_definitions(group: Group, parts: Mapping[str, ScoredEvaluation]) -> d
             }
             definitions[name] = metrics[0].model_copy(update=changes)
     return definitions
+
+
+def member_results(scored: ScoredEvaluation) -> dict[str, dict[str, MetricResult]]:
+    """Return the results of each task of a group by name; none if it is not a group of lm-eval."""
+    if not scored.evaluation.is_lm_eval:
+        return {}
+    scores = [s.model_copy(update={"values": _all_values(s)}) for s in scored.scores]
+    return subgroups(scored.items, scores, "task", scored.evaluation.definitions)
+
+
+def _all_values(score: Score) -> dict[str, float]:
+    """Return the values of a score, and those that the gate cannot compare."""
+    others: dict[str, float] = score.details.get("values", {})
+    return others | score.values
 
 
 def not_comparable(group: Group) -> UserError:

@@ -32,6 +32,7 @@ PYTHON_SEED, NUMPY_SEED = 0, 1234  # lm-eval's own; some tasks shuffle while the
 WILDCARDS = re.compile(r"[*?\[]")
 MAX_MATCHES = 2_000  # tasks that a pattern such as mmlu_* may name
 MAX_MESSAGE_CHARS = 300
+MAX_FILES_TOLD = 3
 DATA_ERRORS = (
     "ConnectionError", "DatasetNotFoundError", "HfHubHTTPError", "LocalEntryNotFoundError",
     "OfflineModeIsEnabled", "ProxyError", "ReadTimeout", "RepositoryNotFoundError",
@@ -312,7 +313,7 @@ def _seeded() -> Iterator[None]:
 def _unknown(name: str, index: Mapping[str, Any], include_path: Sequence[Path]) -> UserError:
     broken = [problem for folder in include_path for problem in _broken_files(folder)]
     hint = did_you_mean(name, [*benchmarks.names(), *index])
-    unread = f" Not read: {listed(broken, 3)}." if broken else ""
+    unread = f" Not read: {'; '.join(broken[:MAX_FILES_TOLD])}." if broken else ""
     return UnknownBenchmarkError(
         f"There is no benchmark '{shorten(name)}'.{hint} `rlrf tasks` lists those of this package, "
         f"`lm_eval ls tasks` those of lm-eval; --include-path adds a folder of yours.{unread}"
@@ -327,10 +328,12 @@ def _broken_files(folder: Path) -> Iterator[str]:
         try:
             config = load_yaml(path, resolve_func=False)
         except Exception as error:  # as TaskIndex.build, which skips the file whatever it is
-            yield f"{path} ({_first_line(error)})"
+            mark = getattr(error, "problem_mark", None)
+            fault = getattr(error, "problem", None) or _first_line(error)
+            yield f"{path}{f', line {mark.line + 1}' if mark else ''}: {fault}"
         else:
             if not {"task", "group", "class"} & config.keys():
-                yield f"{path} (it names no task)"
+                yield f"{path}: it names no task"
 
 
 def _load_error(name: str, entry: Any, error: Exception) -> UserError:

@@ -250,6 +250,12 @@ def _shown(value: object) -> str:
 
 def _metric(rule: Rule, before: Evaluation, after: Evaluation) -> Metric:
     known = before.definitions
+    if rule.metric not in known and rule.metric in before.metrics:
+        raise UserError(
+            f"'{rule.metric}' of {rule.task} is not a mean over items (as perplexity and BLEU are "
+            "not, nor the score of a group whose tasks count alike), so it is shown and cannot be "
+            f"gated. {_instead(rule.task, known)}"
+        )
     if rule.metric not in known:
         raise UserError(
             f"{rule.task} has no metric '{rule.metric}' with a value per item."
@@ -269,6 +275,14 @@ def _metric(rule: Rule, before: Evaluation, after: Evaluation) -> Metric:
             "the metric's unit: 2 points of a share are 0.02."
         )
     return metric
+
+
+def _instead(task: str, known: Mapping[str, Metric]) -> str:
+    if known:
+        return f"Gate {', '.join(sorted(known))} instead, or take the rule out."
+    return (
+        f"{task} has no metric that can be gated: evaluate the tasks of a group, or another task."
+    )
 
 
 def _unanswered(policy: Policy, table: ItemTable, side: str, asked: int) -> Iterator[str]:

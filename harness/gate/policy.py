@@ -70,9 +70,10 @@ def default_policy(
     """
     margins = margins or {}
     unused = set(margins)
-    rules, unknown = [], []
+    rules, unknown, has_metrics = [], [], False
     for task, task_metrics in sorted(metrics.items()):
         known = {metric.name: metric for metric in task_metrics}
+        has_metrics = has_metrics or bool(known)
         named = dict.fromkeys(key.removeprefix(f"{task}.") for key in margins)
         counted = [name for name in named if can_count(name, known)]
         for name in (*known, *counted):
@@ -99,6 +100,11 @@ def default_policy(
             f"The range of {', '.join(unknown[:5])} is not known, so that no margin follows from "
             "it. Name the largest loss to tolerate, in the metric's unit, such as "
             f"--margin '{unknown[0]}=0.02', or write a policy."
+        )
+    if metrics and not has_metrics:
+        raise UserError(
+            f"{', '.join(sorted(metrics))}: no metric is a mean over items, so nothing can be "
+            "gated. Evaluate other tasks; of a group whose tasks count alike, its tasks."
         )
     if not any(rule.tier == "critical" for rule in rules):
         raise UserError("No task says which metric counts: write a policy that names one.")

@@ -8,6 +8,7 @@ from harness.core.schema import Evaluation, MetricResult
 from harness.render.numbers import items, mean_and_interval
 
 ALL_ITEMS = "all items"  # of a table that divides them by nothing
+NOT_GATEABLE = "not gateable: not a mean over items"
 RESULT_HEADS = ["metric", "mean [95 % interval]", "n", "unscored"]
 
 
@@ -27,14 +28,24 @@ def mean(result: MetricResult) -> str:
     return "unscored" if result.mean is None else mean_and_interval(result)
 
 
-def evaluation_table(evaluations: Sequence[Evaluation]) -> str:
-    """Lay out every metric of the evaluations, the primary ones bold."""
+def evaluation_table(
+    evaluations: Sequence[Evaluation],
+    members: Mapping[str, Mapping[str, Mapping[str, MetricResult]]] | None = None,
+) -> str:
+    """Lay out every metric of the evaluations, the primary ones bold.
+
+    `members` are the results of the tasks of a group: group -> task -> metric -> result.
+    """
     rows = [["task", *RESULT_HEADS]]
     for evaluation in evaluations:
         for name, result in evaluation.metrics.items():
             definition = evaluation.definitions.get(name)
             shown = f"**{name}**" if definition and definition.primary else name
+            if evaluation.is_lm_eval and definition is None:
+                shown = f"{name} ({NOT_GATEABLE})"
             rows.append([evaluation.task, *_cells(shown, result)])
+        for member, results in (members or {}).get(evaluation.task, {}).items():
+            rows += [[f"- {member}", *_cells(name, results[name])] for name in sorted(results)]
     return table(rows)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -50,19 +51,49 @@ R = TypeVar("R", bound="Record")
     click.option("--dtype", help="float32, bfloat16 or float16.  [default: auto]"),
     click.option("--max-batch", type=COUNT, help="Responses per batch.  [default: engine's]"),
 )
-@click.option("--tasks", "task_names", required=True, help="Tasks of `rlrf tasks`, by comma.")
+@click.option(
+    "--tasks",
+    "task_names",
+    required=True,
+    help="Tasks of `rlrf tasks`, or tasks, groups and tags of lm-eval, by comma.",
+)
 @options.include_path
 @options.judge_file
 @options.bundle(
     "items",
     click.option("--split", help="Split of the tasks.  [default: the task's own]"),
-    click.option("--limit", type=COUNT, help="Only the first items."),
+    click.option("--limit", type=COUNT, help="Only the first items of each task."),
+    click.option(
+        "--samples",
+        metavar="JSON",
+        help="Only these items: a JSON object, or a file of one, such as '{\"arc_easy\": [0, 7]}'.",
+    ),
     options.data,
     click.option("--num-fewshot", type=click.IntRange(min=0), help="Solved examples per prompt."),
     click.option("--max-tokens", type=COUNT, help="Longest response, in tokens."),
     click.option("--temperature", type=click.FloatRange(min=0), help="0 is greedy."),
     click.option("--repeats", type=COUNT, help="Responses per item."),
     options.seed,
+)
+@options.bundle(
+    "prompts",
+    click.option(
+        "--apply-chat-template/--no-apply-chat-template",
+        default=None,
+        help="Render prompts by the model's chat template.  [default: for tasks of `rlrf tasks` if "
+        "the model has one; for tasks of lm-eval not, as `lm_eval run`]",
+    ),
+    click.option(
+        "--fewshot-as-multiturn/--no-fewshot-as-multiturn",
+        default=None,
+        help="Show solved examples as turns.  [default: with a chat template]",
+    ),
+    click.option("--system-instruction", help="System message, or text before the prompt."),
+    click.option(
+        "--confirm-run-unsafe-code",
+        is_flag=True,
+        help="Run code that the model writes, for tasks of lm-eval that do so.",
+    ),
 )
 @options.bundle(
     "cluster",
@@ -79,6 +110,7 @@ def eval_(
     task_names: str,
     judge_file: Path | None,
     items: dict[str, Any],
+    prompts: dict[str, Any],
     cluster: dict[str, Any],
     sizes: str | None,
     out: Path | None,
@@ -92,12 +124,19 @@ def eval_(
     a yes/no primary metric the chance that one of k responses is right (pass@k), that all are
     (pass^k), and that the answer of most is (maj@k).
 
+    Tasks of lm-eval are evaluated as `lm_eval run` does, with the same numbers, whatever their
+    output type. --include-path adds YAML files of your own. What is not a mean over items
+    (perplexity, BLEU) is shown, and cannot be gated.
+
     \b
     rlrf eval --model runs/quickstart/iter_1/train/model --tasks mini_gsm8k --split gate
     rlrf eval --model Qwen/Qwen2.5-0.5B-Instruct --tasks gsm8k --limit 200 --out evaluations/qwen
     rlrf eval --model MODEL --tasks gsm8k --repeats 8 --temperature 0.7 --k 1,8 --out evaluations/8
     rlrf eval --model MODEL --tasks just_eval,factscore --judge judge.yaml --out evaluations/mine
     rlrf eval --model MODEL --include-path benchmarks --tasks capitals --split gate
+    rlrf eval --model MODEL --tasks arc_easy,ifeval,mmlu_anatomy --out evaluations/mine
+    rlrf eval --model MODEL --tasks mmlu --num-fewshot 5 --limit 100 --out evaluations/mine
+    rlrf eval --model MODEL --include-path my_tasks --tasks my_task --apply-chat-template
     rlrf eval --engine openai --base-url http://localhost:8000/v1 --model m --tasks mini_gsm8k
     rlrf eval --ray auto --engines 8 --gpus 1 --model MODEL --tasks gsm8k --out evaluations/mine
     """
@@ -113,9 +152,12 @@ def eval_(
         _refuse(spec.given(*SERVER_OPTIONS, "tokenizer"), "with --ray")
         executor = _executor(spec, **cluster)
     tasks = options.names(task_names)
-    evaluations = rlrf.evaluate(
-        spec, tasks, EvalOptions(**items), judge=judge_file, executor=executor, out=out
-    )
+    samples = items.pop("samples")
+    if samples is not None and items["limit"] is not None:
+        raise UserError("--samples names the items, and --limit counts them: give one of the two.")
+    items["indices"] = _read_samples(samples) if samples is not None else {}
+    asked = EvalOptions(**items, **prompts)
+    evaluations = rlrf.evaluate(spec, tasks, asked, judge=judge_file, executor=executor, out=out)
     print_evaluations(evaluations, out, k)
 
 
@@ -126,12 +168,14 @@ def print_evaluations(
 
     `sizes` are the values of k for metrics of several responses, if not those of the default.
     """
+    from harness.evals.lm_eval_metrics import member_results
     from harness.render.table import evaluation_table
 
     evaluations = [
-        one.evaluation if sizes is None else _with_sizes(one, sizes) for one in scored.values()
+        side.evaluation if sizes is None else _with_sizes(side, sizes) for side in scored.values()
     ]
-    print_result(evaluations, evaluation_table(evaluations))
+    members = {task: member_results(side) for task, side in scored.items()}
+    print_result(evaluations, evaluation_table(evaluations, members))
     if out is None:
         say("Not kept: name a folder with --out to gate or publish this.")
 
@@ -145,6 +189,28 @@ def _with_sizes(scored: ScoredEvaluation, sizes: Sequence[int]) -> Evaluation:
     kept = {n: result for n, result in scored.evaluation.metrics.items() if n not in reported}
     chosen = aggregate_repeats(scored, reported_names(scored, sizes))
     return scored.evaluation.model_copy(update={"metrics": kept | chosen})
+
+
+def _read_samples(text: str) -> dict[str, list[int]]:
+    """Read items by task from a JSON object, or from a file of one."""
+    from harness.core.files import read_json, unique_keys
+
+    if text.lstrip().startswith("{"):
+        try:
+            given = json.loads(text, object_pairs_hook=unique_keys)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"--samples is not JSON: {error}.") from error
+    else:
+        given = read_json(Path(text))
+    if not isinstance(given, dict) or not all(
+        isinstance(places, list) and all(type(place) is int and place >= 0 for place in places)
+        for places in given.values()
+    ):
+        raise UserError(
+            "--samples has to be a JSON object of tasks and the places of items from 0, such as "
+            """'{"arc_easy": [0, 7]}'."""
+        )
+    return given
 
 
 def _refuse(given: dict[str, Any], where: str) -> None:

@@ -20,6 +20,7 @@ from harness.engines import Completion, Engine, Sampling
 from harness.evals import evaluation, lm_eval_results
 from harness.evals.evaluate import EvalOptions, evaluate
 from harness.evals.stock_tasks import StockTask, find_benchmarks
+from rlrf import gating
 
 PLAIN = ("colours_shown", "name_it", "cloze", "prose", "by_size")
 CHAT = ("colours_shown", "name_it", "evenly")
@@ -187,3 +188,20 @@ def test_tags_and_groups_without_a_score_stand_for_their_tasks(options: dict[str
         *("colours_few", "colours_many", "colours_some"),
         *("cloze", "colours_shown"),
     ]
+
+
+def test_our_evaluation_and_lm_evals_output_are_gated_against_each_other(
+    engine: Any, options: dict[str, Any], plain: Path, tmp_path: Path
+) -> None:
+    evaluate(engine, ["colours_shown", "by_size"], EvalOptions(**options), out=tmp_path / "same")
+    decision = gating.gate(tmp_path / "same", plain)
+    assert {check.task for check in decision.checks} == {"by_size", "colours_shown"}
+    assert all(check.delta == 0 for check in decision.checks)
+    asked = EvalOptions(num_fewshot=1, **options)
+    evaluate(engine, ["colours_shown"], asked, out=tmp_path / "fewer")
+    with pytest.raises(UserError, match="cannot be compared: prompt_digest is"):
+        gating.gate(tmp_path / "fewer", plain)
+    limited = EvalOptions(limit=5, **options)
+    evaluate(engine, ["colours_shown"], limited, out=tmp_path / "limited")
+    with pytest.raises(UserError, match="has 5 documents of colours_shown and the candidate 17"):
+        gating.gate(tmp_path / "limited", plain)
