@@ -11,6 +11,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ from harness.evals.lm_eval_results import convert, prompt_digest
 from harness.evals.lm_eval_runs import Run, mapping
 from harness.evals.scoring import Generation, code_version, dataset_digest
 from harness.evals.stock_tasks import StockTask, quiet_lm_eval
-from harness.stats.intervals import aggregate
+from harness.stats.intervals import aggregate, aggregate_repeats
 
 if TYPE_CHECKING:
     from harness.evals.evaluate import EvalOptions
@@ -256,7 +257,7 @@ class StockRun:
         definitions = _agreed([p.evaluation.definitions for p in passes])
         shown = {n: m for n, m in first.metrics.items() if n not in definitions}
         made = {name: getattr(self.generation, name) for name in Generation.model_fields}
-        return ScoredEvaluation(
+        scored = ScoredEvaluation(
             evaluation=first.model_copy(
                 update=made
                 | {
@@ -270,6 +271,8 @@ class StockRun:
             samples=samples,
             items=passes[0].items,
         )
+        results = scored.evaluation.metrics | aggregate_repeats(scored)
+        return replace(scored, evaluation=scored.evaluation.model_copy(update={"metrics": results}))
 
     def _score_pass(self, number: int) -> ScoredEvaluation:
         results = self._lm_eval_results(number)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from harness.core.schema import Evaluation, MetricResult
 from harness.render.numbers import items, mean_and_interval
+from harness.stats.repeats import can_count
 
 ALL_ITEMS = "all items"  # of a table that divides them by nothing
 NOT_GATEABLE = "not gateable: not a mean over items"
@@ -41,7 +42,8 @@ def evaluation_table(
         for name, result in evaluation.metrics.items():
             definition = evaluation.definitions.get(name)
             shown = f"**{name}**" if definition and definition.primary else name
-            if evaluation.is_lm_eval and definition is None:
+            is_mean = definition is not None or can_count(name, evaluation.definitions)
+            if evaluation.is_lm_eval and not is_mean:
                 shown = f"{name} ({NOT_GATEABLE})"
             rows.append([evaluation.task, *_cells(shown, result)])
         for member, results in (members or {}).get(evaluation.task, {}).items():
