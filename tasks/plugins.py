@@ -238,7 +238,7 @@ def _checked(place: str, listed: Any) -> tuple[Task, ...]:
     Raises:
         UserError: TASKS or a task in it is malformed.
     """
-    from tasks.task import Task
+    from tasks.task import ListItems, Task
 
     if not isinstance(listed, list | tuple) or not listed:
         got = "missing" if listed is None else f"{type(listed).__name__} {listed!r}"[:100]
@@ -254,6 +254,8 @@ def _checked(place: str, listed: Any) -> tuple[Task, ...]:
             )
         if fault := next(_faults(task), None):
             raise UserError(f"The plugin {place} has a task that cannot be used: {fault}.")
+        if not isinstance(task.items, ListItems):  # in place, for what `configure` derives from it
+            object.__setattr__(task, "items", ListItems(task.items, task.name))
     return tuple(listed)
 
 
@@ -275,7 +277,7 @@ def _faults(task: Task) -> Iterator[str]:
     elif (primary := sum(metric.primary for metric in metrics)) != 1:
         yield f"{primary} metrics of {name} are primary; mark exactly one with primary=True"
     for part, value in (
-        ("items", getattr(task.items, "items", None)),
+        ("items", task.items),
         ("score", getattr(task.score, "score", None)),
         ("feedback", task.feedback),
     ):

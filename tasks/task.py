@@ -122,8 +122,8 @@ class ScoreResponses:
 class ListItems:
     """List the items of a split, and refuse items that are not of this task and split.
 
-    Every `Task` lists its items through this class, so that no evaluation or training starts with
-    items that cannot be told apart.
+    The tasks of plugins list their items through this class, so that no evaluation or training
+    starts with items that cannot be told apart.
     """
 
     items: Items
@@ -228,8 +228,6 @@ class Task:
     def __post_init__(self) -> None:
         if not isinstance(self.score, ScoreResponses):
             object.__setattr__(self, "score", ScoreResponses(self.score, self.metrics))
-        own = self.items.items if isinstance(self.items, ListItems) else self.items
-        object.__setattr__(self, "items", ListItems(own, self.name))
 
     @property
     def primary(self) -> Metric:
