@@ -361,9 +361,11 @@ def _load_error(name: str, entry: Any, error: Exception) -> UserError:
                 "or write a YAML that reads your own files (dataset_path: json, dataset_kwargs: "
                 "{data_files: {test: FILE}}) and name its folder with --include-path."
             )
+    root = chain[-1]
+    because = f", because of {_first_line(root)}" if root is not error else ""
     return BrokenTaskError(
-        f"{name}{place} cannot be loaded by lm-eval: {_first_line(error)}. Correct the task, or "
-        "leave it out."
+        f"{name}{place} cannot be loaded by lm-eval: {_first_line(error)}{because}. Correct the "
+        "task, or leave it out."
     )
 
 

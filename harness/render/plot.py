@@ -64,7 +64,10 @@ def _panels(rows: Sequence[Row], split: str) -> list[dict[str, EvaluationEntry]]
     panels: dict[str, dict[str, EvaluationEntry]] = {}
     for row in rows:
         entry = row.entry
-        if isinstance(entry, EvaluationEntry) and entry.evaluation.split == split:
+        if not isinstance(entry, EvaluationEntry) or entry.evaluation.split != split:
+            continue
+        # A task of lm-eval may have no metric that is a mean over items.
+        if any(metric.primary for metric in entry.evaluation.definitions.values()):
             panels.setdefault(entry.evaluation.comparable_key, {})[entry.name] = entry
     return list(panels.values())
 

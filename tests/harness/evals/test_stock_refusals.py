@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 from helpers import local_tasks
 
+from harness.board import Board
 from harness.core.errors import UserError
 from harness.core.schema import Policy, Rule
 from harness.engines import Completion, Engine, Sampling
+from harness.evals import evaluation
 from harness.evals.evaluate import EvalOptions, evaluate
 from harness.evals.stock_tasks import find_benchmarks
+from harness.render import plot
 from rlrf import gating
 
 TASK = """
@@ -222,6 +225,14 @@ def gate(folder: Path, metric: str, task: str) -> str:
     return str(refused.value)
 
 
+def _on_a_board(folder: Path, place: Path) -> Sequence[Any]:
+    board = Board(place)
+    for scored in evaluation.load(folder).values():
+        board.add_evaluation(scored, "M1", "by hand")
+    assert board.verify() == []
+    return board.rows()
+
+
 def test_the_gate_refuses_what_is_not_a_mean_over_items(
     engine: Any, folder: Path, tmp_path: Path
 ) -> None:
@@ -241,6 +252,9 @@ def test_the_gate_refuses_what_is_not_a_mean_over_items(
         ("by_size", "acc"),
         ("cloze", "acc"),
     ]
+    with pytest.raises(UserError, match="no evaluation on the test split to draw"):
+        plot.board(_on_a_board(tmp_path / "out" / "prose", tmp_path / "prose_only"), "test")
+    assert b"<svg" in plot.board(_on_a_board(tmp_path / "out", tmp_path / "board"), "test")
     shown = json.loads((tmp_path / "out" / "evenly" / "evaluation.json").read_text())
     assert shown["definitions"] == {}
     assert 0 < shown["metrics"]["acc"]["mean"] < 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import subprocess
@@ -216,3 +217,55 @@ def test_our_evaluation_and_lm_evals_output_are_gated_against_each_other(
     evaluate(engine, ["colours_shown"], limited, out=tmp_path / "limited")
     with pytest.raises(UserError, match="has 5 documents of colours_shown and the candidate 17"):
         gating.gate(tmp_path / "limited", plain)
+
+
+def _write_real(folder: Path, data: Path) -> Path:
+    """Write tasks over published questions, read in place, into `folder`."""
+    folder.mkdir()
+    truthful = (data / "guards" / "truthfulqa" / "TruthfulQA.csv").open(newline="")
+    with truthful:
+        questions = [
+            {
+                "question": row["Question"],
+                "choices": [row["Best Answer"], *row["Incorrect Answers"].split("; ")],
+                "gold": 0,
+            }
+            for row in csv.DictReader(truthful)
+        ]
+    arc = []
+    for line in (data / "rlmec_qa" / "ARC" / "test.jsonl").read_text().splitlines():
+        question, _, options = json.loads(line)["problem"].partition("\nOptions:\n")
+        arc.append({"question": question, "choices": options.split("\n"), "gold": 0})
+    instructions = data / "guards" / "ifeval" / "input_data.jsonl"
+    asked = [json.loads(line)["prompt"] for line in instructions.read_text().splitlines()]
+    written = {
+        "truthful": (questions, local_tasks.CHOOSE),
+        "science": (arc, local_tasks.CHOOSE),
+        "instructions": ([{"question": p, "answer": "a"} for p in asked], local_tasks.GENERATE),
+        "reading": ([{"question": p, "answer": "a"} for p in asked], local_tasks.PROSE),
+    }
+    for name, (rows, text) in written.items():
+        lines = "".join(json.dumps(row) + "\n" for row in rows[:80])
+        place = folder / name
+        place.mkdir()
+        for file in ("test", "train"):
+            (place / f"{file}.jsonl").write_text(lines)
+        (place / f"{name}.yaml").write_text(
+            text.format(name=name, file="test", folder=place, more="num_fewshot: 1")
+        )
+    return folder
+
+
+@pytest.mark.slow
+def test_published_questions_have_lm_evals_numbers(
+    engine: Any, model_folder: Path, shared_data: Path, tmp_path: Path
+) -> None:
+    tasks = _write_real(tmp_path / "tasks", shared_data)
+    names = ("truthful", "science", "instructions", "reading")
+    out = lm_eval_run(model_folder, tasks, tmp_path / "stock", names)
+    found = evaluate(engine, names, EvalOptions(include_path=[tasks]))
+    results = json.loads(results_of(out).read_text())["results"]
+    for name in names:
+        assert_lm_evals_numbers(found[name], results[name])
+        assert_equal(found[name], lm_eval_results.load(out, [name])[name])
+        assert found[name].evaluation.items == 80
