@@ -46,18 +46,14 @@ def main() -> None:
             file.flush()
     print(f"{len(names)} tasks, {len(rows)} tried")
     print(Counter(row["outcome"] for row in rows.values()))
-    absent = [r for r in rows.values() if r["outcome"] in ("not checked", "error")]
-    for reason, count in Counter(kind_of(r["checks"][0]["finding"]) for r in absent).most_common(
-        20
-    ):
-        print(f"  {count:6} not loaded: {reason}")
-    for row in rows.values():
-        if row["outcome"] in ("fail", "warn"):
-            for check in row["checks"]:
-                if check["outcome"] in ("fail", "warn"):
-                    print(
-                        f"  {row['task']}: {check['outcome']} {check['name']}: {check['finding']}"
-                    )
+    faults = Counter(
+        (check["outcome"], check["name"], kind_of(check["finding"]))
+        for row in rows.values()
+        for check in row["checks"]
+        if check["outcome"] != "pass"
+    )
+    for (outcome, name, reason), count in faults.most_common():
+        print(f"{count:6}  {outcome} {name}: {reason}")
 
 
 if __name__ == "__main__":
