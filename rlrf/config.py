@@ -21,6 +21,7 @@ from pydantic import Field, field_validator, model_validator
 from harness.core import yaml
 from harness.core.schema import Policy, PromotionRule, Record, digest
 from harness.engines import Kind
+from rlrf.guard_config import Guard, as_list, check_guards
 from rlrf.training_config import Adapter, Rlmec, Training
 
 if TYPE_CHECKING:
@@ -248,6 +249,11 @@ class Config(Record):
     tasks: list[TaskConfig] = Field(
         min_length=1, description="benchmarks to train on, gate on and seal"
     )
+    guards: list[Guard] = Field(
+        default=[],
+        exclude_if=lambda guards: not guards,
+        description="benchmarks to measure and gate on, and never to train on",
+    )
     include_path: list[str] = Field(
         default=[],
         exclude_if=lambda folders: not folders,
@@ -280,7 +286,7 @@ class Config(Record):
     @field_validator("include_path", mode="before")
     @classmethod
     def _one_folder_or_a_list(cls, folders: Any) -> Any:
-        return [folders] if isinstance(folders, str) else folders
+        return as_list(folders)
 
     @field_validator("tasks")
     @classmethod
@@ -293,13 +299,20 @@ class Config(Record):
 
     @model_validator(mode="after")
     def _gated_tasks_are_run(self) -> Config:
-        names = {task.name for task in self.tasks}
+        names = {task.name for task in self.tasks} | {guard.task for guard in self.guards}
         rules = self.gate.policy.rules if self.gate.policy else []
         absent = sorted({rule.task for rule in rules} - names)
         if absent:
-            raise ValueError(f"gate.policy has rules for {', '.join(absent)}, not in tasks")
+            where = "tasks or guards" if self.guards else "tasks"
+            raise ValueError(f"gate.policy has rules for {', '.join(absent)}, not in {where}")
         if self.gate.promotion and self.gate.policy and self.gate.policy.promotion:
             raise ValueError("gate.promotion and gate.policy.promotion are both given: keep one")
+        return self
+
+    @model_validator(mode="after")
+    def _guards_fit(self) -> Config:
+        rules = self.gate.policy.rules if self.gate.policy else []
+        check_guards(self.guards, {task.name for task in self.tasks}, {rule.task for rule in rules})
         return self
 
     @model_validator(mode="after")
@@ -331,6 +344,12 @@ class Config(Record):
         return self
 
     @property
+    def include_paths(self) -> list[str]:
+        """Folders of the user's benchmarks, those of the guards last."""
+        of_guards = [folder for guard in self.guards for folder in guard.include_path]
+        return list(dict.fromkeys([*self.include_path, *of_guards]))
+
+    @property
     def critiqued(self) -> list[str]:
         """Tasks whose feedback is a critique by the judge."""
         return [task.name for task in self.tasks if task.feedback == "critique"]
@@ -341,8 +360,15 @@ class Config(Record):
         tasks = [t.model_copy(update={"prompts": min(n, t.prompts)}) for t in self.tasks]
         few = {"slice": min(n, self.gate.slice), "sealed": min(n, self.gate.sealed)}
         gate = self.gate.model_copy(update=few)
+        guards = [g.model_copy(update={"items": min(n, g.items or n)}) for g in self.guards]
         return self.model_copy(
-            update={"iterations": 1, "tasks": tasks, "gate": gate, "board": None}
+            update={
+                "iterations": 1,
+                "tasks": tasks,
+                "guards": guards,
+                "gate": gate,
+                "board": None,
+            }
         )
 
     @property
@@ -358,6 +384,8 @@ class Config(Record):
             del kept["train"]["launch"]["accelerate"]
         for task in kept["tasks"]:
             del task["data"]
+        for guard in kept.get("guards", ()):
+            del guard["data"], guard["include_path"]
         return digest(kept)
 
 
@@ -375,6 +403,7 @@ def load(path: Path) -> Config:
         "judge": _next_to(path, config.judge),
         "feedback_model": _next_to(path, config.feedback_model),
         "include_path": [_next_to(path, folder) for folder in config.include_path],
+        "guards": [_guard_next_to(path, guard) for guard in config.guards],
     }
     places["rlmec"] = config.rlmec.model_copy(
         update={
@@ -393,6 +422,11 @@ def load(path: Path) -> Config:
         }
         places["reward"] = config.reward.model_copy(update=found)
     return config.model_copy(update=places | {"tasks": tasks})
+
+
+def _guard_next_to(path: Path, guard: Guard) -> Guard:
+    folders = [_next_to(path, folder) for folder in guard.include_path]
+    return guard.model_copy(update={"data": _next_to(path, guard.data), "include_path": folders})
 
 
 def _next_to(path: Path, place: str | None) -> str | None:

@@ -26,6 +26,7 @@ from rlrf.artefacts import open_artefacts
 from rlrf.code_digests import Code, source, tasks_code
 from rlrf.config import Config, TaskConfig
 from rlrf.feedback import Critic, judge_critic, model_critic, score_critic
+from rlrf.guards import OpenGuard, Part, guarded_policy, open_guards
 from rlrf.models import feedback as feedback_model
 from rlrf.models.feedback.model import FeedbackModel
 from rlrf.models.reward.rewarder import Rewarder, open_rewarder
@@ -50,6 +51,7 @@ class Services:
     feedback_model: FeedbackModel | None
     rewarder: Rewarder | None
     rewriter: RewriterSource | None
+    judging: Judging
 
     def seed(self, *place: str | int) -> int:
         """Return a seed of its own for each place in the run."""
@@ -70,6 +72,27 @@ class Services:
         }
 
     @cached_property
+    def guards(self) -> dict[str, OpenGuard]:
+        """The guards of the run, opened at first use.
+
+        Raises:
+            UserError: a guard cannot be used.
+        """
+        return open_guards(self.config, self.judging)
+
+    def pick_guard_items(self, part: Part, rotation: int) -> dict[str, list[Item]]:
+        """Pick items of one part of every guard: for decisions, or sealed ones."""
+        return {
+            name: pick_from_guard(guard, part, self.config, rotation)
+            for name, guard in self.guards.items()
+        }
+
+    @cached_property
+    def guards_code(self) -> Code:
+        """Digests of the code and prompts of the guards."""
+        return {name: code for guard in self.guards.values() for name, code in guard.code.items()}
+
+    @cached_property
     def tasks_code(self) -> Code:
         """Digests of the tasks' code."""
         return tasks_code(self.tasks)
@@ -87,13 +110,13 @@ class Services:
 
     @cached_property
     def held_out(self) -> list[Item]:
-        """All items of the gate and sealed splits."""
+        """All items of the gate and sealed splits, and of the guards."""
         return [
             item
             for task in self.config.tasks
             for split in ("gate", "sealed")
             for item in self.tasks[task.name].items(split, task.data_path)
-        ]
+        ] + [item for guard in self.guards.values() for item in guard.held_out]
 
 
 @dataclass(frozen=True)
@@ -194,6 +217,18 @@ def pick_from_task(
     return [items[i] for i in rotate(len(items), size, rotation, seed, f"{task.name}/{split}")]
 
 
+def guard_size(guard: OpenGuard, part: Part, config: Config) -> int:
+    """Return how many items of a part of a guard are asked for."""
+    return config.gate.sealed if part == "sealed" else guard.settings.items or config.gate.slice
+
+
+def pick_from_guard(guard: OpenGuard, part: Part, config: Config, rotation: int) -> list[Item]:
+    """Pick items of a part of a guard by `rotate`; always the same ones if it does not rotate."""
+    pool, size = guard.pools[part], guard_size(guard, part, config)
+    turn = rotation if guard.settings.rotate else 0
+    return [pool[i] for i in rotate(len(pool), size, turn, config.seed, f"{guard.name}/{part}")]
+
+
 @contextlib.contextmanager
 def open_context(config: Config, out: Path, fresh: bool) -> Iterator[RunContext]:
     """Open, check and lock the run of `config` in the folder `out`.
@@ -210,7 +245,7 @@ def open_context(config: Config, out: Path, fresh: bool) -> Iterator[RunContext]
     with open_services(config) as services:
         m0 = Checkpoint("M0", model_folder.find(config.model, config.revision))
         check_trainable(config, services.tasks, m0.model)
-        gate_policy = choose_gate_policy(config, services.tasks)
+        gate_policy = choose_gate_policy(config, services.tasks, services.guards)
         check_reporters(config.train)
         check_launch(config.train, config.engine)
         common = _identity(services, m0)
@@ -231,6 +266,8 @@ def _identity(services: Services, m0: Checkpoint) -> dict[str, Any]:
         "reward": rewarder.digest if rewarder else None,
         "code": code_version(),
     }
+    if services.guards:
+        identity["guards"] = {name: guard.identity for name, guard in services.guards.items()}
     if services.rewriter is not None:
         identity["rewriter"] = services.rewriter.digest
     return identity
@@ -246,7 +283,7 @@ def open_services(config: Config, *, feedback: bool = True) -> Iterator[Services
         UserError: the configuration cannot be used.
     """
     with contextlib.ExitStack() as opened:
-        opened.enter_context(including(config.include_path))
+        opened.enter_context(including(config.include_paths))
         judging = load_judging(Path(config.judge) if config.judge else None)
         tasks = {task.name: load_task(task, judging) for task in config.tasks}
         rank = config.adapter.r if config.adapter else 0
@@ -259,7 +296,7 @@ def open_services(config: Config, *, feedback: bool = True) -> Iterator[Services
             rewarder = open_rewarder(config.reward, config.engine) if config.reward else None
             rewriter = open_rewriter(config, tasks, judge)
         critics = _open_critics(config, tasks, judge, model)
-        yield Services(config, tasks, engines, judge, critics, model, rewarder, rewriter)
+        yield Services(config, tasks, engines, judge, critics, model, rewarder, rewriter, judging)
 
 
 def load_task(settings: TaskConfig, judging: Judging) -> Task:
@@ -302,30 +339,46 @@ def _open_critics(
     return critics
 
 
-def choose_gate_policy(config: Config, tasks: Mapping[str, Task]) -> Policy:
+def choose_gate_policy(
+    config: Config, tasks: Mapping[str, Task], guards: Mapping[str, OpenGuard]
+) -> Policy:
     """Return the gate policy of the run, its own or the default, with its promotion rule.
 
+    The policy has a rule for every guard.
+
     Raises:
-        UserError: a rule names a metric that no task measures, or a cluster that items lack.
+        UserError: a rule names a metric that no task measures, or a cluster that items lack; or a
+            guard cannot be gated as the configuration says.
     """
     policy = config.gate.policy
     if policy is None:
         policy = default_policy({name: task.metrics for name, task in tasks.items()})
     if config.gate.promotion is not None:
         policy = policy.model_copy(update={"promotion": config.gate.promotion})
-    _check_rules(policy, tasks)
+    policy = guarded_policy(policy, config, guards)
+    _check_rules(
+        policy,
+        {name: [metric.name for metric in task.metrics] for name, task in tasks.items()}
+        | {name: list(guard.metrics) for name, guard in guards.items()},
+    )
     clustered = {rule.task for rule in policy.rules if policy.cluster_of(rule)}
     data = {task.name: task.data_path for task in config.tasks}
     require_clusters(
-        policy, {name: tasks[name].items("gate", data[name]) for name in sorted(clustered)}
+        policy,
+        {
+            name: guards[name].pools["gate"]
+            if name in guards
+            else tasks[name].items("gate", data[name])
+            for name in sorted(clustered)
+        },
     )
     return policy
 
 
-def _check_rules(policy: Policy, tasks: Mapping[str, Task]) -> None:
+def _check_rules(policy: Policy, metrics: Mapping[str, list[str]]) -> None:
     """Refuse rules on unknown metrics now rather than after an hour of training."""
     for rule in policy.rules:
-        known = [metric.name for metric in tasks[rule.task].metrics]
+        known = metrics[rule.task]
         if rule.metric not in known:
             hint = did_you_mean(rule.metric, known) or f" It has {', '.join(known)}."
             raise UserError(

@@ -20,6 +20,7 @@ from harness.stats.intervals import aggregate_by_policy
 from rlrf import methods, recording, stages
 from rlrf.config import Config
 from rlrf.context import RunContext, open_context
+from rlrf.guards import Part
 from rlrf.result import GateVerdict, RunResult, Sealed
 from rlrf.run import Records, iteration_name
 from rlrf.stage_folder import is_whole
@@ -55,10 +56,12 @@ def meet_gate(
     """Evaluate candidate, incumbent and M0 on the gate items of iteration `k`, and decide."""
     folder = iteration_name(k)
     items = context.services.pick_items("gate", context.config.gate.slice, k - 1)
+    models = dict.fromkeys((context.m0, incumbent, candidate))
     evaluations = {
         model.name: measure(context, f"{folder}/evaluate_{model.name}", model, "gate", items)
-        for model in dict.fromkeys((context.m0, incumbent, candidate))
+        for model in models
     }
+    guards = {model.name: measure_guards(context, folder, model, "gate", k - 1) for model in models}
     rewards = {
         name: mean_rewards(context, f"{folder}/reward_{name}", scored)
         for name, scored in evaluations.items()
@@ -66,8 +69,8 @@ def meet_gate(
 
     def against(baseline: Checkpoint) -> Decision:
         return gate.gate(
-            evaluations[baseline.name],
-            evaluations[candidate.name],
+            evaluations[baseline.name] | guards[baseline.name],
+            evaluations[candidate.name] | guards[candidate.name],
             context.gate_policy,
             rewards=(rewards[baseline.name], rewards[candidate.name]),
         )
@@ -128,6 +131,42 @@ def measure(
     return evaluations
 
 
+def measure_guards(
+    context: RunContext, folder: str, model: Checkpoint, part: Part, rotation: int
+) -> dict[str, ScoredEvaluation]:
+    """Evaluate `model` on items of each guard, and record the evaluations on the board."""
+    services, run = context.services, context.run
+    if not services.guards:
+        return {}
+    stage, code = f"{folder}/guards_{model.name}", services.guards_code
+    items_by_task = services.pick_guard_items(part, rotation)
+    digests = [item.digest for items in items_by_task.values() for item in items]
+    reads = [model, part, digests]
+    earlier = [
+        run.folder / iteration_name(k) / f"guards_{model.name}" for k in range(1, rotation + 1)
+    ]
+
+    def evaluate_all(new: Path) -> None:
+        resumed = run.in_progress(stage, reads, code)
+        for name, guard in services.guards.items():
+            guard.reuse(filter(is_whole, earlier), resumed)
+            scored = guard.evaluate(
+                services.engines.load(model),
+                part,
+                items_by_task[name],
+                seed=context.config.seed,
+                judge=services.judge,
+                out=resumed,
+            )
+            evaluation.save(scored, new / name)
+
+    made = run.stage(stage, reads, evaluate_all, code)
+    evaluations = evaluation.load(made.folder)
+    for scored in evaluations.values():
+        context.board.add_evaluation(scored, model.name, context.run_id)
+    return evaluations
+
+
 def mean_rewards(
     context: RunContext, stage: str, evaluations: Mapping[str, ScoredEvaluation]
 ) -> dict[str, float]:
@@ -149,7 +188,11 @@ def mean_rewards(
 def open_sealed(context: RunContext, models: list[Checkpoint]) -> list[Sealed]:
     """Evaluate every model on the sealed split, and compare the candidates with M0."""
     items = context.services.pick_items("sealed", context.config.gate.sealed, 0)
-    measured = [measure(context, f"sealed/{m.name}", m, "sealed", items) for m in models]
+    measured = [
+        measure(context, f"sealed/{model.name}", model, "sealed", items)
+        | measure_guards(context, "sealed", model, "sealed", 0)
+        for model in models
+    ]
     clusters = assign(context.gate_policy, measured[0], measured[0])
     sealed = []
     for model, evaluations in zip(models, measured, strict=True):

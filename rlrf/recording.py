@@ -79,7 +79,8 @@ def record_result(
     sealed: Sequence[Sealed],
 ) -> RunResult:
     """Write and return the result of the finished run."""
-    critical = [rule for rule in context.gate_policy.rules if rule.tier == "critical"]
+    rules = context.gate_policy.rules
+    critical = [rule for rule in rules if rule.tier == "critical" and not rule.guard]
     finished = RunResult(
         run=context.run_id,
         folder=str(context.run.folder),
@@ -88,6 +89,7 @@ def record_result(
         weights=str(incumbent.model),
         adapter=str(incumbent.adapter) if incumbent.adapter else None,
         shown=[f"{rule.task} {rule.metric}" for rule in critical],
+        guards=[f"{rule.task} {rule.metric}" for rule in rules if rule.guard],
         iterations=list(iterations),
         sealed=list(sealed),
     )
@@ -100,6 +102,9 @@ def iteration_metrics(run: Path, iteration: Iteration) -> IterationMetrics:
     folder, report = run / iteration_name(iteration.number), iteration.lessons
     scored = evaluation.load(folder / f"evaluate_{iteration.candidate}") if iteration.gate else {}
     samples = [sample for one in scored.values() for sample in one.samples]
+    guards = iteration.gate.guards() if iteration.gate else {}
+    if guards:
+        scored |= evaluation.load(folder / f"guards_{iteration.candidate}")
     return IterationMetrics(
         iteration=iteration.number,
         candidate=iteration.candidate,
@@ -120,6 +125,7 @@ def iteration_metrics(run: Path, iteration: Iteration) -> IterationMetrics:
             for name, metric in one.evaluation.metrics.items()
             if metric.mean is not None
         },
+        guards=guards,
         gate_model_reward=_mean_rewards(folder / f"reward_{iteration.candidate}", samples),
         gate_tokens=means_by_task((s.task, s.completion_tokens) for s in samples),
     )

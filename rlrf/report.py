@@ -8,6 +8,7 @@ from pathlib import Path
 from harness.core.errors import UserError
 from harness.core.files import parse, read_json
 from harness.core.schema import Decision, Metric
+from harness.core.scored import ScoredEvaluation
 from harness.core.text import plural
 from harness.evals import evaluation
 from harness.render import html, numbers
@@ -39,7 +40,7 @@ def report(run: Path, judge: Sequence[JudgeFinding] = ()) -> str:
             "--candidate."
         )
     result = parse(RunResult, read_json(path), str(path))
-    sealed = [evaluation.load(run / "sealed" / model.name) for model in result.sealed]
+    sealed = [_sealed_evaluations(run, model.name, result) for model in result.sealed]
     decided = next((model.vs_anchor for model in result.sealed if model.vs_anchor), None)
     measured = measure(sealed, decided)
     definitions = {one.task: one.evaluations[0].definitions for one in measured}
@@ -68,6 +69,14 @@ def report(run: Path, judge: Sequence[JudgeFinding] = ()) -> str:
             judge=list(judge),
         )
     )
+
+
+def _sealed_evaluations(run: Path, name: str, result: RunResult) -> dict[str, ScoredEvaluation]:
+    """Load what a model answered to the sealed items, of the tasks and of the guards."""
+    evaluations = evaluation.load(run / "sealed" / name)
+    if result.guards:
+        evaluations |= evaluation.load(run / "sealed" / f"guards_{name}")
+    return evaluations
 
 
 def _title(result: RunResult) -> str:
@@ -104,14 +113,19 @@ def _findings(
     decision = result.sealed[at].vs_anchor
     if decision is None:
         return []
-    shown = [c for c in decision.checks if f"{c.task} {c.metric}" in result.shown]
+    shown = [
+        c for c in decision.checks if f"{c.task} {c.metric}" in [*result.shown, *result.guards]
+    ]
     return gains(shown, decision, definitions)
 
 
 def _headline(
     result: RunResult, definitions: Mapping[str, Mapping[str, Metric]]
 ) -> list[tuple[str, str]]:
-    pairs = [(task, metric) for task, _, metric in (name.partition(" ") for name in result.shown)]
+    pairs = [
+        (task, metric)
+        for task, _, metric in (name.partition(" ") for name in [*result.shown, *result.guards])
+    ]
     return [(task, metric) for task, metric in pairs if task in definitions]
 
 
@@ -248,11 +262,12 @@ def _training(run: Path, result: RunResult) -> Table:
 
 
 def stage_seconds(iteration: Path) -> dict[str, float]:
-    """Return stage -> seconds; feedback on refinements counts as feedback."""
+    """Return stage -> seconds; feedback on refinements counts as feedback, guards as evaluation."""
     taken = dict.fromkeys(STAGES, 0.0)
     for path in sorted(iteration.glob(f"*/{MANIFEST}")):
         name = path.parent.name
-        stage = "feedback" if name == "reflect_feedback" else name.partition("_")[0]
+        stage = {"reflect_feedback": "feedback"}.get(name, name.partition("_")[0])
+        stage = "evaluate" if stage == "guards" else stage
         if stage in taken:
             taken[stage] += parse(Manifest, read_json(path), str(path)).seconds
     return taken

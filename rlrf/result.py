@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from harness.core.schema import Check, Decision, MetricResult, Promotion, Record
+from harness.core.schema import (
+    Check,
+    Decision,
+    MetricResult,
+    Promotion,
+    Record,
+    Verdict,
+    added,
+)
 from harness.render.table import mean, table
 from rlrf.training_examples import ExamplesReport
 
 RESULT = "result.json"
 METRICS = "metrics.jsonl"
+WORSE: list[Verdict] = ["pass", "inconclusive", "fail"]
 FILE_NAME = r"^[^/\\\x00]*[^/\\\x00.][^/\\\x00]*$"  # of a file in a folder, not a path out of it
 
 
@@ -19,6 +28,21 @@ class GateVerdict(Record):
     vs_incumbent: Decision
     vs_anchor: Decision
     promotion: Promotion
+
+    def guards(self) -> dict[str, Verdict]:
+        """Return 'task metric' of each guard -> the worse of its two verdicts."""
+        verdicts: dict[str, Verdict] = {}
+        for decision in (self.vs_incumbent, self.vs_anchor):
+            for check in guard_checks(decision):
+                name = f"{check.task} {check.metric}"
+                verdicts[name] = max(check.verdict, verdicts.get(name, "pass"), key=WORSE.index)
+        return verdicts
+
+
+def guard_checks(decision: Decision) -> list[Check]:
+    """Return the checks of a decision that are about guards."""
+    guards = {(rule.task, rule.metric) for rule in decision.policy.rules if rule.guard}
+    return [check for check in decision.checks if (check.task, check.metric) in guards]
 
 
 class Iteration(Record):
@@ -77,6 +101,9 @@ class IterationMetrics(Record):
     )
     explored_tokens: dict[str, float] = Field(description="task -> mean response length in tokens")
     gate: dict[str, float] = Field(description="'task metric' -> mean of the candidate")
+    guards: dict[str, Verdict] = added(
+        {}, "'task metric' of a guard -> its verdict on the candidate, the worse of the two"
+    )
     gate_model_reward: dict[str, float] = Field(
         description="task -> mean reward of the candidate by the reward model"
     )
@@ -105,6 +132,7 @@ class RunResult(Record):
     shown: list[str] = Field(
         description="'task metric' of the critical rules of the gate, shown in tables"
     )
+    guards: list[str] = added([], "'task metric' of the rules on guards")
     iterations: list[Iteration] = Field(min_length=1)
     sealed: list[Sealed] = Field(min_length=1)
 
@@ -156,6 +184,7 @@ def markdown(result: RunResult) -> str:
             "Iterations; the Ladder asks for more than 1 standard error over the incumbent",
             table(_iterations(result)),
             *_gains(result),
+            *_guards(result),
             *_not_promoted(result),
             _look_next(result),
         ]
@@ -213,6 +242,35 @@ def _gains(result: RunResult) -> list[str]:
     heading = (
         "Gains over M0; optimism: the part of a gain at the gate that the sealed split does not "
         "confirm"
+    )
+    return [heading, table(rows)]
+
+
+def _guards(result: RunResult) -> list[str]:
+    """Show what became of the guards: verdicts at the gate, and changes on the sealed items."""
+    if not (result.guards and result.level):
+        return []
+    rows = [["", "guard", "margin", "M0", "change, sealed", "sealed", "at the gate"]]
+    at_gate = {one.candidate: one.gate.guards() for one in result.iterations if one.gate}
+    for model in result.sealed:
+        for check in guard_checks(model.vs_anchor) if model.vs_anchor else ():
+            low, high = check.interval
+            name = f"{check.task} {check.metric}"
+            rows.append(
+                [
+                    model.name,
+                    name,
+                    f"{check.margin:g}",
+                    f"{check.baseline_mean:.3f}",
+                    f"{check.delta:+.3f} [{low:+.3f}, {high:+.3f}]",
+                    check.verdict,
+                    at_gate[model.name][name],
+                ]
+            )
+    heading = (
+        f"Guards, never trained on: change against M0 on items that no decision used "
+        f"[{result.level} interval]; at the gate: the worse of the verdicts against incumbent and "
+        "anchor"
     )
     return [heading, table(rows)]
 

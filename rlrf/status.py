@@ -96,7 +96,9 @@ def markdown(found: Status) -> str:
     if found.progress is not None and found.state != "finished":
         lines.append(_under_way(found.progress, found.state == "running"))
     for iteration in found.iterations:
-        lines.append(f"{iteration.candidate}: {iteration.outcome}")
+        guards = ", ".join(f"{name} {verdict}" for name, verdict in iteration.guards.items())
+        told = f"; guards: {guards}" if guards else ""
+        lines.append(f"{iteration.candidate}: {iteration.outcome}{told}")
     for judge, spend in found.spend.items():
         lines.append(f"judge {judge}: {spend.sentence()}")
     if found.stages:

@@ -23,9 +23,9 @@ def fold(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def halves(texts: Iterable[str]) -> dict[str, Half]:
-    """Assign folded texts to halves alternately, in the order of the sha256 of [`SEED`, text]."""
-    order = sorted({fold(text) for text in texts}, key=lambda folded: digest([SEED, folded]))
+def halves(texts: Iterable[str], seed: Any = SEED) -> dict[str, Half]:
+    """Assign folded texts to halves alternately, in the order of the sha256 of [`seed`, text]."""
+    order = sorted({fold(text) for text in texts}, key=lambda folded: digest([seed, folded]))
     return {folded: "sealed" if place % 2 else "gate" for place, folded in enumerate(order)}
 
 

@@ -291,6 +291,7 @@ class Rule(Record):
     allow_floor: bool = added(
         False, "let a critical check pass although its baseline is too low for it to fail"
     )
+    guard: bool = added(False, "the task is never trained on: a gain on it promotes nothing")
 
 
 MAX_THRESHOLD = 10.0  # standard errors: no gain exceeds more by chance

@@ -105,9 +105,17 @@ def promote(vs_incumbent: Decision, vs_anchor: Decision) -> Promotion:
     standard error, so that reuse of the gate's items does not promote noise. Over K critical
     metrics the standardised gains are combined as S. Stouffer's: z = sum_k z_k / sqrt(K) > 1, with
     z_k = gain / standard error; metrics of the same answers go together, so for them this asks
-    somewhat less. Where every item gained the same, z_k is the sign test's sqrt(n).
+    somewhat less. Where every item gained the same, z_k is the sign test's sqrt(n). Guards do not
+    count: nothing was trained to gain on them.
     """
-    ladder_z = _ladder([check for check in vs_incumbent.checks if check.tier == "critical"])
+    guards = {(r.task, r.metric) for r in vs_incumbent.policy.rules if r.guard}
+    ladder_z = _ladder(
+        [
+            check
+            for check in vs_incumbent.checks
+            if check.tier == "critical" and (check.task, check.metric) not in guards
+        ]
+    )
     rule = vs_incumbent.policy.promotion or PromotionRule()
     errors = plural("standard error", rule.threshold)
     conditions = {

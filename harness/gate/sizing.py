@@ -23,7 +23,12 @@ from harness.core.text import plural
 from harness.gate.evidence import Evidence
 from harness.gate.rule_test import estimate_gain
 from harness.stats.paired import Numbers
-from harness.stats.power import tango_items_needed, tango_power
+from harness.stats.power import (
+    minimum_detectable,
+    tango_failing_loss,
+    tango_items_needed,
+    tango_power,
+)
 
 POWERS = (0.5, 0.8, 0.9, 0.95)
 GATES = 400  # simulated per number of items: a power of .8 comes with a standard error of .02
@@ -114,6 +119,27 @@ def _level(unchanged: Unchanged, gains: Numbers) -> Numbers:
     if level is None:
         level = (metric.high if metric.higher_is_better else metric.low) or 0.0
     return np.full(len(gains), level)
+
+
+def failing_loss(rule: Rule, metric: Metric, n: int, alpha: float, changed: float) -> float | None:
+    """Return the least loss with which `n` items fail a rule with a chance of .8.
+
+    `changed` is the share of items whose answer changes by chance; of a graded metric, so large a
+    share changes from one end of its range to the other. None: no loss is large enough.
+
+    Raises:
+        UserError: the range of a graded metric is not known.
+    """
+    if metric.kind == "binary" and rule.noise is None:
+        return tango_failing_loss(n, changed, rule.margin, alpha)
+    if metric.span is None:
+        raise UserError(
+            f"What {n:,} items see of {rule.task} {rule.metric} depends on how much it spreads, "
+            "and its range is not known."
+        )
+    spread = math.sqrt(changed) * metric.span
+    loss = rule.margin + minimum_detectable(n, spread, alpha, noise=rule.noise)
+    return loss if loss <= metric.span else None
 
 
 class Size(Record):

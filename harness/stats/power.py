@@ -173,6 +173,29 @@ def tango_detectable(n: int, discordance: float, alpha: float = 0.05, power: flo
     return enough
 
 
+def tango_failing_loss(
+    n: int, discordance: float, margin: float, alpha: float = 0.05, power: float = 0.8
+) -> float | None:
+    """Return the least loss with which `n` pairs fail `margin` with `power`, to 10^-4.
+
+    Of an unchanged candidate a share `discordance` of the items flips; of one that has lost, so
+    many more as it lost. A candidate fails where the test shows a loss of more than the margin,
+    which is the test of `tango_power` with the two sides exchanged. None: no loss is enough.
+    """
+    too_small, enough = margin, 1.0 - discordance
+    if enough <= margin or _power_to_fail(n, discordance, margin, alpha, enough) < power:
+        return None
+    while enough - too_small > 1e-4:
+        middle = (too_small + enough) / 2
+        reached = _power_to_fail(n, discordance, margin, alpha, middle) >= power
+        too_small, enough = (too_small, middle) if reached else (middle, enough)
+    return enough
+
+
+def _power_to_fail(n: int, discordance: float, margin: float, alpha: float, loss: float) -> float:
+    return tango_power(n, discordance + loss, -margin, alpha, gain=loss)
+
+
 def _fewest_gains(flips: Counts, n: int, margin: float, z: float) -> Counts:
     """Return for each number of flips how many must be gains to pass; more than it where none."""
     too_few, enough = np.full(len(flips), -1), flips + 1

@@ -25,10 +25,12 @@ from harness.stats.power import items_needed, power_to_detect
 from rlrf.config import Config, RewardSource, TaskConfig, load
 from rlrf.context import choose_gate_policy, load_task, open_feedback_model, pick_from_task
 from rlrf.doctor import Finding, Findings, Said
+from rlrf.guards import OpenGuard
 from rlrf.models.reward.rewarder import open_rewarder
 from rlrf.objectives.base import check_reporters
 from rlrf.objectives.launch import check_launch
 from rlrf.preflight import resources
+from rlrf.preflight.guards import DISCORDANCE, POWER, guard_finding
 from rlrf.preflight.resources import Model
 from rlrf.rlmec.rewriter import open_rewriter
 from rlrf.sampling import sampling_for
@@ -36,8 +38,6 @@ from rlrf.trainable import check_limits, check_parts
 from tasks.task import Task
 
 MAX_MEASURED_PROMPTS = 200  # per task
-DISCORDANCE = 0.1  # share of changed answers that the gate's power is computed for
-POWER = 0.8
 
 
 def look_ahead(path: Path, out: Path | None = None, *, ask: bool = False) -> list[Finding]:
@@ -51,7 +51,7 @@ def look_ahead(path: Path, out: Path | None = None, *, ask: bool = False) -> lis
     if config is None:
         return findings.list
     with contextlib.ExitStack() as opened:
-        if config.include_path:
+        if config.include_paths:
             findings.check("include path", _include_path, config, opened)
         _look_at(findings, config, out or Path("runs") / path.stem, ask=ask)
     return findings.list
@@ -59,9 +59,9 @@ def look_ahead(path: Path, out: Path | None = None, *, ask: bool = False) -> lis
 
 def _include_path(config: Config, opened: contextlib.ExitStack) -> Said:
     before = set(tasks.names())
-    opened.enter_context(tasks.including(config.include_path))
+    opened.enter_context(tasks.including(config.include_paths))
     found = sorted({*tasks.names()} - before)
-    return f"{', '.join(found) or 'no plugins'} in {', '.join(config.include_path)}"
+    return f"{', '.join(found) or 'no plugins'} in {', '.join(config.include_paths)}"
 
 
 def _look_at(findings: Findings, config: Config, folder: Path, *, ask: bool) -> None:
@@ -146,8 +146,13 @@ def _tasks(findings: Findings, config: Config, judging: Judging, model: Model | 
             loaded[name] = task
             if model is not None:
                 findings.check(f"prompts of {name}", _prompts, config, task, model)
-    if len(loaded) == len(config.tasks):
-        findings.check("gate", _gate, config, loaded)
+    guards: dict[str, OpenGuard] = {}
+    for name in dict.fromkeys(guard.task for guard in config.guards):
+        guard = findings.load(f"guard {name}", guard_finding, config, judging, name)
+        if guard is not None:
+            guards[name] = guard
+    if len(loaded) == len(config.tasks) and {*guards} == {one.task for one in config.guards}:
+        findings.check("gate", _gate, config, loaded, guards)
         if config.method == "rlmec":
             findings.check("rewriter", _rewriter, config, loaded, judging)
 
@@ -228,10 +233,12 @@ def _reflects(config: Config) -> bool:
     return config.method == "rlrf" and config.reflect.m > 0
 
 
-def _gate(config: Config, tasks: Mapping[str, Task]) -> Said:
-    policy = choose_gate_policy(config, tasks)
+def _gate(config: Config, tasks: Mapping[str, Task], guards: Mapping[str, OpenGuard]) -> Said:
+    policy = choose_gate_policy(config, tasks, guards)
     advice = []
     for rule in policy.rules:
+        if rule.task in guards:
+            continue
         metric = next(m for m in tasks[rule.task].metrics if m.name == rule.metric)
         if rule.tier != "critical" or metric.kind != "binary":
             continue

@@ -27,7 +27,7 @@ def configured(tmp_path: Path, gate: str) -> Config:
 
 
 def chosen(config: Config) -> Policy:
-    return choose_gate_policy(config, {"mini_gsm8k": tasks.load("mini_gsm8k")})
+    return choose_gate_policy(config, {"mini_gsm8k": tasks.load("mini_gsm8k")}, {})
 
 
 def test_the_gate_block_sets_the_threshold_of_its_own_and_of_the_default_policy(

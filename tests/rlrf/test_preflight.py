@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import local_tasks
 from helpers.faulty import Act, FaultyServer, completion
 from safetensors.torch import load_file, save_file
 from test_judged_loop import judged_config
@@ -309,3 +310,29 @@ def test_the_command_exits_3_where_something_would_fail(tmp_path, write, capsys)
     assert run(["doctor", str(write(model="./nowhere")), "--out", out, "--json"]) == 3
     found = {one["name"]: one for one in json.loads(capsys.readouterr().out)}
     assert (found["model"]["ok"], found["python"]["ok"]) == (False, True)
+
+
+def test_guards_say_how_many_items_they_have_and_which_loss_these_see(
+    write: Callable[..., Path], look: Callable[..., dict[str, Finding]], tmp_path: Path
+) -> None:
+    folder = str(local_tasks.make(tmp_path / "local"))
+    guards = [
+        {"task": "colours_many", "include_path": folder, "items": 15},
+        {"task": "name_it", "include_path": folder, "metric": "exact_match", "tier": "critical"},
+        {"task": "colours_meny", "include_path": folder},
+    ]
+    found = look(write(guards=guards, iterations=3))
+    many = found["guard colours_many"]
+    assert many.ok
+    assert many.found == (
+        "acc (guardrail, margin 0.05); 15 of 20 gate items, others in each iteration; 20 sealed"
+    )
+    assert "its items are asked again after iteration 1" in many.advice
+    assert "acc: 15 items fail a loss of 0.48 or more" in many.advice
+    named = found["guard name_it"]
+    assert "9 items can decide, not 30: all are taken" in named.advice
+    assert "8 items are sealed, not 20: all are taken" in named.advice
+    assert "pass an unchanged model with a chance of" in named.advice
+    wrong = found["guard colours_meny"]
+    assert not wrong.ok and "Did you mean 'colours_many'" in wrong.advice
+    assert "gate" not in found  # it is checked once all guards can be opened

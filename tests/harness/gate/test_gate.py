@@ -415,6 +415,19 @@ def test_the_ladder_of_one_metric_is_gain_over_its_error() -> None:
     assert promote(*[gains(200, 220)] * 2).ladder_z == pytest.approx(expected)
 
 
+def test_a_guard_that_has_to_pass_does_not_count_in_the_ladder() -> None:
+    plain = policy(("accuracy", "critical", 0.02), ("grade", "critical", 0.5))
+    rules = [rule.model_copy(update={"guard": rule.metric == "grade"}) for rule in plain.rules]
+    before, after = (
+        make([{"accuracy": float(i < n), "grade": 3.0 + i % 2} for i in range(400)], model=name)
+        for name, n in (("a", 200), ("b", 220))
+    )
+    guarded = promote(*[judge(plain.model_copy(update={"rules": rules}), before, after)] * 2)
+    assert guarded.ladder_z == promote(*[gains(200, 220)] * 2).ladder_z
+    counted = promote(*[judge(plain, before, after)] * 2)
+    assert counted.ladder_z == pytest.approx(guarded.ladder_z / math.sqrt(2))
+
+
 def test_one_flip_is_no_gain() -> None:
     z = promote(*[gains(200, 201)] * 2).ladder_z
     assert z == pytest.approx(1.0)

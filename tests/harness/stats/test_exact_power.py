@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from harness.stats.noninferiority import tango_statistic
-from harness.stats.power import items_needed, tango_detectable, tango_items_needed, tango_power
+from harness.stats.power import (
+    items_needed,
+    tango_detectable,
+    tango_failing_loss,
+    tango_items_needed,
+    tango_power,
+)
 
 Z = 1.6448536269514722
 
@@ -62,3 +68,30 @@ def test_the_detectable_margin_is_passed_with_the_power(n: int, discordance: flo
     assert tango_power(n, discordance, margin) >= 0.8
     assert tango_power(n, discordance, margin - 1e-5) < 0.8
     assert tango_items_needed(discordance, margin) <= n
+
+
+def test_the_loss_that_fails_is_the_least_with_the_promised_power() -> None:
+    n, discordance, margin = 60, 0.1, 0.05
+    loss = tango_failing_loss(n, discordance, margin)
+    assert loss is not None
+
+    def share_that_fails(loss: float) -> float:
+        flips = discordance + loss
+        gained, lost = (flips - loss) / 2, (flips + loss) / 2
+        return sum(
+            math.comb(n, b) * math.comb(n - b, c) * gained**b * lost**c * (1 - flips) ** (n - b - c)
+            for b in range(n + 1)
+            for c in range(n + 1 - b)
+            if tango_statistic(b, c, n, -margin) < -Z
+        )
+
+    assert share_that_fails(loss) == pytest.approx(0.8, abs=0.002)
+    assert share_that_fails(loss - 0.01) < 0.8
+
+
+def test_more_items_see_a_smaller_loss_and_too_few_see_none() -> None:
+    losses = [tango_failing_loss(n, 0.1, 0.05) or 1.0 for n in (50, 200, 1000, 20_000)]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] == pytest.approx(0.05, abs=0.01)
+    assert tango_failing_loss(2, 0.1, 0.05) is None
+    assert tango_failing_loss(100, 0.9, 0.3) is None
