@@ -23,7 +23,7 @@ from harness.core.scored import ScoredEvaluation
 from harness.core.text import listed, shorten
 from harness.evals.lm_eval_runs import Run, mapping
 from harness.evals.scoring import Generation
-from harness.stats.intervals import aggregate, subgroups
+from harness.stats.intervals import aggregate, subgroups, with_repeats
 
 UNIT = (0.0, 1.0)
 # Metrics that mean the same wherever lm-eval's tasks use their name. One whose scale depends on
@@ -286,7 +286,7 @@ def combine(group: Group, parts: Mapping[str, ScoredEvaluation]) -> ScoredEvalua
             "scores_digest": records_digest(scores),
         }
     )
-    return ScoredEvaluation(combined, scores, samples, items)
+    return with_repeats(ScoredEvaluation(combined, scores, samples, items))
 
 
 def shared_settings(parts: Mapping[str, Evaluation | Generation]) -> dict[str, Any]:

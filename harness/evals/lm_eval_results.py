@@ -31,6 +31,7 @@ from harness.evals.lm_eval_metrics import (
     undefined_for_some,
     with_defined,
 )
+from harness.evals.lm_eval_repeats import count_each, metric_name
 from harness.evals.lm_eval_runs import (
     Run,
     choose,
@@ -38,7 +39,7 @@ from harness.evals.lm_eval_runs import (
     require_readable,
     without_addresses,
 )
-from harness.stats.intervals import aggregate
+from harness.stats.intervals import aggregate, with_repeats
 
 # Fields of documents that hold the question; a document without any of them is shown whole.
 QUESTION_FIELDS = ("question", "prompt", "instruction", "query", "problem", "goal", "sentence")
@@ -142,6 +143,7 @@ def convert(
     gaps = undefined_for_some(run, task)
     values = [_values(rows, f"{source}, document {index}", gaps) for index, rows in ordered]
     numeric = {name for row in values for name in row} - _not_numbers(values)
+    details = count_each(config, [rows for _, rows in ordered])
     scores = [
         Score(
             task=task,
@@ -149,8 +151,9 @@ def convert(
             index=index,
             values={n: float(v) for n, v in row.items() if n in numeric and v is not None},
             unscored={n: "lm-eval gave no value" for n, v in row.items() if v is None},
+            details=told,
         )
-        for item, (index, _), row in zip(digests, ordered, values, strict=True)
+        for item, (index, _), row, told in zip(digests, ordered, values, details, strict=True)
     ]
     samples = [
         sample
@@ -160,7 +163,7 @@ def convert(
     model = run.entry("config", "model")
     defined = definitions(run, task, scores, numeric)
     scores = [with_defined(score, defined) for score in scores]
-    return ScoredEvaluation(
+    logged = ScoredEvaluation(
         evaluation=Evaluation(
             task=task,
             task_version=str(run.entry("versions", task)),
@@ -181,6 +184,7 @@ def convert(
         scores=scores,
         items=items,
     )
+    return with_repeats(logged)
 
 
 def _check_row(row: dict[str, Any], where: str) -> None:
@@ -237,7 +241,7 @@ def _values(rows: Sequence[dict[str, Any]], where: str, gaps: Collection[str]) -
     values: dict[str, Any] = {}
     for row in rows:
         for metric in row["metrics"]:
-            name = metric if row["filter"] == "none" else f"{metric},{row['filter']}"
+            name = metric_name(metric, row["filter"])
             if name in values:
                 raise UserError(
                     f"{where}: {quote(name)} is there twice. Remove the duplicate lines."

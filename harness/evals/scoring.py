@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from harness.core.files import records_digest
@@ -22,7 +21,7 @@ from harness.core.schema import (
 )
 from harness.core.scored import ScoredEvaluation
 from harness.engines import cut_at_stop
-from harness.stats.intervals import aggregate_repeats
+from harness.stats.intervals import with_repeats
 from tasks.task import Judge, Task
 
 
@@ -130,11 +129,7 @@ def assemble(
             "scores_digest": records_digest(scores),
         }
     )
-    scored = ScoredEvaluation(evaluation, list(scores), list(samples), items)
-    if counted := aggregate_repeats(scored):
-        results = evaluation.metrics | counted
-        evaluation = evaluation.model_copy(update={"metrics": results})
-    return replace(scored, evaluation=evaluation)
+    return with_repeats(ScoredEvaluation(evaluation, list(scores), list(samples), items))
 
 
 def code_version() -> str:

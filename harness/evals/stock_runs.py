@@ -11,7 +11,6 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,11 +28,12 @@ from harness.engines import Completion
 from harness.evals import evaluation
 from harness.evals.lm import EngineLM, has_chat_template, to_sampling
 from harness.evals.lm_eval_metrics import Group, combine, shared_settings
+from harness.evals.lm_eval_repeats import chosen_among, require_enough, with_compared_texts
 from harness.evals.lm_eval_results import convert, prompt_digest
 from harness.evals.lm_eval_runs import Run, mapping
 from harness.evals.scoring import Generation, code_version, dataset_digest
 from harness.evals.stock_tasks import StockTask, quiet_lm_eval
-from harness.stats.intervals import aggregate, aggregate_repeats
+from harness.stats.intervals import aggregate, with_repeats
 
 if TYPE_CHECKING:
     from harness.evals.evaluate import EvalOptions
@@ -61,6 +61,7 @@ class StockRun:
         self._options = options
         self._lm = lm
         self._passes = 1
+        self._repeats: int | None = None
         self._answers: dict[int, list[Answer]] = {}
         self._chat = bool(options.apply_chat_template)
         multiturn = options.fewshot_as_multiturn
@@ -115,7 +116,13 @@ class StockRun:
             )
 
     def _set_repeats(self, repeats: int | None) -> None:
-        """Let each response of an item be scored on its own, if so many were asked for."""
+        """Let each response of an item be scored on its own, if so many were asked for.
+
+        If a filter of a task chooses among several responses, lm-eval scores them together instead.
+
+        Raises:
+            UserError: responses would be equal, or too few for a filter.
+        """
         generated = [t for t in self._tasks.values() if t.OUTPUT_TYPE == "generate_until"]
         for task in generated:
             to_sampling(task.config.generation_kwargs, self._options.seed)
@@ -130,8 +137,13 @@ class StockRun:
                     f"{task.task_name} is decoded greedily: {repeats} responses per item would be "
                     "equal. Set a temperature above 0."
                 )
-            task.config.repeats = 1
-        self._passes = repeats
+            require_enough(task, repeats)
+        if any(chosen_among(task.config.filter_list) for task in generated):
+            self._repeats = repeats  # lm-eval chooses among all responses of an item
+        else:
+            self._passes = repeats
+        for task in generated:
+            task.config.repeats = self._repeats or 1
 
     def _build(self) -> None:
         for name, task in self._tasks.items():
@@ -164,9 +176,13 @@ class StockRun:
             first = {r.doc_id: r for r in reversed(task.instances) if r.idx == 0}
             prompts = [hash_string(first[i].arguments[0]) for i in sorted(first)]
             decoding = mapping(run.configuration(name).get("generation_kwargs"))
+            if self._passes > 1:
+                decoding = decoding | {"n": self._passes}
+            elif self._repeats is not None:
+                decoding = decoding | {"repeats": self._repeats}
             parts[name] = self._generation(
                 split=run.split(name),
-                decoding=decoding | ({"n": self._passes} if self._passes > 1 else {}),
+                decoding=decoding,
                 prompt_digest=prompt_digest(run, name, prompts),
             )
         wanted = {
@@ -271,8 +287,7 @@ class StockRun:
             samples=samples,
             items=passes[0].items,
         )
-        results = scored.evaluation.metrics | aggregate_repeats(scored)
-        return replace(scored, evaluation=scored.evaluation.model_copy(update={"metrics": results}))
+        return with_repeats(scored)
 
     def _score_pass(self, number: int) -> ScoredEvaluation:
         results = self._lm_eval_results(number)
@@ -282,7 +297,10 @@ class StockRun:
         for name in self._tasks:
             rows = [_as_row(sample) for sample in logged[name]]
             source = f"lm-eval's samples of {name}"
-            parts[name] = self._with_answers(name, convert(run, name, rows, source=source), number)
+            converted = convert(run, name, rows, source=source)
+            if self._passes > 1:
+                converted = with_compared_texts(converted, rows)
+            parts[name] = self._with_answers(name, converted, number)
         if not self.task.is_group:
             return parts[self.task.name]
         return combine(Group(self.task.name, self.task.name, list(parts), run), parts)

@@ -168,6 +168,15 @@ def aggregate_repeats(
     return results
 
 
+def with_repeats(scored: ScoredEvaluation) -> ScoredEvaluation:
+    """Add the metrics of several responses per item that are reported to those of an evaluation."""
+    counted = aggregate_repeats(scored)
+    if not counted:
+        return scored
+    results = scored.evaluation.metrics | counted
+    return replace(scored, evaluation=scored.evaluation.model_copy(update={"metrics": results}))
+
+
 def aggregate_by_policy(
     evaluation: Evaluation,
     scores: Sequence[Score],

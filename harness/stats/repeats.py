@@ -35,6 +35,7 @@ from harness.core.scored import ScoredEvaluation
 from harness.core.text import did_you_mean, plural
 
 ANSWER = "answer"  # key of a score's details: the final answer, which maj@k votes on; None: none
+ANSWERS = "answers"  # key of a score's details: the same for each metric, if they differ
 RESPONSES = "responses"  # key of a score's details: what was found of each of several responses
 MAX_VOTERS = 128  # responses per item of which subsets are taken for maj@k
 _NAME = re.compile(r"(pass@|pass\^|maj@)([1-9][0-9]{0,5})(?:\((.+)\))?", re.DOTALL)
@@ -181,7 +182,7 @@ def with_repeat_metrics(scored: ScoredEvaluation, names: Iterable[str]) -> Score
     if not wanted:
         return scored
     task = scored.evaluation.task
-    definitions = {m.name: _define(task, m, known) for m in wanted}
+    definitions = {m.name: _define(m, scored) for m in wanted}
     bases = {m.name: counted_by(m.name, known) for m in wanted}
     scores: list[Score] = []
     for group in _by_item(scored.scores):
@@ -213,7 +214,7 @@ def reported_names(scored: ScoredEvaluation, sizes: Sequence[int] | None = None)
     """
     definitions = scored.evaluation.definitions
     primary = _primary(definitions)
-    if not primary or not _counts_right(definitions[primary]):
+    if not _is_counted(primary, scored):
         return []
     responses = [_responses(scores, primary) for scores in _by_item(scored.scores)]
     if any(one.absence for one in responses):
@@ -221,7 +222,9 @@ def reported_names(scored: ScoredEvaluation, sizes: Sequence[int] | None = None)
     n = min((one.count for one in responses), default=0)
     if sizes is None:
         powers = {2**i for i in range(1, n.bit_length())}
-        sizes = sorted({*powers, n}) if n > 1 else []
+        # Where one score tells of several responses, its value is not their mean.
+        alone = {1} if len(responses) == len(scored.scores) else set()
+        sizes = sorted({*alone, *powers, n}) if n > 1 else []
     votes = any(one.votes is not None for one in responses)
     voted = [k for k in sizes if votes and (k == n or n <= MAX_VOTERS)]
     return [f"{kind}{k}" for kind in ("pass@", "pass^") for k in sizes] + [
@@ -249,8 +252,8 @@ class _Responses:
             more = plural("response", metric.k)
             raise UserError(
                 f"{metric.name} of {task} takes {metric.k:,} {more} per item, and the evaluation "
-                f"has {self.count:,}. Evaluate with --repeats {metric.k} or more, or choose a k of "
-                f"at most {self.count}."
+                f"has {self.count:,}. Evaluate with {metric.k} or more (--repeats, or `repeats:` "
+                f"in a YAML of lm-eval), or choose a k of at most {self.count}."
             )
         if self.absence:
             raise UserError(f"{metric.name} of {task} cannot be computed: {self.absence}.")
@@ -278,14 +281,13 @@ def _by_item(scores: Sequence[Score]) -> list[list[Score]]:
 def _responses(scores: Sequence[Score], base: str) -> _Responses:
     """Collect the responses to one item, which have a score each or are told of in one."""
     if len(scores) == 1 and isinstance(told := scores[0].details.get(RESPONSES), Mapping):
-        return _told(told, base)
+        return replace(_told(told, base), reason=scores[0].unscored.get(base, ""))
     n = len(scores)
     why = next((score.unscored[base] for score in scores if base in score.unscored), "")
     lacking = sum(base not in score.values for score in scores)
     if lacking == n and not why:
         return _Responses(n)  # the metric does not apply
-    has_answers = any(ANSWER in score.details for score in scores)
-    votes = [_vote(score.details.get(ANSWER)) for score in scores] if has_answers else None
+    votes = _votes(scores, base)
     if lacking:
         why = why or "the metric does not apply"
         return _Responses(n, votes=votes, reason=f"{lacking} of {n} responses have no value: {why}")
@@ -315,6 +317,19 @@ def _told_of(told: Mapping[str, Any], key: str, base: str) -> Any:
     return by_metric.get(base) if isinstance(by_metric, Mapping) else None
 
 
+def _votes(scores: Sequence[Score], base: str) -> list[str | None] | None:
+    """Return the answer of each response, as `base` compares it; None if the scores state none."""
+    votes, is_stated = [], False
+    for score in scores:
+        answers: Mapping[str, Any] = score.details
+        key = ANSWER
+        if isinstance(by_metric := score.details.get(ANSWERS), Mapping):
+            answers, key = by_metric, base
+        is_stated |= key in answers
+        votes.append(_vote(answers.get(key)))
+    return votes if is_stated else None
+
+
 def _vote(answer: Any) -> str | None:
     return None if answer is None else str(answer)
 
@@ -335,10 +350,20 @@ def _counts_right(metric: Metric) -> bool:
     return metric.kind == "binary" and metric.higher_is_better
 
 
-def _define(task: str, metric: RepeatMetric, known: Mapping[str, Metric]) -> Metric:
+def _is_counted(base: str, scored: ScoredEvaluation) -> bool:
+    """Tell whether responses are right or wrong by a metric, each by its score or as one tells."""
+    metric = scored.evaluation.definitions.get(base)
+    told = scored.scores[0].details.get(RESPONSES) if scored.scores else None
+    return metric is not None and (
+        _counts_right(metric) or (isinstance(told, Mapping) and bool(_told_of(told, "right", base)))
+    )
+
+
+def _define(metric: RepeatMetric, scored: ScoredEvaluation) -> Metric:
     """Define a metric of responses by the metric that it counts."""
+    task, known = scored.evaluation.task, scored.evaluation.definitions
     base = counted_by(metric.name, known)
-    counted = sorted(name for name, other in known.items() if _counts_right(other))
+    counted = sorted(name for name in known if _is_counted(name, scored))
     instead = f" Name one that is: {metric.kind}{metric.k}({counted[0]})." if counted else ""
     if base not in known:
         fault = f"{task} has no metric '{base}'" if base else f"{task} has no primary metric"
@@ -346,7 +371,7 @@ def _define(task: str, metric: RepeatMetric, known: Mapping[str, Metric]) -> Met
             f"{metric.name} counts right responses, and {fault}."
             f"{did_you_mean(base, counted)}{instead}"
         )
-    if not _counts_right(known[base]):
+    if base not in counted:
         raise UserError(
             f"{metric.name} counts right responses, and {base} of {task} is not a yes/no metric of "
             f"which yes is better.{instead}"

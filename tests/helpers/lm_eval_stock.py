@@ -130,7 +130,13 @@ def make_tasks(folder: Path) -> Path:
 
 
 def evaluate(
-    folder: Path, out: Path, tasks: Sequence[str], *, limit: int | None = ASKED, seed: int = 0
+    folder: Path,
+    out: Path,
+    tasks: Sequence[str],
+    *,
+    limit: int | None = ASKED,
+    seed: int = 0,
+    model: Any = "dummy",
 ) -> Path:
     """Evaluate tasks of `folder` and write the output to `out` as lm-eval's own command does."""
     import huggingface_hub.constants
@@ -142,7 +148,7 @@ def evaluate(
     with pytest.MonkeyPatch.context() as patch:  # it looks for newer metrics on the hub
         patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
         results = simple_evaluate(
-            model="dummy",
+            model=model,
             tasks=list(tasks),
             task_manager=TaskManager(include_path=str(folder), include_defaults=False),
             limit=limit,

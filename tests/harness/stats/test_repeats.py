@@ -200,7 +200,7 @@ def test_another_yes_no_metric_is_counted_where_it_is_named() -> None:
     [
         (
             "pass@8",
-            r"pass@8 of quiz takes 8 responses per item, and the evaluation has 2\. .*--repe",
+            r"pass@8 of quiz takes 8 responses per item, and the evaluation has 2\. .*--rep",
         ),
         ("maj@3", r"takes 3 responses per item, and the evaluation has 2"),
         ("pass@2(grade)", r"grade of quiz is not a yes/no metric .* pass@2\(accuracy\)"),
