@@ -14,6 +14,7 @@ from typing import ParamSpec, TypeVar
 
 from pydantic import Field
 
+import tasks
 from harness.core.errors import UserError
 from harness.core.schema import Record
 
@@ -174,6 +175,12 @@ def _optional() -> list[Finding]:
             found="here, for engine vllm" if vllm else "none; engine hf does without",
             ok=True,
             advice="" if vllm else "faster on a GPU: pip install vllm, see docs/engines.md",
+        ),
+        Finding(
+            name="benchmarks",
+            found=f"{len(tasks.names())} of this package and of plugins",
+            ok=True,
+            advice=" ".join(tasks.problems()),
         ),
         Finding(
             name="hub",

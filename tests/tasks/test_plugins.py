@@ -236,6 +236,16 @@ def test_plugins_of_installed_packages_are_known_and_a_broken_one_disables_only_
     assert "The plugin gone (rlrf.tasks: gone.benchmarks) cannot be imported" in said["error"]
 
 
+def test_doctor_names_a_broken_plugin_of_an_installed_package(tmp_path):
+    install(tmp_path / "site", "gone", "gone = gone.benchmarks")
+    said = with_packages(
+        tmp_path / "site",
+        "from rlrf.doctor import examine\n"
+        "said = [one.advice for one in examine() if one.name == 'benchmarks']",
+    )
+    assert "The plugin gone (rlrf.tasks: gone.benchmarks) cannot be imported" in str(said)
+
+
 def test_an_included_plugin_stands_in_for_the_installed_one(tmp_path):
     write_plugin(tmp_path / "site" / "spelling")
     install(tmp_path / "site", "spelling", "letters = spelling")
