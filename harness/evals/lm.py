@@ -71,13 +71,7 @@ class EngineLM(TemplateLM):  # type: ignore[misc]  # lm-eval is untyped
         different = list({id(request): request for request in requests}.values())
         answers = self.complete(different, [counts[id(request)] for request in different])
         made = {id(request): iter(a) for request, a in zip(different, answers, strict=True)}
-        in_order = [next(made[id(request)]) for request in requests]
-        if reasons := [c.unanswered for c in in_order if c.unanswered]:
-            say(
-                f"{len(reasons)} of {len(in_order)} responses are missing ({reasons[0]}). lm-eval "
-                "takes them as empty."
-            )
-        return [completion.text for completion in in_order]
+        return [next(made[id(request)]).text for request in requests]
 
     def complete(
         self, requests: Sequence[Instance], repeats: Sequence[int]
@@ -108,7 +102,15 @@ class EngineLM(TemplateLM):  # type: ignore[misc]  # lm-eval is untyped
                             self.cache_hook.add_partial(
                                 "generate_until", requests[place].args, completion.text
                             )
-        return [made[place] for place in range(len(requests))]
+        in_order = [made[place] for place in range(len(requests))]
+        if reasons := [
+            c.unanswered for completions in in_order for c in completions if c.unanswered
+        ]:
+            say(
+                f"{len(reasons)} of {sum(repeats)} responses are missing ({reasons[0]}). "
+                "Evaluations leave them unscored; lm-eval itself takes them as empty."
+            )
+        return in_order
 
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True

@@ -32,7 +32,7 @@ from harness.evals.lm_eval_repeats import chosen_among, require_enough, with_com
 from harness.evals.lm_eval_results import convert, prompt_digest
 from harness.evals.lm_eval_runs import Run, mapping
 from harness.evals.scoring import Generation, code_version, dataset_digest
-from harness.evals.stock_tasks import StockTask, quiet_lm_eval
+from harness.evals.stock_tasks import StockTask, no_exit, quiet_lm_eval
 from harness.stats.intervals import aggregate, with_repeats
 
 if TYPE_CHECKING:
@@ -150,14 +150,15 @@ class StockRun:
             places = self._positions[name]
             is_whole = len(places) == self.task.sizes[name]
             try:
-                task.build_all_requests(
-                    samples=None if is_whole else places,
-                    system_instruction=self._options.system_instruction,
-                    apply_chat_template=self._chat,
-                    fewshot_as_multiturn=self._multiturn,
-                    chat_template=self._lm.apply_chat_template if self._chat else None,
-                    tokenizer_name=self._lm.tokenizer_name if self._chat else "",
-                )
+                with no_exit():
+                    task.build_all_requests(
+                        samples=None if is_whole else places,
+                        system_instruction=self._options.system_instruction,
+                        apply_chat_template=self._chat,
+                        fewshot_as_multiturn=self._multiturn,
+                        chat_template=self._lm.apply_chat_template if self._chat else None,
+                        tokenizer_name=self._lm.tokenizer_name if self._chat else "",
+                    )
             except Exception as error:  # templates and functions of the task raise anything
                 if isinstance(error, UserError):
                     raise
@@ -317,7 +318,7 @@ class StockRun:
             if len(places) < self.task.sizes[name]
         }
         try:
-            with quiet_lm_eval():
+            with quiet_lm_eval(), no_exit():
                 return dict(
                     evaluate(
                         lm=_Answered(self._answers, number),

@@ -175,6 +175,9 @@ def test_a_failure_to_score_keeps_the_responses(folder: Path, tmp_path: Path) ->
     engine = Parrot()
     with pytest.raises(UserError, match=r"failed to score .* weigh: ValueError: no scale"):
         evaluate(engine, find_benchmarks(["weigh"], [folder]), out=tmp_path / "out")
+    code.write_text("def score(doc, results):\n    raise SystemExit('enough')\n")
+    with pytest.raises(UserError, match=r"ends the program by sys\.exit"):
+        evaluate(engine, find_benchmarks(["weigh"], [folder]), out=tmp_path / "out")
     assert len(engine.asked) == 8
     code.write_text("def score(doc, results):\n    return {'weight': len(results[0])}\n")
     scored = evaluate(engine, find_benchmarks(["weigh"], [folder]), out=tmp_path / "out")["weigh"]
