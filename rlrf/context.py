@@ -19,6 +19,7 @@ from harness.engines.open import EngineLoader
 from harness.evals.scoring import code_version
 from harness.gate.clusters import require_clusters
 from harness.gate.policy import default_policy
+from harness.gate.subgroups import require_subgroups
 from harness.judges import critique
 from harness.judges.config import Judging, load_judging
 from rlrf import feedback
@@ -347,8 +348,8 @@ def choose_gate_policy(
     The policy has a rule for every guard.
 
     Raises:
-        UserError: a rule names a metric that no task measures, or a cluster that items lack; or a
-            guard cannot be gated as the configuration says.
+        UserError: a rule names a metric that no task measures, or a cluster or tag that items lack;
+            or a guard cannot be gated as the configuration says.
     """
     policy = config.gate.policy
     if policy is None:
@@ -361,17 +362,16 @@ def choose_gate_policy(
         {name: [metric.name for metric in task.metrics] for name, task in tasks.items()}
         | {name: list(guard.metrics) for name, guard in guards.items()},
     )
-    clustered = {rule.task for rule in policy.rules if policy.cluster_of(rule)}
+    grouped = {rule.task for rule in policy.rules if policy.cluster_of(rule) or rule.every}
     data = {task.name: task.data_path for task in config.tasks}
-    require_clusters(
-        policy,
-        {
-            name: guards[name].pools["gate"]
-            if name in guards
-            else tasks[name].items("gate", data[name])
-            for name in sorted(clustered)
-        },
-    )
+    items = {
+        name: guards[name].pools["gate"]
+        if name in guards
+        else tasks[name].items("gate", data[name])
+        for name in sorted(grouped)
+    }
+    require_clusters(policy, items)
+    require_subgroups(policy, items)
     return policy
 
 

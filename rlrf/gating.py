@@ -16,9 +16,10 @@ from harness.core.text import listed
 from harness.evals import inputs
 from harness.gate import gate as decide
 from harness.gate import plan as planning
-from harness.gate.clusters import Columns, assign
+from harness.gate.clusters import Columns
 from harness.gate.plan import Plan
 from harness.gate.policy import cluster_by, default_policy, load_policy
+from harness.gate.subgroups import Groups
 from harness.judges.checks.drift import Drift
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class GateRules:
         if self.plan:
             planning.planned_orders(self.plan, baseline)
         else:
-            assign(policy, baseline, baseline, self.columns)
+            Groups.find(policy, baseline, baseline, self.columns)
 
     def decide(self, baseline: Evaluations, candidate: Evaluations) -> Decision:
         """Decide whether `candidate` is no worse than `baseline`.
@@ -81,9 +82,9 @@ class GateRules:
             UserError: as `policy_for`, or the two sides cannot be compared.
         """
         policy = self.policy_for(baseline)
-        clusters = None if self.plan else assign(policy, baseline, candidate, self.columns)
+        groups = None if self.plan else Groups.find(policy, baseline, candidate, self.columns)
         return decide(
-            baseline, candidate, policy, plan=self.plan, doubts=self.doubts, clusters=clusters
+            baseline, candidate, policy, plan=self.plan, doubts=self.doubts, groups=groups
         )
 
 
@@ -260,10 +261,13 @@ def load_sides(
 def name_clusters(policy: Policy, key: str | None, columns: Columns | None) -> Policy:
     """Cluster items by `key`, or by the only one of `columns`; rules keep a cluster of their own.
 
+    A column whose subgroups a rule names is not taken for clusters.
+
     Raises:
         UserError: there are several columns, and none is named.
     """
     named = {policy.cluster_of(rule) for rule in policy.rules}
+    named |= {rule.every for rule in policy.rules}
     if columns is not None and key is None and not named & set(columns.keys):
         if len(columns.keys) > 1:
             raise UserError(

@@ -88,8 +88,8 @@ def record_result(
         incumbent=incumbent.name,
         weights=str(incumbent.model),
         adapter=str(incumbent.adapter) if incumbent.adapter else None,
-        shown=[f"{rule.task} {rule.metric}" for rule in critical],
-        guards=[f"{rule.task} {rule.metric}" for rule in rules if rule.guard],
+        shown=[*dict.fromkeys(f"{rule.task} {rule.metric}" for rule in critical)],
+        guards=[*dict.fromkeys(f"{rule.task} {rule.metric}" for rule in rules if rule.guard)],
         iterations=list(iterations),
         sealed=list(sealed),
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.core.errors import UserError
 from harness.core.files import parse, read_json
-from harness.core.schema import Decision, Metric
+from harness.core.schema import Decision, Metric, over_all_items
 from harness.core.scored import ScoredEvaluation
 from harness.core.text import plural
 from harness.evals import evaluation
@@ -113,9 +113,8 @@ def _findings(
     decision = result.sealed[at].vs_anchor
     if decision is None:
         return []
-    shown = [
-        c for c in decision.checks if f"{c.task} {c.metric}" in [*result.shown, *result.guards]
-    ]
+    names = [*result.shown, *result.guards]
+    shown = [c for c in over_all_items(decision.checks) if f"{c.task} {c.metric}" in names]
     return gains(shown, decision, definitions)
 
 
@@ -151,7 +150,7 @@ def _curve(result: RunResult, measured: Sequence[Measured], task: str, metric: s
             )
             for iteration in result.iterations
             if iteration.gate and {iteration.explored_by, iteration.candidate} <= names
-            for check in iteration.gate.vs_incumbent.checks
+            for check in over_all_items(iteration.gate.vs_incumbent.checks)
             if (check.task, check.metric) == (task, metric) and check.n
         ],
     )

@@ -12,6 +12,7 @@ from harness.core.schema import (
     Record,
     Verdict,
     added,
+    over_all_items,
 )
 from harness.render.table import mean, table
 from rlrf.training_examples import ExamplesReport
@@ -153,7 +154,7 @@ class RunResult(Record):
             (model.name, check, gaps[name])
             for model in self.sealed
             for gaps in [self.optimism(model.name)]
-            for check in (model.vs_anchor.checks if model.vs_anchor else ())
+            for check in over_all_items(model.vs_anchor.checks if model.vs_anchor else ())
             if (name := f"{check.task} {check.metric}") in self.shown and name in gaps
         ]
 
@@ -166,10 +167,10 @@ class RunResult(Record):
         sealed = next((s.vs_anchor for s in self.sealed if s.name == name), None)
         if at_gate is None or sealed is None:
             return {}
-        gains = {(check.task, check.metric): check.delta for check in sealed.checks}
+        gains = {(check.task, check.metric): check.delta for check in over_all_items(sealed.checks)}
         return {
             f"{check.task} {check.metric}": check.delta - gains[check.task, check.metric]
-            for check in at_gate.vs_anchor.checks
+            for check in over_all_items(at_gate.vs_anchor.checks)
             if (check.task, check.metric) in gains
         }
 

@@ -13,7 +13,6 @@ from harness.board.ranking import Name
 from harness.core.schema import Policy, Rule
 
 STRICTNESS = {"advisory": 0, "guardrail": 1, "critical": 2}
-Key = tuple[str, str]  # task and metric
 
 
 @dataclass(frozen=True)
@@ -69,12 +68,12 @@ def not_enforced(rows: Sequence[Row]) -> set[Name]:
 def _differences(earlier: Sequence[Policy], policy: Policy) -> Iterator[str]:
     if not earlier:
         return
-    rules = {(rule.task, rule.metric): rule for rule in policy.rules}
-    known: dict[Key, list[Rule]] = {}
+    rules = {rule.name: rule for rule in policy.rules}
+    known: dict[str, list[Rule]] = {}
     for rule in (rule for p in earlier for rule in p.rules):
-        known.setdefault((rule.task, rule.metric), []).append(rule)
-    for key, old in known.items():
-        yield from _of_rule(key, old, rules)
+        known.setdefault(rule.name, []).append(rule)
+    for name, old in known.items():
+        yield from _of_rule(name, old, rules)
     for name, strictest, now in (
         ("alpha", min(p.alpha for p in earlier), policy.alpha),
         ("max_unscored", min(p.max_unscored for p in earlier), policy.max_unscored),
@@ -91,14 +90,13 @@ def _differences(earlier: Sequence[Policy], policy: Policy) -> Iterator[str]:
         yield f"{', '.join(more)} may differ now"
 
 
-def _of_rule(key: Key, old: Sequence[Rule], rules: Mapping[Key, Rule]) -> Iterator[str]:
-    rule_name = f"{key[0]} {key[1]}"
+def _of_rule(rule_name: str, old: Sequence[Rule], rules: Mapping[str, Rule]) -> Iterator[str]:
     tier = max((rule.tier for rule in old), key=lambda tier: STRICTNESS[tier])
-    if key not in rules:
+    if rule_name not in rules:
         if STRICTNESS[tier]:
             yield f"{rule_name}: {tier} before, without a rule now"
         return
-    now = rules[key]
+    now = rules[rule_name]
     if STRICTNESS[now.tier] < STRICTNESS[tier]:
         yield f"{rule_name}: {tier} before, {now.tier} now"
     margin = min(rule.margin for rule in old)

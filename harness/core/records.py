@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -12,6 +12,8 @@ from harness.core.errors import UserError
 from harness.core.text import NOT_IN_NAMES
 
 SCHEMA_VERSION = 1
+
+Verdict = Literal["pass", "fail", "inconclusive"]
 
 
 def _known(version: int) -> int:

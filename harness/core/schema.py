@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from harness.core import records
 from harness.core.decoding import normalize_decoding
+from harness.core.subgroups import SubgroupCheck, Subgrouping, Subgroups
 
 # What records are made of, under the names by which all modules import it.
 SCHEMA_VERSION = records.SCHEMA_VERSION
 MAX_NAME_CHARS = records.MAX_NAME_CHARS
 Record = records.Record
 SchemaVersion = records.SchemaVersion
+Verdict = records.Verdict
 Name = records.Name
 Fingerprint = records.Fingerprint
 added = records.added
@@ -28,7 +31,6 @@ TESTS_VERSION = 2  # of the gate's tests; see `Decision.tests_version`
 
 MetricKind = Literal["binary", "continuous"]
 Tier = Literal["critical", "guardrail", "advisory"]
-Verdict = Literal["pass", "fail", "inconclusive"]
 FinishReason = Literal["stop", "length"]
 Estimand = Literal["items", "population"]
 """What a sequential test estimates: the planned items only, or the population they stand for."""
@@ -292,6 +294,28 @@ class Rule(Record):
         False, "let a critical check pass although its baseline is too low for it to fail"
     )
     guard: bool = added(False, "the task is never trained on: a gain on it promotes nothing")
+    every: Name | None = added(
+        None,
+        "tag or field: the rule is about every subgroup of items that share a value, e.g. topic",
+        min_length=1,
+    )
+
+    @model_validator(mode="after")
+    def _noise_of_all_items(self) -> Rule:
+        if self.every and self.noise:
+            raise ValueError(
+                "noise is measured on all items, not per subgroup; take out noise or every"
+            )
+        return self
+
+    @property
+    def name(self) -> str:
+        return rule_name(self.task, self.metric, self.every)
+
+
+def rule_name(task: str, metric: str, every: str | None) -> str:
+    """Name a rule in messages and tables."""
+    return f"{task} {metric}, every {every}" if every else f"{task} {metric}"
 
 
 MAX_THRESHOLD = 10.0  # standard errors: no gain exceeds more by chance
@@ -328,8 +352,12 @@ class Policy(Record):
     rules: list[Rule] = Field(min_length=1)
 
     def cluster_of(self, rule: Rule) -> str | None:
-        """Return the tag or field by which a rule's items are clustered, or None."""
-        return rule.cluster or self.cluster
+        """Return the tag or field by which a rule's items are clustered, or None.
+
+        Items of one subgroup all share its tag, which therefore divides them into no clusters.
+        """
+        key = rule.cluster or self.cluster
+        return None if key == rule.every else key
 
     @property
     def tasks(self) -> list[str]:
@@ -350,7 +378,7 @@ class Alarm(Record):
 
 
 class Check(Record):
-    """The gate's verdict on one rule."""
+    """The gate's verdict on one rule; of a rule with `every`, the figures of the worst subgroup."""
 
     task: Name
     metric: Name
@@ -377,7 +405,24 @@ class Check(Record):
     clusters: int | None = added(
         None, "number of clusters of the items; None if items are independent"
     )
+    subgroups: Subgroups | None = added(None, "of a rule with `every`")
     reason: str
+
+    @property
+    def name(self) -> str:
+        return rule_name(self.task, self.metric, self.subgroups.by if self.subgroups else None)
+
+    @property
+    def worst_subgroups(self) -> list[tuple[str, Check]]:
+        """The name and the check of each of the worst subgroups."""
+        results = self.subgroups.shown if self.subgroups else []
+        return [(subgroup.name, self.of(subgroup)) for subgroup in results]
+
+    def of(self, subgroup: SubgroupCheck) -> Check:
+        """Return the check of one subgroup, or of all items, on its own."""
+        figures = subgroup.model_dump(exclude={"name", "missing"})
+        cleared = {"subgroups": None, "improved_only": None, "regressed_only": None, "reason": ""}
+        return self.model_copy(update=figures | cleared)
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -386,6 +431,15 @@ class Check(Record):
             -math.inf if self.low is None else self.low,
             math.inf if self.high is None else self.high,
         )
+
+
+def over_all_items(checks: Iterable[Check]) -> list[Check]:
+    """Return one check per task and metric, over all items where a rule is about subgroups."""
+    found: dict[tuple[str, str], Check] = {}
+    for check in sorted(checks, key=lambda check: check.subgroups is not None):
+        whole = check.of(check.subgroups.overall) if check.subgroups else check
+        found.setdefault((check.task, check.metric), whole)
+    return [*found.values()]
 
 
 class Decision(Record):
@@ -403,6 +457,9 @@ class Decision(Record):
     alarms: list[Alarm] = added([], "alarms that were raised")
     clusters: dict[Name, dict[Name, list[int]]] = added(
         {}, "task -> cluster key -> number of each item's cluster, in order of item digest"
+    )
+    subgroups: dict[Name, dict[Name, Subgrouping]] = added(
+        {}, "task -> tag of a rule with `every` -> subgroups of the items"
     )
     estimand: Estimand | None = added(None, "what the verdict of a sequential plan is about")
     notes: list[str] = added([], "information for readers that changes no verdict")

@@ -51,17 +51,24 @@ class Columns:
             UserError: an item has two values, or an index is not a number.
         """
         values: dict[str | int, str] = {}
-        for number, row in enumerate(self.rows, 1):
-            if row.get("task", task) != task:
-                continue
-            item = row.get("item") or _index(row.get("index", ""), self.source, number)
-            value = row.get(key, "").strip()
+        for number, item, value in self.pairs(task, key):
             if values.setdefault(item, value) != value:
                 raise UserError(
                     f"{self.source}, row {number}: item {item} is in cluster "
                     f"{quote(values[item])} and in {quote(value)}. Keep one of the two rows."
                 )
         return values
+
+    def pairs(self, task: str, key: str) -> Iterator[tuple[int, str | int, str]]:
+        """Yield the number of each row of `task`, its item by digest or index, and its value.
+
+        Raises:
+            UserError: an index is not a number.
+        """
+        for number, row in enumerate(self.rows, 1):
+            if row.get("task", task) == task:
+                item = row.get("item") or _index(row.get("index", ""), self.source, number)
+                yield number, item, row.get(key, "").strip()
 
 
 def _index(text: str, source: str, number: int) -> int:
@@ -207,10 +214,15 @@ def _values(task: str, key: str, items: Mapping[int, Item]) -> dict[int, str]:
         values = {index: _name(place(item), key, task, index) for index, item in items.items()}
         if named := {index: name for index, name in values.items() if name is not None}:
             return named
-    known = sorted({name for item in items.values() for name in keys(item)})
+    raise unknown_key(task, key, items.values(), "clustered")
+
+
+def unknown_key(task: str, key: str, items: Iterable[Item], what: str) -> UserError:
+    """Return the error that no item has a value of `key`, with the keys that there are."""
+    known = sorted({name for item in items for name in keys(item)})
     hint = did_you_mean(key, known) or f" They have {listed(known, 20) or 'none'}."
-    raise UserError(
-        f"The items of {task} cannot be clustered by {quote(key)}, which is not a tag or field of "
+    return UserError(
+        f"The items of {task} cannot be {what} by {quote(key)}, which is not a tag or field of "
         f"theirs.{hint}"
     )
 
@@ -320,7 +332,9 @@ def notes(
     said = []
     for task in sorted({rule.task for rule in policy.rules}):
         mine = [evidence for evidence in gathered if evidence.rule.task == task]
-        unnamed = [one for one in mine if policy.cluster_of(one.rule) is None]
+        unnamed = [
+            one for one in mine if policy.cluster_of(one.rule) is None and not one.rule.every
+        ]
         after = candidate[task] if candidate is not None else None
         said.append(suggest(task, unnamed, baseline[task], after) if unnamed else "")
         alone = {policy.cluster_of(one.rule) for one in mine if one.clusters is None} - {None}

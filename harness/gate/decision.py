@@ -15,6 +15,8 @@ Tiers say what a verdict on a rule does to the verdict of the gate:
                 missing evidence does
     advisory    is reported, and decides nothing
 
+A rule with `every` is tested on each subgroup of a tag, see `harness.gate.subgroup_test`.
+
 Every critical rule has to pass on its own, so no correction for their number is needed (an
 intersection-union test: R. Berger, Technometrics 24, 1982). Labels, which people scan for news,
 are corrected over all rules (Holm).
@@ -42,14 +44,16 @@ from harness.core.schema import (
     digest,
 )
 from harness.core.scored import ScoredEvaluation
-from harness.gate.clusters import assign, notes, store_clusters
-from harness.gate.evidence import Assigned, Evidence, difference_notes, gather
+from harness.gate.clusters import notes
+from harness.gate.evidence import Evidence, difference_notes, gather
 from harness.gate.rule_test import (
     RuleResult,
     hold_up_at_floor,
     run_fixed_test,
     run_sequential_test,
 )
+from harness.gate.subgroup_test import run_every
+from harness.gate.subgroups import Groups
 from harness.stats.holm import holm
 
 Label = Literal["improved", "tolerated-regression", "unchanged", "regressed", "unclear"]
@@ -75,7 +79,7 @@ def decide(
     *,
     sequential: SequentialOrder | None = None,
     doubts: Mapping[tuple[str, str], str] | None = None,
-    clusters: Assigned | None = None,
+    groups: Groups | None = None,
     examined: bool = False,
     tests_version: int = TESTS_VERSION,
 ) -> Decision:
@@ -109,8 +113,9 @@ def decide(
     the order, and each check stops where it knows.
 
     Items that go together (one passage, one entity) are tested as clusters where a rule or the
-    policy names what they share. Unless `clusters` are given (of a plan, of a recorded decision,
-    from a file) they are read from the items that the sides keep.
+    policy names what they share, and a rule with `every` is tested on each subgroup. Unless
+    `groups` are given (of a plan, of a recorded decision, from a file) both are read from the items
+    that the sides keep.
 
     `doubts` say of a (task, metric) why its values cannot be trusted, such as a judge that no
     longer grades as it did: its check is then inconclusive. `tests_version` decides as a recorded
@@ -121,20 +126,22 @@ def decide(
     """
     if sequential is not None:
         require_sequential_policy(policy)
-    if clusters is None:
-        clusters = assign(policy, baseline, candidate)
+    groups = groups or Groups.find(policy, baseline, candidate)
     gathered = [
         _add_doubt(evidence, doubts or {})
-        for evidence in gather(policy, baseline, candidate, clusters, examined=examined)
+        for evidence in gather(policy, baseline, candidate, groups.clusters, examined=examined)
     ]
-    results = [
-        run_sequential_test(
-            evidence, policy.alpha, sequential.items[evidence.rule.task], sequential.estimand
-        )
-        if sequential is not None
-        else run_fixed_test(evidence, policy.alpha, allow_skew=tests_version > 1)
-        for evidence in gathered
-    ]
+
+    def run(evidence: Evidence) -> RuleResult:
+        task, every = evidence.rule.task, evidence.rule.every
+        if sequential is not None:
+            order = sequential.items[task]
+            return run_sequential_test(evidence, policy.alpha, order, sequential.estimand)
+        if every is not None:
+            return run_every(evidence, policy.alpha, groups.subgroups[task][every])
+        return run_fixed_test(evidence, policy.alpha, allow_skew=tests_version > 1)
+
+    results = [run(evidence) for evidence in gathered]
     if tests_version > 1:
         results = [hold_up_at_floor(result) for result in results]
     labels = _labels(results, policy.alpha)
@@ -148,7 +155,7 @@ def decide(
         policy_digest=digest(policy),
         baseline={task: baseline[task].evaluation.identity for task in policy.tasks},
         candidate={task: candidate[task].evaluation.identity for task in policy.tasks},
-        clusters=store_clusters(clusters, baseline, candidate),
+        **groups.store(baseline, candidate),
         estimand=sequential.estimand if sequential is not None else None,
         notes=[
             *difference_notes(policy, baseline, candidate),
@@ -162,9 +169,14 @@ def require_sequential_policy(policy: Policy) -> None:
     """Refuse a policy that sequential tests cannot follow.
 
     Raises:
-        UserError: a rule allows for the noise of runs or for clusters.
+        UserError: a rule allows for the noise of runs or for clusters, or is about subgroups.
     """
     for rule in policy.rules:
+        if rule.every:
+            raise UserError(
+                f"The rule on {rule.name} is about subgroups, which a sequential test does not "
+                "compare. Plan a fixed gate (without --sequential), or take the rule out."
+            )
         if key := policy.cluster_of(rule):
             raise UserError(
                 f"The rule on {rule.task} {rule.metric} clusters items by '{key}', but a "
@@ -187,8 +199,11 @@ def _add_doubt(evidence: Evidence, doubts: Mapping[tuple[str, str], str]) -> Evi
 
 
 def _labels(results: Sequence[RuleResult], alpha: float) -> list[Label]:
-    """News, two-sided: the chance that any of it is false is at most alpha (Holm)."""
-    tested = [result for result in results if not result.evidence.insufficient_because]
+    """News, two-sided: the chance that any of it is false is at most alpha (Holm).
+
+    The worst subgroup of a rule with `every` is chosen for its loss, so that it is no news.
+    """
+    tested = [r for r in results if not (r.evidence.insufficient_because or r.subgroups)]
     adjusted = holm([result.estimate.p_zero for result in tested])
     moved = {id(result): p <= alpha for result, p in zip(tested, adjusted, strict=True)}
     return [_label(result, moved.get(id(result), False)) for result in results]
@@ -206,10 +221,15 @@ def _label(result: RuleResult, moved: bool) -> Label:
 
 def _check(result: RuleResult, label: Label) -> Check:
     evidence, estimate = result.evidence, result.estimate
-    means = [
-        float(np.nanmean(values)) if result.n else 0.0
-        for values in (evidence.baseline, evidence.candidate)
-    ]
+    clusters = len(set(evidence.clusters)) if evidence.clusters is not None else None
+    if result.subgroups:
+        worst = result.subgroups.results[0]
+        means, clusters = [worst.baseline_mean, worst.candidate_mean], worst.clusters
+    else:
+        means = [
+            float(np.nanmean(values)) if result.n else 0.0
+            for values in (evidence.baseline, evidence.candidate)
+        ]
     return Check(
         task=evidence.rule.task,
         metric=evidence.rule.metric,
@@ -229,7 +249,8 @@ def _check(result: RuleResult, label: Label) -> Check:
         improved_only=result.flips[0] if result.flips else None,
         regressed_only=result.flips[1] if result.flips else None,
         planned=result.planned,
-        clusters=len(set(evidence.clusters)) if evidence.clusters is not None else None,
+        clusters=clusters,
+        subgroups=result.subgroups,
         reason=result.reason,
     )
 
@@ -238,7 +259,7 @@ def _overall(results: Sequence[RuleResult]) -> tuple[Verdict, list[str]]:
     failed, open_, passed = [], [], []
     for result in results:
         rule = result.evidence.rule
-        reason = f"{rule.task} {rule.metric} ({rule.tier}): {result.verdict}, {result.reason}"
+        reason = f"{rule.name} ({rule.tier}): {result.verdict}, {result.reason}"
         if rule.tier == "advisory":
             continue
         if result.verdict == "fail":

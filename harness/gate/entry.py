@@ -14,14 +14,14 @@ from harness.core.schema import (
     Promotion,
     PromotionRule,
     digest,
+    over_all_items,
 )
 from harness.core.scored import ScoredEvaluation
 from harness.core.text import plural
 from harness.gate.alarms import find_alarms, reward_hacking
-from harness.gate.clusters import restore_clusters
 from harness.gate.decision import decide
-from harness.gate.evidence import Assigned
 from harness.gate.plan import Plan, decide_by_plan
+from harness.gate.subgroups import Groups, restore_groups
 
 
 def gate(
@@ -32,7 +32,7 @@ def gate(
     plan: Plan | None = None,
     doubts: Mapping[tuple[str, str], str] | None = None,
     rewards: tuple[Mapping[str, float], Mapping[str, float]] | None = None,
-    clusters: Assigned | None = None,
+    groups: Groups | None = None,
 ) -> Decision:
     """Decide whether `candidate` is no worse than `baseline` (task -> evaluation) by `policy`.
 
@@ -41,13 +41,13 @@ def gate(
     where the policy says that alarms block, one turns a pass into inconclusive.
 
     `doubts` are as in `decide`. `rewards` are the mean rewards per task, of the baseline and of
-    the candidate, that training optimised. `clusters` are as in `decide`; a plan has its own.
+    the candidate, that training optimised. `groups` are as in `decide`; a plan has its own.
 
     Raises:
         UserError: the evidence does not match, or `plan` was made for another policy or baseline.
     """
     if plan is None:
-        decision = decide(policy, baseline, candidate, doubts=doubts, clusters=clusters)
+        decision = decide(policy, baseline, candidate, doubts=doubts, groups=groups)
     elif plan.policy != policy:
         raise UserError(
             "The plan was made for another policy than the one given: use the policy in the plan."
@@ -55,7 +55,7 @@ def gate(
     else:
         decision = decide_by_plan(plan, baseline, candidate, doubts=doubts)
     alarms = find_alarms(baseline, candidate)
-    hacked = _hacked(*rewards, decision.checks) if rewards else []
+    hacked = _hacked(*rewards, over_all_items(decision.checks)) if rewards else []
     return with_alarms(decision, [*alarms, *hacked])
 
 
@@ -66,16 +66,16 @@ def decide_again(
 ) -> Decision:
     """Repeat a recorded `decision` on its evaluations, by the version of the tests it was made by.
 
-    Its clusters and alarms are taken as recorded: scores alone do not show them.
+    Its clusters, subgroups and alarms are taken as recorded: scores alone do not show them.
 
     Raises:
-        UserError: as `decide`, or the recorded clusters are of other items.
+        UserError: as `decide`, or the recorded clusters or subgroups are of other items.
     """
     again = decide(
         decision.policy,
         baseline,
         candidate,
-        clusters=restore_clusters(decision.clusters, baseline, candidate),
+        groups=restore_groups(decision, baseline, candidate),
         tests_version=decision.tests_version,
     )
     return with_alarms(again, decision.alarms)
@@ -109,13 +109,8 @@ def promote(vs_incumbent: Decision, vs_anchor: Decision) -> Promotion:
     count: nothing was trained to gain on them.
     """
     guards = {(r.task, r.metric) for r in vs_incumbent.policy.rules if r.guard}
-    ladder_z = _ladder(
-        [
-            check
-            for check in vs_incumbent.checks
-            if check.tier == "critical" and (check.task, check.metric) not in guards
-        ]
-    )
+    critical = [check for check in vs_incumbent.checks if check.tier == "critical"]
+    ladder_z = _ladder([c for c in over_all_items(critical) if (c.task, c.metric) not in guards])
     rule = vs_incumbent.policy.promotion or PromotionRule()
     errors = plural("standard error", rule.threshold)
     conditions = {

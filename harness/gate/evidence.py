@@ -15,7 +15,15 @@ from harness.core.schema import COMPARED_FIELDS, Evaluation, JudgeRef, Metric, P
 from harness.core.scored import ScoredEvaluation
 from harness.core.text import did_you_mean, shorten
 from harness.gate import claims
-from harness.stats.paired import ItemTable, Numbers, ScoreColumns, align, columns, gather_items
+from harness.stats.paired import (
+    Flags,
+    ItemTable,
+    Numbers,
+    ScoreColumns,
+    align,
+    columns,
+    gather_items,
+)
 from harness.stats.repeats import with_repeat_metrics
 
 ROUNDING = 1e-9
@@ -44,6 +52,7 @@ class Evidence:
     inapplicable: int  # of these, items to which the metric applies on neither side
     insufficient_because: str  # empty where the evidence is enough to judge by
     clusters: Sequence[int] | None = None  # cluster of each row; None: rows are independent
+    without_value: Sequence[str] = ()  # with `every`: digests of the lost items
 
     @property
     def signed(self) -> tuple[Numbers, Numbers]:
@@ -68,21 +77,21 @@ def gather(
     Raises:
         UserError: the sides do not match (names what differs), or lack what a rule asks for.
     """
-    named = [(rule.task, rule.metric) for rule in policy.rules]
-    for task, metric in named:
-        if named.count((task, metric)) > 1:
-            raise UserError(f"The policy has two rules for {task} {metric}: keep one.")
-    tasks = sorted({task for task, _ in named})
+    named = [rule.name for rule in policy.rules]
+    for name in named:
+        if named.count(name) > 1:
+            raise UserError(f"The policy has two rules for {name}: keep one.")
+    tasks = policy.tasks
     sides = {
         task: (_side(task, baseline, "baseline"), _side(task, candidate, "candidate"))
         for task in tasks
     }
     found = {
-        (task, evidence.rule.metric): evidence
+        evidence.rule.name: evidence
         for task in tasks
         for evidence in _on_task(policy, *sides[task], clusters.get(task, {}), examined=examined)
     }
-    return [found[key] for key in named]
+    return [found[name] for name in named]
 
 
 def _side(task: str, side: Mapping[str, ScoredEvaluation], name: str) -> ScoredEvaluation:
@@ -135,7 +144,7 @@ def _on_task(
         kept = applies[0] & applies[1] if metric.kind == "binary" else applies[0] | applies[1]
         lost = old.lost[:, k] | new.lost[:, k]
         kept &= ~lost
-        items = list(itertools.compress(old.items, kept.tolist()))
+        items = _digests(old, kept)
         key = policy.cluster_of(rule)
         group = _clusters_of(items, rule, key, clusters) if key else None
         if group is not None and len(items) > 1 and len(set(group)) == 1:
@@ -154,7 +163,14 @@ def _on_task(
             inapplicable=int((~applies[0] & ~applies[1] & ~lost).sum()),
             insufficient_because="; ".join(reasons),
             clusters=group,
+            without_value=(
+                _digests(old, ~kept & (applies[0] | applies[1] | lost)) if rule.every else ()
+            ),
         )
+
+
+def _digests(table: ItemTable, chosen: Flags) -> list[str]:
+    return list(itertools.compress(table.items, chosen.tolist()))
 
 
 def _clusters_of(
@@ -321,7 +337,12 @@ def _one_sided(
     gained = applies_new.astype(int) - applies_old.astype(int)
     for j, rule in enumerate(rules):
         moved = np.sign(new.values[:, j] - old.values[:, j])  # NaN where it has no value: no move
-        if j != k and rule.tier != "advisory" and (moved[differs] == gained[differs]).all():
+        if (
+            j != k
+            and rule.tier != "advisory"
+            and not rule.every
+            and (moved[differs] == gained[differs]).all()
+        ):
             return
     yield (
         f"{found}, and no critical or guardrail rule sees it: add one on the metric that says "

@@ -25,12 +25,14 @@ from harness.core.schema import (
     SchemaVersion,
     Score,
     Tier,
+    added,
     digest,
 )
 from harness.core.scored import ScoredEvaluation
-from harness.gate.clusters import INDEPENDENT, assign, restore_clusters, store_clusters
+from harness.core.subgroups import Subgrouping
+from harness.gate.clusters import INDEPENDENT
 from harness.gate.decision import SequentialOrder, decide, require_sequential_policy
-from harness.gate.evidence import Assigned, gather
+from harness.gate.evidence import gather
 from harness.gate.planned_rule import (
     SEQUENTIAL,
     AssumedSpread,
@@ -38,7 +40,9 @@ from harness.gate.planned_rule import (
     plan_rule,
     require_power,
 )
+from harness.gate.planned_subgroups import plan_every
 from harness.gate.rule_test import require_range
+from harness.gate.subgroups import Groups, restore_groups
 
 
 class Plan(Record):
@@ -64,6 +68,9 @@ class Plan(Record):
         exclude_if=lambda clusters: not clusters,
         description="task -> cluster key -> number of each item's cluster, in order of item digest",
     )
+    subgroups: dict[Name, dict[Name, Subgrouping]] = added(
+        {}, "task -> tag of a rule with `every` -> subgroups of the items"
+    )
 
     @model_validator(mode="after")
     def _of_the_same_tasks(self) -> Plan:
@@ -75,9 +82,9 @@ class Plan(Record):
     @model_validator(mode="after")
     def _by_its_policy(self) -> Plan:
         """Refuse a plan of which one part was changed and not the others."""
-        rules = [(rule.task, rule.metric, rule.tier, rule.margin) for rule in self.policy.rules]
+        rules = [(rule.name, rule.tier, rule.margin) for rule in self.policy.rules]
         for rule, planned in itertools.zip_longest(
-            rules, [(rule.task, rule.metric, rule.tier, rule.margin) for rule in self.rules]
+            rules, [(rule.name, rule.tier, rule.margin) for rule in self.rules]
         ):
             if rule != planned:
                 raise ValueError(
@@ -100,11 +107,11 @@ class Plan(Record):
         return self.estimand or "items"
 
 
-def _said(rule: tuple[str, str, Tier, float] | None) -> str:
+def _said(rule: tuple[str, Tier, float] | None) -> str:
     if rule is None:
         return "nothing more"
-    task, metric, tier, margin = rule
-    return f"{task} {metric}, {tier}, margin {margin:g}"
+    name, tier, margin = rule
+    return f"{name}, {tier}, margin {margin:g}"
 
 
 def make_plan(
@@ -115,7 +122,7 @@ def make_plan(
     estimand: Estimand = "population",
     second: Mapping[str, ScoredEvaluation] | None = None,
     assumed: AssumedSpread | None = None,
-    clusters: Assigned | None = None,
+    groups: Groups | None = None,
 ) -> Plan:
     """Plan to gate candidates against `baseline` by `policy`, all at once or `sequential`ly.
 
@@ -125,7 +132,7 @@ def make_plan(
     Without any of these it is the spread of the baseline's values: of two models that do equally
     well, and half correlated over the items.
 
-    Where the policy names clusters, they are those of the baseline's items unless `clusters` are
+    Where the policy names clusters, they are those of the baseline's items unless `groups` are
     given, and how much items of one go together is what is `assumed`, if that says it; else it is
     taken from the second run's differences, else from the baseline's values.
 
@@ -140,26 +147,20 @@ def make_plan(
         require_sequential_policy(policy)
     assumed = assumed or AssumedSpread()
     assumed.check()
-    if clusters is None:
-        clusters = assign(policy, baseline, baseline)
-    evidence = gather(policy, baseline, baseline, clusters)
-    again = gather(policy, baseline, second, clusters) if second else [None] * len(evidence)
+    groups = groups or Groups.find(policy, baseline, baseline)
+    evidence = gather(policy, baseline, baseline, groups.clusters)
+    again = gather(policy, baseline, second, groups.clusters) if second else [None] * len(evidence)
     rules = []
     for one, other in zip(evidence, again, strict=True):
         if one.insufficient_because:
             raise UserError(f"The baseline cannot be gated against: {one.insufficient_because}.")
         if sequential:
             require_range(one.metric, one.rule)
-        rules.append(
-            plan_rule(
-                one,
-                other,
-                baseline[one.rule.task].scores,
-                policy,
-                assumed,
-                estimand=estimand if sequential else None,
-            )
-        )
+        given = one, other, baseline[one.rule.task].scores, policy, assumed
+        if one.rule.every:
+            rules.append(plan_every(*given, groups.subgroups[one.rule.task][one.rule.every]))
+        else:
+            rules.append(plan_rule(*given, estimand=estimand if sequential else None))
     require_power(rules)
     orders = {task: draw_order(policy.seed, task, baseline[task].scores) for task in policy.tasks}
     return Plan(
@@ -171,7 +172,7 @@ def make_plan(
         items={task: baseline[task].evaluation.items for task in orders},
         order={task: digest(items) for task, items in orders.items()},
         estimand=estimand if sequential else None,
-        clusters=store_clusters(clusters, baseline),
+        **groups.store(baseline),
     )
 
 
@@ -221,8 +222,8 @@ def decide_by_plan(
     """
     drawn = planned_orders(plan, baseline)
     if plan.mode == "fixed":
-        clusters = restore_clusters(plan.clusters, baseline)
-        decision = decide(plan.policy, baseline, candidate, doubts=doubts, clusters=clusters)
+        groups = restore_groups(plan, baseline)
+        decision = decide(plan.policy, baseline, candidate, doubts=doubts, groups=groups)
     else:
         first = {
             task: _first(baseline[task], items, candidate[task].evaluation.items)

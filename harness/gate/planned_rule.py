@@ -13,7 +13,19 @@ import numpy as np
 from pydantic import Field
 
 from harness.core.errors import UserError
-from harness.core.schema import Estimand, Metric, Policy, Record, Rule, Score, Tier
+from harness.core.schema import (
+    Estimand,
+    Metric,
+    Policy,
+    Record,
+    Rule,
+    Score,
+    Tier,
+    added,
+    rule_name,
+)
+from harness.core.subgroups import PlannedSubgroup
+from harness.core.text import plural, quote
 from harness.gate.evidence import Evidence
 from harness.gate.rule_test import FLOOR_ADVICE, counts_flips, describe_floor, require_range
 from harness.gate.sizing import Unchanged, items_at_power, require_icc, require_sd, simulate_bounds
@@ -84,7 +96,9 @@ class PlannedRule(Record):
     discordance: float | None = Field(description="yes/no: share of items expected to flip")
     power: float = Field(description="chance that a candidate that has not changed passes")
     minimum_detectable: float = Field(description="change that would be seen with power .8")
-    items_needed: int = Field(description="items for a power of .8")
+    items_needed: int = Field(
+        description="items for a power of .8; with `every`, items in each subgroup"
+    )
     expected_items: int | None = Field(
         default=None, description="sequential: median of items used if nothing has changed"
     )
@@ -104,6 +118,8 @@ class PlannedRule(Record):
         description="correlation of the differences of two items of a cluster",
     )
     icc_from: Source | None = Field(default=None, exclude_if=lambda source: source is None)
+    every: str | None = added(None, "the rule is about every subgroup of this tag")
+    subgroups: list[PlannedSubgroup] = added([], "of a rule with `every`, the least power first")
     design_effect: float | None = Field(
         default=None,
         exclude_if=lambda effect: effect is None,
@@ -114,6 +130,10 @@ class PlannedRule(Record):
         exclude_if=lambda note: not note,
         description="why the gate calls a pass of this rule inconclusive, whatever its power",
     )
+
+    @property
+    def name(self) -> str:
+        return rule_name(self.task, self.metric, self.every)
 
 
 def _repeats(scores: Sequence[Score], metric: str) -> tuple[int, float]:
@@ -168,6 +188,59 @@ def plan_rule(
         UserError: the baseline has too few values, or shows no spread and no range bounds it; or
             the stated standard deviation is impossible.
     """
+    rule, metric = evidence.rule, evidence.metric
+    found = describe_unchanged(evidence, again, scores, policy, assumed)
+    unchanged, values, group = found.unchanged, found.values, found.group
+    if estimand is not None:
+        shown = _show_sequential(unchanged, rule, policy, len(values), estimand)
+    elif rule.noise is not None:
+        shown = _show_approximately(unchanged, rule, policy, len(values), found.effect)
+    else:
+        shown = _show_fixed(unchanged, rule, policy, len(values), found.effect)
+    return PlannedRule(
+        task=rule.task,
+        metric=rule.metric,
+        tier=rule.tier,
+        margin=rule.margin,
+        test=shown.test,
+        n=len(values),
+        baseline_mean=float(values.mean()),
+        spread=unchanged.spread,
+        spread_from=found.source,
+        discordance=unchanged.spread**2 if unchanged.pairs else None,
+        power=shown.power,
+        minimum_detectable=shown.minimum_detectable,
+        items_needed=shown.items_needed,
+        expected_items=shown.expected_items,
+        power_from=shown.power_from,
+        clusters=len(np.unique(group)) if group is not None else None,
+        icc=unchanged.icc if group is not None else None,
+        icc_from=found.icc_from,
+        design_effect=found.effect if group is not None else None,
+        note=_note_floor(rule, metric, float(values.mean())),
+    )
+
+
+@dataclass(frozen=True)
+class Described:
+    """How the gains of an unchanged candidate spread, and where that is from."""
+
+    unchanged: Unchanged
+    values: Numbers  # of the baseline, where it has one
+    source: Source
+    group: Groups | None  # cluster of each value
+    effect: float  # of clusters on the variance of the mean gain
+    icc_from: Source | None
+
+
+def describe_unchanged(
+    evidence: Evidence,
+    again: Evidence | None,
+    scores: Sequence[Score],
+    policy: Policy,
+    assumed: AssumedSpread,
+) -> Described:
+    """Describe an unchanged candidate; the arguments and errors are those of `plan_rule`."""
     rule, metric, alpha = evidence.rule, evidence.metric, policy.alpha
     known = ~np.isnan(evidence.baseline)
     values = evidence.baseline[known]
@@ -210,37 +283,10 @@ def plan_rule(
         pairs,
         seen=differences if differences.any() else None,
         icc=icc,
-        groups=partial(_like, np.sort(group)) if group is not None else None,
+        groups=partial(like, np.sort(group)) if group is not None else None,
         level=float(values.mean()),
     )
-    if estimand is not None:
-        shown = _show_sequential(unchanged, rule, policy, len(values), estimand)
-    elif rule.noise is not None:
-        shown = _show_approximately(unchanged, rule, policy, len(values), effect)
-    else:
-        shown = _show_fixed(unchanged, rule, policy, len(values), effect)
-    return PlannedRule(
-        task=rule.task,
-        metric=rule.metric,
-        tier=rule.tier,
-        margin=rule.margin,
-        test=shown.test,
-        n=len(values),
-        baseline_mean=float(values.mean()),
-        spread=spread,
-        spread_from=source,
-        discordance=spread**2 if pairs else None,
-        power=shown.power,
-        minimum_detectable=shown.minimum_detectable,
-        items_needed=shown.items_needed,
-        expected_items=shown.expected_items,
-        power_from=shown.power_from,
-        clusters=len(np.unique(group)) if group is not None else None,
-        icc=icc if group is not None else None,
-        icc_from=icc_from,
-        design_effect=effect if group is not None else None,
-        note=_note_floor(rule, metric, float(values.mean())),
-    )
+    return Described(unchanged, values, source, group, effect, icc_from)
 
 
 def _note_floor(rule: Rule, metric: Metric, baseline_mean: float) -> str:
@@ -270,7 +316,7 @@ def _correlation(
     return min(max(found, 0.0), 1.0), "baseline's own spread"
 
 
-def _like(group: Groups, n: int) -> list[int]:
+def like(group: Groups, n: int) -> list[int]:
     """Number the clusters of `n` items that are divided as those in `group`, which is sorted."""
     rounds = -(-n // len(group))
     step = int(group.max()) + 1
@@ -407,6 +453,8 @@ def require_power(rules: Sequence[PlannedRule]) -> None:
     for rule in rules:
         if rule.tier != "critical" or rule.power >= POWER:
             continue
+        if rule.subgroups:
+            raise UserError(_too_small(rule))
         advice = (
             " The spread was taken from the baseline's own values. Measure it with a second run "
             "of the baseline, or state the discordance."
@@ -420,6 +468,19 @@ def require_power(rules: Sequence[PlannedRule]) -> None:
             f"{rule.items_needed:,} items, or a margin of "
             f"{_above(rule.minimum_detectable, rule.margin)} in place of {rule.margin:g}.{advice}"
         )
+
+
+def _too_small(rule: PlannedRule) -> str:
+    """Say that an unchanged candidate would often not pass in every subgroup."""
+    least, count = rule.subgroups[0], len(rule.subgroups)
+    return (
+        f"The plan is refused: the critical rule on {rule.name} would pass an unchanged candidate "
+        f"in all {count} subgroups with a chance of {_below(rule.power, POWER)}, and needs at "
+        f"least {POWER}. {quote(least.name)}, with {least.n:,} {plural('item', least.n)}, passes "
+        f"with a chance of {least.power:.2f}. It takes about {rule.items_needed:,} items in each "
+        f"subgroup or a larger margin than {rule.margin:g}. Or make the rule a guardrail, which "
+        "stops a candidate where a subgroup is seen to lose more than the margin."
+    )
 
 
 def _below(value: float, limit: float) -> str:

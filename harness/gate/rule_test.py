@@ -10,6 +10,7 @@ import numpy as np
 
 from harness.core.errors import UserError
 from harness.core.schema import FEWEST_RUNS, Estimand, Metric, Noise, Rule, Verdict
+from harness.core.subgroups import Subgroups
 from harness.core.text import plural
 from harness.gate.evidence import Evidence
 from harness.stats import Estimate
@@ -35,6 +36,7 @@ class RuleResult:
     verdict: Verdict
     reason: str
     planned: int | None = None  # items of a sequential plan
+    subgroups: Subgroups | None = None  # of a rule with `every`; the figures are of the worst
 
 
 def run_fixed_test(evidence: Evidence, alpha: float, *, allow_skew: bool = True) -> RuleResult:
@@ -243,22 +245,31 @@ def require_range(metric: Metric, rule: Rule) -> float:
     return metric.span
 
 
+def read_interval(estimate: Estimate, rule: Rule, span: float | None) -> Verdict:
+    """Read an interval against the margin of `rule`."""
+    if math.isinf(estimate.low):
+        return "inconclusive"
+    # A bound that touches the margin but for rounding does not clear it.
+    slack = 1e-9 * (span or rule.margin)
+    if estimate.low > slack - rule.margin:
+        return "pass"
+    return "fail" if estimate.high < -rule.margin - slack else "inconclusive"
+
+
 def _read(
     estimate: Estimate, n: int, rule: Rule, span: float | None, alpha: float
 ) -> tuple[Verdict, str]:
     """Read an interval against the margin: the verdict, and the reason for it."""
-    margin = rule.margin
+    margin, verdict = rule.margin, read_interval(estimate, rule, span)
     if math.isinf(estimate.low):
-        return "inconclusive", (
+        return verdict, (
             "the gain has no bound: the range of the metric is not known, and the spread of "
             f"{n:,} items shows too little"
         )
-    # A bound that touches the margin but for rounding does not clear it.
-    slack = 1e-9 * (span or margin)
-    if estimate.low > slack - margin:
-        return "pass", f"at worst {estimate.low:+.4g}, above {-margin:+.4g}"
-    if estimate.high < -margin - slack:
-        return "fail", f"at best {estimate.high:+.4g}, below {-margin:+.4g}"
+    if verdict == "pass":
+        return verdict, f"at worst {estimate.low:+.4g}, above {-margin:+.4g}"
+    if verdict == "fail":
+        return verdict, f"at best {estimate.high:+.4g}, below {-margin:+.4g}"
     reason = f"between {estimate.low:+.4g} and {estimate.high:+.4g}, which {-margin:+.4g} divides"
     return "inconclusive", reason + _advise_items(estimate, n, rule, span, alpha)
 

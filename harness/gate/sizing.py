@@ -345,13 +345,21 @@ def _tabulate(
         margins=[
             Size(
                 margin=m,
-                rules=[f"{r.task} {r.metric}" for r in rules if r.margin == m],
+                rules=[
+                    f"{r.name} (items in each)" if r.every else r.name
+                    for r in rules
+                    if r.margin == m
+                ],
                 items={f"{p:g}": n for p, n in zip(POWERS, needed[m], strict=True)},
                 power=power[m],
             )
             for m in margins
         ],
     )
+
+
+def _named(rule: Rule) -> str:
+    return f"{rule.name} (items in each)" if rule.every else rule.name
 
 
 def _assumed_level(metric: Metric) -> str:

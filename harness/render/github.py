@@ -31,7 +31,7 @@ def commands(decision: Decision) -> list[str]:
     elif decision.verdict == "inconclusive":
         warnings.append((title, "the evidence does not say whether the candidate is worse"))
     for check in decision.checks:
-        said = (f"{check.task} {check.metric}: {check.verdict}", _said(check))
+        said = (f"{check.name}: {check.verdict}", _said(check))
         if check.verdict == "fail" and check.tier != "advisory":
             errors.append(said)
         elif check.verdict != "pass":

@@ -54,18 +54,26 @@ def _outcome(verdict: Verdict, tier: str) -> str:
 
 
 def _add(suite: Element, check: Check) -> str:
+    name = check.name.removeprefix(f"{check.task} ")
     case = SubElement(
-        suite, "testcase", classname=xml_legal(f"gate.{check.task}"), name=xml_legal(check.metric)
+        suite, "testcase", classname=xml_legal(f"gate.{check.task}"), name=xml_legal(name)
     )
     outcome = _outcome(check.verdict, check.tier)
     _say(case, outcome, f"{check.verdict}: {check.reason}", "")
+    said = [f"{check.tier}, {check.label}: {_figures(check)}"]
+    said += [f"{name}, {part.verdict}: {_figures(part)}" for name, part in check.worst_subgroups]
+    said += [check.subgroups.others] if check.subgroups and check.subgroups.others else []
+    SubElement(case, "system-out").text = xml_legal("\n".join(said))
+    return outcome
+
+
+def _figures(check: Check) -> str:
     low, high = check.interval
-    SubElement(case, "system-out").text = xml_legal(
-        f"{check.tier}, {check.label}: {check.baseline_mean:.6g} -> {check.candidate_mean:.6g}, "
+    return (
+        f"{check.baseline_mean:.6g} -> {check.candidate_mean:.6g}, "
         f"gain {check.delta:+.6g} in [{low:+.6g}, {high:+.6g}], "
         f"margin {check.margin:g}, n {check.n}, p {check.p_value:.3g}, {check.test}"
     )
-    return outcome
 
 
 def _say(case: Element, outcome: str, message: str, text: str) -> None:

@@ -140,6 +140,7 @@ def decision(decision: Decision) -> str:
             [_check(check) for check in decision.checks],
         ),
         "",
+        *(line for check in decision.checks for line in _subgroups(check, decision)),
         *(
             f"- Alarm, {escape(alarm.task)} {alarm.kind}: {escape(alarm.message)}"
             for alarm in decision.alarms
@@ -160,7 +161,7 @@ def _check(check: Check) -> list[str]:
         means = (check.baseline_mean, check.candidate_mean)
         shown = [*map(short_number, means), f"{check.delta:+.4g} {interval}"]
     return [
-        f"{escape(check.task)} {escape(check.metric)}",
+        escape(check.name),
         check.tier,
         check.verdict,
         check.label,
@@ -173,5 +174,30 @@ def _check(check: Check) -> list[str]:
     ]
 
 
-def _rows(heads: Sequence[str], body: Iterable[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *body)]
+def _subgroups(check: Check, decision: Decision) -> list[str]:
+    """Lay out the worst subgroups of a check, which itself shows the figures of the worst."""
+    found = check.subgroups
+    if found is None:
+        return []
+    heads = [found.by, *"verdict baseline candidate".split(), "gain [interval]", "n", "p"]
+    named = [*check.worst_subgroups, ("all items", check.of(found.overall))]
+    body = []
+    for name, part in named:
+        _, _, verdict, _, *figures, _, n, p, _, _ = _check(part)
+        decides = verdict if name is not named[-1][0] else NOTHING
+        body.append([escape(name), decides, *figures, n, p])
+    return [
+        f"### {escape(check.name)}: the worst of {len(found.results):,}",
+        "",
+        *_rows(map(escape, heads), body),
+        "",
+        *([f"{found.others}. "] if found.others else []),
+        f"Of each interval the lower end has level {decision.policy.alpha:g} and the upper end "
+        f"{found.level:.2g}, corrected for the number of subgroups; p is not corrected.",
+        "",
+    ]
+
+
+def _rows(heads: Iterable[str], body: Iterable[Sequence[str]]) -> list[str]:
+    titles = [*heads]
+    return [f"| {' | '.join(cells)} |" for cells in (titles, ["---"] * len(titles), *body)]

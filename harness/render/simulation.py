@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.core.schema import MetricResult
+from harness.core.schema import MetricResult, rule_name
 from harness.core.text import markdown as escape
 from harness.core.text import plural
 from harness.gate.lab.at_margin import KINDS
@@ -106,8 +106,9 @@ def _rates(certificate: Certificate) -> str:
                     f"than the level of {certificate.alpha:g} says. Ask more items, or read a "
                     "pass of this rule with care."
                 )
+        name = rule_name(rule.task, rule.metric, rule.every)
         lines.append(
-            f"| {escape(rule.task)} {escape(rule.metric)} | {rule.tier} | {rule.margin:g} | "
+            f"| {escape(name)} | {rule.tier} | {rule.margin:g} | "
             f"{rule.failed / rule.gates:.1%} | {rule.inconclusive / rule.gates:.1%} | "
             f"{' | '.join(cells)} |"
         )

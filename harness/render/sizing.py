@@ -6,9 +6,12 @@ from collections.abc import Sequence
 
 from harness.core.text import markdown, picture
 from harness.gate.plan import Plan
+from harness.gate.planned_rule import POWER, PlannedRule
 from harness.gate.sizing import POWERS, SizeTable
 from harness.render.style import BLUE, GREY, RED, TEXT, styled, svg
 from harness.render.table import table as layout
+
+MAX_SUBGROUPS = 20  # of a rule, in a table
 
 
 def tables(size_tables: Sequence[SizeTable]) -> str:
@@ -25,7 +28,7 @@ def plan(made: Plan) -> str:
     rows = []
     for rule in made.rules:
         row = [
-            f"{rule.task} {rule.metric}",
+            rule.name,
             rule.tier,
             f"{rule.margin:g}",
             rule.test,
@@ -43,7 +46,39 @@ def plan(made: Plan) -> str:
         elif clustered:
             row += ["-"] * 3
         rows.append(row)
-    return layout([heads, *rows])
+    return "\n\n".join([layout([heads, *rows]), *map(_subgroups, filter(_every, made.rules))])
+
+
+def _every(rule: PlannedRule) -> bool:
+    return bool(rule.subgroups)
+
+
+def _subgroups(rule: PlannedRule) -> str:
+    """Lay out the subgroups with the least power, and count the others."""
+    rows = [[rule.every or "", "n", "power", "passes margin", "loss seen"]]
+    for part in rule.subgroups[:MAX_SUBGROUPS]:
+        least, loss = part.minimum_detectable, part.detectable_loss
+        rows.append(
+            [
+                markdown(part.name),
+                f"{part.n:,}" if part.clusters is None else f"{part.n:,} in {part.clusters}",
+                f"{part.power:.2f}",
+                "none" if least is None else f"{least:.3g}",
+                "none" if loss is None else f"{loss:.3g}",
+            ]
+        )
+    more = len(rule.subgroups) - MAX_SUBGROUPS
+    enough = sum(part.power >= POWER for part in rule.subgroups)
+    return "\n\n".join(
+        [
+            f"{rule.name}: {enough} of {len(rule.subgroups)} subgroups pass an unchanged model "
+            f"with power {POWER:g} or more; about {rule.items_needed:,} items in each subgroup "
+            f"would let it pass in all of them with power {POWER:g}. The last columns are the "
+            "least margin that an unchanged model passes, and the loss with which a model fails, "
+            f"each with power {POWER:g}.",
+            layout(rows) + (f"\nand {more} with more power" if more > 0 else ""),
+        ]
+    )
 
 
 def _table(table: SizeTable) -> str:

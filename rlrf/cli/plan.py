@@ -164,9 +164,10 @@ def _write_plan(
     from harness.core.outputs import check_file, json_of
     from harness.evals import inputs
     from harness.gate import plan as planning
-    from harness.gate.clusters import assign, notes
+    from harness.gate.clusters import notes
     from harness.gate.evidence import gather
     from harness.gate.planned_rule import AssumedSpread
+    from harness.gate.subgroups import Groups
     from harness.render import sizing as render
     from rlrf.gating import name_clusters
 
@@ -180,11 +181,9 @@ def _write_plan(
     file = clustering["cluster_file"]
     columns = inputs.read_clusters(file) if file else None
     policy = name_clusters(policy, clustering["cluster"], columns)
-    assigned = assign(policy, before, again or before, columns)
+    groups = Groups.find(policy, before, again or before, columns)
     assumed = AssumedSpread(**spread)
-    made = planning.make_plan(
-        policy, before, second=again, assumed=assumed, clusters=assigned, **how
-    )
+    made = planning.make_plan(policy, before, second=again, assumed=assumed, groups=groups, **how)
     written.write(json_text(made))
     print_result(made.model_dump(mode="json") | {"identity": made.identity}, render.plan(made))
     sequential = made.mode == "sequential"
@@ -195,8 +194,9 @@ def _write_plan(
         )
     for rule in made.rules:
         if rule.note:
-            say(f"Note: {rule.task} {rule.metric}: {rule.note}.")
-    for note in notes(policy, gather(policy, before, again or before, assigned), before, again):
+            say(f"Note: {rule.name}: {rule.note}.")
+    gathered = gather(policy, before, again or before, groups.clusters)
+    for note in notes(policy, gathered, before, again):
         say(f"Note: {note}.")
     about = f" about the {made.about}" if sequential else ""
     say(f"{out} is plan {made.identity[:12]}, {made.mode}{about}.")

@@ -23,13 +23,14 @@ from harness.core.schema import (
     Score,
     Tier,
     Verdict,
+    added,
     digest,
 )
 from harness.core.scored import ScoredEvaluation
-from harness.gate.clusters import assign
 from harness.gate.decision import decide
 from harness.gate.evidence import Assigned
 from harness.gate.lab.at_margin import KINDS, AtMargin, Candidates, candidates, divide, verdicts
+from harness.gate.subgroups import Groups
 from harness.stats.paired import Numbers
 from harness.stats.repeats import counted_by, parse
 
@@ -44,6 +45,7 @@ class RuleRates(Record):
 
     task: str
     metric: str
+    every: str | None = added(None, "the rule is about every subgroup of this tag")
     tier: Tier
     margin: float
     gates: int
@@ -100,7 +102,8 @@ def certify(
 
     Where the policy names clusters, answers are dealt cluster by cluster, so that what a run did
     to all items of a cluster stays together. Each rule is also tried on as many candidates that
-    are exactly its margin worse, resampled from the same answers (`harness.gate.lab.at_margin`).
+    are exactly its margin worse, resampled from the same answers (`harness.gate.lab.at_margin`);
+    not so a rule about every subgroup, of which each could be worse by its margin alone.
 
     Raises:
         UserError: the runs are of several models or do not match, hold one answer per item, or
@@ -113,9 +116,9 @@ def certify(
         decide(policy, runs[0], run)  # says what is missing, and what does not match
     require_one_model(runs, tasks)
     rng = np.random.default_rng(seed)
-    clusters = assign(policy, runs[0], runs[-1])
+    groups = Groups.find(policy, runs[0], runs[-1])
     pools = {
-        task: _Pool(policy, task, [run[task] for run in runs], clusters.get(task, {}))
+        task: _Pool(policy, task, [run[task] for run in runs], groups.clusters.get(task, {}))
         for task in tasks
     }
     if by == "runs":
@@ -128,14 +131,13 @@ def certify(
         if len(pairs) > gates:
             pairs = [pairs[i] for i in sorted(rng.choice(len(pairs), gates, replace=False))]
         gate = (
-            decide(policy, *(runs[i] for i in pair), clusters=clusters, examined=True)
-            for pair in pairs
+            decide(policy, *(runs[i] for i in pair), groups=groups, examined=True) for pair in pairs
         )
         independent = len(runs) // 2
     else:
         for pool in pools.values():
             pool.require_noise()
-        gate = (_shuffled(policy, pools, clusters, rng) for _ in range(gates))
+        gate = (_shuffled(policy, pools, groups, rng) for _ in range(gates))
         independent = gates
     decisions = []
     for decision in gate:
@@ -145,13 +147,18 @@ def certify(
     rules = []
     for number, rule in enumerate(policy.rules):
         checks = [decision.checks[number].verdict for decision in decisions]
-        at_margin = _at_margin(
-            policy, rule, pools[rule.task], clusters, gates=gates, seed=(seed, number)
+        at_margin = (
+            _at_margin(
+                policy, rule, pools[rule.task], groups.clusters, gates=gates, seed=(seed, number)
+            )
+            if rule.every is None
+            else []
         )
         rules.append(
             RuleRates(
                 task=rule.task,
                 metric=rule.metric,
+                every=rule.every,
                 tier=rule.tier,
                 margin=rule.margin,
                 gates=len(checks),
@@ -322,11 +329,11 @@ def _differ(given: Sequence[Score], metrics: Sequence[str]) -> bool:
 
 
 def _shuffled(
-    policy: Policy, pools: Mapping[str, _Pool], clusters: Assigned, rng: np.random.Generator
+    policy: Policy, pools: Mapping[str, _Pool], groups: Groups, rng: np.random.Generator
 ) -> Decision:
     drawn = {task: pool.draw(rng) for task, pool in pools.items()}
     before, after = ({task: sides[k] for task, sides in drawn.items()} for k in (0, 1))
-    return decide(policy, before, after, clusters=clusters, examined=True)
+    return decide(policy, before, after, groups=groups, examined=True)
 
 
 def _certificate(

@@ -50,7 +50,7 @@ def measure_noise(policy: Policy, runs: Sequence[Run]) -> list[RuleNoise]:
         # Refuses runs that lack something or do not match.
         gather(policy, runs[0], run, assign(policy, runs[0], run))
     require_one_model(runs, policy.tasks)
-    return [_of_rule(rule, policy.alpha, runs) for rule in policy.rules]
+    return [_of_rule(rule, policy.alpha, runs) for rule in policy.rules if rule.every is None]
 
 
 def with_noise(policy: Policy, found: Sequence[RuleNoise]) -> Policy:
@@ -62,6 +62,8 @@ def with_noise(policy: Policy, found: Sequence[RuleNoise]) -> Policy:
     }
     rules = [
         rule.model_copy(update={"noise": noise.get((rule.task, rule.metric))})
+        if rule.every is None
+        else rule
         for rule in policy.rules
     ]
     return policy.model_copy(update={"rules": rules})

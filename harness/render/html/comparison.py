@@ -18,6 +18,7 @@ from harness.core.schema import (
     Policy,
     Score,
     canonical_json,
+    over_all_items,
 )
 from harness.core.scored import ScoredEvaluation
 from harness.gate import gate
@@ -86,6 +87,7 @@ def compare(
     if decision.verdict == "inconclusive" and decisive <= {"pass"}:
         sentence = BLOCKED
     critical = [check for check in decision.checks if check.tier == "critical"]
+    shown = over_all_items(critical or decision.checks)
     measured = measure([baseline, candidate], decision)
     definitions = {task.task: task.evaluations[0].definitions for task in measured}
     return html.report(
@@ -94,13 +96,13 @@ def compare(
             title=TITLES[decision.verdict],
             verdict=decision.verdict,
             sentence=sentence,
-            findings=gains(critical or decision.checks, decision, definitions),
+            findings=gains(shown, decision, definitions),
             split=", ".join(sorted({task.evaluations[0].split for task in measured})),
             models=[
                 Model("baseline", note=_ids(baseline)),
                 Model("candidate", note=_ids(candidate), outcome=decision.verdict),
             ],
-            headline=[(check.task, check.metric) for check in critical or decision.checks],
+            headline=[(check.task, check.metric) for check in shown],
             measured=measured,
             questions=questions([baseline, candidate]),
             judge=list(judge),

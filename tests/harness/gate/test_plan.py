@@ -19,6 +19,7 @@ from harness.gate.decision import SequentialOrder
 from harness.gate.plan import Plan, PlannedRule, decide_by_plan, draw_order, planned_orders
 from harness.gate.plan import make_plan as plan
 from harness.gate.planned_rule import AssumedSpread, require_power
+from harness.gate.subgroups import Groups
 from harness.stats.power import tango_items_needed, tango_power
 
 
@@ -444,7 +445,7 @@ def test_a_plan_names_the_test_that_then_decides(
     items = [score.item for score in before.scores[::repeats]]
     numbers = {item: i % clusters for i, item in enumerate(items)} if clusters else {}
     assigned = {"quiz": {"passage": numbers}} if clusters else {}
-    made = plan(Policy(rules=[rule]), {"quiz": before}, clusters=assigned)
+    made = plan(Policy(rules=[rule]), {"quiz": before}, groups=Groups(assigned, {}))
     (check,) = decide_by_plan(made, {"quiz": before}, {"quiz": after}).checks
     assert one(made).test == check.test
     assert check.test == test + (", with the noise of runs" if noise else "")
