@@ -133,12 +133,11 @@ def decide(
     ]
 
     def run(evidence: Evidence) -> RuleResult:
-        task, every = evidence.rule.task, evidence.rule.every
         if sequential is not None:
-            order = sequential.items[task]
+            order = sequential.items[evidence.rule.task]
             return run_sequential_test(evidence, policy.alpha, order, sequential.estimand)
-        if every is not None:
-            return run_every(evidence, policy.alpha, groups.subgroups[task][every])
+        if evidence.rule.every:
+            return run_every(evidence, policy.alpha, groups.members(evidence.rule))
         return run_fixed_test(evidence, policy.alpha, allow_skew=tests_version > 1)
 
     results = [run(evidence) for evidence in gathered]

@@ -158,7 +158,7 @@ def make_plan(
             require_range(one.metric, one.rule)
         given = one, other, baseline[one.rule.task].scores, policy, assumed
         if one.rule.every:
-            rules.append(plan_every(*given, groups.subgroups[one.rule.task][one.rule.every]))
+            rules.append(plan_every(*given, groups.members(one.rule)))
         else:
             rules.append(plan_rule(*given, estimand=estimand if sequential else None))
     require_power(rules)

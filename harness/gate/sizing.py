@@ -345,11 +345,7 @@ def _tabulate(
         margins=[
             Size(
                 margin=m,
-                rules=[
-                    f"{r.name} (items in each)" if r.every else r.name
-                    for r in rules
-                    if r.margin == m
-                ],
+                rules=[_named(rule) for rule in rules if rule.margin == m],
                 items={f"{p:g}": n for p, n in zip(POWERS, needed[m], strict=True)},
                 power=power[m],
             )

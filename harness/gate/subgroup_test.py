@@ -38,6 +38,7 @@ from harness.gate.rule_test import (
     run_fixed_test,
 )
 from harness.stats import Estimate
+from harness.stats.noninferiority import cautious_upper
 from harness.stats.paired import Numbers
 
 RANK = {"fail": 0, "inconclusive": 1, "pass": 2}
@@ -209,18 +210,12 @@ def _test(name: str, evidence: Evidence, levels: _Levels) -> _Tested:
 def _estimate(
     test: RuleTest, old: Numbers, new: Numbers, clusters: Sequence[int] | None, upper: float
 ) -> tuple[Estimate, tuple[int, int] | None]:
-    """Estimate with the lower bound at the level of `test` and the upper bound at `upper`.
-
-    Of yes/no items the upper bound is the higher of Tango's and Student's: at levels far below
-    .05 Tango's alone fails up to three times too often where few items change.
-    """
-    from scipy.special import stdtrit
-
+    """Estimate with the lower bound at the level of `test` and the upper bound at `upper`."""
     estimate, flips = test(old, new, clusters)
-    high = replace(test, alpha=upper)(old, new, clusters)[0].high
-    if flips is not None and len(old) > 1:
-        freedom = len(old) - 1 if clusters is None else max(len(set(clusters)) - 1, 1)
-        high = max(high, estimate.delta + float(stdtrit(freedom, 1 - upper)) * estimate.stderr)
+    if flips is not None and clusters is None:
+        high = cautious_upper(*flips, len(old), upper)
+    else:
+        high = replace(test, alpha=upper)(old, new, clusters)[0].high
     return replace(estimate, high=high), flips
 
 

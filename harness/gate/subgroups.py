@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.core.errors import UserError
-from harness.core.schema import Decision, Item, Policy, check_name
+from harness.core.schema import Decision, Item, Policy, Rule, check_name
 from harness.core.scored import ScoredEvaluation
 from harness.core.subgroups import Subgrouping
 from harness.core.text import listed, quote
@@ -60,6 +60,19 @@ class Groups:
             assign(policy, baseline, candidate, columns),
             assign_subgroups(policy, baseline, candidate, columns),
         )
+
+    def members(self, rule: Rule) -> Mapping[str, Sequence[str]]:
+        """Return the subgroups of each item by the tag of a rule with `every`.
+
+        Raises:
+            UserError: they were not recorded.
+        """
+        found = self.subgroups.get(rule.task, {}).get(rule.every or "")
+        if found is None:
+            raise UserError(
+                f"The subgroups of {rule.name} are not in what was recorded. Plan or decide anew."
+            )
+        return found
 
     def store(self, *sides: Mapping[str, ScoredEvaluation]) -> dict[str, Any]:
         """Write both as the fields `clusters` and `subgroups` of a decision or a plan."""
