@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -336,7 +336,8 @@ def notes(
             one for one in mine if policy.cluster_of(one.rule) is None and not one.rule.every
         ]
         after = candidate[task] if candidate is not None else None
-        said.append(suggest(task, unnamed, baseline[task], after) if unnamed else "")
+        tags = {rule.every for rule in policy.rules if rule.task == task}
+        said.append(suggest(task, unnamed, baseline[task], after, tags) if unnamed else "")
         alone = {policy.cluster_of(one.rule) for one in mine if one.clusters is None} - {None}
         said += [
             f"{task}: each item is alone in its '{key}', so that clusters change nothing"
@@ -350,8 +351,11 @@ def suggest(
     gathered: Iterable[Evidence],
     baseline: ScoredEvaluation,
     candidate: ScoredEvaluation | None = None,
+    tags: Collection[str | None] = (),
 ) -> str:
     """Say which cluster the items of `task` evidently have; empty where none shows.
+
+    `tags` have rules for every subgroup: the policy knows of them.
 
     A tag or field is meant whose values repeat (two items each on average), and whose items go
     together: in the gains, or, from ten values on, in what the baseline scored. The level of that
@@ -362,7 +366,11 @@ def suggest(
         return ""
     side = kept[0]
     items = {item.index: item for item in side.items}
-    groups = {key: group for key in _all_keys(items) if (group := _repeating(key, items))}
+    groups = {
+        key: group
+        for key in _all_keys(items)
+        if key not in tags and (group := _repeating(key, items))
+    }
     numbered = {
         key: {score.item: group[score.index] for score in side.scores if score.index in group}
         for key, group in groups.items()

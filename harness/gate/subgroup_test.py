@@ -271,12 +271,12 @@ def _reason(rule: Rule, found: Subgroups, tested: Sequence[_Tested], alpha: floa
     else:
         said = f"{found.count('pass')} of {subgroups} pass and none fails"
     low, high = (-math.inf if worst.low is None else worst.low), worst.high
-    ends = f"[{low:+.4g}, {math.inf if high is None else high:+.4g}]"
-    said += f"; the worst is {quote(worst.name)} with a gain of {worst.delta:+.4g} {ends}"
-    said += f" on {worst.n:,} {plural('item', worst.n)}"
+    ends = f"between {low:+.4g} and {math.inf if high is None else high:+.4g}"
+    said += f"; the worst is {quote(worst.name)} with a gain of {worst.delta:+.4g}, {ends}"
     corrected = round(alpha / found.level)
     if corrected > 1:
-        said += f", its upper end corrected for {corrected} subgroups"
+        said += f" (corrected for {corrected} subgroups)"
+    said += f", on {worst.n:,} {plural('item', worst.n)}"
     return "; ".join([said, *_limits(rule, found, tested)])
 
 

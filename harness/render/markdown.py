@@ -191,8 +191,8 @@ def _subgroups(check: Check, decision: Decision) -> list[str]:
         "",
         *_rows(map(escape, heads), body),
         "",
-        *([f"{found.others}. "] if found.others else []),
-        f"Of each interval the lower end has level {decision.policy.alpha:g} and the upper end "
+        (f"{found.others}. " if found.others else "")
+        + f"Of each interval the lower end has level {decision.policy.alpha:g} and the upper end "
         f"{found.level:.2g}, corrected for the number of subgroups; p is not corrected.",
         "",
     ]

@@ -30,7 +30,10 @@ SUMMARY = "GITHUB_STEP_SUMMARY"
     "clusters",
     options.cluster,
     click.option(
-        "--clusters", "cluster_file", type=FILE, help="CSV or JSONL: the cluster of each item."
+        "--clusters",
+        "cluster_file",
+        type=FILE,
+        help="CSV or JSONL: clusters and subgroups of each item.",
     ),
 )
 @options.bundle(
@@ -95,6 +98,9 @@ def gate(
     If items share a passage, entity or template, name what they share: --cluster is a tag, a field
     of the reference, or a field of lm-eval's documents (doc.FIELD); --clusters is a file with a
     column 'item' or 'index' and a column of clusters.
+
+    A rule with `every: TAG` asks that no subgroup of items (topic, difficulty, subtask) loses more
+    than the margin: {task: gsm8k, metric: accuracy, margin: 0.1, tier: guardrail, every: topic}.
 
     \b
     rlrf gate evaluations/m0 evaluations/m1

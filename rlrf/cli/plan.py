@@ -79,7 +79,8 @@ def plan(
 
     POLICY is a file, or a policy that comes with the harness: gsm8k, just_eval, factscore. The plan
     is refused if an unchanged model would pass a critical rule less than 80 % of the time; the
-    message says how many items are needed.
+    message says how many items are needed. For a rule with `every: TAG` it also prints what each
+    subgroup of the items can show.
 
     Without --baseline no plan is written: the command prints how many items each margin needs,
     and --svg draws it. For clustered items, give the number of clusters and --icc.

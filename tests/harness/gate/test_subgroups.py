@@ -96,7 +96,7 @@ def test_a_subgroup_that_lost_more_than_the_margin_fails_although_the_whole_pass
     assert check.subgroups.overall.delta == whole.delta
     (reason,) = decision.reasons
     assert "quiz accuracy, every topic (guardrail): fail, 1 of 3 subgroups by 'topic'" in reason
-    assert "the worst is 'anatomy' with a gain of -0.4 [-0." in reason
+    assert "the worst is 'anatomy' with a gain of -0.4, between -0." in reason
 
 
 def test_a_small_subgroup_does_not_hold_up_a_guardrail_and_is_named() -> None:
