@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.core.errors import UserError
+from harness.core.hub import without_vain_retries
 from harness.core.schema import digest
 
 SPLITS = ("train", "gate", "sealed", "test")
@@ -70,11 +71,12 @@ def hub_rows(
     import datasets
 
     try:
-        return [
-            (f"{name} ({split}), row {number}", dict(row))
-            for split in splits
-            for number, row in enumerate(datasets.load_dataset(name, config, split=split), 1)
-        ]
+        with without_vain_retries():
+            return [
+                (f"{name} ({split}), row {number}", dict(row))
+                for split in splits
+                for number, row in enumerate(datasets.load_dataset(name, config, split=split), 1)
+            ]
     except Exception as error:  # the hub's client raises many kinds
         raise UserError(
             f"Cannot load {name} from the Hugging Face hub ({error}). {todo}"

@@ -18,6 +18,7 @@ from typing import Any
 
 from harness.core.errors import UserError
 from harness.core.files import file_digest, read_json
+from harness.core.hub import without_vain_retries
 from harness.core.schema import digest
 
 CONFIG = "config.json"
@@ -108,14 +109,15 @@ def find(model: str | Path, revision: str | None = None) -> Path:
     import huggingface_hub
 
     try:
-        return Path(
-            huggingface_hub.snapshot_download(
-                str(model),
-                revision=revision,
-                allow_patterns=[*IDENTITY, MANIFESTS],
-                ignore_patterns=["*/*"],
+        with without_vain_retries():
+            return Path(
+                huggingface_hub.snapshot_download(
+                    str(model),
+                    revision=revision,
+                    allow_patterns=[*IDENTITY, MANIFESTS],
+                    ignore_patterns=["*/*"],
+                )
             )
-        )
     except Exception as error:
         offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "TRUE", "YES", "ON"}
         raise UserError(

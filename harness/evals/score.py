@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -120,6 +120,11 @@ def score(
         raise UserError(
             "A judge, its recorded replies and verified facts exclude each other: name one of them."
         )
+    if facts is not None and task.evidence is None:
+        raise UserError(f"{task.name} is not scored by facts; leave --facts out.")
+    # The files that were named are read first: the items may have to come from the hub.
+    replies = _read(recorded, Judgment) if recorded is not None else {}
+    verified = _read(facts, task.evidence) if facts is not None and task.evidence else {}
     if not responses.is_dir():
         generation, items, samples = _read_responses(task, responses, split, data, model_id)
     elif split or data or model_id:
@@ -137,17 +142,16 @@ def score(
         saved = evaluations[task.name]
         generation = Generation.of(saved.evaluation)
         items, samples = saved.items, saved.samples
-    if facts is not None and task.evidence is None:
-        raise UserError(f"{task.name} is not scored by facts; leave --facts out.")
     with sole_user(out) if out else contextlib.nullcontext():
         if facts is not None and task.evidence is not None:
-            scores = _score_facts(task.evidence, facts, items, samples)
+            _require_known(facts, verified, items)
+            scores = _score_facts(task.evidence, facts, verified, samples)
             scored = assemble(task, items, samples, scores, generation, estimator="recorded facts")
         else:
             if isinstance(judge, RecordedReplies):
-                lines = _by_response(judge.path, items, Judgment)
-                replies = [lines.get((s.index, s.repeat)) for s in samples]
-                texts = [reply.reply if reply else "" for reply in replies]
+                _require_known(judge.path, replies, items)
+                given = [replies.get((s.index, s.repeat)) for s in samples]
+                texts = [reply.reply if reply else "" for reply in given]
                 judge = RecordedJudge(judge.judge_id, texts)
             scored = score_samples(task, items, samples, generation, judge)
         if out is not None:
@@ -160,8 +164,9 @@ def _read_responses(
     task: Task, path: Path, split: str | None, data: Path | None, model_id: str | None
 ) -> tuple[Generation, Sequence[Item], Sequence[Sample]]:
     """Read a file of responses to a split of a task."""
+    responses = _read(path, Response)
     split, items, _ = choose_items(task, EvalOptions(split=split, data=data))
-    responses = _by_response(path, items, Response)
+    _require_known(path, responses, items)
     repeats: dict[int, list[int]] = defaultdict(list)
     for index, repeat in sorted(responses):
         repeats[index].append(repeat)
@@ -204,12 +209,14 @@ def _read_responses(
 
 
 def _score_facts(
-    evidence: type[Evidence], path: Path, items: Sequence[Item], samples: Sequence[Sample]
+    evidence: type[Evidence],
+    path: Path,
+    verified: Mapping[tuple[int, int], Evidence],
+    samples: Sequence[Sample],
 ) -> list[Score]:
-    lines = _by_response(path, items, evidence)
     scores = []
     for sample in samples:
-        facts = lines.get((sample.index, sample.repeat))
+        facts = verified.get((sample.index, sample.repeat))
         if facts is None:
             scores.append(evidence.score_without(sample))
         elif facts.response not in (None, sample.response):
@@ -222,9 +229,8 @@ def _score_facts(
     return scores
 
 
-def _by_response(path: Path, items: Sequence[Item], model: type[R]) -> dict[tuple[int, int], R]:
+def _read(path: Path, model: type[R]) -> dict[tuple[int, int], R]:
     """Read the lines of a file by index of the item, and repeat; ignore keys unknown to `model`."""
-    known = {item.index for item in items}
     records: dict[tuple[int, int], R] = {}
     lines: dict[tuple[int, int], int] = {}
     for number, row in read_jsonl(path):
@@ -237,17 +243,27 @@ def _by_response(path: Path, items: Sequence[Item], model: type[R]) -> dict[tupl
                 'responses, number them: "repeat": 0, 1, ...'
             )
         lines[key] = number
-        if index in known:
-            fields = {key: row[key] for key in model.model_fields if key in row}
-            records[key] = parse(model, fields, where)
-    if unknown := sorted({index for index, _ in lines if index not in known}):
+        fields = {key: row[key] for key in model.model_fields if key in row}
+        records[key] = parse(model, fields, where)
+    return records
+
+
+def _require_known(
+    path: Path, records: Mapping[tuple[int, int], Record], items: Sequence[Item]
+) -> None:
+    """Refuse lines of items that the split does not have.
+
+    Raises:
+        UserError: there are some; the message names them.
+    """
+    known = {item.index for item in items}
+    if unknown := sorted({index for index, _ in records if index not in known}):
         raise UserError(
             f"{path} names {len(unknown)} {plural('item', len(unknown))} that {items[0].task} "
             f"({items[0].split}) does not have: {plural('id', len(unknown))} {listed(unknown)}. "
             f"Its ids run from {min(known)} to {max(known)}; name another split, or "
             "the data that the responses are for."
         )
-    return records
 
 
 def _repeat(row: dict[str, Any], where: str) -> int:

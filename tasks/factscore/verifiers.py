@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from harness.core.errors import UserError
 from harness.core.files import file_digest
+from harness.core.hub import without_vain_retries
 from harness.core.schema import Call, Reply, digest
 from tasks.factscore.lexical import nearest
 from tasks.factscore.pipeline import Claim, Finding
@@ -251,7 +252,10 @@ def _find(model: str) -> Path:
 
     name, _, revision = model.partition("@")
     try:
-        return Path(snapshot_download(name, revision=revision or None, allow_patterns=list(FILES)))
+        with without_vain_retries():
+            return Path(
+                snapshot_download(name, revision=revision or None, allow_patterns=list(FILES))
+            )
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise UserError(
             f"There is no model {model}: it is not a folder, and the hub does not have it. Name a "
