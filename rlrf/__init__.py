@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from harness.board import Board
     from harness.engines.open import EngineSpec
     from harness.evals.evaluate import EvalOptions
+    from harness.readers import Selection
     from rlrf import testing
     from rlrf.api import evaluate, score, train
     from rlrf.gating import gate, load_evaluation
@@ -28,6 +29,7 @@ __all__ = [
     "Board",
     "EngineSpec",
     "EvalOptions",
+    "Selection",
     "evaluate",
     "gate",
     "load_evaluation",
@@ -40,6 +42,7 @@ _MODULES = {
     "Board": "harness.board",
     "EngineSpec": "harness.engines.open",
     "EvalOptions": "harness.evals.evaluate",
+    "Selection": "harness.readers",
     "evaluate": "rlrf.api",
     "gate": "rlrf.gating",
     "load_evaluation": "rlrf.gating",

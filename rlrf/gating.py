@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from harness.gate.plan import Plan
 from harness.gate.policy import cluster_by, default_policy, load_policy
 from harness.gate.subgroups import Groups
 from harness.judges.checks.drift import Drift
+from harness.readers import Selection
 
 if TYPE_CHECKING:
     from harness.engines.open import EngineSpec
@@ -35,6 +36,7 @@ class GateRules:
 
     `columns` hold the clusters of items, as read from a file, and `cluster` names one of them.
     `doubts` maps (task, metric) to the reason why the judge may grade the metric differently now.
+    `selected` names metrics to gate by, and says what results of other tools do not.
     """
 
     policy: Policy | None = None
@@ -43,6 +45,12 @@ class GateRules:
     cluster: str | None = None
     columns: Columns | None = None
     doubts: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    selected: Selection = inputs.NOTHING_SELECTED
+
+    @property
+    def selection(self) -> Selection:
+        """What to read of the two sides: the metrics of the policy, if there is one."""
+        return select(self.policy, self.selected)
 
     @property
     def tasks(self) -> Collection[str] | None:
@@ -58,9 +66,12 @@ class GateRules:
         policy = self.policy
         if policy is None:
             metrics = {t: [*side.evaluation.definitions.values()] for t, side in baseline.items()}
-            policy = default_policy(metrics, self.margins)
+            policy = default_policy(metrics, self.margins, self.selected.metrics)
             if shown := sorted(set(metrics) - set(policy.tasks)):
-                say(f"Not gated: {listed(shown)}, of which no metric is a mean over items.")
+                why = "which have none of the named metrics"
+                if not self.selected.metrics:
+                    why = "of which no metric is a mean over items"
+                say(f"Not gated: {listed(shown)}, {why}.")
         return name_clusters(policy, self.cluster, self.columns)
 
     def check(self, baseline: Evaluations) -> None:
@@ -88,7 +99,7 @@ class GateRules:
         )
 
 
-def gate(
+def gate(  # noqa: PLR0913 (what `rlrf gate` has as options)
     baseline: Source,
     candidate: Source,
     policy: str | Path | Policy | None = None,
@@ -98,11 +109,12 @@ def gate(
     cluster: str | None = None,
     cluster_file: str | Path | None = None,
     drift: str | Path | None = None,
+    selection: Selection | None = None,
 ) -> Decision:
     """Decide whether the candidate is no worse than the baseline, as `rlrf gate` does.
 
     Args:
-        baseline: a folder of evaluations, a folder or results file of stock lm-eval, or loaded
+        baseline: a folder of evaluations, results of another tool (see docs/results.md), or loaded
             evaluations (task -> evaluation), as `rlrf.evaluate` and `rlrf.load_evaluation` return.
         candidate: likewise.
         policy: a policy file, the name of a policy that comes with the harness (gsm8k, just_eval,
@@ -114,6 +126,7 @@ def gate(
         cluster_file: CSV or JSONL file with the cluster of each item.
         drift: file that `rlrf judge drift --json` printed: metrics that the judge grades
             differently now cannot pass.
+        selection: the metrics to gate by, and the column of a table that names the item.
 
     Returns:
         The decision. Its `verdict` is pass, fail or inconclusive; `checks` holds each rule's
@@ -129,9 +142,15 @@ def gate(
         'pass'
     """
     rules = read_rules(
-        policy, plan, margins, cluster=cluster, cluster_file=cluster_file, drift=drift
+        policy,
+        plan,
+        margins,
+        cluster=cluster,
+        cluster_file=cluster_file,
+        drift=drift,
+        selection=selection,
     )
-    return rules.decide(*load_sides(baseline, candidate, rules.tasks))
+    return rules.decide(*load_sides(baseline, candidate, rules.tasks, rules.selection))
 
 
 def gate_model(
@@ -163,7 +182,7 @@ def gate_model(
     from harness.evals.until_decided import CandidateModel
     from harness.judges.config import load_judging
 
-    before = inputs.load(baseline, name, rules.tasks)
+    before = inputs.load(baseline, name, rules.tasks, rules.selection)
     inputs.require_ours(before, baseline)
     rules.check(before)
     judging = load_judging(judge_file)
@@ -177,12 +196,15 @@ def gate_model(
         return rules.decide(before, candidate.evaluate_like(before, out))
 
 
-def load_evaluation(source: str | Path, name: str | None = None) -> dict[str, ScoredEvaluation]:
+def load_evaluation(
+    source: str | Path, name: str | None = None, *, selection: Selection | None = None
+) -> dict[str, ScoredEvaluation]:
     """Load evaluations with their scores, as the commands read them.
 
     Args:
-        source: a folder of evaluations, a folder or results file of stock lm-eval, or a board.
+        source: a folder of evaluations, results of another tool (see docs/results.md), or a board.
         name: the model's name, for a board.
+        selection: the columns of a table that name the item and hold metrics.
 
     Returns:
         Task -> evaluation. `evaluation.metrics` holds the means, `scores` the value of each
@@ -196,7 +218,7 @@ def load_evaluation(source: str | Path, name: str | None = None) -> dict[str, Sc
         >>> loaded["mini_gsm8k"].evaluation.metrics["accuracy"].mean
         0.61
     """
-    return inputs.load(Path(source), name)
+    return inputs.load(Path(source), name, selection=selection or inputs.NOTHING_SELECTED)
 
 
 def read_rules(
@@ -207,11 +229,13 @@ def read_rules(
     cluster: str | None = None,
     cluster_file: str | Path | None = None,
     drift: str | Path | None = None,
+    selection: Selection | None = None,
 ) -> GateRules:
     """Read the files that say how a gate decides; the arguments are those of `gate`.
 
     Raises:
-        UserError: a file cannot be read, or two of plan, policy and margins are given.
+        UserError: a file cannot be read, or two of plan, policy and margins are given, or metrics
+            with a plan or policy, which names them.
     """
     if plan is not None and (policy is not None or margins):
         raise UserError("A plan contains its policy: give either a plan, or a policy, or margins.")
@@ -225,29 +249,51 @@ def read_rules(
         plan = parse(Plan, read_json(Path(plan)), str(plan))
     if isinstance(policy, str | Path):
         policy = load_policy(Path(policy))
+    policy = plan.policy if plan else policy
+    select(policy, selection or inputs.NOTHING_SELECTED)
     return GateRules(
-        policy=plan.policy if plan else policy,
+        policy=policy,
         plan=plan,
         margins=margins or {},
         cluster=cluster,
         columns=inputs.read_clusters(Path(cluster_file)) if cluster_file is not None else None,
         doubts=_read_doubts(Path(drift)) if drift is not None else {},
+        selected=selection or inputs.NOTHING_SELECTED,
     )
+
+
+def select(policy: Policy | None, selection: Selection) -> Selection:
+    """Return what to read for a policy: its metrics.
+
+    Raises:
+        UserError: there is a policy, and the selection names metrics, too.
+    """
+    if policy is None:
+        return selection
+    if selection.metrics:
+        raise UserError("A policy names its metrics: give either a policy or --metric.")
+    metrics = dict.fromkeys(rule.metric for rule in policy.rules)
+    return replace(selection, metrics=tuple(metrics))
 
 
 def load_sides(
-    baseline: Source, candidate: Source, wanted: Collection[str] | None = None
+    baseline: Source,
+    candidate: Source,
+    wanted: Collection[str] | None = None,
+    selection: Selection = inputs.NOTHING_SELECTED,
 ) -> tuple[Evaluations, Evaluations]:
-    """Load both sides, with the metrics of stock lm-eval read alike.
+    """Load both sides, with the metrics of other tools read alike.
 
     Raises:
-        UserError: a side cannot be read, or only one of the two was written by stock lm-eval.
+        UserError: a side cannot be read, or the two were written by different tools.
     """
     before = (
-        inputs.load(Path(baseline), wanted=wanted) if isinstance(baseline, str | Path) else baseline
+        inputs.load(Path(baseline), wanted=wanted, selection=selection)
+        if isinstance(baseline, str | Path)
+        else baseline
     )
     after = (
-        inputs.load(Path(candidate), wanted=wanted or [*before])
+        inputs.load(Path(candidate), wanted=wanted or [*before], selection=selection)
         if isinstance(candidate, str | Path)
         else candidate
     )

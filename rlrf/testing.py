@@ -13,6 +13,7 @@ from typing import Literal
 
 from harness.core.schema import Decision, Policy
 from harness.gate.plan import Plan
+from harness.readers import Selection
 from harness.render import markdown
 from rlrf.gating import Source, gate
 
@@ -23,15 +24,17 @@ def assert_no_regression(
     policy: str | Path | Policy | None = None,
     *,
     plan: str | Path | Plan | None = None,
+    selection: Selection | None = None,
     inconclusive: Literal["fail", "pass"] = "fail",
 ) -> Decision:
     """Assert that the gate passes `candidate` against `baseline`.
 
     Args:
-        baseline: as in `rlrf.gate`: a folder, or loaded evaluations.
+        baseline: as in `rlrf.gate`: a folder, results of another tool, or loaded evaluations.
         candidate: likewise.
         policy: as in `rlrf.gate`: a file, a name, or a `Policy`.
         plan: as in `rlrf.gate`: a file, or a `Plan`.
+        selection: as in `rlrf.gate`: the columns of a table.
         inconclusive: "fail" also fails if there is too little evidence, because a test that asks
             too few items would stay green whatever happens; "pass" fails only for a regression.
 
@@ -43,7 +46,7 @@ def assert_no_regression(
         UserError: as `rlrf.gate`.
     """
     __tracebackhide__ = True  # pytest shows the caller's line
-    decision = gate(baseline, candidate, policy, plan=plan)
+    decision = gate(baseline, candidate, policy, plan=plan, selection=selection)
     bad = {"fail"} if inconclusive == "pass" else {"fail", "inconclusive"}
     if decision.verdict in bad:
         raise AssertionError(markdown.decision(decision))

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "docs" / "recipes"
 COPIED = ["harness", "tasks", "rlrf", "tests", "pyproject.toml"]
-EXECUTED = ["benchmark", "judged-benchmark", "method"]
+EXECUTED = ["benchmark", "judged-benchmark", "method", "reader"]
 BLOCK = re.compile(r'^```(\w*)(?: title="([^"]+)")?\n(.*?)^```', re.DOTALL | re.MULTILINE)
 PATH = (
     r"(?:harness|tasks|rlrf|docs|bench|tests)/[\w./-]*\w/?|(?:README|CHANGELOG)\.md|pyproject\.toml"

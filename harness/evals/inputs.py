@@ -1,13 +1,14 @@
 """Read what a gate is given: two sides to compare, and a file that groups their items.
 
-A side is a folder of evaluations, the output folder of stock lm-eval, or a model on a board.
+A side is a folder of evaluations, a model on a board, or results of another tool: lm-eval, or one
+that `harness.readers` reads.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,15 @@ from harness.core.log import say
 from harness.core.scored import ScoredEvaluation
 from harness.core.text import listed, one_line
 from harness.evals import evaluation, lm_eval_results
-from harness.evals.lm_eval_metrics import with_baseline_definitions
-from harness.evals.lm_eval_runs import MAX_DEPTH, find
 from harness.gate import claims
 from harness.gate.clusters import Columns, plain
+from harness.readers import ACCEPTED, Reader, Selection, Side, table
+from harness.readers import READERS as READERS_OF_FILES
+from harness.readers.answers import NOT_TOLD
 
+# lm-eval's is asked last: any JSON file that no other reader recognises may be its results.
+READERS: tuple[Reader, ...] = (*READERS_OF_FILES, lm_eval_results.READER)
+NOTHING_SELECTED = Selection()
 LEDGER = "ledger.jsonl"
 MAX_CLUSTER_FILE_BYTES = 64 * 1024**2
 MAX_COLUMNS = 100
@@ -33,50 +38,106 @@ NAMES_ITEMS = ("item", "index", "task")
 
 
 def load(
-    folder: Path, name: str | None = None, wanted: Collection[str] | None = None
-) -> dict[str, ScoredEvaluation]:
-    """Load one side as task -> evaluation; `name` is the model's, if `folder` is a board.
+    path: Path,
+    name: str | None = None,
+    wanted: Collection[str] | None = None,
+    selection: Selection = NOTHING_SELECTED,
+) -> Side:
+    """Load one side as task -> evaluation; `name` is the model's, if `path` is a board.
 
     Of stock lm-eval's output, which may also be a results file, only the `wanted` tasks and groups
-    of tasks are read, if they are given.
+    of tasks are read, if they are given. `selection` says what other tools' results do not.
 
     Raises:
         UserError: nothing that can be compared is there, or it is malformed, changed or too large.
     """
-    if (folder / LEDGER).exists():
-        return _from_board(folder, name)
-    ours = [path for at in ("", "*/") for path in folder.glob(f"{at}{evaluation.EVALUATION}")]
-    # Next to evaluations of rlrf, results of lm-eval are searched for no deeper than these.
-    stock = find(folder, depth=1 if ours else MAX_DEPTH)
-    if not stock and not folder.is_dir():
-        raise UserError(f"There is no folder {folder}.")
+    if (path / LEDGER).exists():
+        return _from_board(path, name)
+    ours = [file for at in ("", "*/") for file in path.glob(f"{at}{evaluation.EVALUATION}")]
+    # Next to evaluations of rlrf, results of other tools are searched for no deeper than these.
+    found = _find(path, depth=1 if ours else lm_eval_results.READER.depth)
+    if not found and not path.is_dir():
+        raise UserError(_nothing_at(path))
     if name is not None:
         raise UserError(
-            f"There is no leaderboard in {folder}, where '{name}' could be. Leave out --name."
+            f"There is no leaderboard in {path}, where '{name}' could be. Leave out --name."
         )
-    if not stock:
-        return _examined(evaluation.load(folder), folder)
-    side = lm_eval_results.load(folder, wanted)
+    if not found:
+        if not ours and path.is_dir() and selection.item is not None:
+            raise UserError(f"{path} is a folder: with --item, name the file of a table in it.")
+        return _examined(evaluation.load(path), path)
+    (tool, (reader, files)), *others = found.items()
+    if others:
+        shown = listed(f"{files[0]} of {tool}" for tool, (_, files) in found.items())
+        raise UserError(f"{path} holds results of several tools: {shown}. Name one of the files.")
+    side = reader.load(path, files, wanted, selection)
     if ours:
         raise UserError(
-            f"{folder} holds evaluations of rlrf ({ours[0]}) and results of lm-eval "
-            f"({stock[0]}). Name the folder of one of the two."
+            f"{path} holds evaluations of rlrf ({ours[0]}) and results of {tool} "
+            f"({files[0]}). Name the folder of one of the two."
         )
     return side
 
 
-def require_ours(side: Mapping[str, ScoredEvaluation], folder: Path) -> None:
-    """Refuse a baseline of lm-eval's tasks, whose prompts no evaluation records in full.
+def load_runs(
+    paths: Sequence[Path],
+    wanted: Collection[str] | None = None,
+    selection: Selection = NOTHING_SELECTED,
+) -> list[Side]:
+    """Load several runs of one model, with the same definitions of their metrics.
 
     Raises:
-        UserError: lm-eval scored the baseline, in `lm_eval run` or in `rlrf eval`.
+        UserError: as `load_both`.
     """
-    if any(_is_stock(scored) for scored in side.values()):
-        raise UserError(
-            f"{folder} was written by stock lm-eval, or by `rlrf eval` on tasks of lm-eval. "
-            "Evaluate the candidate in the same way, too, with the same options, and give its "
-            "output folder as CANDIDATE."
-        )
+    runs = [load(path, wanted=wanted, selection=selection) for path in paths]
+    for _ in range(2):  # a metric that is not yes/no in the last run is so in none
+        for number in range(1, len(runs)):
+            names = str(paths[0]), str(paths[number])
+            runs[0], runs[number] = align_metrics(runs[0], runs[number], *names)
+    return runs
+
+
+def _find(path: Path, depth: int) -> dict[str, tuple[Reader, list[Path]]]:
+    """Find the files of other tools at `path`: tool -> its reader and files."""
+    found: dict[str, tuple[Reader, list[Path]]] = {}
+    for reader in READERS:
+        if files := reader.find(path, depth):
+            found[reader.tool] = reader, files
+            if path.is_file():
+                break
+    return found
+
+
+def _nothing_at(path: Path) -> str:
+    if path.is_file():
+        return f"{path} is not a file that can be read here. What can: {ACCEPTED}."
+    if path.suffix:
+        return f"There is no file and no folder {path}."
+    return f"There is no folder {path}."
+
+
+def require_ours(side: Mapping[str, ScoredEvaluation], path: Path) -> None:
+    """Refuse a baseline that a candidate cannot be evaluated like: not every prompt is recorded.
+
+    Raises:
+        UserError: another tool scored the baseline; or lm-eval did, in `rlrf eval`.
+    """
+    for scored in side.values():
+        if reader := _reader_of(scored):
+            raise UserError(
+                f"{path} holds {_kind(reader)}. Evaluate the candidate in the same way, with the "
+                "same options, and give its results as CANDIDATE."
+            )
+
+
+def require_model_names(side: Mapping[str, ScoredEvaluation], path: Path) -> None:
+    """Refuse results that do not say of which model they are.
+
+    Raises:
+        UserError: the results of a task do not name their model.
+    """
+    if any(scored.evaluation.model.id == NOT_TOLD for scored in side.values()):
+        raise UserError(f"{path} does not say of which model it is. Name the model with --name.")
 
 
 def load_both(
@@ -84,15 +145,17 @@ def load_both(
     candidate: Path,
     name: str | None = None,
     wanted: Collection[str] | None = None,
-) -> tuple[dict[str, ScoredEvaluation], dict[str, ScoredEvaluation]]:
-    """Load both sides, with the same definitions of lm-eval's metrics; arguments as for `load`.
+    selection: Selection = NOTHING_SELECTED,
+) -> tuple[Side, Side]:
+    """Load both sides, with the same definitions of their metrics; arguments as for `load`.
 
     `name` is of the baseline's model.
 
     Raises:
-        UserError: as `load`; or only one of the two was made by stock lm-eval.
+        UserError: as `load`; or the two were made by different tools.
     """
-    before, after = load(baseline, name, wanted), load(candidate, wanted=wanted)
+    before = load(baseline, name, wanted, selection)
+    after = load(candidate, wanted=wanted, selection=selection)
     return align_metrics(before, after, str(baseline), str(candidate))
 
 
@@ -101,29 +164,39 @@ def align_metrics(
     candidate: Mapping[str, ScoredEvaluation],
     baseline_name: str,
     candidate_name: str,
-) -> tuple[dict[str, ScoredEvaluation], dict[str, ScoredEvaluation]]:
-    """Give two sides of stock lm-eval the same definitions of their metrics; keep other sides.
+) -> tuple[Side, Side]:
+    """Give two sides of another tool the same definitions of their metrics; keep other sides.
 
     Raises:
-        UserError: only one of the two was written by stock lm-eval.
+        UserError: the two sides were written by different tools, or cannot be compared.
     """
-    before, after = dict(baseline), dict(candidate)
-    for task in sorted(before.keys() & after.keys()):
+    before, after, names = dict(baseline), dict(candidate), (baseline_name, candidate_name)
+    shared = sorted(before.keys() & after.keys())
+    for task in shared:
         old, new = before[task], after[task]
-        if _is_stock(old) and _is_stock(new):
-            before[task], after[task] = with_baseline_definitions(old, new)
-        elif _is_stock(old) or _is_stock(new):
-            stock, other = (
-                (baseline_name, candidate_name)
-                if _is_stock(old)
-                else (candidate_name, baseline_name)
-            )
-            raise UserError(
-                f"{stock} holds lm-eval's {task} and {other} holds a benchmark of that name that "
-                "is not lm-eval's, so they cannot be compared item by item. Evaluate both in the "
-                "same way."
-            )
+        if (reader := _require_one_tool(old, new, names, f"their {task}")) is not None:
+            before[task], after[task] = reader.align(old, new, names)
+    if before and after and not shared:
+        old, new = next(iter(before.values())), next(iter(after.values()))
+        _require_one_tool(old, new, names, "they")
     return before, after
+
+
+def _require_one_tool(
+    old: ScoredEvaluation, new: ScoredEvaluation, names: tuple[str, str], what: str
+) -> Reader | None:
+    """Return the reader of the tool that made both evaluations; None if we did.
+
+    Raises:
+        UserError: they were made by different tools.
+    """
+    readers = _reader_of(old), _reader_of(new)
+    if readers[0] is readers[1]:
+        return readers[0]
+    raise UserError(
+        f"{names[0]} holds {_kind(readers[0])} and {names[1]} {_kind(readers[1])}, so that {what} "
+        "cannot be compared item by item. Evaluate both in the same way."
+    )
 
 
 def _from_board(folder: Path, name: str | None) -> dict[str, ScoredEvaluation]:
@@ -166,8 +239,18 @@ def _examined(side: dict[str, ScoredEvaluation], folder: Path) -> dict[str, Scor
     return side
 
 
-def _is_stock(scored: ScoredEvaluation) -> bool:
-    return scored.evaluation.is_lm_eval
+def _reader_of(scored: ScoredEvaluation) -> Reader | None:
+    """Return the reader of the tool that scored an evaluation; None for our own."""
+    tool = scored.evaluation.engine.partition(" ")[0]
+    return next((reader for reader in READERS if reader.tool == tool), None)
+
+
+def _kind(reader: Reader | None) -> str:
+    if reader is None:
+        return "benchmarks of rlrf"
+    if reader is lm_eval_results.READER:
+        return "results of lm-eval, by `lm_eval run` or by `rlrf eval` on its tasks"
+    return "a table" if reader is table.READER else f"results of {reader.tool}"
 
 
 def read_clusters(path: Path) -> Columns:

@@ -29,16 +29,20 @@ from harness.evals.lm_eval_metrics import (
     not_comparable,
     numbers,
     undefined_for_some,
+    with_baseline_definitions,
     with_defined,
 )
 from harness.evals.lm_eval_repeats import count_each, metric_name
 from harness.evals.lm_eval_runs import (
+    MAX_DEPTH,
     Run,
     choose,
+    find,
     mapping,
     require_readable,
     without_addresses,
 )
+from harness.readers import Selection, Side
 from harness.stats.intervals import aggregate, with_repeats
 
 # Fields of documents that hold the question; a document without any of them is shown whole.
@@ -79,6 +83,29 @@ def load(path: Path, wanted: Collection[str] | None = None) -> dict[str, ScoredE
         else:
             evaluations[name] = load_task(runs[name], name)
     return evaluations
+
+
+class _Reader:
+    """lm-eval, whose results are a folder of files or a results file."""
+
+    tool = LM_EVAL
+    depth = MAX_DEPTH
+
+    def find(self, path: Path, depth: int) -> list[Path]:
+        return find(path, depth)
+
+    def load(
+        self, path: Path, files: Sequence[Path], wanted: Collection[str] | None, how: Selection
+    ) -> Side:
+        return load(path, wanted)
+
+    def align(
+        self, before: ScoredEvaluation, after: ScoredEvaluation, sources: tuple[str, str]
+    ) -> tuple[ScoredEvaluation, ScoredEvaluation]:
+        return with_baseline_definitions(before, after)
+
+
+READER = _Reader()
 
 
 def load_task(run: Run, task: str) -> ScoredEvaluation:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from harness.core.errors import UserError
 from harness.core.schema import RESPONDED, Metric, Policy, Rule, Tier
-from harness.core.text import did_you_mean
+from harness.core.text import did_you_mean, shorten
 from harness.core.yaml import explain, load
 from harness.stats.repeats import can_count
 
@@ -52,7 +52,9 @@ def cluster_by(policy: Policy, key: str) -> Policy:
 
 
 def default_policy(
-    metrics: Mapping[str, Iterable[Metric]], margins: Mapping[str, float] | None = None
+    metrics: Mapping[str, Iterable[Metric]],
+    margins: Mapping[str, float] | None = None,
+    chosen: Iterable[str] = (),
 ) -> Policy:
     """Make the gate policy for `metrics` (task -> its metrics): no loss of 5 % of a metric's range.
 
@@ -62,35 +64,42 @@ def default_policy(
 
     `margins` name the largest tolerated loss of metrics, by METRIC (on every task that has it) or
     TASK.METRIC; a metric that is named is gated, critical if it is not the guardrail. It may be one
-    of several responses per item, such as pass@4.
+    of several responses per item, such as pass@4. `chosen` metrics are critical instead of the
+    primary ones.
 
     Raises:
-        UserError: no task has a primary metric, the range of a gated metric is not known and no
-            margin is named for it, or a margin is for a metric that no task has.
+        UserError: no task has a primary metric, or a chosen one; the range of a gated metric is not
+            known and no margin is named for it; or a margin is for a metric that no task has.
     """
-    margins = margins or {}
-    unused = set(margins)
+    margins, chosen = margins or {}, dict.fromkeys(chosen)
+    unused, unseen = set(margins), set(chosen)
     rules, unknown, has_metrics = [], [], False
     for task, task_metrics in sorted(metrics.items()):
         known = {metric.name: metric for metric in task_metrics}
         has_metrics = has_metrics or bool(known)
-        named = dict.fromkeys(key.removeprefix(f"{task}.") for key in margins)
+        named = dict.fromkeys([*(key.removeprefix(f"{task}.") for key in margins), *chosen])
         counted = [name for name in named if can_count(name, known)]
         for name in (*known, *counted):
             metric = known.get(name) or Metric(name=name, kind="binary")
             keys = [key for key in (f"{task}.{name}", name) if key in margins]
-            if not (metric.primary or name == RESPONDED or keys):
+            is_critical = name in chosen if chosen else metric.primary
+            if not (is_critical or name == RESPONDED or keys):
                 continue
+            unseen.discard(name)
             unused -= {*keys}
             if not keys and metric.span is None:
                 unknown.append(f"{task}.{name}")
                 continue
             margin = margins[keys[0]] if keys else 0.05 * (metric.span or 0)
-            is_guardrail = name == RESPONDED and not metric.primary
+            is_guardrail = name == RESPONDED and not is_critical
             tier: Tier = "guardrail" if is_guardrail else "critical"
             rules.append(Rule(task=task, metric=name, tier=tier, margin=margin))
+    names = {m.name for task_metrics in metrics.values() for m in task_metrics}
+    if unseen:
+        raise UserError(
+            f"No task has the metric '{shorten(min(unseen))}'.{_hint(min(unseen), names)}"
+        )
     if unused:
-        names = {m.name for task_metrics in metrics.values() for m in task_metrics}
         names |= {f"{task}.{m.name}" for task, found in metrics.items() for m in found}
         raise UserError(
             f"A margin is named for '{min(unused)}', which no task has.{_hint(min(unused), names)}"

@@ -36,27 +36,35 @@ def board() -> None:
 
 @board.command("add")
 @board_argument
-@click.argument("evaluations", type=FOLDER)
+@click.argument("evaluations", type=PATH)
 @click.option("--name", help="The model's name on the board.  [default: its id]")
+@options.selection
 @click.option("--run", "run_name", default="manual", show_default=True, help="The run's name.")
 @options.include_path
 @options.as_json
-def board_add(folder: Path, evaluations: Path, name: str | None, run_name: str) -> None:
-    """Add the evaluations of a folder to BOARD.
+def board_add(
+    folder: Path, evaluations: Path, name: str | None, selection: dict[str, Any], run_name: str
+) -> None:
+    """Add evaluations to BOARD: a folder, or results of another tool as for `rlrf gate`.
 
     \b
     rlrf board add leaderboards/mine evaluations/m1 --name M1
+    rlrf board add leaderboards/mine results/lm_eval --name M1
+    rlrf board add leaderboards/mine after.csv --item id --metric correct --name M1
     """
     from harness.board import Board
     from harness.board.standings import Standings
-    from harness.evals import evaluation
+    from harness.evals import inputs
 
     target = Board(folder)
     target.check_place()
+    added = inputs.load(evaluations, selection=options.select(selection))
+    if name is None:
+        inputs.require_model_names(added, evaluations)
     known = Standings(target.rows()).notes()
     digests = {
         task: target.add_evaluation(one, name or one.evaluation.model.id, run_name)
-        for task, one in evaluation.load(evaluations).items()
+        for task, one in added.items()
     }
     for note in Standings(target.rows()).notes():
         if note not in known:

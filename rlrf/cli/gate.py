@@ -26,6 +26,7 @@ SUMMARY = "GITHUB_STEP_SUMMARY"
 @click.argument("candidate", type=PATH, required=False)
 @options.rules
 @options.board_name
+@options.selection
 @options.bundle(
     "clusters",
     options.cluster,
@@ -80,6 +81,7 @@ def gate(
     candidate: Path | None,
     rules: dict[str, Any],
     name: str | None,
+    selection: dict[str, Any],
     clusters: dict[str, Any],
     engine: dict[str, Any],
     evaluation: dict[str, Path | None],
@@ -88,9 +90,12 @@ def gate(
     """Decide whether the evaluations in CANDIDATE are no worse than those in BASELINE.
 
     Exits with 0 for pass, 1 for a regression, 2 for inconclusive, 3 for an error. BASELINE and
-    CANDIDATE are folders of evaluations, or what stock lm-eval wrote with --log_samples; BASELINE
-    can also be a leaderboard, with --name. Without a policy, the primary metric of every task is
-    critical: the gate tests at level .05 that it lost less than 5 % of its range, or than --margin.
+    CANDIDATE are folders of evaluations, or results of another tool: lm-eval (with --log_samples),
+    Inspect, promptfoo, DeepEval, NeMo Evaluator, or a table with a row per item (CSV, JSON lines,
+    Parquet), whose columns --item and --metric name. docs/results.md says what is read of each.
+    BASELINE can also be a leaderboard, with --name. Without a policy, the primary metric of every
+    task, or each --metric, is critical: the gate tests at level .05 that it lost less than 5 % of
+    its range, or than --margin.
 
     With --model the candidate is evaluated now, on the items of BASELINE. With a sequential plan
     the evaluation stops once the verdict is clear.
@@ -109,21 +114,24 @@ def gate(
     rlrf gate leaderboards/mine --name M1 evaluations/m2
     rlrf gate results/old results/new --cluster doc.passage
     rlrf gate results/before results/after --margin rougeL_max=2
+    rlrf gate before.csv after.csv --item id --metric correct
+    rlrf gate logs/before.eval logs/after.eval
     """
     from harness.core import outputs
     from harness.engines.open import EngineSpec
     from rlrf import gating
 
     if (candidate is None) == (engine["model"] is None):
-        raise UserError("Name either the folder CANDIDATE, or a model to evaluate with --model.")
+        raise UserError("Name either CANDIDATE, or a model to evaluate with --model.")
     reads = [baseline, candidate, rules["policy"], *rules["plans"], rules["drift"]]
     reads += [clusters["cluster_file"], evaluation["judge_file"], evaluation["data"]]
     markdown = outputs.check_optional_file(written["markdown"], outputs.DECISION, reads)
     junit = outputs.check_optional_file(written["junit"], outputs.JUNIT, reads)
-    how = options.read_rules(rules, **clusters)
+    how = options.read_rules(rules, selection=options.select(selection), **clusters)
     if candidate is not None:
         source = gating.load_evaluation(baseline, name) if name else baseline
-        decision = how.decide(*gating.load_sides(source, candidate, how.tasks))
+        sides = gating.load_sides(source, candidate, how.tasks, how.selection)
+        decision = how.decide(*sides)
     else:
         asked = EngineSpec(**engine)
         decision = gating.gate_model(baseline, name, asked, how, reads=reads, **evaluation)

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from harness.core.log import say
 from rlrf.cli import options
-from rlrf.cli.options import FILE, FOLDER
+from rlrf.cli.options import FILE, PATH
 from rlrf.cli.output import print_result
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, type=FOLDER)
+@click.argument("runs", nargs=-1, required=True, type=PATH)
 @options.policy
+@options.selection
 @click.option("--out", type=FILE, help="Write the policy with the measured noise, for the gate.")
 @options.as_json
-def noise(runs: tuple[Path, ...], policy: Path | None, out: Path | None) -> None:
+def noise(
+    runs: tuple[Path, ...], policy: Path | None, selection: dict[str, Any], out: Path | None
+) -> None:
     """Measure how much runs of one model differ, for a gate that allows for it.
 
-    RUNS are five or more evaluation folders of one model, made in the same way: kernels, servers,
-    judges and seeds make them differ. With the policy that is written to OUT, `rlrf gate` and
-    `rlrf plan` allow for differences between whole runs, which single items do not show.
+    RUNS are five or more evaluations of one model, made in the same way: kernels, servers, judges
+    and seeds make them differ. They are folders, or results of another tool as for `rlrf gate`.
+    With the policy that is written to OUT, `rlrf gate` and `rlrf plan` allow for differences
+    between whole runs, which single items do not show.
 
     \b
     rlrf noise evaluations/m0_1 evaluations/m0_2 ... --policy gsm8k --out policy.json
@@ -31,14 +36,15 @@ def noise(runs: tuple[Path, ...], policy: Path | None, out: Path | None) -> None
     from harness.core.files import json_text
     from harness.core.outputs import check_optional_file, json_of
     from harness.core.schema import Policy
-    from harness.evals import evaluation
+    from harness.evals import inputs
     from harness.gate.lab import noise as measuring
     from harness.render import simulation as render
     from rlrf.gating import read_rules
 
     written = check_optional_file(out, json_of("a policy", Policy), [*runs, policy])
-    loaded = [evaluation.load(folder) for folder in runs]
-    rules = read_rules(policy).policy_for(loaded[0])
+    how = read_rules(policy, selection=options.select(selection))
+    loaded = inputs.load_runs(runs, how.tasks, how.selection)
+    rules = how.policy_for(loaded[0])
     found = measuring.measure_noise(rules, loaded)
     if written:
         written.write(json_text(measuring.with_noise(rules, found)))

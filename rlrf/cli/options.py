@@ -14,6 +14,7 @@ from harness.core.text import plural
 from rlrf.cli.output import set_json
 
 if TYPE_CHECKING:
+    from harness.readers import Selection
     from rlrf.gating import GateRules
 
 Command = Callable[..., Any]
@@ -97,6 +98,22 @@ policy = click.option(
     type=FILE,
     help="Gate policy: a file, or gsm8k, just_eval, factscore.  [default: as `rlrf gate` says]",
 )
+selection = bundle(
+    "selection",
+    click.option("--item", help="Column of a table that names the item."),
+    click.option(
+        "--metric",
+        "metrics",
+        multiple=True,
+        help="Metric to gate by, without a policy; of a table, the column. Repeatable.",
+    ),
+    click.option(
+        "--lower-is-better",
+        metavar="METRIC",
+        multiple=True,
+        help="Metric of another tool of which a lower value is better; repeatable.",
+    ),
+)
 rules = bundle(
     "rules",
     policy,
@@ -127,6 +144,13 @@ def read_rules(given: dict[str, Any], **clusters: Any) -> GateRules:
     margins = parse_margins(given["margin_texts"])
     plan = plans[0] if plans else None
     return gating.read_rules(given["policy"], plan, margins, drift=given["drift"], **clusters)
+
+
+def select(given: dict[str, Any]) -> Selection:
+    """Return what the bundle `selection` says."""
+    from harness.readers import Selection
+
+    return Selection(**given)
 
 
 def pairs(texts: tuple[str, ...], option: str, example: str) -> dict[str, str]:

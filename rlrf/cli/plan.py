@@ -15,6 +15,7 @@ from rlrf.cli.output import print_result
 
 if TYPE_CHECKING:
     from harness.core.schema import Metric, Policy
+    from harness.readers import Selection
 
 
 class ClustersParam(click.ParamType[int | Path]):
@@ -39,6 +40,7 @@ class ClustersParam(click.ParamType[int | Path]):
     ),
     options.cluster,
 )
+@options.selection
 @options.bundle(
     "spread",
     click.option(
@@ -68,6 +70,7 @@ def plan(
     *,
     policy: Path,
     base: dict[str, Any],
+    selection: dict[str, Any],
     spread: dict[str, float | None],
     clusters: int | Path | None,
     sequential: bool,
@@ -94,6 +97,7 @@ def plan(
     rlrf plan gsm8k --baseline evaluations/m0 --discordance 0.1 --out plan.json
     rlrf plan policy.yaml --baseline evaluations/m0 --second evaluations/m0_again --out plan.json
     rlrf plan policy.yaml --baseline evaluations/m0 --cluster passage --icc 0.1 --out plan.json
+    rlrf plan policy.yaml --baseline before.csv --item id --discordance 0.1 --out plan.json
     rlrf gate --plan plan.json evaluations/m0 evaluations/m1
     """
     from harness.gate.policy import load_policy
@@ -120,7 +124,8 @@ def plan(
             "--clusters FILE. --svg and a number of clusters are only for use without --baseline."
         )
     rule_options = {"sequential": sequential, "estimand": estimand or "population"}
-    _write_plan(rules, [policy, clusters], out, rule_options, spread, cluster_file=clusters, **base)
+    base |= {"cluster_file": clusters, "selection": options.select(selection)}
+    _write_plan(rules, [policy, clusters], out, rule_options, spread, **base)
 
 
 def _count_items(policy: Policy, svg_file: Path | None, **spread: Any) -> None:
@@ -158,6 +163,7 @@ def _write_plan(
     baseline: Path,
     second: Path | None,
     name: str | None,
+    selection: Selection,
     **clustering: Any,
 ) -> None:
     """Plan the gate for a baseline, write the plan, and print what it can show."""
@@ -170,15 +176,15 @@ def _write_plan(
     from harness.gate.planned_rule import AssumedSpread
     from harness.gate.subgroups import Groups
     from harness.render import sizing as render
-    from rlrf.gating import name_clusters
+    from rlrf.gating import name_clusters, select
 
     kind = json_of("a plan of `rlrf plan`", planning.Plan)
     written = check_file(out, kind, [baseline, second, *reads])
-    again = None
+    again, selection = None, select(policy, selection)
     if second:
-        before, again = inputs.load_both(baseline, second, name, policy.tasks)
+        before, again = inputs.load_both(baseline, second, name, policy.tasks, selection)
     else:
-        before = inputs.load(baseline, name, policy.tasks)
+        before = inputs.load(baseline, name, policy.tasks, selection)
     file = clustering["cluster_file"]
     columns = inputs.read_clusters(file) if file else None
     policy = name_clusters(policy, clustering["cluster"], columns)

@@ -15,9 +15,10 @@ from rlrf.cli.output import print_result
 
 @click.command()
 @click.argument("run", type=FOLDER, required=False)
-@click.option("--baseline", type=PATH, help="An evaluation folder, to compare with --candidate.")
-@click.option("--candidate", type=PATH, help="An evaluation folder.")
+@click.option("--baseline", type=PATH, help="Evaluations to compare with --candidate.")
+@click.option("--candidate", type=PATH, help="As CANDIDATE of `rlrf gate`.")
 @options.board_name
+@options.selection
 @options.rules
 @click.option(
     "--judge-finding",
@@ -37,6 +38,7 @@ def report(
     baseline: Path | None,
     candidate: Path | None,
     name: str | None,
+    selection: dict[str, Any],
     rules: dict[str, Any],
     findings: tuple[Path, ...],
     out: Path | None,
@@ -49,6 +51,7 @@ def report(
     \b
     rlrf report runs/quickstart
     rlrf report --baseline evaluations/m0 --candidate evaluations/m1 --out report.html
+    rlrf report --baseline before.csv --candidate after.csv --item id --metric correct
     """
     from harness.core.outputs import PAGE, check_file
     from harness.render.html import judge_findings
@@ -57,17 +60,19 @@ def report(
     place = out or (run / "report.html" if run is not None else Path("report.html"))
     written = check_file(place, PAGE, reads)
     judge = [judge_findings.read(path) for path in findings]
-    if run is not None and not any([baseline, candidate, name, *rules.values()]):
+    if run is not None and not any(
+        [baseline, candidate, name, *selection.values(), *rules.values()]
+    ):
         from rlrf.report import report as page_of
         from rlrf.run import explain_other_version
 
         with explain_other_version(run):
             page = page_of(run, judge)
     elif run is None and baseline and candidate:
-        page = _compare(baseline, candidate, name, rules, judge)
+        page = _compare(baseline, candidate, name, rules, selection, judge)
     else:
         raise UserError(
-            "Name a run, or two evaluation folders with --baseline and --candidate; "
+            "Name a run, or two evaluations with --baseline and --candidate; "
             "`rlrf report --help` shows both."
         )
     written.write(page)
@@ -75,13 +80,18 @@ def report(
 
 
 def _compare(
-    baseline: Path, candidate: Path, name: str | None, rules: dict[str, Any], judge: Any
+    baseline: Path,
+    candidate: Path,
+    name: str | None,
+    rules: dict[str, Any],
+    selection: dict[str, Any],
+    judge: Any,
 ) -> str:
     from harness.render.html.comparison import compare
     from rlrf.gating import load_evaluation, load_sides
 
-    how = options.read_rules(rules)
+    how = options.read_rules(rules, selection=options.select(selection))
     source = load_evaluation(baseline, name) if name else baseline
-    before, after = load_sides(source, candidate, how.tasks)
+    before, after = load_sides(source, candidate, how.tasks, how.selection)
     policy = how.policy_for(before)
     return compare(policy, before, after, judge, plan=how.plan, doubts=how.doubts)
