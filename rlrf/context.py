@@ -27,7 +27,7 @@ from rlrf.artefacts import open_artefacts
 from rlrf.code_digests import Code, source, tasks_code
 from rlrf.config import Config, TaskConfig
 from rlrf.feedback import Critic, judge_critic, model_critic, score_critic
-from rlrf.guards import OpenGuard, Part, guarded_policy, open_guards
+from rlrf.guards import OpenGuard, Part, check_chat_template, guarded_policy, open_guards
 from rlrf.models import feedback as feedback_model
 from rlrf.models.feedback.model import FeedbackModel
 from rlrf.models.reward.rewarder import Rewarder, open_rewarder
@@ -247,6 +247,7 @@ def open_context(config: Config, out: Path, fresh: bool) -> Iterator[RunContext]
         m0 = Checkpoint("M0", model_folder.find(config.model, config.revision))
         check_trainable(config, services.tasks, m0.model)
         gate_policy = choose_gate_policy(config, services.tasks, services.guards)
+        check_chat_template(services.guards.values(), m0.model)
         check_reporters(config.train)
         check_launch(config.train, config.engine)
         common = _identity(services, m0)

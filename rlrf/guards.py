@@ -192,6 +192,22 @@ def _open(settings: Guard, config: Config, judging: Judging) -> OpenGuard:
     return OpenGuard(settings, benchmark, metrics, not_compared, pools)
 
 
+def check_chat_template(guards: Iterable[OpenGuard], model: Path) -> None:
+    """Check that the model in the folder `model` has the chat template that guards ask for.
+
+    Raises:
+        UserError: it has none.
+    """
+    from harness.engines.loading import load_tokenizer
+
+    asking = [guard.name for guard in guards if guard.settings.apply_chat_template]
+    if asking and load_tokenizer(model).chat_template is None:
+        raise UserError(
+            f"The guard {asking[0]} has apply_chat_template: true, and the model in {model} has no "
+            "chat template: leave it out."
+        )
+
+
 def guarded_policy(policy: Policy, config: Config, guards: Mapping[str, OpenGuard]) -> Policy:
     """Return the gate policy with a rule for each guard, which is marked as one.
 

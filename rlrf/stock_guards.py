@@ -38,6 +38,11 @@ def measured_metrics(
         UserError: prompts cannot be made, answers cannot be scored, or the gate can compare none
             of the metrics.
     """
+    if any(getattr(task, "UNSAFE_CODE", False) for task in benchmark.members.values()):
+        raise UserError(
+            "It runs code that the model writes, which a run does not do: evaluate its models "
+            "afterwards, with `rlrf eval --confirm-run-unsafe-code`."
+        )
     options = EvalOptions(
         indices={member: range(min(DOCUMENTS_TRIED, n)) for member, n in benchmark.sizes.items()},
         num_fewshot=num_fewshot,

@@ -271,6 +271,8 @@ def find_leak(texts: Collection[str], held_out: Sequence[Item], words: int) -> s
     if not overlaps:
         return ""
     items = [held_out[one.item] for one in overlaps]
-    named = ", ".join(f"{item.task} {item.split} {item.index}" for item in items[:MAX_NAMED_ITEMS])
-    more = ", ..." if len(items) > MAX_NAMED_ITEMS else ""
-    return f"training texts repeat {len(items)} of the held-out items: {named}{more}"
+    # An item may be held out by several texts.
+    names = list(dict.fromkeys(f"{item.task} {item.split} {item.index}" for item in items))
+    named = ", ".join(names[:MAX_NAMED_ITEMS])
+    more = ", ..." if len(names) > MAX_NAMED_ITEMS else ""
+    return f"training texts repeat {len(names)} of the held-out items: {named}{more}"

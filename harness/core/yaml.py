@@ -25,8 +25,21 @@ def load(path: Path, model: type[R]) -> R:
     """Read `path` as a `model`.
 
     Raises:
-        UserError: missing, too large, not YAML, a repeated key, or a value that does not fit. The
-            message names the file and the key, and for an unknown key the nearest known one.
+        UserError: as `read`, or a value does not fit. The message names the file and the key, and
+            for an unknown key the nearest known one.
+    """
+    value = read(path)
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise UserError(f"{path}: {explain(error, model)}") from error
+
+
+def read(path: Path) -> dict[Any, Any]:
+    """Read the keys and values of `path`.
+
+    Raises:
+        UserError: missing, too large, not YAML, or a repeated key; the message names the file.
     """
     try:
         with open(path, "rb") as file:
@@ -44,10 +57,7 @@ def load(path: Path, model: type[R]) -> R:
         raise UserError(f"{path} is not YAML: a value does not fit its tag '!!'.") from error
     if not isinstance(value, dict):
         raise UserError(f"{path}: keys and values are expected, such as 'alpha: 0.05'.")
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        raise UserError(f"{path}: {explain(error, model)}") from error
+    return value
 
 
 class _Loader(yaml.SafeLoader):

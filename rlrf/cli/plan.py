@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,8 +81,9 @@ def plan(
 ) -> None:
     """Record how a gate by POLICY will decide, before the candidate has any score.
 
-    POLICY is a file, or a policy that comes with the harness: gsm8k, just_eval, factscore. The plan
-    is refused if an unchanged model would pass a critical rule less than 80 % of the time; the
+    POLICY is a file, or a policy that comes with the harness: gsm8k, just_eval, factscore. It may
+    be the configuration of a run, for the run's policy and what its guards can see. The plan is
+    refused if an unchanged model would pass a critical rule less than 80 % of the time; the
     message says how many items are needed. For a rule with `every: TAG` it also prints what each
     subgroup of the items can show.
 
@@ -93,6 +95,7 @@ def plan(
 
     \b
     rlrf plan gsm8k --discordance 0.1 --svg items.svg
+    rlrf plan configs/guards/forgets.yaml --discordance 0.1 --sd 0.6
     rlrf plan just_eval --sd 0.6 --clusters 40 --icc 0.2
     rlrf plan gsm8k --baseline evaluations/m0 --discordance 0.1 --out plan.json
     rlrf plan policy.yaml --baseline evaluations/m0 --second evaluations/m0_again --out plan.json
@@ -100,9 +103,7 @@ def plan(
     rlrf plan policy.yaml --baseline before.csv --item id --discordance 0.1 --out plan.json
     rlrf gate --plan plan.json evaluations/m0 evaluations/m1
     """
-    from harness.gate.policy import load_policy
-
-    rules = load_policy(policy)
+    rules, metrics, notes = _read_rules(policy, spread["discordance"])
     if estimand is not None and not sequential:
         raise UserError("--estimand is only for sequential plans: add --sequential, or remove it.")
     if base["baseline"] is None:
@@ -116,7 +117,9 @@ def plan(
                 f"Without --baseline there are no items to look up in {clusters}: add --baseline, "
                 "or give the number of clusters, --clusters N."
             )
-        _count_items(rules, svg_file, clusters=clusters, **spread)
+        _count_items(rules, metrics, svg_file, clusters=clusters, **spread)
+        for note in notes:
+            say(f"Note: {note}.")
         return
     if out is None or svg_file is not None or isinstance(clusters, int):
         raise UserError(
@@ -128,14 +131,34 @@ def plan(
     _write_plan(rules, [policy, clusters], out, rule_options, spread, **base)
 
 
-def _count_items(policy: Policy, svg_file: Path | None, **spread: Any) -> None:
+def _read_rules(
+    path: Path, discordance: float | None
+) -> tuple[Policy, dict[tuple[str, str], Metric], list[str]]:
+    """Read a policy or a run's configuration: its rules, their metrics, what guards can see."""
+    from harness.core import yaml
+    from harness.gate.policy import load_policy
+
+    if path.is_file() and {"model", "tasks"} <= yaml.read(path).keys():
+        from rlrf.preflight.guards import plan_run
+
+        return plan_run(path, discordance)
+    policy = load_policy(path)
+    return policy, _known_metrics(policy), []
+
+
+def _count_items(
+    policy: Policy,
+    metrics: Mapping[tuple[str, str], Metric],
+    svg_file: Path | None,
+    **spread: Any,
+) -> None:
     """Print items against margin and power for the rules of `policy`; draw them on request."""
     from harness.core.outputs import PICTURE, check_optional_file
     from harness.gate import sizing
     from harness.render import sizing as render
 
     drawn = check_optional_file(svg_file, PICTURE, [])
-    found, unanswered = sizing.size_tables(policy, _known_metrics(policy), **spread)
+    found, unanswered = sizing.size_tables(policy, metrics, **spread)
     if drawn:
         drawn.write(render.draw(found))
     print_result({"tables": found, "unanswered": unanswered}, render.tables(found))

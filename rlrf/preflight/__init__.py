@@ -148,7 +148,8 @@ def _tasks(findings: Findings, config: Config, judging: Judging, model: Model | 
                 findings.check(f"prompts of {name}", _prompts, config, task, model)
     guards: dict[str, OpenGuard] = {}
     for name in dict.fromkeys(guard.task for guard in config.guards):
-        guard = findings.load(f"guard {name}", guard_finding, config, judging, name)
+        folder = model.folder if model else None
+        guard = findings.load(f"guard {name}", guard_finding, config, judging, name, folder)
         if guard is not None:
             guards[name] = guard
     if len(loaded) == len(config.tasks) and {*guards} == {one.task for one in config.guards}:

@@ -19,6 +19,7 @@ from harness.core.schema import Policy, Rule
 from harness.evals import evaluation
 from harness.evals.stock_runs import StockRun
 from harness.judges.config import Judging
+from rlrf.cli import run as run_command
 from rlrf.config import Config, load
 from rlrf.context import choose_gate_policy, open_services
 from rlrf.guards import OpenGuard, guarded_policy, open_guards
@@ -27,6 +28,7 @@ from rlrf.report import report
 from rlrf.result import RunResult, markdown
 from rlrf.status import markdown as told
 from rlrf.status import status
+from rlrf.training_examples import find_leak
 
 pytestmark = pytest.mark.usefixtures("toy_letters")
 HARMLESS = {"learning_rate": 1e-12, "batch_size": 8, "max_length": 200}
@@ -226,6 +228,17 @@ def test_training_examples_that_repeat_a_guards_item_block_the_iteration(
     )
 
 
+def test_a_guards_item_is_held_out_as_a_question_and_as_what_a_model_reads(folder: Path) -> None:
+    (one,) = opened(guard("colours_few", folder)).values()
+    texts = {item.prompt for item in one.held_out if item.index == 2}
+    question = next(text for text in texts if "Answer:" not in text)
+    assert texts == {question, f"{question}\nAnswer:"}
+    for text in texts:
+        assert find_leak([text], one.held_out, 50) == (
+            "training texts repeat 1 of the held-out items: colours_few lm-eval 2"
+        )
+
+
 def test_equal_questions_are_in_one_part_and_asked_once(folder: Path) -> None:
     rows = [json.loads(line) for line in (folder / "many.jsonl").read_text().splitlines()]
     twice = [*rows, *rows[:10]]
@@ -279,6 +292,31 @@ def test_a_guard_that_cannot_be_gated_is_refused_before_anything_runs(
 ) -> None:
     with pytest.raises(UserError, match=message):
         policy_of(guard(folder=folder, **settings))
+
+
+def test_a_guard_that_runs_code_is_refused(folder: Path) -> None:
+    path = folder / "name_it.yaml"
+    path.write_text(path.read_text() + "unsafe_code: true\n")
+    with pytest.raises(UserError, match="runs code that the model writes, which a run does not do"):
+        opened(guard("name_it", folder))
+
+
+def test_a_chat_template_that_the_model_lacks_is_refused(
+    tiny_model: Path, folder: Path, tmp_path: Path
+) -> None:
+    plain = shutil.copytree(tiny_model, tmp_path / "plain")
+    for file in ("tokenizer_config.json", "chat_template.jinja"):
+        if (plain / file).exists():
+            text = (plain / file).read_text()
+            settings = json.loads(text) if file.endswith(".json") else {}
+            settings.pop("chat_template", None)
+            (plain / file).unlink()
+            if settings:
+                (plain / file).write_text(json.dumps(settings))
+    chat = guarded(plain, guard("colours_few", folder, apply_chat_template=True))
+    with pytest.raises(UserError, match=r"colours_few has apply_chat_template: true.*leave it out"):
+        train(chat, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_guard_without_two_items_is_refused(folder: Path) -> None:
@@ -351,3 +389,16 @@ def test_a_run_without_guards_is_identified_as_before(tiny_model: Path) -> None:
     assert some.identity == moved.identity != plain.identity
     assert "guard" not in Rule(task="a", metric="b", margin=0.1).model_dump(mode="json")
     assert open_guards(plain, Judging()) == {}
+
+
+def test_plan_reads_a_runs_configuration_and_says_what_its_guards_see(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "config.yaml"
+    settings = guarded("m", guard("colours_many", folder, items=15)).model_dump(mode="json")
+    path.write_text(json.dumps(settings))
+    assert run_command(["plan", str(path), "--discordance", "0.2", "--sd", "0.3"]) == 0
+    told = capsys.readouterr()
+    assert "colours_many acc" in told.out and "toy_letters letters" in told.out
+    assert "guard colours_many: acc (guardrail, margin 0.05); 15 of 20 gate items" in told.err
+    assert "if 20% of the answers change by chance" in told.err
