@@ -281,9 +281,19 @@ def _not_promoted(result: RunResult) -> list[str]:
         f"- {iteration.candidate} was not promoted: {reason}"
         for iteration in result.iterations
         if iteration.outcome != "promoted"
-        for reason in iteration.reasons
+        for reason in [*iteration.reasons, *_failed_guards(iteration)]
     ]
     return ["\n".join(reasons)] if reasons else []
+
+
+def _failed_guards(iteration: Iteration) -> list[str]:
+    """Say which guards failed against the incumbent, and by how much."""
+    checks = guard_checks(iteration.gate.vs_incumbent) if iteration.gate else []
+    return [
+        f"guard {check.task} {check.metric} fails: {check.reason}"
+        for check in checks
+        if check.verdict == "fail"
+    ]
 
 
 def _look_next(result: RunResult) -> str:
