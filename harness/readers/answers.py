@@ -9,6 +9,7 @@ order are compared item by item.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import re
 import unicodedata
@@ -19,6 +20,7 @@ from typing import Any
 
 from harness.core.errors import UserError
 from harness.core.files import records_digest
+from harness.core.log import say
 from harness.core.schema import (
     Evaluation,
     FinishReason,
@@ -37,7 +39,7 @@ from harness.stats.intervals import aggregate
 MAX_ANSWERS = 500_000
 MAX_METRICS = 200
 MAX_TEXT_CHARS = 20_000  # kept of a prompt or a response
-MAX_KEPT_CHARS = 256 * 1024**2  # of all texts of a task
+MAX_KEPT_CHARS = 256 * 1024**2  # of all prompts of a task, and of all responses
 MAX_REASON_CHARS = 300
 MAX_FIELD_CHARS = 200  # of a field that may name a cluster
 UNIT = (0.0, 1.0)
@@ -128,7 +130,8 @@ def assemble(results: Results, lower_is_better: Iterable[str] = ()) -> ScoredEva
     task = check_name(results.task, f"The task of {results.source}")
     items: dict[str, list[Answer]] = {}
     digests: dict[str, Item] = {}
-    kept = 0
+    kept_chars = response_chars = 0
+    keeps_responses = True
     for count, answer in enumerate(results.answers, 1):
         if count > MAX_ANSWERS:
             raise UserError(
@@ -136,17 +139,27 @@ def assemble(results: Results, lower_is_better: Iterable[str] = ()) -> ScoredEva
                 "which are not read. A sample of them is enough for a gate."
             )
         item = _item(task, results, answer)
-        kept += _shorten_texts(answer)
-        if kept > MAX_KEPT_CHARS:
+        kept_chars += _shorten_texts(answer)
+        response_chars += len(answer.response or "")
+        if response_chars > MAX_KEPT_CHARS:
+            keeps_responses = False
+        if not keeps_responses:
+            answer.response = None
+        if kept_chars > MAX_KEPT_CHARS:
             raise UserError(
-                f"{results.source} holds more than {MAX_KEPT_CHARS:,} characters of prompts and "
-                "responses, which are not read. Give fewer items, or a table without these texts."
+                f"{results.source} holds more than {MAX_KEPT_CHARS:,} characters of prompts, which "
+                "are not read. Give fewer items, or a table that names items instead."
             )
         name = item.digest
         digests.setdefault(name, item)
         items.setdefault(name, []).append(answer)
     if not items:
         raise UserError(f"{results.source} has no answer to {shorten(task)}.")
+    if not keeps_responses:
+        say(
+            f"The responses in {results.source} have more than {MAX_KEPT_CHARS:,} characters and "
+            "are not kept: alarms and reports are without them."
+        )
     places = _places(results, items)
     order = sorted(items)
     if results.is_named:
@@ -168,7 +181,7 @@ def assemble(results: Results, lower_is_better: Iterable[str] = ()) -> ScoredEva
                     "repeat": repeat,
                 }
                 scores.append(Score(**common, values=answer.values, unscored=answer.unscored))
-                if answer.response is not None:
+                if keeps_responses and answer.response is not None:
                     samples.append(
                         Sample(
                             **common,
@@ -190,7 +203,7 @@ def assemble(results: Results, lower_is_better: Iterable[str] = ()) -> ScoredEva
         split=results.split,
         model=ModelRef(id=check_name(results.model, "The name of the model")),
         engine=results.tool,
-        decoding=results.settings | {"repeats": repeats},
+        decoding=_storable(results.settings) | {"repeats": repeats},
         estimator=check_name(results.scorer, "The scorer") if results.scorer else None,
         dataset_digest=digest([item.digest for item in made]),
         prompt_digest=digest({"prompts": "of the items"}),
@@ -206,7 +219,7 @@ def assemble(results: Results, lower_is_better: Iterable[str] = ()) -> ScoredEva
 
 def _item(task: str, results: Results, answer: Answer) -> Item:
     """Make the item of an answer; long prompts are identified by their digest."""
-    prompt, reference = answer.prompt, answer.reference
+    prompt, reference = answer.prompt, _storable(answer.reference)
     if results.is_named:
         prompt, reference = answer.name, {}
     elif len(prompt) > MAX_TEXT_CHARS:
@@ -222,14 +235,20 @@ def _item(task: str, results: Results, answer: Answer) -> Item:
     )
 
 
+def _storable(value: dict[str, Any]) -> dict[str, Any]:
+    """Return JSON with NaN and infinities, which records cannot hold, as text."""
+    stored: dict[str, Any] = json.loads(json.dumps(value), parse_constant=str)
+    return stored
+
+
 def _shorten_texts(answer: Answer) -> int:
-    """Cut the texts of an answer, and say how many characters are kept."""
+    """Cut the texts of an answer; return how many characters are kept besides the response."""
     answer.prompt = answer.prompt[:MAX_TEXT_CHARS]
     if answer.response is not None:
         answer.response = answer.response[:MAX_TEXT_CHARS]
     answer.unscored = {n: shorten(why, MAX_REASON_CHARS) for n, why in answer.unscored.items()}
     fields = sum(len(str(value)) for value in answer.document.values())
-    return len(answer.prompt) + len(answer.response or "") + fields
+    return len(answer.prompt) + fields
 
 
 def _places(

@@ -376,7 +376,7 @@ def _answer(sample: Mapping[str, Any], where: str) -> Answer:
         name=str(identity),
         where=where,
         prompt=_input(sample.get("input")),
-        reference=json.loads(json.dumps(reference), parse_constant=str),
+        reference=reference,
         repeat=epoch - 1,
         response=response,
         finish_reason=reason,

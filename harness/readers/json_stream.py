@@ -27,7 +27,7 @@ from harness.core.errors import UserError
 from harness.core.files import open_plain, unique_keys
 
 BLOCK_CHARS = 256 * 1024
-MAX_VALUE_CHARS = 64 * 1024**2  # of one value that is read whole
+MAX_VALUE_CHARS = 16 * 1024**2  # of one value that is read whole
 MAX_DEPTH = 200  # of objects and lists that are skipped
 _SPACE = " \t\n\r"
 _DECODER = json.JSONDecoder(object_pairs_hook=unique_keys)
@@ -79,10 +79,11 @@ class JsonStream:
                 is_repeated_key = not isinstance(error, json.JSONDecodeError)
                 if self._ended or is_repeated_key:
                     raise self._fault(self._explain(error)) from error
-            if len(self._text) - self._at > MAX_VALUE_CHARS:
+            room = MAX_VALUE_CHARS - (len(self._text) - self._at)
+            if room <= 0:
                 raise self._fault(f"one value has more than {MAX_VALUE_CHARS:,} characters")
-            self._more(wanted)
-            wanted *= 2
+            self._more(min(wanted, room))
+            wanted *= 4
 
     def members(self) -> Iterator[str]:
         """Iterate over the keys of the next value, an object; take the value after each key."""

@@ -21,7 +21,15 @@ from typing import Any
 from harness.core.errors import UserError
 from harness.core.log import say
 from harness.core.text import did_you_mean, listed, quote, shorten
-from harness.readers.answers import NOT_TOLD, UNIT, Answer, MetricInfo, Results, cluster_fields
+from harness.readers.answers import (
+    MAX_ANSWERS,
+    NOT_TOLD,
+    UNIT,
+    Answer,
+    MetricInfo,
+    Results,
+    cluster_fields,
+)
 from harness.readers.json_stream import JsonStream, decoded, open_bytes, open_json
 from harness.readers.reader import FileReader, Selection, kind_of
 
@@ -33,7 +41,6 @@ MAX_COLUMNS = 1_000
 MAX_LINE_CHARS = 4 * 1024**2
 MAX_TASKS = 1_000
 MAX_KEPT_COLUMNS = 20  # that may name clusters
-MAX_ROWS = 2_000_000
 MAX_NAME_CHARS = 10_000  # of an item
 PARQUET_ROWS = 10_000  # read at once
 SEPARATORS = ",;\t|"
@@ -75,9 +82,9 @@ def read(path: Path, selection: Selection) -> Iterable[Results]:
     count = 0
     while True:
         count += 1
-        if count > MAX_ROWS:
+        if count > MAX_ANSWERS:
             raise UserError(
-                f"{path} has more than {MAX_ROWS:,} rows, which are not read. A sample of the "
+                f"{path} has more than {MAX_ANSWERS:,} rows, which are not read. A sample of the "
                 "items is enough for a gate."
             )
         task = _text(row.get(TASK_COLUMN), f"{path}, {place}") if has_task else TASK

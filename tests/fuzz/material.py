@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from helpers.foreign import FIXTURES
 from parsers import SPLIT, labelled, planned
 
 import tasks
@@ -303,6 +304,13 @@ def whole() -> dict[str, list[bytes]]:
             + b'{"id": 0, "facts": [{"text": "Ada", "supported": true}], "abstained": false}\n'
         ],
         "lm_eval_output": [_lm_eval()],
+        "table_csv": [b"id,correct,page\nq1,1,a\nq2,0,b\n", b"id;correct\n1;yes\n2;no\n"],
+        "table_json_lines": [b'{"id": 1, "correct": true}\n{"id": "b", "correct": null}\n'],
+        "inspect_zip": _foreign("inspect-*/before.eval"),
+        "inspect_json": _foreign("inspect-0.3.50/before.json"),
+        "promptfoo_results": _foreign("promptfoo-*/failing.json"),
+        "deepeval_run": _foreign("deepeval-*/failing/*"),
+        "nemo_predictions": _foreign("nemo-evaluator-*/failing/*/byob_predictions.jsonl"),
         "judge_labels": [b'{"id": 0, "accuracy": 1, "invalid": null, "prompt": "p"}\n'],
         "judge_finding": [
             b'{"canaries": []}',
@@ -330,6 +338,11 @@ def whole() -> dict[str, list[bytes]]:
         found[name] = verdicts
     found["mini_just_eval_score"] = [*answers, *lives]
     return found
+
+
+def _foreign(pattern: str) -> list[bytes]:
+    """Return what other tools wrote."""
+    return [path.read_bytes() for path in sorted(FIXTURES.glob(pattern))]
 
 
 def _lm_eval() -> bytes:

@@ -55,10 +55,11 @@ from harness.engines import Completion, Engine, Sampling
 from harness.engines import model_folder as models
 from harness.engines import resume as kept
 from harness.engines.openai import OpenAIEngine
-from harness.evals import evaluation, lm_eval_results
+from harness.evals import evaluation, inputs, lm_eval_results
 from harness.evals.lm_eval_metrics import with_baseline_definitions
 from harness.evals.score import RecordedReplies, score
 from harness.evals.scoring import Generation
+from harness.gate import claims
 from harness.gate.plan import Plan, decide_by_plan
 from harness.gate.policy import load_policy
 from harness.judges import llm
@@ -68,6 +69,7 @@ from harness.judges.checks import pairwise
 from harness.judges.checks.calibrate import read_labels
 from harness.judges.config import load_judging
 from harness.judges.critique import critique
+from harness.readers import Selection
 from harness.render import csv, latex, markdown
 from harness.render.badge import Badge
 from harness.render.github import commands, summary
@@ -616,6 +618,53 @@ def lm_eval_output(data: bytes) -> None:
         for found in lm_eval_results.load(folder).values():
             assert found.evaluation.identity
             with_baseline_definitions(found, found)
+
+
+def foreign(name: str, data: bytes, selection: Selection | None = None) -> None:
+    """Read results of another tool, as a file with this name."""
+    with files(placeholder_txt=b"") as folder:
+        (folder / name).write_bytes(data)
+        with contextlib.suppress(UserError):
+            side = inputs.load(folder / name, selection=selection or Selection())
+            for found in side.values():
+                assert found.evaluation.identity
+                assert claims.contradictions(found.evaluation, found.scores) == []
+                storable(found.evaluation)
+
+
+@parser
+def table_csv(data: bytes) -> None:
+    foreign("table.csv", data, Selection("id", ("correct",)))
+
+
+@parser
+def table_json_lines(data: bytes) -> None:
+    foreign("table.jsonl", data, Selection("id", ("correct",)))
+
+
+@parser
+def inspect_zip(data: bytes) -> None:
+    foreign("log.eval", data)
+
+
+@parser
+def inspect_json(data: bytes) -> None:
+    foreign("log.json", data)
+
+
+@parser
+def promptfoo_results(data: bytes) -> None:
+    foreign("results.json", data)
+
+
+@parser
+def deepeval_run(data: bytes) -> None:
+    foreign("test_run.json", data)
+
+
+@parser
+def nemo_predictions(data: bytes) -> None:
+    foreign("byob_predictions.jsonl", data)
 
 
 # What this program wrote, and somebody may have changed -------------------------------------------

@@ -21,6 +21,9 @@ READERS = [
     "ledger",
     "run_folder",
     "kept_parts",
+    "table_csv",
+    "table_json_lines",
+    "promptfoo_results",
 ]
 
 

@@ -626,3 +626,16 @@ def test_a_plan_for_lm_evals_output_can_be_followed(two_calls: Path) -> None:
     made = plan.make_plan(policy, before, assumed=AssumedSpread(discordance=0.2))
     old, new = inputs.load_both(two_calls, two_calls, wanted=policy.tasks)
     assert gate(old, new, policy, plan=made).plan == made.identity
+
+
+def test_boards_and_certificates_take_the_output_of_lm_eval(
+    two_calls: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    board = tmp_path / "board"
+    assert rlrf("board", "add", board, two_calls, "--name", "dummy") == 0
+    assert rlrf("board", "verify", board) == 0
+    assert rlrf("board", "render", board) == 0
+    assert "exact_match,strict-match" in capsys.readouterr().out
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("rules: [{task: choose, metric: acc, margin: 0.1}]\n")
+    assert rlrf("noise", *[two_calls] * 5, "--policy", policy) == 0
