@@ -12,16 +12,18 @@ import importlib.util
 import math
 import os
 import socket
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import tasks
 from harness.core.errors import UserError
-from harness.core.schema import Call, Item, Message
-from harness.core.text import plural
+from harness.core.schema import Call, Item, Message, Rule
+from harness.core.text import plural, quote
 from harness.engines.open import EngineLoader
+from harness.gate.subgroups import subgroups_of
 from harness.judges.config import Judging, load_judging
-from harness.stats.power import items_needed, power_to_detect
+from harness.stats.power import items_needed, power_to_detect, tango_items_needed
 from rlrf.config import Config, RewardSource, TaskConfig, load
 from rlrf.context import choose_gate_policy, load_task, open_feedback_model, pick_from_task
 from rlrf.doctor import Finding, Findings, Said
@@ -241,18 +243,20 @@ def _gate(config: Config, tasks: Mapping[str, Task], guards: Mapping[str, OpenGu
         if rule.task in guards:
             continue
         metric = next(m for m in tasks[rule.task].metrics if m.name == rule.metric)
-        if rule.tier != "critical" or metric.kind != "binary":
+        if (rule.tier != "critical" and not rule.every) or metric.kind != "binary":
             continue
-        n = len(
-            pick_from_task(
-                tasks[rule.task],
-                "gate",
-                config.gate.slice,
-                rotation=0,
-                seed=config.seed,
-                data=_data(config, tasks[rule.task]),
-            )
+        items = pick_from_task(
+            tasks[rule.task],
+            "gate",
+            config.gate.slice,
+            rotation=0,
+            seed=config.seed,
+            data=_data(config, tasks[rule.task]),
         )
+        if rule.every:
+            advice += _small_subgroups(rule, rule.every, items, policy.alpha)
+            continue
+        n = len(items)
         spread = math.sqrt(DISCORDANCE)
         power = power_to_detect(rule.margin, n, spread, policy.alpha, rule.noise)
         if power < POWER:
@@ -262,6 +266,23 @@ def _gate(config: Config, tasks: Mapping[str, Task], guards: Mapping[str, OpenGu
                 f"of {power:.2f} if {DISCORDANCE:.0%} of them flip; {needed:,} would with {POWER}"
             )
     return f"{len(policy.rules)} rules", "; ".join(advice)
+
+
+def _small_subgroups(rule: Rule, every: str, items: Sequence[Item], alpha: float) -> list[str]:
+    """Say which subgroups of the gate items an unchanged candidate would often not pass."""
+    sizes = Counter(
+        name for names in subgroups_of(rule.task, every, items).values() for name in names
+    )
+    needed = tango_items_needed(DISCORDANCE, rule.margin, alpha, POWER)
+    small = sorted((n, name) for name, n in sizes.items() if n < needed)
+    if not small:
+        return []
+    n, name = small[0]
+    return [
+        f"{rule.name}: {len(small)} of {len(sizes)} subgroups have fewer than the {needed:,} items "
+        f"with which they pass what has not changed with {POWER} if {DISCORDANCE:.0%} of them "
+        f"flip; the smallest is {quote(name)} with {n:,}"
+    ]
 
 
 def _rewriter(config: Config, tasks: Mapping[str, Task], judging: Judging) -> Said:

@@ -206,6 +206,28 @@ def test_a_certificate_counts_the_false_alarms_of_a_rule_for_every_subgroup(
     assert rules[1]["failed"] == 0 and rules[1]["at_margin"] == []
 
 
+def test_doctor_names_small_subgroups_and_refuses_a_tag_that_no_item_has(
+    tmp_path: Path, tiny_model: Path, capsys: Capture
+) -> None:
+    rule = {"task": "mini_gsm8k", "metric": "accuracy", "margin": 0.1, "tier": "guardrail"}
+    config = tmp_path / "config.yaml"
+
+    def gate(every: str) -> str:
+        settings = {
+            "model": str(tiny_model),
+            "tasks": [{"name": "mini_gsm8k"}],
+            "gate": {"slice": 60, "sealed": 20, "policy": {"rules": [rule | {"every": every}]}},
+        }
+        config.write_text(json.dumps(settings))
+        rlrf("doctor", config)
+        return " ".join("".join(capsys.readouterr()).split())
+
+    said = gate("steps")
+    assert "mini_gsm8k accuracy, every steps: 3 of 3 subgroups have fewer than the" in said
+    assert "the smallest is '" in said
+    assert "Did you mean 'steps'" in gate("step")
+
+
 @pytest.mark.slow
 def test_every_task_of_a_group_of_lm_eval_is_a_subgroup(tmp_path: Path, capsys: Capture) -> None:
     folder = lm_eval_stock.make_tasks(tmp_path / "tasks")
