@@ -27,6 +27,7 @@ from harness.gate.clusters import Columns, plain
 from harness.readers import ACCEPTED, Reader, Selection, Side, table
 from harness.readers import READERS as READERS_OF_FILES
 from harness.readers.answers import NOT_TOLD
+from harness.readers.json_stream import first_keys
 
 # lm-eval's is asked last: any JSON file that no other reader recognises may be its results.
 READERS: tuple[Reader, ...] = (*READERS_OF_FILES, lm_eval_results.READER)
@@ -101,11 +102,20 @@ def _find(path: Path, depth: int) -> dict[str, tuple[Reader, list[Path]]]:
     """Find the files of other tools at `path`: tool -> its reader and files."""
     found: dict[str, tuple[Reader, list[Path]]] = {}
     for reader in READERS:
+        if reader is lm_eval_results.READER and _is_of_unknown_origin(path):
+            continue
         if files := reader.find(path, depth):
             found[reader.tool] = reader, files
             if path.is_file():
                 break
     return found
+
+
+def _is_of_unknown_origin(path: Path) -> bool:
+    """Tell whether a file, which no other reader recognises, is not lm-eval's results either."""
+    if not path.is_file() or path.name.startswith("results_"):
+        return False
+    return not first_keys(path) & {"results", "configs"}
 
 
 def _nothing_at(path: Path) -> str:

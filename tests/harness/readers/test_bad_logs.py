@@ -199,3 +199,5 @@ def test_json_of_unknown_origin_is_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "unknown.json"
     path.write_text(text)
     assert "unknown.json" in fault(path)
+    if text == '{"a": 1}':
+        assert "is not a file that can be read here" in fault(path)
