@@ -56,7 +56,7 @@ FILES = {
     ("knowledge build", "db"): "knowledge build {pages} {out}",
 }
 READ_ONLY = {  # what a command reads, and where nothing is written
-    *("clusters", "cluster_file", "files"),
+    *("clusters", "cluster_file", "files", "include_paths", "model"),
     *("adapter", "after", "baseline", "before", "candidate", "config", "data", "drift", "a", "b"),
     *("evaluation", "evaluations", "facts", "findings", "iteration", "judge", "judge_file"),
     *(
