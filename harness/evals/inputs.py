@@ -28,6 +28,7 @@ from harness.readers import ACCEPTED, Reader, Selection, Side, table
 from harness.readers import READERS as READERS_OF_FILES
 from harness.readers.answers import NOT_TOLD
 from harness.readers.json_stream import first_keys
+from harness.readers.reader import FileReader
 
 # lm-eval's is asked last: any JSON file that no other reader recognises may be its results.
 READERS: tuple[Reader, ...] = (*READERS_OF_FILES, lm_eval_results.READER)
@@ -52,6 +53,20 @@ def load(
     Raises:
         UserError: nothing that can be compared is there, or it is malformed, changed or too large.
     """
+    side = _load(path, name, wanted, selection)
+    if selection.lower_is_better and not any(
+        isinstance(_reader_of(scored), FileReader) for scored in side.values()
+    ):
+        raise UserError(
+            f"{path} says itself of each metric whether a higher value is better. Leave out "
+            "--lower-is-better."
+        )
+    return side
+
+
+def _load(
+    path: Path, name: str | None, wanted: Collection[str] | None, selection: Selection
+) -> Side:
     if (path / LEDGER).exists():
         return _from_board(path, name)
     ours = [file for at in ("", "*/") for file in path.glob(f"{at}{evaluation.EVALUATION}")]

@@ -14,7 +14,7 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -370,7 +370,7 @@ def _define(
     )
 
 
-def require_metrics(known: Mapping[str, Any], wanted: Iterable[str], source: str) -> None:
+def require_metrics(known: Collection[str], wanted: Iterable[str], source: str) -> None:
     """Refuse a metric that a source does not have.
 
     Raises:

@@ -12,7 +12,7 @@ from harness.core.errors import UserError
 from harness.core.scored import ScoredEvaluation
 from harness.core.text import listed, shorten
 from harness.readers.align import align
-from harness.readers.answers import Results, assemble
+from harness.readers.answers import Results, assemble, require_metrics
 
 MAX_DEPTH = 2  # levels of folders below the named one
 MAX_ENTRIES = 20_000
@@ -105,6 +105,8 @@ class FileReader:
                         "Name one of the two files."
                     )
                 side[task], sources[task] = scored, file
+        known = {name for scored in side.values() for name in scored.evaluation.definitions}
+        require_metrics(known, how.lower_is_better, str(path))
         models = {scored.evaluation.model.id: sources[task] for task, scored in side.items()}
         if len(models) > 1:
             shown = listed(f"{file} of {shorten(model)}" for model, file in models.items())

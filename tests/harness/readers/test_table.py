@@ -247,6 +247,14 @@ def test_what_was_not_named_is_asked_for(tmp_path: Path, capsys: Capture) -> Non
         rlrf.gate(path, path, "gsm8k", selection=BY_ID)
 
 
+def test_a_direction_of_an_unknown_metric_is_refused(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "t.csv", rows())
+    assert "Did you mean 'correct'?" in fault(path, lower_is_better=("corect",))
+    evaluated = Path(__file__).parents[2] / "old" / "0.1.0"
+    (folder, *_) = sorted(evaluated.rglob("evaluation.json"))
+    assert "says itself of each metric" in fault(folder.parent, lower_is_better=("accuracy",))
+
+
 def test_folders_and_files_in_each_others_place_are_refused(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
