@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from harness.core.errors import UserError, explain_full_disk
+from harness.core.errors import UserError, explain_full_disk, summarize
 from harness.core.files import make_folder, parse, read_json
 from harness.core.folders import new_folder
 from harness.core.log import say
@@ -79,8 +79,8 @@ class Artefacts:
             raise
         except Exception as error:
             raise UserError(
-                f"{name} cannot be looked for in {self._url} ({_said(error)}). Nothing is lost: "
-                "start the same command again, or go on without 'artefacts'."
+                f"{name} cannot be looked for in {self._url} ({summarize(error)}). Nothing is "
+                "lost: start the same command again, or go on without 'artefacts'."
             ) from error
         if fetched:
             say(f"{name}: fetched from {self._url}")
@@ -146,7 +146,7 @@ class Artefacts:
             self._unfit.discard(place)
         except Exception as error:
             say(
-                f"{name}: done, but not kept in {self._url} ({_said(error)}); "
+                f"{name}: done, but not kept in {self._url} ({summarize(error)}); "
                 "the next start of this run tries again"
             )
 
@@ -190,10 +190,10 @@ def open_artefacts(url: str) -> Artefacts:
         is_taken = fs.exists(f"{root}/{ABOUT}") and fs.cat_file(f"{root}/{ABOUT}") != ABOUT_TEXT
         fs.pipe_file(f"{root}/.rlrf.{ABOUT}" if is_taken else f"{root}/{ABOUT}", ABOUT_TEXT)
     except ImportError as error:
-        raise UserError(f"artefacts: {url} needs another package: {_said(error)}") from error
+        raise UserError(f"artefacts: {url} needs another package: {summarize(error)}") from error
     except Exception as error:
         raise UserError(
-            f"artefacts: nothing can be written to {url} ({_said(error)}). Check the place and "
+            f"artefacts: nothing can be written to {url} ({summarize(error)}). Check the place and "
             "the credentials in the environment, or take 'artefacts' out."
         ) from error
     return Artefacts(url, fs, root)
@@ -206,8 +206,3 @@ def _within(folder: Path, name: str) -> Path:
     if not plain or path.name in ("", MANIFEST) or "\0" in name or "\\" in name:
         raise _UnfitError(f"{name[:80]!r} is not the name of a stage's file")
     return folder / path
-
-
-def _said(error: Exception) -> str:
-    text = " ".join(str(error).split())[:200]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -134,12 +134,10 @@ def _texts(benchmark: StockTask, items: Sequence[Item]) -> dict[int, list[str]]:
     """Return index -> the prompt of an item, and its choices."""
     wanted = {item.index: item for item in items}
     texts: dict[int, list[str]] = {}
-    start = 0
     for name, task in benchmark.members.items():
-        for place, document in enumerate(task.eval_docs, start):
+        for place, document in enumerate(task.eval_docs, benchmark.starts[name]):
             if place in wanted:
                 texts[place] = _document_texts(task, document, wanted[place])
-        start += benchmark.sizes[name]
     return texts
 
 
@@ -158,10 +156,8 @@ def first_documents(benchmark: StockTask, items: Sequence[Item], limit: int | No
     if limit is None:
         return list(items)
     kept: list[Item] = []
-    start = 0
-    for size in benchmark.sizes.values():
-        kept += items[start : start + min(size, limit)]
-        start += size
+    for name, start in benchmark.starts.items():
+        kept += items[start : start + min(benchmark.sizes[name], limit)]
     return kept
 
 

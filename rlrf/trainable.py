@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harness.core.errors import UserError
-from harness.engines import model_folder
 from rlrf.config import Config, Decoding, TaskConfig
 from tasks.hooks import require_yaml
 from tasks.task import Task, quality
@@ -82,13 +81,9 @@ def check_limits(config: Config, task: Task, context: int) -> None:
 
 def _context(model: Path) -> int | None:
     """Return the model's context in tokens; None if its files cannot be read, as loading says."""
-    import transformers
-
-    from harness.engines.loading import context_of, load_tokenizer
+    from harness.engines.loading import context_of, load_config, load_tokenizer
 
     try:
-        model_folder.check(model)
-        settings = transformers.AutoConfig.from_pretrained(model, trust_remote_code=False)
-        return context_of(settings, load_tokenizer(model))
+        return context_of(load_config(model), load_tokenizer(model))
     except Exception:
         return None

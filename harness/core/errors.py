@@ -7,6 +7,8 @@ import errno
 from collections.abc import Iterator
 from pathlib import Path
 
+from harness.core.text import shorten
+
 # Messages of PyTorch on a GPU, on a CPU and through cuBLAS; and of the loader of libraries.
 OUT_OF_MEMORY_MESSAGES = (
     *("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED"),
@@ -31,6 +33,12 @@ class OutOfMemoryError(UserError):
 def first_line(error: Exception) -> str:
     """Shorten a library's error to its first 300 characters on one line, or to its type."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def summarize(error: BaseException) -> str:
+    """Name a library's error and its message, on one line and without the last full stop."""
+    message = shorten(str(error).strip(), 300)
+    return f"{type(error).__name__}: {message}".rstrip(": .")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -179,6 +179,21 @@ def merge_adapter(model: Any, adapter: Path) -> Any:
             ) from error
 
 
+def load_config(folder: Path) -> Any:
+    """Load the configuration of the model in `folder`.
+
+    Raises:
+        UserError: it cannot be used.
+    """
+    from transformers import AutoConfig
+
+    model_folder.check(folder)
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except Exception as error:
+        raise UserError(f"{folder / CONFIG} cannot be used: {first_line(error)}") from error
+
+
 def context_of(config: Any, tokenizer: Any) -> int:
     """Read the model's context in tokens, where lm-eval looks for it."""
     text = getattr(config, "text_config", None) or config

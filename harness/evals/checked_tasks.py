@@ -16,12 +16,11 @@ from harness.core.schema import Item, Message, Metric, Sample
 from harness.core.text import shorten
 from harness.engines.prompts import render
 from harness.evals.lm_eval_metrics import RANGES, UNIT
-from harness.evals.stock_tasks import StockTask, no_exit, quiet_lm_eval
+from harness.evals.stock_tasks import FEWSHOT_SEED, StockTask, no_exit, quiet_lm_eval
 from tasks.task import Task, own_reference, quality
 
 MAX_SECONDS = 20  # of one call of a benchmark's code
 MAX_ENTRIES = 50_000  # read of a split
-FEWSHOT_SEED = 1234  # lm-eval's own
 UNSAFE = (
     "its scoring runs code that a model wrote, and no code is run unless you ask for it: "
     "--confirm-run-unsafe-code"

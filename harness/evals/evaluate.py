@@ -20,19 +20,23 @@ from harness.core.log import say
 from harness.core.progress import track
 from harness.core.schema import Item, ModelRef, Sample, check_name, digest
 from harness.core.scored import ScoredEvaluation
-from harness.core.text import listed, plural
 from harness.engines import Completion, Engine
 from harness.engines.resume import PARTS
 from harness.evals import evaluation
 from harness.evals.scoring import Generation, code_version, dataset_digest, score_samples
-from harness.evals.stock_tasks import StockTask, find_benchmarks, quiet_lm_eval
+from harness.evals.stock_tasks import (
+    FEWSHOT_SEED,
+    StockTask,
+    find_benchmarks,
+    quiet_lm_eval,
+    require_known,
+)
 from tasks.hooks import no_yaml
 from tasks.task import Judge, Task
 
 if TYPE_CHECKING:
     from harness.evals.lm import EngineLM
 
-FEWSHOT_SEED = 1234  # lm-eval's own
 PREFERRED_SPLITS = ("test", "gate")
 
 
@@ -72,6 +76,16 @@ class EvalOptions:
     fewshot_as_multiturn: bool | None = None
     system_instruction: str | None = None
     confirm_run_unsafe_code: bool = False
+
+    @property
+    def decoding(self) -> dict[str, Any]:
+        """Return lm-eval's generation options that replace those of a task."""
+        options: dict[str, Any] = {}
+        if self.max_tokens is not None:
+            options["max_gen_toks"] = self.max_tokens
+        if (temperature := self.temperature) is not None:
+            options |= {"temperature": temperature, "do_sample": temperature > 0}
+        return options
 
 
 def evaluate(
@@ -261,12 +275,7 @@ def choose_items(task: Task, options: EvalOptions) -> tuple[str, list[Item], lis
     positions = list(range(len(items)))
     if (indices := options.indices.get(task.name)) is not None:
         wanted = set(indices)
-        if unknown := sorted(wanted - {item.index for item in items}):
-            raise UserError(
-                f"The {split} split of {task.name} has {len(items)} "
-                f"{plural('item', len(items))} and none with index "
-                f"{listed(unknown)}."
-            )
+        require_known(f"The {split} split of {task.name}", wanted, {i.index for i in items})
         positions = [i for i in positions if items[i].index in wanted]
     positions = positions[:limit]
     if not positions:
@@ -287,13 +296,8 @@ def _lm_task(manager: Any, name: str, split: str, options: EvalOptions) -> Any:
             raise UserError(f"{name} has no examples to show; leave num_fewshot at 0.")
         task.set_config("num_fewshot", options.num_fewshot)
     task.set_fewshot_seed(FEWSHOT_SEED)
-    decoding: dict[str, Any] = {}
-    if options.max_tokens is not None:
-        decoding["max_gen_toks"] = options.max_tokens
-    if (temperature := options.temperature) is not None:
-        decoding |= {"temperature": temperature, "do_sample": temperature > 0}
-    if decoding:
-        task.set_config("generation_kwargs", decoding, update=True)
+    if options.decoding:
+        task.set_config("generation_kwargs", options.decoding, update=True)
     if options.repeats is not None:
         task.config.repeats = options.repeats
     if task.config.repeats > 1 and not task.config.generation_kwargs.get("do_sample", True):

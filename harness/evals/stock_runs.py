@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 from lm_eval.api.model import LM
 from lm_eval.utils import handle_non_serializable, hash_string, sanitize_list
 
-from harness.core.errors import UserError
+from harness.core.errors import UserError, summarize
 from harness.core.files import records_digest
 from harness.core.log import say
 from harness.core.progress import track
 from harness.core.schema import LM_EVAL, Metric, ModelRef, Sample, Score
 from harness.core.scored import ScoredEvaluation
-from harness.core.text import listed, shorten
+from harness.core.text import listed
 from harness.engines import Completion
 from harness.evals import evaluation
 from harness.evals.lm import EngineLM, has_chat_template, to_sampling
@@ -32,13 +32,12 @@ from harness.evals.lm_eval_repeats import chosen_among, require_enough, with_com
 from harness.evals.lm_eval_results import convert, prompt_digest
 from harness.evals.lm_eval_runs import Run, mapping
 from harness.evals.scoring import Generation, code_version, dataset_digest
-from harness.evals.stock_tasks import StockTask, no_exit, quiet_lm_eval
+from harness.evals.stock_tasks import FEWSHOT_SEED, StockTask, no_exit, quiet_lm_eval
 from harness.stats.intervals import aggregate, with_repeats
 
 if TYPE_CHECKING:
     from harness.evals.evaluate import EvalOptions
 
-FEWSHOT_SEED = 1234  # lm-eval's own
 Answer = Completion | tuple[float, bool] | float
 
 
@@ -163,8 +162,8 @@ class StockRun:
                 if isinstance(error, UserError):
                     raise
                 raise UserError(
-                    f"lm-eval cannot make the prompts of {name}: {_told(error)}. If examples are "
-                    "missing, lower --num-fewshot."
+                    f"lm-eval cannot make the prompts of {name}: {summarize(error)}. If examples "
+                    "are missing, lower --num-fewshot."
                 ) from error
             # lm-eval's `evaluate` builds the requests again, and would lose their answers.
             task.build_all_requests = lambda **_: None
@@ -188,7 +187,7 @@ class StockRun:
             )
         wanted = {
             start + place
-            for name, start in self._starts().items()
+            for name, start in self.task.starts.items()
             for place in self._positions.get(name, ())
         }
         items = [item for item in self.task.items() if item.index in wanted]
@@ -198,14 +197,6 @@ class StockRun:
             else {key: getattr(parts[self.task.name], key) for key in _SETTINGS}
         )
         return self._generation(**settings, dataset_digest=dataset_digest(items))
-
-    def _starts(self) -> dict[str, int]:
-        """Return the index of each member's first document."""
-        starts, start = {}, 0
-        for name, size in self.task.sizes.items():
-            starts[name] = start
-            start += size
-        return starts
 
     def _generation(self, **settings: Any) -> Generation:
         engine = self._lm.engine
@@ -331,8 +322,8 @@ class StockRun:
                 )
         except Exception as error:  # the task's own code scores what a model wrote
             raise UserError(
-                f"lm-eval failed to score the answers to {self.task.name}: {_told(error)}. With "
-                "--out the answers are kept: mend the task, and run the same command again."
+                f"lm-eval failed to score the answers to {self.task.name}: {summarize(error)}. "
+                "With --out the answers are kept: mend the task, and run the same command again."
             ) from error
 
     def _with_answers(self, name: str, scored: ScoredEvaluation, repeat: int) -> ScoredEvaluation:
@@ -398,12 +389,8 @@ def _configured(task: Any, options: EvalOptions) -> Any:
     elif config.num_fewshot is None:
         new.set_config("num_fewshot", 0)
     if new.OUTPUT_TYPE == "generate_until":
-        decoding = dict(config.generation_kwargs or {})
-        if options.max_tokens is not None:
-            decoding["max_gen_toks"] = options.max_tokens
-        if (temperature := options.temperature) is not None:
-            decoding |= {"temperature": temperature, "do_sample": temperature > 0}
-        new.set_config("generation_kwargs", decoding)
+        own = dict(config.generation_kwargs or {})
+        new.set_config("generation_kwargs", own | options.decoding)
     new.set_fewshot_seed(FEWSHOT_SEED)
     return new
 
@@ -483,10 +470,6 @@ def _agreed(definitions: Sequence[Mapping[str, Metric]]) -> dict[str, Metric]:
         kind = kinds.pop() if len(kinds) == 1 else "continuous"
         agreed[name] = metric.model_copy(update={"kind": kind, "low": low, "high": high})
     return agreed
-
-
-def _told(error: Exception) -> str:
-    return shorten(f"{type(error).__name__}: {error}".rstrip("."), 300)
 
 
 def _place(record: Sample | Score) -> tuple[int, int]:

@@ -9,29 +9,30 @@ import contextlib
 import fnmatch
 import functools
 import importlib.metadata
+import itertools
 import json
 import logging
 import random
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tasks as benchmarks
-from harness.core.errors import UserError
+from harness.core.errors import UserError, summarize
 from harness.core.schema import Item
-from harness.core.text import did_you_mean, listed, one_line, plural, shorten
+from harness.core.text import did_you_mean, listed, plural, shorten
 from harness.evals.lm_eval_metrics import member_item
 from harness.evals.lm_eval_results import make_item
 from tasks import plugins
 from tasks.task import Task
 
+FEWSHOT_SEED = 1234  # lm-eval's own
 PYTHON_SEED, NUMPY_SEED = 0, 1234  # lm-eval's own; some tasks shuffle while they load
 WILDCARDS = re.compile(r"[*?\[]")
 MAX_MATCHES = 2_000  # tasks that a pattern such as mmlu_* may name
-MAX_MESSAGE_CHARS = 300
 MAX_FILES_TOLD = 3
 DATA_ERRORS = (
     "ConnectionError", "DatasetNotFoundError", "HfHubHTTPError", "LocalEntryNotFoundError",
@@ -80,16 +81,22 @@ class StockTask:
     def _items(self) -> list[Item]:
         items: list[Item] = []
         for name, task in self.members.items():
-            offset = len(items)
             for index, doc in enumerate(task.eval_docs):
                 item = make_item(name, index, _logged(task, doc))
-                items.append(member_item(item, self.name, offset) if self.is_group else item)
+                start = self.starts[name]
+                items.append(member_item(item, self.name, start) if self.is_group else item)
         return items
 
     @functools.cached_property
     def sizes(self) -> dict[str, int]:
         """Number of documents of each member."""
         return {name: len(task.eval_docs) for name, task in self.members.items()}
+
+    @functools.cached_property
+    def starts(self) -> dict[str, int]:
+        """Index of the first document of each member, among the items of the group."""
+        ends = itertools.accumulate(self.sizes.values())
+        return {name: end - self.sizes[name] for name, end in zip(self.sizes, ends, strict=True)}
 
     def positions(
         self, indices: Mapping[str, Sequence[int]], limit: int | None
@@ -104,24 +111,29 @@ class StockTask:
         chosen = {name: list(range(size)) for name, size in self.sizes.items()}
         if self.is_group and self.name in indices:
             wanted = {*indices[self.name]}
-            start = 0
-            for name, size in self.sizes.items():
-                chosen[name] = [i for i in range(size) if start + i in wanted]
-                start += size
-            self._require_known(self.name, wanted, start)
+            require_known(self.name, wanted, range(sum(self.sizes.values())))
+            for name, start in self.starts.items():
+                chosen[name] = [i for i in chosen[name] if start + i in wanted]
         for name in self.members.keys() & indices.keys():
-            self._require_known(name, indices[name], self.sizes[name])
+            require_known(name, indices[name], range(self.sizes[name]))
             chosen[name] = sorted({*indices[name]})
         chosen = {name: places[:limit] for name, places in chosen.items() if places}
         if not chosen:
             raise UserError(f"No items of {self.name} were chosen; name at least one.")
         return chosen
 
-    def _require_known(self, name: str, indices: Sequence[int] | set[int], size: int) -> None:
-        if unknown := sorted(index for index in indices if not 0 <= index < size):
-            raise UserError(
-                f"{name} has {size} {plural('item', size)} and none with index {listed(unknown)}."
-            )
+
+def require_known(subject: str, indices: Collection[int], known: Collection[int]) -> None:
+    """Refuse indices of items that the `subject`, a split or a task, does not have.
+
+    Raises:
+        UserError: there is no such item.
+    """
+    if unknown := sorted({*indices} - {*known}):
+        size = len(known)
+        raise UserError(
+            f"{subject} has {size} {plural('item', size)} and none with index {listed(unknown)}."
+        )
 
 
 def find_benchmarks(
@@ -329,7 +341,7 @@ def _broken_files(folder: Path) -> Iterator[str]:
             config = load_yaml(path, resolve_func=False)
         except Exception as error:  # as TaskIndex.build, which skips the file whatever it is
             mark = getattr(error, "problem_mark", None)
-            fault = getattr(error, "problem", None) or _first_line(error)
+            fault = getattr(error, "problem", None) or summarize(error)
             yield f"{path}{f', line {mark.line + 1}' if mark else ''}: {fault}"
         else:
             if not {"task", "group", "class"} & config.keys():
@@ -356,22 +368,17 @@ def _load_error(name: str, entry: Any, error: Exception) -> UserError:
         kinds = {kind.__name__ for kind in type(cause).__mro__}
         if kinds & {*DATA_ERRORS} or isinstance(cause, FileNotFoundError):
             return UserError(
-                f"The data of {name}{place} cannot be had here: {_first_line(cause)}. Download it "
+                f"The data of {name}{place} cannot be had here: {summarize(cause)}. Download it "
                 "where there is a network and set HF_HOME (or HF_DATASETS_CACHE) to that cache; "
                 "or write a YAML that reads your own files (dataset_path: json, dataset_kwargs: "
                 "{data_files: {test: FILE}}) and name its folder with --include-path."
             )
     root = chain[-1]
-    because = f", because of {_first_line(root)}" if root is not error else ""
+    because = f", because of {summarize(root)}" if root is not error else ""
     return BrokenTaskError(
-        f"{name}{place} cannot be loaded by lm-eval: {_first_line(error)}{because}. Correct the "
+        f"{name}{place} cannot be loaded by lm-eval: {summarize(error)}{because}. Correct the "
         "task, or leave it out."
     )
-
-
-def _first_line(error: BaseException) -> str:
-    text = one_line(str(error)).strip() or type(error).__name__
-    return f"{type(error).__name__}: {shorten(text, MAX_MESSAGE_CHARS)}".rstrip(".")
 
 
 def _extra_of(module: str) -> str | None:

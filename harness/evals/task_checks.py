@@ -77,15 +77,10 @@ class _Model:
     """The tokenizer and the context of the model whose prompts are checked."""
 
     def __init__(self, folder: Path) -> None:
-        from transformers import AutoConfig
+        from harness.engines.loading import context_of, load_config, load_tokenizer
 
-        from harness.engines.loading import context_of, load_tokenizer
-        from harness.engines.model_folder import check
-
-        check(folder)
         self.name = folder.name
-        self.tokenizer = load_tokenizer(folder)
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        config, self.tokenizer = load_config(folder), load_tokenizer(folder)
         self.context = context_of(config, self.tokenizer)
 
 

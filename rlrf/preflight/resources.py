@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.board import Board
-from harness.core.errors import UserError, first_line
+from harness.core.errors import UserError
 from harness.core.folders import is_in_use
 from harness.core.text import plural
 from harness.engines import model_folder
@@ -91,17 +91,10 @@ class Model:
 
 def find_model(config: Config) -> tuple[Model, Said]:
     """Find the model of a run and read its settings and tokenizer."""
-    import transformers
-
-    from harness.engines.loading import load_tokenizer
+    from harness.engines.loading import load_config, load_tokenizer
 
     folder = model_folder.find(config.model, config.revision)
-    model_folder.check(folder)
-    try:
-        settings = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:
-        said = first_line(error)
-        raise UserError(f"{folder / model_folder.CONFIG} cannot be used: {said}") from error
+    settings = load_config(folder)
     parameters, size = _weights(folder)
     found = Model(folder, settings, load_tokenizer(folder), parameters, size)
     architecture = (settings.architectures or [settings.model_type])[0]
