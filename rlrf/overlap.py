@@ -108,15 +108,15 @@ def open_texts(
         return Texts(source, find_file_texts(path), fields)
     name, _, split = source.partition(":")
     try:
-        found = [
+        parts = [
             checked for task in find_benchmarks([name]) for checked in checked_tasks(task, data)
         ]
     except UnknownBenchmarkError as error:
         raise UserError(f"There is no file or folder {quote(source)}. {error}") from error
-    entries = [_entries(task, split, training) for task in found]
+    entries = [_entries(task, split, training) for task in parts]
     rows = [
         (f"{task.name} {entry.label}", {"prompt": entry.text, "reference": entry.gold})
-        for task, of_task in zip(found, entries, strict=True)
+        for task, of_task in zip(parts, entries, strict=True)
         for entry in of_task
     ]
     return Texts(source, lambda: iter(rows), fields)
@@ -149,14 +149,14 @@ def find_overlap(
     count = itertools.count()
     shared = shared_words(_counted(train, count), texts, n=words, limit=limit)
     similar = near_duplicates((list(row.texts.values()) for row in train), texts, limit=limit)
-    wanted = {found.training.row for found in shared.shared}
-    wanted |= {found.training_row for found in similar.found}
+    wanted = {run.training.row for run in shared.shared}
+    wanted |= {pair.training_row for pair in similar.pairs}
     training = {number: row for number, row in enumerate(train) if number in wanted}
-    matches = [_shared_match(found, items, training) for found in _longest_first(shared.shared)]
-    nearest = sorted(similar.found, key=lambda found: -found.similarity)
-    matches += [_similar_match(found, items, training) for found in nearest]
-    by_words = {found.item.row for found in shared.shared}
-    overlapping = by_words | {found.item for found in similar.found}
+    matches = [_shared_match(run, items, training) for run in _longest_first(shared.shared)]
+    nearest = sorted(similar.pairs, key=lambda pair: -pair.similarity)
+    matches += [_similar_match(pair, items, training) for pair in nearest]
+    by_words = {run.item.row for run in shared.shared}
+    overlapping = by_words | {pair.item for pair in similar.pairs}
     example = shared.example
     return Overlap(
         train=train.name,
@@ -167,7 +167,7 @@ def find_overlap(
         overlapping=len(overlapping),
         share=len(overlapping) / len(items),
         with_shared_words=len(by_words),
-        with_near_duplicate=len(similar.found),
+        with_near_duplicate=len(similar.pairs),
         common=shared.common,
         common_limit=shared.limit,
         common_example=_around(texts[example.row][example.text], example) if example else "",
@@ -196,32 +196,32 @@ def _counted(source: Texts, count: Iterator[int]) -> Iterator[list[str]]:
 
 
 def _longest_first(shared: list[SharedWords]) -> list[SharedWords]:
-    return sorted(shared, key=lambda found: (-found.item.words, -found.share, found.item.row))
+    return sorted(shared, key=lambda run: (-run.item.words, -run.share, run.item.row))
 
 
-def _shared_match(found: SharedWords, items: list[Row], training: Mapping[int, Row]) -> Match:
-    item, row = items[found.item.row], training[found.training.row]
+def _shared_match(run: SharedWords, items: list[Row], training: Mapping[int, Row]) -> Match:
+    item, row = items[run.item.row], training[run.training.row]
     return Match(
         item=_label(item),
         training=_label(row),
         kind="shared words",
-        words=found.item.words,
-        share=found.share,
-        item_text=_around(_text(item, found.item.text), found.item),
-        training_text=_around(_text(row, found.training.text), found.training),
+        words=run.item.words,
+        share=run.share,
+        item_text=_around(_text(item, run.item.text), run.item),
+        training_text=_around(_text(row, run.training.text), run.training),
     )
 
 
-def _similar_match(found: NearDuplicate, items: list[Row], training: Mapping[int, Row]) -> Match:
-    item, row = items[found.item], training[found.training_row]
+def _similar_match(pair: NearDuplicate, items: list[Row], training: Mapping[int, Row]) -> Match:
+    item, row = items[pair.item], training[pair.training_row]
     return Match(
         item=_label(item),
         training=_label(row),
         kind="near-duplicate",
         words=0,
-        share=found.similarity,
-        item_text=_clip(_text(item, found.text)),
-        training_text=_clip(_text(row, found.training_text)),
+        share=pair.similarity,
+        item_text=_clip(_text(item, pair.text)),
+        training_text=_clip(_text(row, pair.training_text)),
     )
 
 

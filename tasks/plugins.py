@@ -159,23 +159,23 @@ def _lists_tasks(package: Path) -> bool:
 
 
 def _from_folder(folder: Path) -> Plugin:
-    found = folder.resolve()
-    if not found.name.isidentifier():
+    resolved = folder.resolve()
+    if not resolved.name.isidentifier():
         raise UserError(
-            f"The plugin {folder} cannot be imported: '{found.name}' is not the name of a Python "
-            "package. Rename the folder with letters, digits and underscores."
+            f"The plugin {folder} cannot be imported: '{resolved.name}' is not the name of a "
+            "Python package. Rename the folder with letters, digits and underscores."
         )
-    parent = f"{PACKAGE}.p{hashlib.sha256(str(found.parent).encode()).hexdigest()[:8]}"
-    for package, path in ((PACKAGE, []), (parent, [str(found.parent)])):
+    parent = f"{PACKAGE}.p{hashlib.sha256(str(resolved.parent).encode()).hexdigest()[:8]}"
+    for package, path in ((PACKAGE, []), (parent, [str(resolved.parent)])):
         if package not in sys.modules:
             sys.modules[package] = ModuleType(package)
             sys.modules[package].__path__ = path
-    name = f"{parent}.{found.name}"
+    name = f"{parent}.{resolved.name}"
     if name not in sys.modules:
         importlib.invalidate_caches()  # the folder may be newer than the importer's listing of it
-        _imported(str(folder), lambda: importlib.import_module(name), found)
+        _imported(str(folder), lambda: importlib.import_module(name), resolved)
     module = sys.modules[name]
-    return Plugin(str(folder), found, _checked(str(folder), getattr(module, "TASKS", None)))
+    return Plugin(str(folder), resolved, _checked(str(folder), getattr(module, "TASKS", None)))
 
 
 def _imported(place: str, load: Callable[[], Any], folder: Path | None) -> Any:

@@ -131,8 +131,8 @@ def guarded(doing: str) -> Iterator[None]:
         raise CallFailedError(f"{doing} took longer than {MAX_SECONDS} seconds") from error
     except Exception as error:  # a benchmark's code raises anything
         lines = (shorten(line, 300) for line in str(error).splitlines())
-        said = next((line for line in lines if any(map(str.isalnum, line))), "no message")
-        raise CallFailedError(f"{doing} raises {type(error).__name__}: {said}") from error
+        message = next((line for line in lines if any(map(str.isalnum, line))), "no message")
+        raise CallFailedError(f"{doing} raises {type(error).__name__}: {message}") from error
     finally:
         if bounded:
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -285,14 +285,14 @@ class LmEvalTask:
     def _entry(self, split: str, index: int, doc: Any) -> Entry:
         text = self._task.doc_to_text(doc)
         choices = self._choices(doc)
-        asked = [text] if isinstance(text, str) else []
-        if choices and (self.output_type == "multiple_choice" or not asked):
-            asked += choices
+        parts = [text] if isinstance(text, str) else []
+        if choices and (self.output_type == "multiple_choice" or not parts):
+            parts += choices
         if not isinstance(text, str):  # the choices are beginnings, which the target continues
-            asked.append(self._task.doc_to_target(doc))
+            parts.append(self._task.doc_to_target(doc))
         targets = self._targets(doc)
         gold = str(targets[0]) if targets else ""
-        return Entry(split, index, "\n".join(map(str, asked)), gold, doc)
+        return Entry(split, index, "\n".join(map(str, parts)), gold, doc)
 
     def _choices(self, doc: Any) -> list[str]:
         if self._task.config.doc_to_choice is None:
@@ -347,8 +347,8 @@ class LmEvalTask:
             return ""
         if kind == "prompt":
             return entry.text
-        asked = entry if kind == "reference" else other
-        targets = self._targets(asked.source) if asked else []
+        answered = entry if kind == "reference" else other
+        targets = self._targets(answered.source) if answered else []
         is_text = targets and not isinstance(self._task.config.doc_to_target, int)
         if not is_text or not targets[0].strip():
             raise NoAnswerError("doc_to_target names no text")

@@ -67,7 +67,7 @@ def count_each(config: Mapping[str, Any], documents: Sequence[Rows]) -> list[dic
     responses = [_responses(rows) for rows in documents]
     if not any(len(texts) > 1 for texts in responses):
         return [{} for _ in documents]
-    found: list[dict[str, Any]] = [
+    details: list[dict[str, Any]] = [
         {"count": len(texts), "right": {}, "votes": {}, "absence": {}} for texts in responses
     ]
     clock = _Clock()
@@ -77,12 +77,15 @@ def count_each(config: Mapping[str, Any], documents: Sequence[Rows]) -> list[dic
             try:
                 counted = _count(config, metric, place, documents, responses, clock)
             except _NotCountedError as why:
-                for told in found:
-                    told["absence"][name] = str(why)
+                for document in details:
+                    document["absence"][name] = str(why)
                 continue
-            for told, (right, votes) in zip(found, counted, strict=True):
-                told["right"][name], told["votes"][name] = right, votes
-    return [{RESPONSES: {key: value for key, value in told.items() if value}} for told in found]
+            for document, (right, votes) in zip(details, counted, strict=True):
+                document["right"][name], document["votes"][name] = right, votes
+    return [
+        {RESPONSES: {key: value for key, value in document.items() if value}}
+        for document in details
+    ]
 
 
 def require_enough(task: Any, repeats: int) -> None:
@@ -177,7 +180,9 @@ def _count(
     for row, texts, text in zip(rows, answers, chosen, strict=True):
         target, logged = row.get("target"), _chosen(row)
         right = [int(is_equal(answer, target)) for answer in texts]
-        of_chosen = [is_equal(one, target) for one in (text if isinstance(text, list) else [text])]
+        of_chosen = [
+            is_equal(answer, target) for answer in (text if isinstance(text, list) else [text])
+        ]
         value = row.get(metric)
         is_same = (
             isinstance(value, float | int)
@@ -222,14 +227,14 @@ def _apply(
     from lm_eval.api.registry import get_filter
 
     documents = [row.get("doc") for row in rows]
-    found: Iterable[Any] = texts
+    filtered: Iterable[Any] = texts
     for step in steps:
         settings = {key: value for key, value in step.items() if key != "function"}
         applied = get_filter(step["function"])(**settings)
         if hasattr(applied, "regex"):
             applied.regex = _Pattern(applied.regex_pattern, clock)
-        found = list(applied.apply(found, documents))
-    return list(found)
+        filtered = list(applied.apply(filtered, documents))
+    return list(filtered)
 
 
 class _Clock:
@@ -266,12 +271,12 @@ class _Pattern:
 def _exact_match(config: Mapping[str, Any], clock: _Clock) -> Callable[[Any, Any], bool]:
     """Return lm-eval's `exact_match` with the settings of the task, for one pair of texts."""
     entries = config.get("metric_list")
-    found = [
+    chosen = [
         entry
         for entry in (entries if isinstance(entries, list) else ())
         if isinstance(entry, dict) and entry.get("metric") == EXACT_MATCH
     ]
-    settings = {k: v for k, v in found[0].items() if k not in NOT_SETTINGS} if found else {}
+    settings = {k: v for k, v in chosen[0].items() if k not in NOT_SETTINGS} if chosen else {}
     ignored = settings.get("regexes_to_ignore") or []
     if not settings.keys() <= IGNORING or not isinstance(ignored, list):
         raise _NotCountedError(f"{EXACT_MATCH} has settings that are not known here")

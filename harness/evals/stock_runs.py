@@ -212,7 +212,7 @@ class StockRun:
     def _run(self, results: Mapping[str, Any]) -> Run:
         """Describe this evaluation as lm-eval's results file would; `results` are lm-eval's."""
         system, chat = self._options.system_instruction, self._chat
-        told = {
+        results_file = {
             "configs": {name: task.dump_config() for name, task in self._tasks.items()},
             "n-shot": {name: task.config.num_fewshot or 0 for name, task in self._tasks.items()},
             **results,
@@ -222,7 +222,7 @@ class StockRun:
             "chat_template": "applied" if chat else None,
             "fewshot_as_multiturn": self._multiturn,
         }
-        return Run(Path(f"lm-eval's results of {self.task.name}"), _as_logged(told))
+        return Run(Path(f"lm-eval's results of {self.task.name}"), _as_logged(results_file))
 
     def reuse(self, folder: Path) -> None:
         """Take an equal evaluation from `folder`, if there is one."""
@@ -343,7 +343,9 @@ class StockRun:
             ]
             completions = [a for a in answers if isinstance(a, Completion)]
             if completions and score.index in samples:
-                samples[score.index] = _told_by(samples[score.index], completions[0], repeat)
+                samples[score.index] = _with_completion(
+                    samples[score.index], completions[0], repeat
+                )
             scores.append(_with_details(score, requests, answers, completions, repeat))
         return ScoredEvaluation(
             scored.evaluation, scores, [samples[i] for i in sorted(samples)], scored.items
@@ -416,8 +418,8 @@ def _as_row(sample: Mapping[str, Any]) -> dict[str, Any]:
     return row
 
 
-def _told_by(sample: Sample, completion: Completion, repeat: int) -> Sample:
-    """Return the sample with what the engine told about the response."""
+def _with_completion(sample: Sample, completion: Completion, repeat: int) -> Sample:
+    """Return the sample with what the engine reported of the response."""
     return sample.model_copy(
         update={
             "repeat": repeat,

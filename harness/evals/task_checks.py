@@ -107,7 +107,7 @@ def check_tasks(
     reader = _Model(model) if model else None
     for name in names:
         try:
-            found = find_benchmarks([name], include_path)
+            benchmarks = find_benchmarks([name], include_path)
         except UnknownBenchmarkError:
             raise
         except UserError as error:  # the task is known, and its data or code cannot be had here
@@ -115,7 +115,7 @@ def check_tasks(
             check = Check(name="splits", outcome=outcome, finding=str(error))
             yield TaskReport(task=name, checks=[check])
             continue
-        for task in found:
+        for task in benchmarks:
             for checked in checked_tasks(task, data, run_unsafe_code=run_unsafe_code):
                 yield check_task(checked, model=reader, limit=limit)
 
@@ -205,22 +205,22 @@ def _check_shared(task: CheckedTask, splits: Mapping[str, Sequence[Entry]]) -> I
     """Find items that two splits share; nearly equal ones of training and evaluation, too."""
     named = {s: {_identity(e): e for e in reversed(entries)} for s, entries in splits.items()}
     pairs = list(itertools.combinations(splits, 2))
-    found = False
-    for one, other in pairs:
-        shared = named[one].keys() & named[other].keys()
-        if not shared or (one, other) in DESIGN or (other, one) in DESIGN:
+    is_shared = False
+    for first, second in pairs:
+        shared = named[first].keys() & named[second].keys()
+        if not shared or (first, second) in DESIGN or (second, first) in DESIGN:
             continue
-        found = True
-        first = min(shared, key=lambda text: named[one][text].index)
-        finding = f"{one} and {other} share {len(shared)} {plural('item', len(shared))}"
+        is_shared = True
+        text = min(shared, key=lambda text: named[first][text].index)
+        finding = f"{first} and {second} share {len(shared)} {plural('item', len(shared))}"
         yield Check(
             name="shared items",
             outcome="fail",
             finding=finding,
-            example=f"{named[one][first].label} and {named[other][first].label}: "
-            f"{_quoted(named[one][first])}",
+            example=f"{named[first][text].label} and {named[second][text].label}: "
+            f"{_quoted(named[first][text])}",
         )
-    if pairs and not found:
+    if pairs and not is_shared:
         yield Check(name="shared items", outcome="pass", finding="no two splits share an item")
     training = [entry for split in task.training for entry in splits.get(split, ())]
     held_out = splits.get(task.evaluated, ())
@@ -229,7 +229,7 @@ def _check_shared(task: CheckedTask, splits: Mapping[str, Sequence[Entry]]) -> I
 
 
 def _check_near(training: Sequence[Entry], held_out: Sequence[Entry]) -> Check:
-    nearly = near_duplicates([[e.text] for e in training], [[e.text] for e in held_out]).found
+    nearly = near_duplicates([[e.text] for e in training], [[e.text] for e in held_out]).pairs
     equal = {_identity(entry) for entry in training}
     nearly = [near for near in nearly if _identity(held_out[near.item]) not in equal]
     name = "near-duplicates"
@@ -258,11 +258,11 @@ def _check_answers(
     golds = Counter(fold(entry.gold) for entry in split)
     most_common = golds.most_common(1)[0][1] / len(split)
     for kind in task.kinds:
-        asked = [
+        to_score = [
             e for e in entries if kind != "empty" or e.gold.strip() or not golds[""] < len(split)
         ]
         try:
-            scored, skipped = _scores(task, kind, asked, split)
+            scored, skipped = _scores(task, kind, to_score, split)
         except CallFailedError as error:
             yield Check(name=NAMED[kind], outcome="fail", finding=str(error))
             continue

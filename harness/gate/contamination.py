@@ -119,7 +119,7 @@ def shared_words(
     limit = common_limit(index.different) if limit is None else limit
     common = index.leave_out(limit)
     index.search(enumerate(training))
-    shared = [found for row in range(len(items)) if (found := index.longest_run(row))]
+    shared = [run for row in range(len(items)) if (run := index.longest_run(row))]
     return Comparison(shared, limit, len(common), common[0] if common else None)
 
 
@@ -204,14 +204,14 @@ class _Index:
                 counts[size][np.unique(at)] += 1
                 origin = [(row, t.number, t.start + i) for t in texts for i in range(len(t.grams))]
                 places[size][:, at] = np.array(origin).T
-        found = []
+        common_places = []
         for size, grams in self._wanted.items():
             common = counts[size] > limit
             if common.any():
                 self._common.append((size, grams[common]))
                 origins = places[size][:, common].T.tolist()
-                found += [Place(row, text, start, size) for row, text, start in origins]
-        return found
+                common_places += [Place(row, text, start, size) for row, text, start in origins]
+        return common_places
 
     def _boilerplate(self, words: Hashes) -> Marks:
         """Tell which of `words` stand in n-grams that were left out."""

@@ -39,7 +39,7 @@ class NearDuplicate:
 class NearDuplicates:
     """Items with a near-duplicate, and how many items were of a template and not looked for."""
 
-    found: list[NearDuplicate]
+    pairs: list[NearDuplicate]
     of_a_template: int = 0
 
 
@@ -61,25 +61,25 @@ def near_duplicates(
     Raises:
         UserError: the library `datasketch` is not installed.
     """
-    texts = [(row, n, text) for row, texts in enumerate(items) for n, text in enumerate(texts)]
+    texts = list(_texts(items))
     shingles = [_shingles(text) for *_, text in texts]
     skeleton = _of_most(shingles, len(items))
-    kept = [i for i, found in enumerate(shingles) if len(found - skeleton) >= FEWEST]
-    shingles = [found - skeleton for found in shingles]
+    shingles = [own - skeleton for own in shingles]
+    long = [i for i, own in enumerate(shingles) if len(own) >= FEWEST]
     index = _Index()
-    signatures = index.sign([shingles[i] for i in kept])
-    limit = common_limit(len(kept)) if limit is None else limit
+    signatures = index.sign([shingles[i] for i in long])
+    limit = common_limit(len(long)) if limit is None else limit
     templates = _of_templates(signatures, threshold - MARGIN, limit)
-    for at, i in enumerate(kept):
+    for at, i in enumerate(long):
         if at not in templates:
             index.add(i, signatures[at])
     best: dict[int, NearDuplicate] = {}
     for row, number, text in _texts(training):
-        found = _shingles(text) - skeleton
-        if len(found) < FEWEST:
+        of_text = _shingles(text) - skeleton
+        if len(of_text) < FEWEST:
             continue
-        for i in index.candidates(found)[:MAX_CANDIDATES]:
-            alike = len(found & shingles[i]) / len(found | shingles[i])
+        for i in index.candidates(of_text)[:MAX_CANDIDATES]:
+            alike = len(of_text & shingles[i]) / len(of_text | shingles[i])
             item, text_number, _ = texts[i]
             known = best.get(item)
             if alike >= threshold and (known is None or alike > known.similarity):
@@ -106,7 +106,7 @@ def _of_most(shingles: Sequence[Shingles], rows: int) -> Shingles:
     """Return the shingles of more than half of the items."""
     if rows < 2:
         return frozenset()
-    counts = Counter(shingle for found in shingles for shingle in found)
+    counts = Counter(shingle for own in shingles for shingle in own)
     return frozenset(shingle for shingle, count in counts.items() if 2 * count > rows)
 
 

@@ -54,11 +54,11 @@ def overlap(
     """
     from rlrf.overlap import find_overlap, open_texts
 
-    found = find_overlap(
+    result = find_overlap(
         open_texts(train, fields=fields, data=data, training=True),
         open_texts(eval_, fields=fields, data=data),
         words=words,
         limit=common,
     )
-    print_result(found, found.text(MAX_SHOWN))
-    return EXIT["fail" if found.overlapping else "pass"]
+    print_result(result, result.text(MAX_SHOWN))
+    return EXIT["fail" if result.overlapping else "pass"]
