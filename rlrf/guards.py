@@ -21,6 +21,7 @@ from harness.core.scored import ScoredEvaluation
 from harness.core.text import did_you_mean, listed, plural
 from harness.engines import Engine
 from harness.evals.evaluate import EvalOptions, evaluate
+from harness.evals.lm_eval_metrics import base
 from harness.evals.stock_tasks import StockTask, find_benchmarks
 from harness.judges.config import Judging
 from rlrf.code_digests import Code, tasks_code
@@ -261,7 +262,7 @@ def choose_metric(guard: OpenGuard, wanted: str | None) -> Metric:
         return next((m for m in metrics.values() if m.primary), next(iter(metrics.values())))
     if wanted in metrics:
         return metrics[wanted]
-    filtered = [metric for metric in metrics if metric.partition(",")[0] == wanted]
+    filtered = [metric for metric in metrics if base(metric) == wanted]
     if len(filtered) == 1:
         return metrics[filtered[0]]
     if filtered:
@@ -271,7 +272,7 @@ def choose_metric(guard: OpenGuard, wanted: str | None) -> Metric:
             f"{quoted}."
         )
     known = ", ".join(f'"{metric}"' if "," in metric else metric for metric in metrics)
-    if wanted in {metric.partition(",")[0] for metric in guard.not_compared}:
+    if wanted in {base(metric) for metric in guard.not_compared}:
         raise UserError(
             f"The guard {name} is to be gated by {wanted}, which lm-eval does not average over "
             f"the items: there is no value per item to compare. Choose one of {known}."

@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from harness.core.errors import UserError
 from harness.core.schema import Item, Message, Metric
 from harness.core.scored import ScoredEvaluation
 from harness.evals.evaluate import EvalOptions
+from harness.evals.lm_eval_metrics import base
 from harness.evals.stock_tasks import StockTask, quiet_lm_eval
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ def measured_metrics(
     evaluation = with_fixed_kinds(run.score()).evaluation
     metrics = {n: m for n, m in evaluation.definitions.items() if _is_mean(benchmark, n)}
     measured = {*evaluation.metrics, *_aggregations(benchmark)} - metrics.keys()
-    bases = {metric.partition(",")[0] for metric in metrics}
-    not_compared = sorted({metric.partition(",")[0] for metric in measured} - bases)
+    bases = {base(metric) for metric in metrics}
+    not_compared = sorted({base(metric) for metric in measured} - bases)
     if not metrics:
         why = (
             "its tasks have none in common that counts every document alike. Name its tasks as "
@@ -73,12 +73,12 @@ def _is_mean(benchmark: StockTask, metric: str) -> bool:
 
     A few documents do not show it: their mean may equal any other aggregate by chance.
     """
-    base = metric.partition(",")[0]
+    plain = base(metric)
     if benchmark.is_group:
         weighted = benchmark.groups[benchmark.name].aggregate_metric_list or ()
-        if not all(entry.weight_by_size for entry in weighted if entry.metric == base):
+        if not all(entry.weight_by_size for entry in weighted if entry.metric == plain):
             return False
-    aggregate = _aggregations(benchmark).get(base)
+    aggregate = _aggregations(benchmark).get(plain)
     try:
         return aggregate is not None and math.isclose(aggregate([0.0, 0.0, 1.0]), 1 / 3)
     except Exception:  # a function of the task, for other values than numbers
@@ -97,13 +97,10 @@ def _aggregations(benchmark: StockTask) -> dict[str, Any]:
 def with_fixed_kinds(scored: ScoredEvaluation) -> ScoredEvaluation:
     """Return the evaluation with metrics that are yes/no only if they are for every model."""
     definitions = {
-        name: metric
-        if name.partition(",")[0] in YES_NO
-        else metric.model_copy(update={"kind": "continuous"})
+        name: metric if base(name) in YES_NO else metric.model_copy(update={"kind": "continuous"})
         for name, metric in scored.evaluation.definitions.items()
     }
-    evaluation = scored.evaluation.model_copy(update={"definitions": definitions})
-    return replace(scored, evaluation=evaluation)
+    return scored.with_definitions(definitions)
 
 
 def describe(benchmark: StockTask) -> list[Any]:

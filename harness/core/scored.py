@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from harness.core.schema import Evaluation, Item, Sample, Score
+from harness.core.schema import Evaluation, Item, Metric, Sample, Score
 
 
 @dataclass(frozen=True)
@@ -23,3 +23,8 @@ class ScoredEvaluation:
     scores: Sequence[Score]
     samples: Sequence[Sample] = ()
     items: Sequence[Item] = ()
+
+    def with_definitions(self, definitions: Mapping[str, Metric]) -> ScoredEvaluation:
+        """Return the evaluation with these metrics defined instead; its values stay as they are."""
+        evaluation = self.evaluation.model_copy(update={"definitions": dict(definitions)})
+        return replace(self, evaluation=evaluation)

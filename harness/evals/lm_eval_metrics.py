@@ -119,12 +119,10 @@ def with_baseline_definitions(
         for name in old.definitions
         if name in new.definitions
     }
-
-    def changed(side: ScoredEvaluation) -> ScoredEvaluation:
-        merged = {"definitions": side.evaluation.definitions | shared}
-        return replace(side, evaluation=side.evaluation.model_copy(update=merged))
-
-    return changed(before), changed(after)
+    return (
+        before.with_definitions(old.definitions | shared),
+        after.with_definitions(new.definitions | shared),
+    )
 
 
 def _agreed(old: Metric, new: Metric, candidate: Sequence[Score]) -> Metric:

@@ -22,6 +22,7 @@ from harness.evals.checked_tasks import (
     NoAnswerError,
     checked_tasks,
 )
+from harness.evals.lm_eval_metrics import base
 from harness.evals.stock_tasks import (
     BrokenTaskError,
     UnknownBenchmarkError,
@@ -346,11 +347,11 @@ def _check_reference(scored: Scored, skipped: str) -> Check:
 
 def _check_worthless(kind: Kind, scored: Scored, most_common: float) -> Check:
     """Check that an answer without merit gets no full marks, but for chance."""
-    primary = next(iter(scored[0][1])).partition(",")[0]
+    primary = base(next(iter(scored[0][1])))
     full = [
         entry
         for entry, qualities in scored
-        if any(v >= FULL for label, v in qualities.items() if label.partition(",")[0] == primary)
+        if any(v >= FULL for label, v in qualities.items() if base(label) == primary)
     ]
     share = len(full) / len(scored)
     name = NAMED[kind]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 
 from harness.core.errors import UserError
 from harness.core.schema import Metric
@@ -32,12 +31,10 @@ def align(
         for name in old.definitions
         if name in new.definitions
     }
-
-    def changed(side: ScoredEvaluation) -> ScoredEvaluation:
-        merged = {"definitions": side.evaluation.definitions | shared}
-        return replace(side, evaluation=side.evaluation.model_copy(update=merged))
-
-    return changed(before), changed(after)
+    return (
+        before.with_definitions(old.definitions | shared),
+        after.with_definitions(new.definitions | shared),
+    )
 
 
 def _agreed(

@@ -202,8 +202,7 @@ def with_repeat_metrics(scored: ScoredEvaluation, names: Iterable[str]) -> Score
             score.model_copy(update={"unscored": score.unscored | reasons}) if reasons else score
             for score in others
         ]
-    evaluation = scored.evaluation.model_copy(update={"definitions": known | definitions})
-    return replace(scored, evaluation=evaluation, scores=scores)
+    return replace(scored.with_definitions(known | definitions), scores=scores)
 
 
 def reported_names(scored: ScoredEvaluation, sizes: Sequence[int] | None = None) -> list[str]:
