@@ -11,7 +11,7 @@ from pydantic import Field
 
 from harness.core.errors import UserError
 from harness.core.schema import Record
-from harness.core.text import cut, listed, one_line, quote
+from harness.core.text import cut, listed, one_line, plural, quote
 from harness.evals.checked_tasks import CallFailedError, CheckedTask, Entry, checked_tasks
 from harness.evals.stock_tasks import UnknownBenchmarkError, find_benchmarks
 from harness.evals.texts import Row, Texts, find_file_texts
@@ -66,7 +66,8 @@ class Overlap(Record):
         ]
         if self.common:
             lines.append(
-                f"Left out as boilerplate: {self.common} runs of {self.words} words that more than "
+                f"Left out as boilerplate: {self.common} {plural('passage', self.common)} of "
+                f"{self.words} words that more than "
                 f"{self.common_limit} items share, such as {quote(self.common_example)}. Compare "
                 "them too with a larger --common."
             )

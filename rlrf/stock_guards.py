@@ -181,7 +181,7 @@ def _run_without_model(benchmark: StockTask, options: EvalOptions) -> StockRun:
 
     class NoModel(EngineLM):
         def require_likelihoods(self) -> None:
-            """Likelihoods are as good as any other answer."""
+            """Accept tasks that need likelihoods."""
 
     class DryRun(StockRun):
         def answer(self) -> None:

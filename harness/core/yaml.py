@@ -124,7 +124,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         return f"'{place}' is missing."
     value = fault["input"]
     shown = f", not {value!r}" if value is None or isinstance(value, str | int | float) else ""
-    return f"{place}: {fault['msg'].removeprefix('Value error, ')}{shown}."
+    told = f"{fault['msg'].removeprefix('Value error, ')}{shown}".removesuffix(".")
+    return f"{place}: {told}." if place else f"{told}."
 
 
 def _keys(model: type[BaseModel], place: Sequence[int | str]) -> Iterator[str]:

@@ -211,6 +211,15 @@ def _with_scores(group: Any) -> Iterator[StockTask]:
             yield StockTask(child.task_name, {child.task_name: child}, {})
 
 
+def names_in_yaml() -> list[str]:
+    """Name the tasks, groups and tags of lm-eval in the folders that are included."""
+    from lm_eval.tasks import TaskManager
+
+    folders = [*map(str, plugins.included())]
+    with quiet_lm_eval():
+        return [*TaskManager(include_path=folders, include_defaults=False).task_index]
+
+
 def _manager(name: str, include_path: tuple[Path, ...]) -> Any:
     """Return lm-eval's index of the tasks in `include_path`, with its own where they are needed.
 

@@ -30,7 +30,9 @@ def tasks(context: click.Context, path_only: bool) -> None:
     if context.invoked_subcommand:
         return
     import tasks as benchmarks
+    from harness.core.text import listed
     from harness.render.table import table
+    from tasks.plugins import included
 
     if path_only:
         show(benchmarks.FOLDER)
@@ -49,6 +51,11 @@ def tasks(context: click.Context, path_only: bool) -> None:
     print_result(records, table([["task", "primary metric", "splits", "version"], *rows]))
     for problem in benchmarks.problems():
         say(problem)
+    if included():
+        from harness.evals.stock_tasks import names_in_yaml
+
+        if others := sorted({*names_in_yaml()} - {*benchmarks.names()}):
+            say(f"In YAML files for lm-eval: {listed(others)}.")
 
 
 @tasks.command()

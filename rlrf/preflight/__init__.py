@@ -262,10 +262,11 @@ def _gate(config: Config, tasks: Mapping[str, Task], guards: Mapping[str, OpenGu
         if power < POWER:
             needed = items_needed(rule.margin, spread, policy.alpha, POWER, rule.noise)
             advice.append(
-                f"{rule.task} {rule.metric}: {n:,} items pass what has not changed with a chance "
-                f"of {power:.2f} if {DISCORDANCE:.0%} of them flip; {needed:,} would with {POWER}"
+                f"{rule.task} {rule.metric}: on {n:,} items an unchanged model passes with a "
+                f"chance of {power:.2f} if {DISCORDANCE:.0%} of the answers change by chance, on "
+                f"{needed:,} with {POWER}"
             )
-    return f"{len(policy.rules)} rules", "; ".join(advice)
+    return f"{len(policy.rules)} {plural('rule', len(policy.rules))}", "; ".join(advice)
 
 
 def _small_subgroups(rule: Rule, every: str, items: Sequence[Item], alpha: float) -> list[str]:

@@ -101,13 +101,13 @@ def sight(rule: Rule, metric: Metric, n: int, alpha: float, changed: float) -> s
     if rule.tier == "critical":
         spread = math.sqrt(changed) * (metric.span or 1.0)
         power = power_to_detect(rule.margin, n, spread, alpha, rule.noise)
-        return f"{n:,} items pass an unchanged model with a chance of {power:.2f} {changes}"
+        return f"on {n:,} items an unchanged model passes with a chance of {power:.2f} {changes}"
     if loss is None:
         return (
             f"{n:,} items are too few to fail any loss at the margin {rule.margin:g}: raise items"
         )
     return (
-        f"{n:,} items fail a loss of {loss:.2g} or more with a chance of {POWER} {changes}; a "
+        f"on {n:,} items a loss of {loss:.2g} or more fails with a chance of {POWER} {changes}; a "
         "smaller loss may be inconclusive, which does not hold a candidate up"
     )
 

@@ -328,11 +328,11 @@ def test_guards_say_how_many_items_they_have_and_which_loss_these_see(
         "acc (guardrail, margin 0.05); 15 of 20 gate items, others in each iteration; 20 sealed"
     )
     assert "its items are asked again after iteration 1" in many.advice
-    assert "acc: 15 items fail a loss of 0.48 or more" in many.advice
+    assert "acc: on 15 items a loss of 0.48 or more fails" in many.advice
     named = found["guard name_it"]
     assert "9 items can decide, not 30: all are taken" in named.advice
     assert "8 items are sealed, not 20: all are taken" in named.advice
-    assert "pass an unchanged model with a chance of" in named.advice
+    assert "an unchanged model passes with a chance of" in named.advice
     wrong = found["guard colours_meny"]
     assert not wrong.ok and "Did you mean 'colours_many'" in wrong.advice
     assert "gate" not in found  # it is checked once all guards can be opened

@@ -38,6 +38,12 @@ def test_benchmarks_of_ones_own_are_listed(mine, capsys):
     assert "letters" not in capsys.readouterr().out
 
 
+def test_yaml_tasks_of_lm_eval_are_listed(mine, capsys):
+    Path(mine, "spelling.yaml").write_text("task: spelling\ndataset_path: json\n")
+    assert run(["tasks", "--include-path", mine]) == 0
+    assert "In YAML files for lm-eval: spelling." in capsys.readouterr().err
+
+
 def test_recorded_responses_are_scored_and_gated(mine, capsys):
     score = ["score", "letters", answer(), "--split", "gate"]
     assert run(score) == 3
