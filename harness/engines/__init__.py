@@ -150,12 +150,8 @@ class Engine(abc.ABC):
             yield number, self.generate(prompts, sampling, on_done)
 
 
-class LocalEngine(Engine):
-    """An engine that runs in this process or on our cluster, so that its context is known.
-
-    `completion_tokens` counts the end-of-sequence token. A prompt that leaves no room for
-    `max_tokens` loses its beginning, with a warning.
-    """
+class ScoringEngine(Engine):
+    """An engine that can say how likely a text is."""
 
     context: int  # tokens of prompt and response together
 
@@ -170,6 +166,14 @@ class LocalEngine(Engine):
             UserError: the engine only generates.
         """
         raise cannot_score(self)
+
+
+class LocalEngine(ScoringEngine):
+    """An engine that runs in this process or on our cluster, so that its context is known.
+
+    `completion_tokens` counts the end-of-sequence token. A prompt that leaves no room for
+    `max_tokens` loses its beginning, with a warning.
+    """
 
     def loglikelihoods(self, groups: Sequence[Sequence[Pair]]) -> Iterable[list[Likelihood]]:
         """Score each group of pairs on its own, so that other groups change no rounding."""
@@ -195,12 +199,26 @@ class RemoteEngine(Engine):
         """
 
 
-def cannot_score(engine: Engine) -> UserError:
-    """Make the error of an engine that has no `loglikelihood`."""
+def cannot_score(engine: Engine, reason: str = "") -> UserError:
+    """Make the error of an engine that cannot compute log-likelihoods, with the reason if known."""
+    reason = reason or f"the engine '{engine.name}' only generates text"
     return UserError(
-        f"The engine '{engine.name}' generates text and cannot say how likely a text is, which "
-        "this task asks for. Use the engine 'hf'."
+        f"{engine.model_id} cannot say how likely a text is, which this task asks for: {reason}. "
+        "Use the engine hf or vllm, or a server of vLLM with its tokenizer."
     )
+
+
+def check_continuation(after: Sequence[int], room: int) -> None:
+    """Refuse a continuation of more tokens than the `room` that the model's context has for it.
+
+    Raises:
+        UserError: how long it is.
+    """
+    if len(after) > room:
+        raise UserError(
+            f"A continuation has {len(after):,} tokens and the model's context only {room:,}: "
+            "shorten it, or use a model with a longer context."
+        )
 
 
 class Unanswered:

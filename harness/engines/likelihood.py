@@ -21,8 +21,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from harness.core.errors import UserError, is_out_of_memory
-from harness.engines import Likelihood, Pair
+from harness.core.errors import is_out_of_memory
+from harness.engines import Likelihood, Pair, check_continuation
 from harness.engines.reader import MIN_COMMON_TOKENS, Reader
 from harness.engines.shared_prefix import KeysValues, shared_attention
 
@@ -53,11 +53,7 @@ class Texts:
         for before, after in pairs:
             if after and not before:
                 raise ValueError("A continuation needs a context of at least one token.")
-            if len(after) > context:
-                raise UserError(
-                    f"A continuation has {len(after):,} tokens and the model's context only "
-                    f"{context:,}: shorten it, or use a model with a longer context."
-                )
+            check_continuation(after, context)
             ids = (before + after)[-(context + 1) : -1] if after else []
             whole.append(np.asarray(ids, dtype=">i4").tobytes())  # bytes sort as the tokens do
         # 1. Sort the texts, and compare each with the one before it.

@@ -195,7 +195,7 @@ def load_config(folder: Path) -> Any:
 
 
 def context_of(config: Any, tokenizer: Any) -> int:
-    """Read the model's context in tokens, where lm-eval looks for it."""
+    """Read the model's context in tokens, where lm-eval looks for it; `config` may be None."""
     text = getattr(config, "text_config", None) or config
     for name in ("n_positions", "max_position_embeddings", "n_ctx"):
         if getattr(text, name, None) is not None:

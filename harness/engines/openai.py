@@ -1,4 +1,4 @@
-"""Generate with an OpenAI-compatible server: hosted, vLLM, llama.cpp, `transformers serve`.
+"""Ask an OpenAI-compatible server: hosted, vLLM, llama.cpp, `transformers serve`.
 
 Nobody here can check which weights a server has; the user may name them, or they stay unknown.
 """
@@ -6,6 +6,7 @@ Nobody here can check which weights a server has; the user may name them, or the
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,20 @@ from harness.engines import (
     MAX_UNANSWERED,
     SEEDS,
     Completion,
+    Likelihood,
     OnDone,
+    Pair,
     RemoteEngine,
     Sampling,
+    ScoringEngine,
     Unanswered,
     by_prompt,
+    cannot_score,
+    check_continuation,
     cut_at_stop,
     seed_of,
 )
-from harness.engines.loading import load_tokenizer
+from harness.engines.loading import context_of, load_tokenizer
 from harness.engines.prompts import check_template
 from harness.serving.server import Batch, CallFailedError, Server, ServerDownError
 from harness.serving.settings import ServerSettings
@@ -36,13 +42,14 @@ from harness.serving.wire import (
     TransientError,
     first_choice,
     read_content,
+    read_echo,
     token_limit,
 )
 
 SEED, STOP = Option("a seed"), Option("stop strings")
 
 
-class OpenAIEngine(RemoteEngine):
+class OpenAIEngine(RemoteEngine, ScoringEngine):
     """A model behind an OpenAI-compatible server.
 
     Each sample is a request, with its own seed if the server accepts seeds. With a tokenizer,
@@ -81,6 +88,7 @@ class OpenAIEngine(RemoteEngine):
         if tokenizer is not None:
             self.tokenizer = load_tokenizer(tokenizer)
             check_template(self.tokenizer)
+            self.context = context_of(None, self.tokenizer)
         self._settings = settings
         path = "/chat/completions" if tokenizer is None else "/completions"
         self._server = Server(settings, path, key)
@@ -150,6 +158,57 @@ class OpenAIEngine(RemoteEngine):
 
         self._server.run(places, work)
         return by_prompt(made, len(prompts), sampling)
+
+    def loglikelihood(self, pairs: Sequence[Pair]) -> list[Likelihood]:
+        """Score each continuation after its context; a pair too long loses its beginning.
+
+        A request asks for the log-probabilities of a text's own tokens (`echo`), as lm-eval's
+        `local-completions` does. Texts hold one token less than the tokenizer's limit, since a
+        server generates one.
+
+        Raises:
+            UserError: there is no tokenizer, the server has no such log-probabilities, or it
+                stopped answering.
+        """
+        if self.tokenizer is None:
+            raise cannot_score(self, "its tokenizer is unknown; name its folder")
+        texts: dict[tuple[int, ...], int] = {}  # text -> most tokens that are scored
+        keys = []
+        for before, after in pairs:
+            check_continuation(after, self.context - 2)
+            keys.append(ids := tuple((before + after)[-(self.context - 1) :]))
+            texts[ids] = max(texts.get(ids, 0), len(after))
+        told: dict[tuple[int, ...], list[Likelihood]] = {}
+
+        async def work(batch: Batch, ids: tuple[int, ...]) -> None:
+            async def attempt(_: Collection[Option]) -> list[Likelihood]:
+                await self._server.wait_turn(len(ids))
+                body = {
+                    "model": self._settings.model,
+                    "prompt": list(ids),
+                    "temperature": 0,
+                    "max_tokens": 1,
+                    "logprobs": 1,
+                    "echo": True,
+                }
+                response = await self._server.post(batch, json.dumps(body).encode())
+                choice, _ = first_choice(self._server.accept(response))
+                try:
+                    return read_echo(choice, len(ids), texts[ids])
+                except ValueError as error:
+                    raise CallFailedError(str(error)) from None
+
+            try:
+                told[ids] = await self._server.answer(batch, [], attempt)
+            except CallFailedError as error:
+                raise cannot_score(self, f"{self._server.base}: {error}") from None
+
+        self._server.run(list(texts), work)
+        found = []
+        for (_, after), ids in zip(pairs, keys, strict=True):
+            last = told[ids][len(told[ids]) - len(after) :]
+            found.append((math.fsum(value for value, _ in last), all(best for _, best in last)))
+        return found
 
     def _request(
         self, prompt: str, sample: int, sampling: Sampling, options: Collection[Option]

@@ -6,6 +6,7 @@ Users install vLLM themselves, for their machine; no other module needs it.
 from __future__ import annotations
 
 import gc
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,11 +20,15 @@ from harness.engines import (
     MAX_UNANSWERED,
     SEEDS,
     Completion,
+    Likelihood,
     LocalEngine,
     OnDone,
+    Pair,
     Sampling,
     Unanswered,
     by_prompt,
+    cannot_score,
+    check_continuation,
     cut_at_stop,
     seed_of,
 )
@@ -190,6 +195,49 @@ class VLLMEngine(LocalEngine):
             if waiting:
                 engine.abort_request(list(waiting))
         return by_prompt(made, len(prompts), sampling)
+
+    def loglikelihood(self, pairs: Sequence[Pair]) -> list[Likelihood]:
+        """Score each continuation after its context; a pair too long loses its beginning.
+
+        vLLM reads every text whole: it has no log-probabilities of what its cache has. Texts hold
+        one token less than the context, since vLLM generates one.
+
+        Raises:
+            UserError: a continuation is longer than the context, or this vLLM has no prompt
+                log-probabilities.
+        """
+        from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+        texts: dict[tuple[int, ...], int] = {}
+        places = []
+        for before, after in pairs:
+            check_continuation(after, self.context - 2)
+            ids = tuple((before + after)[-(self.context - 1) :])
+            places.append(texts.setdefault(ids, len(texts)))
+        params = SamplingParams(
+            temperature=0.0,
+            max_tokens=1,
+            prompt_logprobs=1,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        try:
+            outputs = self._awake().generate(
+                [{"prompt_token_ids": list(ids)} for ids in texts],
+                params,
+                use_tqdm=False,
+                lora_request=self._lora,
+            )
+        except ValueError as error:
+            raise cannot_score(self, f"vLLM refuses ({first_line(error)})") from error
+        found = []
+        for (_, after), place in zip(pairs, places, strict=True):
+            known = outputs[place].prompt_logprobs
+            if known is None:
+                raise cannot_score(self, "this vLLM has no log-probabilities of prompts")
+            told = [x[t] for x, t in zip(known[len(known) - len(after) :], after, strict=True)]
+            found.append((math.fsum(x.logprob for x in told), all(x.rank == 1 for x in told)))
+        return found
 
     def _completion(self, output: Any, stop: Sequence[str]) -> Completion:
         (made,) = output.outputs

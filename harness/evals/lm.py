@@ -24,9 +24,9 @@ from harness.engines import (
     Completion,
     Engine,
     Likelihood,
-    LocalEngine,
     Pair,
     Sampling,
+    ScoringEngine,
     cannot_score,
 )
 from harness.engines.loading import require_end
@@ -127,19 +127,19 @@ class EngineLM(TemplateLM):  # type: ignore[misc]  # lm-eval is untyped
 
     @property
     def eot_token_id(self) -> int:
-        return require_end(self._local_engine.tokenizer)
+        return require_end(self._scoring_engine.tokenizer)
 
     @property
     def prefix_token_id(self) -> int:
-        bos = self._local_engine.tokenizer.bos_token_id
+        bos = self._scoring_engine.tokenizer.bos_token_id
         return self.eot_token_id if bos is None else int(bos)
 
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, **kwargs: Any
     ) -> list[int]:
         if add_special_tokens is None:
-            return self._local_engine.encode(string)
-        tokenizer = self._local_engine.tokenizer
+            return self._scoring_engine.encode(string)
+        tokenizer = self._scoring_engine.tokenizer
         return list(tokenizer.encode(string, add_special_tokens=add_special_tokens))
 
     def loglikelihood(
@@ -167,7 +167,7 @@ class EngineLM(TemplateLM):  # type: ignore[misc]  # lm-eval is untyped
                 for window in get_rolling_token_windows(
                     token_list=self.tok_encode(request.args[0]),
                     prefix_token=self.prefix_token_id,
-                    max_seq_len=self._local_engine.context,
+                    max_seq_len=self._scoring_engine.context,
                     context_len=1,
                 )
             ]
@@ -187,7 +187,7 @@ class EngineLM(TemplateLM):  # type: ignore[misc]  # lm-eval is untyped
         self, pairs: Sequence[Pair], on_done: Callable[[int], None] | None
     ) -> list[Likelihood]:
         """Score pairs in parts, each kept as soon as it is scored, or read if it was kept."""
-        engine = self._local_engine
+        engine = self._scoring_engine
         scored: list[Likelihood] = []
         for start in range(0, len(pairs), PAIRS_PER_PART):
             part = pairs[start : start + PAIRS_PER_PART]
@@ -212,13 +212,15 @@ class EngineLM(TemplateLM):  # type: ignore[misc]  # lm-eval is untyped
         Raises:
             UserError: the engine only generates.
         """
-        if type(self._local_engine).loglikelihood is LocalEngine.loglikelihood:
+        if type(self._scoring_engine).loglikelihood is ScoringEngine.loglikelihood:
             raise cannot_score(self.engine)
 
     @property
-    def _local_engine(self) -> LocalEngine:
-        if not isinstance(self.engine, LocalEngine):
+    def _scoring_engine(self) -> ScoringEngine:
+        if not isinstance(self.engine, ScoringEngine):
             raise cannot_score(self.engine)
+        if self.engine.tokenizer is None:
+            raise cannot_score(self.engine, "its tokenizer is unknown; name its folder")
         return self.engine
 
 

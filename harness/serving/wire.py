@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import re
 import urllib.parse
 from collections.abc import Callable, Collection, Iterator
@@ -17,6 +18,7 @@ from typing import Any, Literal, NamedTuple
 from harness.core.text import one_line
 
 MAX_MESSAGE = 200  # characters
+MAX_LOGPROB = 1e-3  # rounding
 MAX_COUNT = 10**8  # tokens; a larger count is nonsense
 
 # Error codes about what one prompt says, and about every call.
@@ -132,6 +134,36 @@ def read_content(choice: dict[str, Any]) -> Content:
     if message.get("tool_calls") or message.get("function_call"):
         return Content(text, "the reply calls a tool, and none was offered")
     return Content(text, NO_TEXT if isinstance(content, list) else "")
+
+
+def read_echo(choice: dict[str, Any], tokens: int, last: int) -> list[tuple[float, bool]]:
+    """Read the log-probabilities of the `last` tokens of a text of `tokens` that was echoed.
+
+    Each comes with whether no token is likelier.
+
+    Raises:
+        ValueError: the reply does not have them.
+    """
+    told = choice.get("logprobs")
+    values = told.get("token_logprobs") if isinstance(told, dict) else None
+    best = told.get("top_logprobs") if isinstance(told, dict) else None
+    if not isinstance(values, list) or not isinstance(best, list) or len(values) != len(best):
+        raise ValueError("its replies lack the log-probabilities of the prompt (echo)")
+    if not tokens <= len(values) <= tokens + 1:  # a server may leave out the one it generated
+        raise ValueError(
+            f"its reply has {len(values):,} log-probabilities for a prompt of {tokens:,} tokens"
+        )
+    found = []
+    for value, top in list(zip(values, best, strict=True))[tokens - last : tokens]:
+        numbers = [value, *(top.values() if isinstance(top, dict) else ())]
+        if len(numbers) < 2 or not all(_is_logprob(number) for number in numbers):
+            raise ValueError("its reply has a log-probability that is not one")
+        found.append((float(value), value >= max(numbers)))
+    return found
+
+
+def _is_logprob(value: Any) -> bool:
+    return type(value) in (int, float) and -math.inf < value <= MAX_LOGPROB
 
 
 def _text(content: Any) -> str:

@@ -12,12 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import UserError
-from harness.engines import Sampling
+from harness.engines import Pair, Sampling
 from harness.engines.vllm import VLLMEngine
 
 GREEDY = Sampling(max_tokens=24)
 # More tokens in all than vLLM reads at a time (4,096).
 MANY = [f"{number}. " + "She has 14 plums. " * 60 for number in range(64)]
+# (context, continuation): choices of one question, equal ones, a text too long.
+PAIRS: list[Pair] = [
+    *[([40, 50, 60, 70], choice) for choice in ([80], [90], [80, 41, 42], [80, 41, 42])],
+    ([7], [20, 21, 22, 23, 24]),
+    ([30, 31] * 200, [32, 33]),
+]
 WARM = Sampling(temperature=1.0, top_p=0.9, max_tokens=24, n=4, seed=3)
 
 
@@ -43,7 +49,9 @@ def main(model: str, adapter: Path, other: Path, prompts: list[str]) -> dict[str
         "stopped": made(replace(GREEDY, stop=("a", "o"))),
         "long": made(GREEDY, ["She has 14 plums. " * 100, "", "<|end|>"]),
     }
+    found["likelihoods"] = engine.loglikelihood(PAIRS)
     engine.use(adapter)
+    found["adapted likelihoods"] = engine.loglikelihood(PAIRS)
     found |= {"adapter digest": engine.model_digest, "adapted": made(GREEDY)}
     engine.use(other)
     found["other adapted"] = made(GREEDY)

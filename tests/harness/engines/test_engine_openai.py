@@ -401,6 +401,67 @@ def test_an_engine_without_weights_is_not_loaded_under_another_kind(model_folder
         EngineLoader(EngineSpec(kind="openai")).load(EngineSpec(str(model_folder), kind="openai"))
 
 
+# Likelihoods ------------------------------------------------------------------------------------
+
+
+def scored(asked: Asked, **changes: Any) -> bytes:
+    """A completion that echoes its prompt: a token's log-probability is minus its number."""
+    ids = asked.body["prompt"]
+    told = {
+        "token_logprobs": [None, *(-float(token) for token in ids[1:]), -0.5],
+        "top_logprobs": [None, *({"a": -7.0} for _ in ids[1:]), {"a": -0.5}],
+    }
+    choice = {"index": 0, "text": "", "finish_reason": "length", "logprobs": told | changes}
+    return json.dumps({"choices": [choice]}).encode()
+
+
+def test_likelihoods_are_summed_over_the_continuation(serve: Any, model_folder: Path) -> None:
+    server = serve(lambda number, asked: Act(body=scored(asked)))
+    engine = engine_of(server, tokenizer=model_folder)
+    pairs = [([5, 6], [7]), ([5, 6], [7, 8]), ([5], [6, 7]), ([5, 6], [7]), ([5, 6], [9])]
+    assert engine.loglikelihood(pairs) == [
+        (-7.0, True), (-15.0, False), (-13.0, True), (-7.0, True), (-9.0, False)
+    ]  # fmt: skip
+    assert sorted(asked.body["prompt"] for asked in server.asked) == [
+        [5, 6, 7], [5, 6, 7, 8], [5, 6, 9]
+    ]  # fmt: skip
+    assert {asked.path for asked in server.asked} == {"/v1/completions"}
+    long = [([8] * 300 + [5], [7])]
+    engine.loglikelihood(long)
+    assert len(server.asked[-1].body["prompt"]) == 255
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"token_logprobs": None}, "lack the log-probabilities of the prompt"),
+        ({"token_logprobs": [-1.0], "top_logprobs": [{"a": -1.0}]}, "1 log-probabilities for a"),
+        ({"token_logprobs": [None, -1.0, float("nan"), -1.0]}, "that is not one"),
+        ({"token_logprobs": [None, -1.0, 3.0, -1.0]}, "that is not one"),
+        ({"token_logprobs": [None, -1.0, None, -1.0]}, "that is not one"),
+        ({"token_logprobs": [None, -1.0, "-1", -1.0]}, "that is not one"),
+        ({"top_logprobs": [None] * 4}, "that is not one"),
+    ],
+)
+def test_a_server_without_likelihoods_is_one_sentence(
+    serve: Any, model_folder: Path, changes: Any, what: str
+) -> None:
+    server = serve(lambda number, asked: Act(body=scored(asked, **changes)))
+    engine = engine_of(server, tokenizer=model_folder)
+    with pytest.raises(UserError, match=what) as caught:
+        engine.loglikelihood([([5, 6], [7])])
+    assert "m cannot say how likely a text is" in str(caught.value)
+    assert "Use the engine hf or vllm" in str(caught.value)
+
+
+def test_a_server_that_refuses_to_echo_is_quoted(serve: Any, model_folder: Path) -> None:
+    server = serve(refusing("echo"))
+    with pytest.raises(UserError, match=r"cannot say how likely .*unknown: \('echo',\)"):
+        engine_of(server, tokenizer=model_folder).loglikelihood([([5], [6])])
+    with pytest.raises(UserError, match="its tokenizer is unknown; name its folder"):
+        engine_of(server).loglikelihood([([5], [6])])
+
+
 # Whole evaluations ------------------------------------------------------------------------------
 
 
@@ -433,6 +494,9 @@ def test_a_real_server_answers_as_the_model_does_here(
         assert [row[0].text for row in found] == [row[0].text for row in expected]
         assert all(row[0].completion_tokens for row in found)
         assert served.generate(["plums"], WARM) == served.generate(["plums"], WARM)
+        rendered = OpenAIEngine(settings, tokenizer=model_folder)
+        with pytest.raises(UserError, match="cannot say how likely a text is"):
+            rendered.loglikelihood([([5, 6], [7])])
         with pytest.raises(UserError, match=r"not the model|cannot answer|cannot be answered"):
             settings = settings.model_copy(update={"model": "no-such-model", "max_attempts": 1})
             OpenAIEngine(settings).generate(["plums"], GREEDY)

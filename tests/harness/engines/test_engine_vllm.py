@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from helpers.random_llama import CONTEXT, make_model, make_tokenizer
 from helpers.serving import VLLM, vllm_serve
+from helpers.vllm_alone import PAIRS
 from test_engine_hf import GREEDY, PROMPTS
 
 from harness.core.errors import UserError
@@ -132,6 +133,48 @@ def test_an_adapter_is_used_by_its_content(folder: Path, told: Any) -> None:
         EngineSpec(str(folder / "model"), adapter=folder / "adapter", device="cpu")
     ).model_digest
     assert told["adapter digest"] == merged
+
+
+def is_as_likely(found: Any, folder: Path, adapter: str = "", context: int = CONTEXT - 1) -> bool:
+    """Whether `found` are the likelihoods of PAIRS by the engine hf, cut to `context` tokens."""
+    used = folder / adapter if adapter else None
+    engine = open_engine(EngineSpec(str(folder / "model"), adapter=used, device="cpu"))
+    pairs = [((before + after)[-context : -len(after)], after) for before, after in PAIRS]
+    expected = engine.loglikelihood(pairs)
+    assert [value for value, _ in found] == pytest.approx([v for v, _ in expected], abs=1e-4)
+    return [bool(greedy) for _, greedy in found] == [greedy for _, greedy in expected]
+
+
+@needs_vllm
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_texts_are_as_likely_as_with_hf(folder: Path, told: Any) -> None:
+    assert is_as_likely(told["likelihoods"], folder)
+    assert is_as_likely(told["adapted likelihoods"], folder, "adapter")
+
+
+@needs_vllm
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_texts_are_as_likely_with_its_server(folder: Path, tmp_path: Path) -> None:
+    from lm_eval.models.openai_completions import LocalCompletionsAPI
+
+    model = folder / "model"
+    with vllm_serve(model, tmp_path / "log", "tiny", CONTEXT) as base_url:
+        at = {"base_url": base_url, "max_batch": 4}
+        engine = open_engine(EngineSpec("tiny", kind="openai", tokenizer=model, **at))
+        found = engine.loglikelihood(PAIRS)
+        assert is_as_likely(found, folder)
+        stock = LocalCompletionsAPI(
+            base_url=f"{base_url}/completions", model="tiny", tokenizer=str(model),
+            tokenizer_backend="huggingface", max_length=CONTEXT,
+        )  # fmt: skip
+        theirs = stock._loglikelihood_tokens([(("", ""), *pair) for pair in PAIRS])
+        assert [value for value, _ in found] == pytest.approx([v for v, _ in theirs], abs=1e-4)
+        assert [greedy for _, greedy in found] == [greedy for _, greedy in theirs]
+        without = open_engine(EngineSpec("tiny", kind="openai", **at))
+        with pytest.raises(UserError, match="its tokenizer is unknown; name its folder"):
+            without.loglikelihood(PAIRS)
 
 
 @needs_vllm
