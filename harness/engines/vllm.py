@@ -79,7 +79,7 @@ class VLLMEngine(LocalEngine):
         check_dtype(dtype)
         from vllm.platforms import current_platform
 
-        built_for = str(current_platform.device_type)
+        self._built_for = built_for = str(current_platform.device_type)
         if device not in ("auto", built_for):
             raise UserError(
                 f"This vLLM is built for {built_for}, not for {device}: leave device at auto, or "
@@ -208,6 +208,8 @@ class VLLMEngine(LocalEngine):
         """
         from vllm.sampling_params import RequestOutputKind, SamplingParams
 
+        if self._options["enable_lora"] and self._built_for == "cpu":
+            raise cannot_score(self, "vLLM's CPU build fails at this where it may load adapters")
         texts: dict[tuple[int, ...], int] = {}
         places = []
         for before, after in pairs:

@@ -49,9 +49,7 @@ def main(model: str, adapter: Path, other: Path, prompts: list[str]) -> dict[str
         "stopped": made(replace(GREEDY, stop=("a", "o"))),
         "long": made(GREEDY, ["She has 14 plums. " * 100, "", "<|end|>"]),
     }
-    found["likelihoods"] = engine.loglikelihood(PAIRS)
     engine.use(adapter)
-    found["adapted likelihoods"] = engine.loglikelihood(PAIRS)
     found |= {"adapter digest": engine.model_digest, "adapted": made(GREEDY)}
     engine.use(other)
     found["other adapted"] = made(GREEDY)
@@ -63,7 +61,12 @@ def main(model: str, adapter: Path, other: Path, prompts: list[str]) -> dict[str
         made(Sampling(max_tokens=engine.context))
     except UserError as error:
         found["refused"] = str(error)
+    try:
+        engine.loglikelihood(PAIRS)
+    except UserError as error:
+        found["refused likelihoods"] = str(error)
     engine.release()
+    found["likelihoods"] = VLLMEngine(model, max_batch=64).loglikelihood(PAIRS)
     return found
 
 

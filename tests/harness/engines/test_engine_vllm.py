@@ -135,11 +135,11 @@ def test_an_adapter_is_used_by_its_content(folder: Path, told: Any) -> None:
     assert told["adapter digest"] == merged
 
 
-def is_as_likely(found: Any, folder: Path, adapter: str = "", context: int = CONTEXT - 1) -> bool:
-    """Whether `found` are the likelihoods of PAIRS by the engine hf, cut to `context` tokens."""
-    used = folder / adapter if adapter else None
-    engine = open_engine(EngineSpec(str(folder / "model"), adapter=used, device="cpu"))
-    pairs = [((before + after)[-context : -len(after)], after) for before, after in PAIRS]
+def is_as_likely(found: Any, folder: Path) -> bool:
+    """Whether `found` are the likelihoods of PAIRS by the engine hf, cut to the room of vLLM."""
+    engine = open_engine(EngineSpec(str(folder / "model"), device="cpu"))
+    room = CONTEXT - 1
+    pairs = [((before + after)[-room : -len(after)], after) for before, after in PAIRS]
     expected = engine.loglikelihood(pairs)
     assert [value for value, _ in found] == pytest.approx([v for v, _ in expected], abs=1e-4)
     return [bool(greedy) for _, greedy in found] == [greedy for _, greedy in expected]
@@ -150,7 +150,9 @@ def is_as_likely(found: Any, folder: Path, adapter: str = "", context: int = CON
 @pytest.mark.timeout(900)
 def test_texts_are_as_likely_as_with_hf(folder: Path, told: Any) -> None:
     assert is_as_likely(told["likelihoods"], folder)
-    assert is_as_likely(told["adapted likelihoods"], folder, "adapter")
+    assert (
+        "vLLM's CPU build fails at this where it may load adapters" in told["refused likelihoods"]
+    )
 
 
 @needs_vllm
