@@ -39,6 +39,7 @@ CLAIMS = (
     "report",
     "generate",
     "evaluate",
+    "loglikelihood",
     "dpo",
     "memory",
     "loop",

@@ -29,7 +29,7 @@ from harness.engines import Likelihood
 from harness.engines.hf import HFEngine
 from harness.evals.lm import EngineLM
 
-BATCHES = (1, 4, 16, 64)
+BATCHES = (2, 8, 32)
 CHOICES = 4
 SHOTS = 5
 TOLERANCE = 1e-4
@@ -118,7 +118,7 @@ def main() -> None:
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--items", type=int, default=24, help="questions")
+    parser.add_argument("--items", type=int, default=16, help="questions")
     parser.add_argument("--model", type=Path, action="append", default=[], help="a model's folder")
     parser.add_argument("--rounds", type=int, default=2)
     told = parser.parse_args()
