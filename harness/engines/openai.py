@@ -192,7 +192,7 @@ class OpenAIEngine(RemoteEngine, ScoringEngine):
                     "echo": True,
                 }
                 response = await self._server.post(batch, json.dumps(body).encode())
-                choice, _ = first_choice(self._server.accept(response))
+                choice = first_choice(self._server.accept(response))[0]
                 try:
                     return read_echo(choice, len(ids), texts[ids])
                 except ValueError as error:
