@@ -310,8 +310,8 @@ def _find(settings: Guard, config: Config, judging: Judging) -> Task | StockTask
     if [benchmark.name for benchmark in found] != [name]:
         members = [benchmark.name for benchmark in found]
         raise UserError(
-            f"It stands for {len(members)} tasks ({listed(members, 3)}) without a common result: "
-            "name the tasks themselves as guards."
+            f"It stands for {len(members)} {plural('task', len(members))} ({listed(members, 3)}) "
+            "and has no result of its own: name the tasks themselves as guards."
         )
     return found[0]
 

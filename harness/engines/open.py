@@ -91,7 +91,7 @@ def open_engine(spec: EngineSpec) -> Engine:
     try:
         server = ServerSettings.model_validate(options | {"model": str(spec.model)})
     except ValidationError as error:
-        reason = explain(error, ServerSettings).removeprefix(": ")
+        reason = explain(error, ServerSettings)
         raise UserError(f"The engine openai: {reason}") from error
     share = MAX_UNANSWERED if spec.max_unanswered is None else spec.max_unanswered
     return OpenAIEngine(server, tokenizer=spec.tokenizer, key=server.key(), max_unanswered=share)

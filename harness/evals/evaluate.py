@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,9 +120,7 @@ def evaluate(
     if not by_name:
         raise UserError(f"No tasks were named; choose from {', '.join(benchmarks.names())}.")
     stock = [task for task in by_name.values() if isinstance(task, StockTask)]
-    known = {*by_name, *(member for task in stock for member in task.members)}
-    if unknown := sorted(options.indices.keys() - known):
-        raise UserError(f"Items of {unknown[0]} are named, which is not evaluated.")
+    _require_used(options, by_name, stock)
     check_name(engine.model_id, "The name of the model")
     lm = EngineLM(engine, seed=options.seed, kept=out / PARTS if out else None)
     with benchmarks.including(options.include_path), quiet_lm_eval():
@@ -152,6 +150,17 @@ def evaluate(
             if out is not None:
                 evaluation.save(scored, out / run.task.name)
     return {name: results[name] for name in by_name}
+
+
+def _require_used(options: EvalOptions, names: Collection[str], stock: Sequence[StockTask]) -> None:
+    """Refuse items of tasks that are not evaluated, and data that none of the tasks reads."""
+    if options.data is not None and len(stock) == len(names):
+        raise UserError(
+            f"{stock[0].name} is a task of lm-eval, whose YAML names its data. Leave out the data."
+        )
+    known = {*names, *(member for task in stock for member in task.members)}
+    if unknown := sorted(options.indices.keys() - known):
+        raise UserError(f"Items of {unknown[0]} are named, which is not evaluated.")
 
 
 def _task_runs(tasks: Sequence[Task], options: EvalOptions, lm: EngineLM) -> list[_TaskRun]:

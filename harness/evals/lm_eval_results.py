@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +166,7 @@ def convert(
             "lm-eval again."
         )
     ordered = sorted(documents.items())
-    items = [make_item(task, index, rows[0]) for index, rows in ordered]
+    items = number_copies([make_item(task, index, rows[0]) for index, rows in ordered])
     digests = [item.digest for item in items]
     gaps = undefined_for_some(run, task)
     values = [_values(rows, f"{source}, document {index}", gaps) for index, rows in ordered]
@@ -310,6 +311,18 @@ def make_item(task: str, index: int, row: Mapping[str, Any]) -> Item:
         reference={"doc_hash": row["doc_hash"], "target_hash": row["target_hash"]},
         document=doc if isinstance(doc, dict) else {},
     )
+
+
+def number_copies(items: Iterable[Item]) -> list[Item]:
+    """Tell equal documents apart: lm-eval counts a document as often as it is in the split."""
+    copies: Counter[str] = Counter()
+    numbered = []
+    for item in items:
+        copies[item.digest] += 1
+        number = copies[item.digest]
+        mark = {"copy": number} if number > 1 else {}
+        numbered.append(item.model_copy(update={"reference": item.reference | mark}))
+    return numbered
 
 
 def _sample(task: str, item: str, index: int, row: dict[str, Any]) -> Sample | None:

@@ -29,7 +29,7 @@ from harness.evals import evaluation
 from harness.evals.lm import EngineLM, has_chat_template, to_sampling
 from harness.evals.lm_eval_metrics import Group, combine, shared_settings
 from harness.evals.lm_eval_repeats import chosen_among, require_enough, with_compared_texts
-from harness.evals.lm_eval_results import convert, prompt_digest
+from harness.evals.lm_eval_results import convert, number_copies, prompt_digest
 from harness.evals.lm_eval_runs import Run, mapping
 from harness.evals.scoring import Generation, code_version, dataset_digest
 from harness.evals.stock_tasks import FEWSHOT_SEED, StockTask, no_exit, quiet_lm_eval
@@ -190,7 +190,7 @@ class StockRun:
             for name, start in self.task.starts.items()
             for place in self._positions.get(name, ())
         }
-        items = [item for item in self.task.items() if item.index in wanted]
+        items = number_copies(item for item in self.task.items() if item.index in wanted)
         settings = (
             shared_settings(parts)
             if self.task.is_group

@@ -22,7 +22,7 @@ from typing import Any
 
 import tasks as benchmarks
 from harness.core.errors import UserError, summarize
-from harness.core.schema import Item
+from harness.core.schema import Item, check_name
 from harness.core.text import did_you_mean, listed, plural, shorten
 from harness.evals.lm_eval_metrics import member_item
 from harness.evals.lm_eval_results import make_item
@@ -33,6 +33,7 @@ FEWSHOT_SEED = 1234  # lm-eval's own
 PYTHON_SEED, NUMPY_SEED = 0, 1234  # lm-eval's own; some tasks shuffle while they load
 WILDCARDS = re.compile(r"[*?\[]")
 MAX_MATCHES = 2_000  # tasks that a pattern such as mmlu_* may name
+MAX_NAME_BYTES = 200  # of 255 that file systems allow; folders in progress have longer names
 MAX_FILES_TOLD = 3
 DATA_ERRORS = (
     "ConnectionError", "DatasetNotFoundError", "HfHubHTTPError", "LocalEntryNotFoundError",
@@ -61,6 +62,21 @@ class StockTask:
     name: str
     members: Mapping[str, Any]
     groups: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        """Refuse a name that cannot be a folder's: evaluations are kept in a folder of that name.
+
+        Raises:
+            UserError: it cannot.
+        """
+        check_name(self.name, "The name of the task")
+        is_plain = Path(self.name).name == self.name not in (".", "..")
+        if not is_plain or len(self.name.encode()) > MAX_NAME_BYTES:
+            raise UserError(
+                f"Evaluations of {shorten(self.name)} cannot be kept in a folder of that name: a "
+                f"name has no slash and at most {MAX_NAME_BYTES} bytes. Rename the task in its "
+                "YAML."
+            )
 
     @property
     def is_group(self) -> bool:
@@ -118,6 +134,11 @@ class StockTask:
             require_known(name, indices[name], range(self.sizes[name]))
             chosen[name] = sorted({*indices[name]})
         chosen = {name: places[:limit] for name, places in chosen.items() if places}
+        if not any(self.sizes.values()):
+            raise UserError(
+                f"{self.name} has no documents: the split that lm-eval evaluates is empty. Check "
+                "its data."
+            )
         if not chosen:
             raise UserError(f"No items of {self.name} were chosen; name at least one.")
         return chosen
@@ -191,9 +212,12 @@ def _load(manager: Any, name: str) -> list[StockTask]:
     except UserError:
         raise
     except Exception as error:  # data sets, YAML files and their functions raise anything
-        raise _load_error(name, manager.task_index[name], error) from error
+        raise _load_error(name, manager.task_index, error) from error
     if name in loaded["groups"]:
-        return list(_with_scores(loaded["groups"][name]))
+        members = list(_with_scores(loaded["groups"][name]))
+        if not members:
+            raise BrokenTaskError(f"The group {name} has no tasks. Name some under 'task:'.")
+        return members
     return [StockTask(name, {name: task}, {}) for task in loaded["tasks"].values()]
 
 
@@ -231,17 +255,18 @@ def _manager(name: str, include_path: tuple[Path, ...]) -> Any:
         if not include_path:
             return _installed()
         manager = TaskManager(include_path=[*map(str, include_path)], include_defaults=False)
-        if _is_complete(name, manager.task_index):
+        if not _missing_members(name, manager.task_index):
             return manager
         for known, installed in _installed().task_index.items():
             manager.task_index.setdefault(known, installed)
     return manager
 
 
-def _is_complete(name: str, index: Mapping[str, Any]) -> bool:
-    """Tell whether `index` has the task, tag or group `name` with all its members."""
+def _missing_members(name: str, index: Mapping[str, Any]) -> list[str]:
+    """List what `index` lacks of the task, tag or group `name` and its members."""
     todo: list[Any] = [name]
     seen: set[str] = set()
+    missing: list[str] = []
     while todo:
         member = todo.pop()
         if isinstance(member, dict):  # a task or group with settings of its own, or an inline group
@@ -251,12 +276,12 @@ def _is_complete(name: str, index: Mapping[str, Any]) -> bool:
             if not isinstance(inner, list) and named is not None:
                 todo.append(named)
         elif not isinstance(member, str) or member not in index:
-            return False
+            missing.append(str(member))
         elif member not in seen:
             seen.add(member)
             if index[member].kind.name == "GROUP":
                 todo += [index[member].cfg]
-    return True
+    return missing
 
 
 @functools.cache
@@ -357,8 +382,9 @@ def _broken_files(folder: Path) -> Iterator[str]:
                 yield f"{path}: it names no task"
 
 
-def _load_error(name: str, entry: Any, error: Exception) -> UserError:
+def _load_error(name: str, index: Mapping[str, Any], error: Exception) -> UserError:
     """Explain why a task could not be loaded, and what to do."""
+    entry = index[name]
     chain = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) and len(chain) < 10:
         if not isinstance(cause, Exception):
@@ -382,6 +408,18 @@ def _load_error(name: str, entry: Any, error: Exception) -> UserError:
                 "or write a YAML that reads your own files (dataset_path: json, dataset_kwargs: "
                 "{data_files: {test: FILE}}) and name its folder with --include-path."
             )
+    if entry.kind.name == "GROUP" and (absent := _missing_members(name, index)):
+        return BrokenTaskError(
+            f"The group {name}{place} names {listed(absent)}, of which there is no task or group."
+            f"{did_you_mean(absent[0], index)} Correct the name, or add the folder of its YAML "
+            "with --include-path."
+        )
+    if entry.kind.name == "GROUP" and any(isinstance(cause, RecursionError) for cause in chain):
+        return BrokenTaskError(f"The group {name}{place} contains itself: correct its tasks.")
+    if any(isinstance(cause, StopIteration) for cause in chain):  # lm-eval asks for the first
+        return BrokenTaskError(
+            f"{name}{place} has no documents: a split of its data is empty. Check its data."
+        )
     root = chain[-1]
     because = f", because of {summarize(root)}" if root is not error else ""
     return BrokenTaskError(

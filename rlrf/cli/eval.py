@@ -230,7 +230,7 @@ def _executor(spec: EngineSpec, ray: str, **given: Any) -> Executor:
         try:
             return kind.model_validate({k: v for k, v in values.items() if v is not None})
         except ValidationError as error:
-            raise UserError(f"--ray: {explain(error, kind).removeprefix(': ')}") from error
+            raise UserError(f"--ray: {explain(error, kind)}") from error
 
     read(EngineConfig, spec.given("kind", "device", "dtype", "max_batch"))
     address = None if ray == "here" else ray

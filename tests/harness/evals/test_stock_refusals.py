@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -137,8 +138,45 @@ def test_a_group_whose_metric_no_task_has_is_refused(folder: Path) -> None:
     assert "cloze, prose" in told
 
 
+@pytest.mark.parametrize(
+    ("tasks", "told"),
+    [
+        (
+            "[cloze, colours_fwe]",
+            "names colours_fwe, of which there is no .* Did you mean 'colours_few'",
+        ),
+        ("[group, cloze]", "contains itself"),
+        ("[]", "has no tasks"),
+    ],
+)
+def test_a_group_of_tasks_that_cannot_be_had_is_explained(
+    folder: Path, tasks: str, told: str
+) -> None:
+    write(folder, "group", text="group: {name}\ntask: " + tasks)
+    assert re.search(told, refusal(folder, "group"))
+
+
+def test_a_task_without_documents_is_refused(folder: Path) -> None:
+    (folder / "few.jsonl").write_text("")
+    write(folder, "empty", MEAN.format(name="exact_match"))
+    assert "empty" in (said := refusal(folder, "empty")) and "has no documents" in said
+
+
+@pytest.mark.parametrize("name", ["a/b", "../outside", "/tmp/outside", "..", "n" * 201])
+def test_a_task_is_refused_if_its_name_cannot_be_that_of_a_folder(
+    folder: Path, tmp_path: Path, name: str
+) -> None:
+    text = TASK.replace("task: {name}", f"task: {name}")
+    write(folder, "file", MEAN.format(name="exact_match"), text=text)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match="cannot be kept in a folder of that name"):
+        evaluate(Parrot(), [name], EvalOptions(include_path=[folder]), out=tmp_path / "out")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_options_that_a_task_cannot_take_are_refused(folder: Path) -> None:
     assert "Leave out the split" in refusal(folder, "name_it", EvalOptions(split="test"))
+    assert "Leave out the data" in refusal(folder, "name_it", EvalOptions(data=folder))
     assert "fewshot_as_multiturn needs apply_chat_template" in refusal(
         folder, "name_it", EvalOptions(fewshot_as_multiturn=True)
     )

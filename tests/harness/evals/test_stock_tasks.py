@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ import pytest
 from helpers import local_tasks
 from helpers.lm_eval_stock import results_of
 
+from harness.board import Board
 from harness.core.errors import UserError
 from harness.core.scored import ScoredEvaluation
 from harness.engines import Completion, Engine, Sampling
@@ -145,6 +147,30 @@ def test_a_subset_asks_the_items_by_their_place_in_the_split(
     assert {score.index: score.values for score in subset.scores} == {i: by_index[i] for i in some}
     with pytest.raises(UserError, match="has 65 items and none with index 65"):
         evaluate(engine, [task], EvalOptions(indices={"by_size": [65]}))
+
+
+def test_documents_that_are_there_twice_count_twice_as_in_lm_eval(
+    engine: Any, model_folder: Path, folder: Path, tmp_path: Path
+) -> None:
+    local = shutil.copytree(folder, tmp_path / "tasks")
+    for path in (*local.glob("*.yaml"),):
+        path.write_text(path.read_text().replace(str(folder), str(local)))
+    lines = (local / "few.jsonl").read_text().splitlines()
+    (local / "few.jsonl").write_text("\n".join([*lines, *lines[:3] * 4]) + "\n")
+    tasks = ["name_it", "by_size"]
+    found = evaluate(engine, tasks, EvalOptions(include_path=[local]), out=tmp_path / "ours")
+    out = lm_eval_run(model_folder, local, tmp_path / "theirs", tasks)
+    results = json.loads(results_of(out).read_text())["results"]
+    for name in tasks:
+        assert_lm_evals_numbers(found[name], results[name])
+        assert_equal(found[name], lm_eval_results.load(out, [name])[name])
+    assert found["by_size"].evaluation.metrics["acc"].n == found["by_size"].evaluation.items > 65
+    again = evaluate(engine, tasks, EvalOptions(include_path=[local]), out=tmp_path / "ours")
+    assert again["by_size"].evaluation == found["by_size"].evaluation
+    board = Board(tmp_path / "board")
+    for scored in found.values():
+        board.add_evaluation(scored, "model", "run")
+    assert board.verify() == []
 
 
 def test_a_limit_beyond_the_split_asks_all_of_it(engine: Any, options: dict[str, Any]) -> None:
