@@ -381,9 +381,7 @@ def items_at_power(sizes: Sequence[int], power: Sequence[float], wanted: float) 
     a straight line for a test whose standard error falls with the root. None where the largest
     size does not reach it.
     """
-    from scipy.optimize import isotonic_regression
-
-    risen = isotonic_regression(np.asarray(power)).x
+    risen = _made_to_rise(power)
     reached = np.flatnonzero(risen >= wanted)
     if not len(reached):
         return None
@@ -395,3 +393,15 @@ def items_at_power(sizes: Sequence[int], power: Sequence[float], wanted: float) 
     share = (aim - low) / (high - low) if high > low else 1.0
     roots = [math.sqrt(sizes[at - 1]), math.sqrt(sizes[at])]
     return math.ceil((roots[0] + min(max(share, 0.0), 1.0) * (roots[1] - roots[0])) ** 2)
+
+
+def _made_to_rise(values: Sequence[float]) -> Numbers:
+    """Return the nearest values that never fall: pool adjacent violators (M. Ayer et al., 1955)."""
+    pools: list[tuple[float, int]] = []
+    for value in values:
+        total, count = float(value), 1
+        while pools and pools[-1][0] / pools[-1][1] >= total / count:
+            before, more = pools.pop()
+            total, count = before + total, more + count
+        pools.append((total, count))
+    return np.repeat([total / count for total, count in pools], [count for _, count in pools])

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from harness.core.errors import UserError
 from harness.stats import Estimate
+from harness.stats.distributions import f_tail, student_cdf, student_quantile
 from harness.stats.mean_bound import MeanBound, p_below, skewness
 from harness.stats.noninferiority import (
     require_share,
@@ -110,8 +111,6 @@ def intraclass(values: npt.ArrayLike, group: Groups) -> tuple[float, float]:
     and between / within is F with G - 1 and n - G degrees of freedom where items are independent.
     Where nothing differs, or no cluster has two items, nothing is known: 0, with p-value 1.
     """
-    from scipy.special import fdtrc
-
     x = np.asarray(values, dtype=np.float64)
     _, group = np.unique(group, return_inverse=True)
     sizes = np.bincount(group).astype(np.float64)
@@ -125,7 +124,7 @@ def intraclass(values: npt.ArrayLike, group: Groups) -> tuple[float, float]:
         return 0.0, 1.0
     typical = (n - float(np.square(sizes).sum()) / n) / (count - 1)
     icc = (between - within) / (between + (typical - 1) * within)
-    p_value = float(fdtrc(count - 1, n - count, between / within)) if within > 0 else 0.0
+    p_value = f_tail(count - 1, n - count, between / within) if within > 0 else 0.0
     return icc, p_value
 
 
@@ -142,8 +141,6 @@ def clustered_tango(
     Raises:
         UserError: a margin outside (0, 1).
     """
-    from scipy.special import stdtr, stdtrit
-
     d = np.asarray(differences, dtype=np.float64)
     n, count = len(d), int(group.max()) + 1
     changed = int((d > 0).sum()), int((d < 0).sum())
@@ -152,7 +149,7 @@ def clustered_tango(
     require_share(margin)
     effect, delta, freedom = cautious_effect(d, group), float(d.mean()), max(count - 1, 1)
     gained, lost, effective = (x / effect for x in (*changed, n))
-    low, high = statistic_interval(gained, lost, effective, float(stdtrit(freedom, 1 - alpha)))
+    low, high = statistic_interval(gained, lost, effective, student_quantile(freedom, 1 - alpha))
     stderr = math.sqrt(float(d.var(ddof=1)) * effect / n)
     sums = np.bincount(group, d - delta).astype(np.float64)
     below, above = (
@@ -162,7 +159,7 @@ def clustered_tango(
 
     def p(point: float, side: MeanBound, sign: int) -> float:
         z = sign * float(tango_statistic(gained, lost, effective, point))
-        return max(float(stdtr(freedom, -z)), side.p_skew(sign * point))
+        return max(student_cdf(freedom, -z), side.p_skew(sign * point))
 
     return Estimate(
         test="clustered Tango score test",

@@ -12,6 +12,7 @@ import numpy as np
 from harness.core.schema import Evaluation, Item, Metric, MetricResult, Policy, Score, mean
 from harness.core.scored import ScoredEvaluation
 from harness.stats.clusters import cautious_effect, groups
+from harness.stats.distributions import student_quantile
 from harness.stats.mean_bound import Limits, MeanBound, beyond, skewness
 from harness.stats.repeats import reported_names, with_repeat_metrics
 
@@ -51,8 +52,6 @@ def summarize(
     many independent values as have that variance. Clusters of unequal sizes count as n^2 / sum of
     n_g^2 (L. Kish, Survey Sampling, 1965). One cluster shows no spread: no interval.
     """
-    from scipy.stats import norm, t
-
     n = len(values)
     if n == 0:
         return MetricResult(mean=None, n=0, unscored=unscored)
@@ -72,7 +71,7 @@ def summarize(
     evenly = max(2, n * n // int(np.square(np.bincount(group)).sum()))
     sample = MeanBound(center, stderr, evenly, skew, -math.inf, n / effect)
     if limits in ((0.0, 1.0), (None, None)) and all(v in (0.0, 1.0) for v in values):
-        z = float(norm.ppf(0.975) if count == n else t.ppf(0.975, evenly - 1))
+        z = student_quantile(math.inf if count == n else evenly - 1, 0.975)
         low, high = _wilson(center, n / effect, z)
         if count < n:
             below, above = sample.skew(0.025), -_negated(sample).skew(0.025)
@@ -117,11 +116,9 @@ def students_interval(found: MetricResult) -> MetricResult:
 
     Their 0/1 metrics have Wilson's interval, which this does not restore.
     """
-    from scipy.stats import t
-
     if found.mean is None or found.stderr is None:
         return found
-    half = float(t.ppf(0.975, found.n - 1)) * found.stderr
+    half = student_quantile(found.n - 1, 0.975) * found.stderr
     return found.model_copy(update={"low": found.mean - half, "high": found.mean + half})
 
 

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from harness.stats.distributions import student_cdf, student_quantile
+
 Numbers = npt.NDArray[np.float64]
 
 Limits = tuple[float | None, float | None]
@@ -51,18 +53,14 @@ class MeanBound:
 
     def student(self, alpha: float) -> float:
         """Student's bound: mean - t se, with count - 1 degrees of freedom."""
-        from scipy.special import stdtrit
-
-        return self.mean - float(stdtrit(self.count - 1, 1 - alpha)) * self.stderr
+        return self.mean - student_quantile(self.count - 1, 1 - alpha) * self.stderr
 
     def skew(self, alpha: float) -> float:
         """Hall's bound, with k = skewness / sqrt(n) and t Student's quantile:
 
         mean - se (3 / k) ((1 + k (t - k / 6))^(1/3) - 1)
         """
-        from scipy.special import stdtrit
-
-        t = float(stdtrit(self.count - 1, 1 - alpha))
+        t = student_quantile(self.count - 1, 1 - alpha)
         k = self.skewness / math.sqrt(self.count)
         if abs(k) > 1e-6:
             t = 3 / k * (float(np.cbrt(1 + k * (t - k / 6))) - 1)
@@ -77,10 +75,9 @@ class MeanBound:
         above = self.mean - point
         if above <= 0:
             return 1.0
-        from scipy.special import stdtr
-
         student = above / self.stderr if self.stderr > 0 else math.inf
-        return max(float(stdtr(self.count - 1, -student)), self.p_skew(point), self.p_unseen(point))
+        below = student_cdf(self.count - 1, -student)
+        return max(below, self.p_skew(point), self.p_unseen(point))
 
     def p_unseen(self, point: float) -> float:
         """Return the chance that no item shows a collapse that would cost all above `point`."""
@@ -91,12 +88,10 @@ class MeanBound:
 
     def p_skew(self, point: float) -> float:
         """Return the level at which Hall's bound touches `point`."""
-        from scipy.special import stdtr
-
         if self.stderr <= 0:
             return 0.0 if self.mean > point else 1.0
         t, k = (self.mean - point) / self.stderr, self.skewness / math.sqrt(self.count)
-        return float(stdtr(self.count - 1, -(t + k * t * t / 3 + k * k * t**3 / 27 + k / 6)))
+        return student_cdf(self.count - 1, -(t + k * t * t / 3 + k * k * t**3 / 27 + k / 6))
 
 
 def p_below(below: float, above: float, *, higher: bool) -> float:

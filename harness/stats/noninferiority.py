@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from harness.core.errors import UserError
 from harness.stats import Estimate
+from harness.stats.distributions import binomial_cdf
 
 Numbers = npt.NDArray[np.float64]
 
@@ -132,10 +133,8 @@ def mcnemar(gained: npt.ArrayLike, lost: npt.ArrayLike) -> Numbers:
     (Q. McNemar, Psychometrika 12, 1947; exact form in A. Agresti, Categorical Data Analysis,
     section 11.1).
     """
-    from scipy.special import bdtr
-
     b, c = np.asarray(gained), np.asarray(lost)
-    return np.asarray(np.minimum(1.0, 2 * bdtr(np.minimum(b, c), b + c, 0.5)))
+    return np.asarray(np.minimum(1.0, 2 * binomial_cdf(np.minimum(b, c), b + c, 0.5)))
 
 
 def unseen_change(n: int, alpha: float) -> float:

@@ -20,6 +20,7 @@ from harness.core.errors import UserError
 from harness.core.schema import Score
 from harness.stats import Estimate
 from harness.stats.clusters import cautious_effect, explain_clusters, groups
+from harness.stats.distributions import student_cdf, student_quantile
 from harness.stats.mean_bound import (
     TAIL,
     Limits,
@@ -403,18 +404,16 @@ def _plain(
         low, high = flips.bounds(alpha, (-span, span))
         p_value, p_zero = flips.p_below(-margin), flips.p_zero
         return Estimate("sign-flip permutation", delta, stderr, low, high, p_value, p_zero)
-    from scipy.special import stdtr, stdtrit
-
     freedom = count - 1
-    half = float(stdtrit(freedom, 1 - alpha)) * stderr
+    half = student_quantile(freedom, 1 - alpha) * stderr
     return Estimate(
         test="clustered t",
         delta=delta,
         stderr=stderr,
         low=delta - half,
         high=delta + half,
-        p_value=float(stdtr(freedom, -(delta + margin) / stderr)),
-        p_zero=2 * float(stdtr(freedom, -abs(delta) / stderr)),
+        p_value=student_cdf(freedom, -(delta + margin) / stderr),
+        p_zero=2 * student_cdf(freedom, -abs(delta) / stderr),
     )
 
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from harness.core.errors import UserError
 from harness.core.schema import Noise
+from harness.stats.distributions import binomial_cdf, binomial_density
 from harness.stats.noninferiority import tango_statistic
 from harness.stats.repeatability import reach
 
@@ -127,22 +128,14 @@ def tango_power(
     (discordance + gain) / (2 discordance) are gains. For each number of flips the fewest gains
     that pass are found, and the chances are added up: exact but for tails below 10^-11.
     """
-    from scipy.special import bdtrc, gammaln, xlog1py, xlogy
-
     middle, spread = n * discordance, math.sqrt(n * discordance * (1 - discordance))
     first = max(0, math.floor(middle - TAIL_SDS * spread - 10))
     flips = np.arange(first, min(n, math.ceil(middle + TAIL_SDS * spread + 10)) + 1)
     fewest = _fewest_gains(flips, n, margin, NormalDist().inv_cdf(1 - alpha))
-    weights = np.exp(
-        gammaln(n + 1)
-        - gammaln(flips + 1)
-        - gammaln(n - flips + 1)
-        + xlogy(flips, discordance)
-        + xlog1py(n - flips, -discordance)
-    )
-    share = (discordance + gain) / (2 * discordance)
-    passes = np.where(fewest > 0, bdtrc(np.maximum(fewest - 1, 0), flips, share), 1.0)
-    return float(np.sum(weights * np.where(fewest > flips, 0.0, passes)))
+    weights = binomial_density(flips, n, discordance)
+    # So many gains or more are so many losses or fewer.
+    losses = (discordance - gain) / (2 * discordance)
+    return float(np.sum(weights * binomial_cdf(flips - np.maximum(fewest, 0), flips, losses)))
 
 
 def tango_items_needed(

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.core.errors import UserError
+from harness.stats.distributions import student_quantile
 from harness.stats.noninferiority import unseen_change
 
 Numbers = npt.NDArray[np.float64]
@@ -72,8 +73,6 @@ def corrected_mean(
     Raises:
         UserError: fewer than `MIN_LABELLED` labels.
     """
-    from scipy.special import stdtrit
-
     y, f, rest = (np.asarray(x, dtype=np.float64) for x in (human, judged, unlabelled))
     n = y.shape[-1]
     if rest.shape[-1] < 2:
@@ -98,7 +97,7 @@ def corrected_mean(
             weight,
         )
         freedom = n + int(PRIOR)
-    half = stdtrit(freedom - 1 - (weight is None), (1 + confidence) / 2) * np.sqrt(widened)
+    half = student_quantile(freedom - 1 - (weight is None), (1 + confidence) / 2) * np.sqrt(widened)
     half += np.where(left <= 1e-9 * span, span * unseen_change(n, (1 - confidence) / 2), 0)
     low, high = middle - half, middle + half
     if outcomes:

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from harness.core.errors import UserError
 from harness.core.schema import FEWEST_RUNS, Noise
 from harness.stats import Estimate
+from harness.stats.distributions import f_tail, student_quantile
 
 NEARLY = 1e-12  # a level below which a p-value is not told apart from 0
 
@@ -77,11 +78,9 @@ def measure(values: npt.ArrayLike) -> Repeatability:
 
 
 def _f_tail(between: float, within: float, top: int, bottom: int) -> float:
-    from scipy.special import fdtrc
-
     if within <= 0:
         return 1.0 if between <= 0 else 0.0
-    return float(fdtrc(top, bottom, between / within))
+    return f_tail(top, bottom, between / within)
 
 
 def reach(noise: Noise, alpha: float) -> float:
@@ -89,9 +88,7 @@ def reach(noise: Noise, alpha: float) -> float:
 
     t_{R-1, 1-alpha} sqrt(2) tau, as tau was measured on R runs.
     """
-    from scipy.special import stdtrit
-
-    return float(stdtrit(noise.runs - 1, 1 - alpha)) * math.sqrt(2) * noise.sd
+    return student_quantile(noise.runs - 1, 1 - alpha) * math.sqrt(2) * noise.sd
 
 
 def bounds(found: Estimate, noise: Noise, alpha: float) -> tuple[float, float]:

@@ -33,6 +33,7 @@ from harness.core.errors import UserError
 from harness.core.schema import Metric, Score
 from harness.core.scored import ScoredEvaluation
 from harness.core.text import did_you_mean, plural
+from harness.stats.distributions import binomial_density
 
 ANSWER = "answer"  # key of a score's details: the final answer, which maj@k votes on; None: none
 ANSWERS = "answers"  # key of a score's details: the same for each metric, if they differ
@@ -159,9 +160,7 @@ def _majority(answers: tuple[tuple[int, float], ...], silent: tuple[int, float],
 @functools.lru_cache(maxsize=4096)
 def _binomial(n: int, share: float) -> Any:
     """Return the chance of 0 to `n` successes among `n`."""
-    from scipy.stats import binom
-
-    return binom.pmf(np.arange(n + 1), n, share)
+    return binomial_density(np.arange(n + 1), n, share)
 
 
 # ---- all items ----------------------------------------------------------------------------------

@@ -9,8 +9,11 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from statistics import NormalDist, linear_regression, pvariance
+from statistics import correlation as pearson
 
 from harness.core.schema import MetricResult, Score, mean
+from harness.stats.distributions import student_quantile
 from harness.stats.intervals import summarize
 from tasks.just_eval.judging import REGULAR
 from tasks.just_eval.scoring import official
@@ -90,17 +93,15 @@ def correlation(pairs: Sequence[Pair], unscored: int = 0) -> MetricResult:
     None for fewer than `MIN_ITEMS` pairs, or if either side does not vary. The interval is not
     symmetric, so there is no standard error.
     """
-    from scipy.stats import pearsonr
-
     n = len(pairs)
     lengths, values = [x for x, _ in pairs], [y for _, y in pairs]
     if n < MIN_ITEMS or _constant(lengths) or _constant(values):
         return MetricResult(mean=None, n=n, unscored=unscored)
-    result = pearsonr(lengths, values)
-    low, high = result.confidence_interval(0.95)
-    return MetricResult(
-        mean=float(result.statistic), low=float(low), high=float(high), n=n, unscored=unscored
-    )
+    r = _pearson(lengths, values)
+    middle = math.copysign(math.inf, r) if abs(r) == 1 else math.atanh(r)
+    half = NormalDist().inv_cdf(0.975) / math.sqrt(n - 3)
+    low, high = math.tanh(middle - half), math.tanh(middle + half)
+    return MetricResult(mean=r, low=low, high=high, n=n, unscored=unscored)
 
 
 def intercept(pairs: Sequence[Pair], unscored: int = 0) -> MetricResult:
@@ -109,8 +110,6 @@ def intercept(pairs: Sequence[Pair], unscored: int = 0) -> MetricResult:
     If all x are 0 or all y are equal, it is the mean of y. If all x are equal otherwise, or there
     are fewer than `MIN_ITEMS` pairs, there is no value.
     """
-    from scipy.stats import linregress, t
-
     n = len(pairs)
     xs, ys = [x for x, _ in pairs], [y for _, y in pairs]
     if all(abs(x) < NEARLY for x in xs):
@@ -119,12 +118,18 @@ def intercept(pairs: Sequence[Pair], unscored: int = 0) -> MetricResult:
         return MetricResult(mean=None, n=n, unscored=unscored)
     if _constant(ys):
         return summarize(ys, unscored)
-    line = linregress(xs, ys)
-    center, stderr = float(line.intercept), float(line.intercept_stderr)
-    half = float(t.ppf(0.975, n - 2)) * stderr
+    line = linear_regression(xs, ys)
+    center, spread = line.intercept, pvariance(xs)
+    unexplained = (1 - _pearson(xs, ys) ** 2) * pvariance(ys) / (n - 2)
+    stderr = math.sqrt(unexplained * (1 + mean(xs) ** 2 / spread))
+    half = student_quantile(n - 2, 0.975) * stderr
     return MetricResult(
         mean=center, stderr=stderr, low=center - half, high=center + half, n=n, unscored=unscored
     )
+
+
+def _pearson(xs: Sequence[float], ys: Sequence[float]) -> float:
+    return min(1.0, max(-1.0, pearson(xs, ys)))
 
 
 def _constant(values: Sequence[float]) -> bool:

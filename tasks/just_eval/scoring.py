@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from harness.core.schema import Item, Metric, MetricResult, Reply, Sample, Score, mean
+from harness.stats.distributions import student_quantile
 from harness.stats.intervals import item_values, summarize
 from tasks.just_eval.judging import (
     ASPECTS,
@@ -152,8 +153,6 @@ def average(scores: Sequence[Score]) -> MetricResult:
     ratio means; Cochran, Sampling Techniques, 1977, chapters 5 and 6). The interval is Student's
     t with the degrees of freedom of Welch and Satterthwaite. None if an aspect has no value.
     """
-    from scipy.stats import t
-
     columns = {aspect: item_values(scores, aspect) for aspect in ASPECTS}
     unscored = sum(any(aspect in s.unscored for aspect in ASPECTS) for s in scores)
     if not all(columns.values()):
@@ -176,7 +175,7 @@ def average(scores: Sequence[Score]) -> MetricResult:
     half = 0.0
     if variance > 0:
         freedom = variance**2 / math.fsum(v * v / (size - 1) for v, size in parts_of_variance)
-        half = float(t.ppf(0.975, freedom)) * math.sqrt(variance)
+        half = student_quantile(freedom, 0.975) * math.sqrt(variance)
     return MetricResult(
         mean=center,
         stderr=math.sqrt(variance),

@@ -31,6 +31,7 @@ from harness.gate.decision import decide
 from harness.gate.evidence import Assigned
 from harness.gate.lab.at_margin import KINDS, AtMargin, Candidates, candidates, divide, verdicts
 from harness.gate.subgroups import Groups
+from harness.stats.distributions import beta_quantile
 from harness.stats.paired import Numbers
 from harness.stats.repeats import counted_by, parse
 
@@ -384,6 +385,4 @@ def upper_bound(rate: float, n: int, confidence: float) -> float:
     The quantile of Beta(rate n + 1, n - rate n), which also serves where rate n is no whole
     number.
     """
-    from scipy.special import betaincinv
-
-    return 1.0 if rate >= 1 else float(betaincinv(rate * n + 1, n - rate * n, confidence))
+    return 1.0 if rate >= 1 else beta_quantile(rate * n + 1, n - rate * n, confidence)
