@@ -79,7 +79,10 @@ def __getattr__(name: str) -> Any:
     if name == "testing":
         return importlib.import_module("rlrf.testing")
     if name in _MODULES:
-        return getattr(importlib.import_module(_MODULES[name]), name)
+        from harness.core.extras import name_missing_extra
+
+        with name_missing_extra("train" if name == "train" else ""):
+            return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'rlrf' has no attribute '{name}'")
 
 

@@ -293,7 +293,8 @@ def _import() -> Any:
     except ImportError as error:
         raise UserError(
             "The engine vllm needs vLLM, which is not installed in this environment: "
-            "pip install vllm (its page says how for your GPU), or use the engine hf."
+            "pip install 'rlrf-harness[vllm]' (vLLM's page says how for your GPU), or use the "
+            "engine hf."
         ) from error
     return vllm
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from harness.core.errors import UserError
 from harness.gate.contamination import SHORT, WORD, common_limit
 
 THRESHOLD = 0.7  # of the Jaccard similarity, from which on two texts are near-duplicates
@@ -57,9 +56,6 @@ def near_duplicates(
     1997; K. Lee et al., arXiv 2107.06499), and compared exactly. Pairs of words that more than half
     of the items have are left out, and so are items that more than `limit` other items resemble:
     they are of one template, and a further text from it is not a copy of any of them.
-
-    Raises:
-        UserError: the library `datasketch` is not installed.
     """
     texts = list(_texts(items))
     shingles = [_shingles(text) for *_, text in texts]
@@ -114,13 +110,8 @@ class _Index:
     """MinHash signatures of texts, and the texts whose signature shares a band with another."""
 
     def __init__(self) -> None:
-        try:
-            from datasketch import MinHash, MinHashLSH
-        except ImportError as error:
-            raise UserError(
-                "Near-duplicates are searched with datasketch, which is not installed. Install it: "
-                "pip install datasketch"
-            ) from error
+        from datasketch import MinHash, MinHashLSH
+
         self._minhash = MinHash
         self._lsh = MinHashLSH(num_perm=BANDS * ROWS, params=(BANDS, ROWS))
 

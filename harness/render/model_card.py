@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
+
+import yaml
 
 from harness.board.ledger import EvaluationEntry, Row
 from harness.board.ranking import divide
@@ -21,33 +24,19 @@ def section(rows: Sequence[Row], name: str) -> str:
     Raises:
         UserError: the board has no result of `name` that counts.
     """
-    from huggingface_hub import EvalResult, ModelCardData
-
     standing, _ = divide(rows)
     found: dict[tuple[str, str], Evaluation] = {}
     for row in standing:
         if isinstance(row.entry, EvaluationEntry) and row.entry.name == name:
             evaluation = row.entry.evaluation
             found[evaluation.task, evaluation.comparable_key] = evaluation
-    results = []
+    results = [_result(evaluation) for evaluation in found.values()]
+    results = [result for result in results if result["metrics"]]
     lines = ["| task | split | metric | mean | 95 % interval | n |", "|" + " --- |" * 6]
     for evaluation in found.values():
         for metric, result in evaluation.metrics.items():
             if result.mean is None:
                 continue
-            results.append(
-                EvalResult(
-                    task_type="text-generation",
-                    task_name=evaluation.task,
-                    dataset_type=evaluation.task,
-                    dataset_name=evaluation.task,
-                    dataset_split=evaluation.split,
-                    dataset_revision=evaluation.dataset_digest,
-                    metric_type=metric,
-                    metric_value=result.mean,
-                    metric_args=result.model_dump(mode="json", exclude={"mean"}, exclude_none=True),
-                )
-            )
             ends = (result.low, result.high)
             interval = "-" if None in ends else f"{result.low:.4g} to {result.high:.4g}"
             words = [escape(word) for word in (evaluation.task, evaluation.split, metric)]
@@ -57,5 +46,28 @@ def section(rows: Sequence[Row], name: str) -> str:
         raise UserError(
             f"The board has no number of '{name}'; it has {', '.join(sorted(known)) or 'none'}."
         )
-    front = ModelCardData(model_name=one_line(name), eval_results=results).to_yaml()
+    index = {"model-index": [{"name": one_line(name), "results": results}]}
+    front = yaml.safe_dump(index, sort_keys=False, allow_unicode=True).strip()
     return "\n".join(["---", front, "---", "", "## Evaluation", "", *lines]) + "\n"
+
+
+def _result(evaluation: Evaluation) -> dict[str, Any]:
+    """Write an evaluation as a result of the hub's `model-index`."""
+    return {
+        "task": {"type": "text-generation", "name": evaluation.task},
+        "dataset": {
+            "name": evaluation.task,
+            "type": evaluation.task,
+            "split": evaluation.split,
+            "revision": evaluation.dataset_digest,
+        },
+        "metrics": [
+            {
+                "type": metric,
+                "value": result.mean,
+                "args": result.model_dump(mode="json", exclude={"mean"}, exclude_none=True),
+            }
+            for metric, result in evaluation.metrics.items()
+            if result.mean is not None
+        ],
+    }

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import click
 
 from harness.core.errors import UserError, is_out_of_memory
+from harness.core.extras import name_missing_extra
 from harness.core.log import say, structured
 from rlrf.cli import (
     board,
@@ -45,6 +46,11 @@ from rlrf.cli import (
 from rlrf.cli.output import ERROR
 
 MAX_MESSAGE_CHARS = 4_000
+# Commands that need the extra `train`.
+TRAINING = {
+    *("quickstart", "train", "train-step", "explore", "feedback", "reflect", "pairs"),
+    *("reward-model", "feedback-model", "rlmec"),
+}
 
 
 def main() -> None:
@@ -82,7 +88,9 @@ def _run(arguments: Sequence[str]) -> int | None:
             from rlrf.monitoring import serve_when_work_begins
 
             serve_when_work_begins(place)
-        code = cli.main(list(arguments), prog_name="rlrf", standalone_mode=False)
+        training = bool(arguments) and arguments[0] in TRAINING
+        with name_missing_extra("train" if training else ""):
+            code = cli.main(list(arguments), prog_name="rlrf", standalone_mode=False)
         return code if isinstance(code, int) else None
     except click.ClickException as error:
         message = io.StringIO()

@@ -7,6 +7,7 @@ attributes, because the Content-Security-Policy allows no style except the style
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import warnings
 from collections.abc import Sequence
@@ -63,6 +64,11 @@ class Curve:
     metric: Metric | None
     points: list[Point]
     steps: list[Step]
+
+
+def can_draw() -> bool:
+    """Tell whether matplotlib is installed, which draws the plots."""
+    return importlib.util.find_spec("matplotlib") is not None
 
 
 def curve(drawn: Curve, name: str) -> str:

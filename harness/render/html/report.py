@@ -21,7 +21,7 @@ from harness.core.schema import (
 from harness.core.text import cut
 from harness.render import numbers
 from harness.render.html import bars
-from harness.render.html.figures import Curve, curve, profile
+from harness.render.html.figures import Curve, can_draw, curve, profile
 from harness.render.html.page import render
 
 MAX_TEXT_CHARS = 20_000  # of one text on a page
@@ -162,11 +162,15 @@ def report(content: Report) -> str:
         numbers=numbers,
         bars=bars,
         headline=[(of_task[task], metric) for task, metric in content.headline],
-        curves=[(drawn, curve(drawn, f"curve-{k}")) for k, drawn in enumerate(content.curves)],
+        curves=[
+            (drawn, curve(drawn, f"curve-{k}") if can_draw() else "")
+            for k, drawn in enumerate(content.curves)
+        ],
         profiles=[
             (measured.task, _profile(content, measured, f"profile-{k}"))
             for k, measured in enumerate(content.measured)
         ],
+        without_plots=not can_draw(),
         definition=lambda check: _definition(of_task, check),
         most=MAX_REASONS,
     )
@@ -177,14 +181,17 @@ def _definition(of_task: dict[str, Measured], check: Check) -> Metric | None:
 
 
 def _profile(content: Report, measured: Measured, name: str) -> str:
-    """Draw the metrics on the scale of the primary one; "" if there are fewer than three."""
+    """Draw the metrics on the scale of the primary one; "" if there are fewer than three.
+
+    Also "" without matplotlib: the table next to it has the same numbers.
+    """
     known = [measured.definition(name) for name in measured.own]
     metrics = [
         metric
         for metric in known
         if metric and metric.span is not None and _scale(metric) == _scale(known[0])
     ]
-    if len(metrics) < 3:
+    if len(metrics) < 3 or not can_draw():
         return ""
     results = [
         [result or MetricResult(mean=None, n=0) for result in measured.results(metric.name)]

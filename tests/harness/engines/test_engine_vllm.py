@@ -82,7 +82,7 @@ def whole(answers: list[list[Completion]]) -> list[list[Completion]]:
 def test_without_vllm_the_engine_says_what_to_install(model_folder: Path) -> None:
     if "vllm" in sys.modules:
         pytest.skip("vllm is here")
-    with pytest.raises(UserError, match="pip install vllm"):
+    with pytest.raises(UserError, match=r"pip install 'rlrf-harness\[vllm\]'"):
         open_engine(EngineSpec(str(model_folder), kind="vllm"))
 
 
