@@ -10,13 +10,17 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from pydantic import Field
 
 import tasks
 from harness.core.errors import UserError
+from harness.core.extras import EXTRAS, PURPOSES
 from harness.core.schema import Record
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 DISTRIBUTION = "rlrf-harness"
 ENOUGH_DISK_GIB = 2.0
@@ -88,22 +92,46 @@ def _python() -> Finding:
 
 
 def _libraries() -> list[Finding]:
-    """Check that the version of every dependency is in the required range."""
-    from packaging.requirements import Requirement
+    """Check that the version of every dependency is in the required range.
 
+    What an extra needs may be missing: the finding then says what the extra is for.
+    """
     findings = []
-    for line in importlib.metadata.requires(DISTRIBUTION) or []:
-        wanted = Requirement(line)
-        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
-            continue
+    missing: dict[str, list[str]] = {extra: [] for extra in EXTRAS}
+    for wanted, extra in _requirements():
         try:
             version = importlib.metadata.version(wanted.name)
         except importlib.metadata.PackageNotFoundError:
             version = "not installed"
+            if extra:
+                missing[extra].append(wanted.name)
+                continue
         ok = version != "not installed" and wanted.specifier.contains(version, prereleases=True)
         advice = "" if ok else f"pip install '{wanted.name}{wanted.specifier}'"
         findings.append(Finding(name=wanted.name, found=version, ok=ok, advice=advice))
+    for extra, names in missing.items():
+        if names:
+            advice = f"{PURPOSES[extra]}: pip install '{DISTRIBUTION}[{extra}]'"
+            found = f"without {', '.join(names)}"
+            findings.append(Finding(name=f"extra {extra}", found=found, ok=True, advice=advice))
     return findings
+
+
+def _requirements() -> list[tuple[Requirement, str]]:
+    """Return what is required, each with the extra that asks for it, or ""."""
+    from packaging.requirements import Requirement
+
+    required = []
+    for line in importlib.metadata.requires(DISTRIBUTION) or []:
+        wanted = Requirement(line)
+        asking = [
+            extra
+            for extra in ("", *EXTRAS)
+            if wanted.marker is None or wanted.marker.evaluate({"extra": extra})
+        ]
+        if asking and wanted.name != DISTRIBUTION:
+            required.append((wanted, asking[0]))
+    return required
 
 
 def _machine() -> list[Finding]:
@@ -131,9 +159,10 @@ def _cpu() -> Finding:
     cores = f"{os.cpu_count()} cores"
     try:
         from harness.engines.loading import INSTRUCTIONS, has_instructions
+
+        slow = [dtype for dtype in INSTRUCTIONS if not has_instructions(dtype)]
     except ImportError:
         return Finding(name="cpu", found=cores, ok=True)
-    slow = [dtype for dtype in INSTRUCTIONS if not has_instructions(dtype)]
     if not slow:
         return Finding(name="cpu", found=f"{cores}, instructions for bfloat16 and float16", ok=True)
     return Finding(
@@ -174,7 +203,7 @@ def _optional() -> list[Finding]:
             name="vllm",
             found="here, for engine vllm" if vllm else "none; engine hf does without",
             ok=True,
-            advice="" if vllm else "faster on a GPU: pip install vllm, see docs/engines.md",
+            advice="" if vllm else "faster on a GPU, see docs/engines.md",
         ),
         Finding(
             name="benchmarks",

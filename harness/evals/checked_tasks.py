@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from harness.core.errors import UserError
+from harness.core.extras import name_missing_extra
 from harness.core.schema import Item, Message, Metric, Sample
 from harness.core.text import shorten
 from harness.engines.prompts import render
@@ -123,7 +124,7 @@ def guarded(doing: str) -> Iterator[None]:
     try:
         if bounded:
             signal.setitimer(signal.ITIMER_REAL, MAX_SECONDS)
-        with quiet_lm_eval(), no_exit():
+        with name_missing_extra(), quiet_lm_eval(), no_exit():
             yield
     except (UserError, NoAnswerError, CallFailedError):
         raise

@@ -120,7 +120,7 @@ def _binomial(hits: float, misses: float, share: float, rest: float) -> float:
     """
     n = hits + misses
     if hits == 0 or misses == 0:
-        return rest**n if hits == 0 else share**n
+        return math.pow(rest if hits == 0 else share, n)
     log = _stirling_error(n) - _stirling_error(hits) - _stirling_error(misses)
     log -= _deviance(hits, n * share) + _deviance(misses, n * rest)
     return math.exp(log) * math.sqrt(n / (2 * math.pi * hits * misses))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from harness.core.extras import name_missing_extra
 from rlrf.cli import options
 from rlrf.cli.options import FILE
 from rlrf.cli.output import ERROR, print_result
@@ -31,8 +32,9 @@ def doctor(config: Path | None, out: Path | None, ask: bool) -> int:
 
     findings = examine()
     if config is not None:
-        from rlrf.preflight import look_ahead
+        with name_missing_extra("train"):
+            from rlrf.preflight import look_ahead
 
-        findings += look_ahead(config, out, ask=ask)
+            findings += look_ahead(config, out, ask=ask)
     print_result(findings, lines(findings))
     return 0 if all(finding.ok for finding in findings) else ERROR
