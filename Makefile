@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # Threads that spin while they wait slow each other down where cores are shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup quickstart test check lint unit docs bench m0 audit sbom environments vllm factscore eee supply site-tools clean
+.PHONY: setup quickstart test check lint unit wheel docs bench m0 audit sbom environments vllm factscore eee supply site-tools build-tools clean
 
 setup: $(READY)
 
@@ -44,6 +44,13 @@ docs: setup site-tools
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --strict --config-file build/docs/mkdocs.yml
 	@echo "Open site/index.html in a browser."
 
+# The packages of a release, in dist/: the same bytes for the same commit.
+wheel: build-tools
+	rm -rf dist
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) .venv-build/bin/python -m build --outdir dist
+	.venv-build/bin/twine check --strict dist/*
+	.venv-build/bin/check-wheel-contents dist/*.whl
+
 # Every claim on speed, measured on this machine (about 20 minutes on two quiet cores).
 bench: setup
 	$(BIN)/python bench --out runs/bench --page docs/benchmarks.md
@@ -64,13 +71,14 @@ sbom: setup supply
 
 # Environments of their own, for what cannot live beside the project's libraries. Tests that need
 # one skip, saying so, where it is absent.
-environments: vllm factscore eee supply site-tools
+environments: vllm factscore eee supply site-tools build-tools
 
 vllm: .venv-vllm/.ready
 factscore: .venv-factscore/.ready
 eee: .venv-eee/.ready
 supply: .venv-supply/.ready
 site-tools: .venv-docs/.ready
+build-tools: .venv-build/.ready
 
 # The wheels of the three libraries taken out again are for another build of torch.
 .venv-vllm/.ready: environments/vllm.txt
@@ -95,6 +103,11 @@ site-tools: .venv-docs/.ready
 .venv-supply/.ready: environments/supply.txt
 	$(PYTHON) -m venv .venv-supply
 	.venv-supply/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+.venv-build/.ready: environments/build.txt
+	$(PYTHON) -m venv .venv-build
+	.venv-build/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
 
 .venv-docs/.ready: environments/docs.txt

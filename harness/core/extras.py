@@ -13,6 +13,7 @@ EXTRAS = {
     "plots": ["matplotlib"],
     "overlap": ["datasketch"],
     "parquet": ["pyarrow"],
+    "inspect": ["zstandard"],
     "eval": [
         *("bm25s", "datasets", "httpx2", "huggingface_hub", "lm_eval", "math_verify", "peft"),
         *("psutil", "safetensors", "scipy", "sympy", "tenacity", "tokenizers", "torch"),
@@ -28,6 +29,7 @@ PURPOSES = {
     "plots": "to draw plots",
     "overlap": "to find near-duplicates",
     "parquet": "to read Parquet files",
+    "inspect": "to read compressed logs of Inspect",
     "eval": "to evaluate models, score responses and ask judges",
     "train": "to train",
     "vllm": "to generate with vLLM",

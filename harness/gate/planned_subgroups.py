@@ -23,6 +23,7 @@ from harness.gate.planned_rule import (
 from harness.gate.sizing import Unchanged, simulate_bounds
 from harness.gate.subgroup_test import able_to_fail, split
 from harness.stats.clusters import Groups
+from harness.stats.distributions import student_quantile
 from harness.stats.power import (
     items_needed,
     tango_detectable,
@@ -140,13 +141,11 @@ class _Planned:
         Of yes/no items that flip with probability p by chance, a loss of x flips x more: the
         variance of a gain is p (1 - x) + x - x^2.
         """
-        from scipy.special import stdtrit
-
         n, spread = len(group), self.unchanged.spread
         count = int(group.max()) + 1
         effect = 1 + (float(np.square(np.bincount(group)).sum()) / n - 1) * self.unchanged.icc
-        quantile = float(stdtrit(count - 1, 1 - self.level)) if count > 1 else math.inf
-        quantile += float(stdtrit(count - 1, POWER)) if count > 1 else 0.0
+        quantile = student_quantile(count - 1, 1 - self.level) if count > 1 else math.inf
+        quantile += student_quantile(count - 1, POWER) if count > 1 else 0.0
         span = 1.0 if self.unchanged.pairs else self.unchanged.metric.span
 
         def clear(loss: float) -> bool:

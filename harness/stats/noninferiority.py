@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from harness.core.errors import UserError
 from harness.stats import Estimate
-from harness.stats.distributions import binomial_cdf
+from harness.stats.distributions import binomial_cdf, student_quantile
 
 Numbers = npt.NDArray[np.float64]
 
@@ -106,14 +106,12 @@ def cautious_upper(gained: int, lost: int, n: int, alpha: float) -> float:
     difference up to 2.9 times as often as it should (exact, n up to 300); the higher of the two at
     most 1.05 times below level .05, and up to 1.35 times at level .05 with ten items.
     """
-    from scipy.special import stdtrit
-
     high = tango_interval(gained, lost, n, alpha)[1]
     if n < 2:
         return high
     delta = (gained - lost) / n
     variance = (gained + lost - n * delta * delta) / (n - 1)
-    return max(high, delta + float(stdtrit(n - 1, 1 - alpha)) * math.sqrt(max(variance, 0.0) / n))
+    return max(high, delta + student_quantile(n - 1, 1 - alpha) * math.sqrt(max(variance, 0.0) / n))
 
 
 def require_share(margin: float) -> None:
