@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from helpers.build import build_evaluation, sample_of
 import tasks
 from harness.core.schema import ModelRef
 from harness.evals import evaluation
+from rlrf.cli.gate import gate as gate_command
 
 ROOT = Path(__file__).parents[1]
 ACTION = yaml.safe_load((ROOT / "action.yml").read_text())
@@ -190,6 +192,20 @@ def test_workflows_give_the_action_inputs_that_it_has() -> None:
         for step in steps(yaml.safe_load(text)):
             if step.get("uses", "").startswith(("./", "OWNER/")):
                 assert step["with"].keys() <= ACTION["inputs"].keys(), name
+
+
+def test_the_examples_of_gitlab_and_pre_commit_run_the_gate_as_it_is() -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    shown = [yaml.safe_load(block) for block in blocks if "jobs:" not in block]
+    (gitlab,) = [block["gate"] for block in shown if "gate" in block]
+    (hook,) = [block["repos"][0]["hooks"][0] for block in shown if "repos" in block]
+    assert gitlab["script"][0] == f"pip install {hook['additional_dependencies'][0]}"
+    known = {name for option in gate_command.params for name in option.opts}
+    for line in (gitlab["script"][1], hook["entry"]):
+        program, command, *arguments = shlex.split(line)
+        assert (program, command) == ("rlrf", "gate")
+        assert {word for word in arguments if word.startswith("--")} <= known
+    assert gitlab["artifacts"]["reports"]["junit"] in gitlab["script"][1]
 
 
 def test_every_input_and_output_is_used_and_described() -> None:

@@ -17,9 +17,7 @@ MAX_MIB = 150
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(
-        not (TOOLS / "twine").exists(), reason="make build-tools is what this needs"
-    ),
+    pytest.mark.skipif(not (TOOLS / "twine").exists(), reason="this needs make build-tools"),
 ]
 
 
@@ -48,10 +46,8 @@ def test_the_wheel_is_sound_and_the_same_each_time(wheel: Path, tmp_path: Path) 
     subprocess.run(
         [TOOLS / "check-wheel-contents", wheel], check=True, capture_output=True, cwd=ROOT
     )
-    again = build(tmp_path)
-    assert (
-        hashlib.sha256(again.read_bytes()).digest() == hashlib.sha256(wheel.read_bytes()).digest()
-    )
+    first, again = (hashlib.sha256(w.read_bytes()).digest() for w in (wheel, build(tmp_path)))
+    assert first == again
 
 
 def test_the_gate_decides_from_a_clean_environment(wheel: Path, tmp_path: Path) -> None:
