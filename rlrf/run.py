@@ -302,6 +302,7 @@ def check_identity(folder: Path, known: Mapping[str, Any], *, partly: bool = Fal
     if differs:
         said = {
             "config": "configuration",
+            "guards": "set of guards or their items",
             "code": f"version of this program ({before.get('code')}, this is {known.get('code')})",
         }
         others = [said.get(name, name) for name in sorted(differs, key=said.__contains__)]
