@@ -181,7 +181,7 @@ def test_changed_data_is_another_run(tiny_model: Path, folder: Path, tmp_path: P
     train(settings, tmp_path / "run")
     lines = (folder / "few.jsonl").read_text().splitlines()
     (folder / "few.jsonl").write_text("\n".join(lines[:-1]) + "\n")
-    with pytest.raises(UserError, match="another guards"):
+    with pytest.raises(UserError, match="another set of guards"):
         train(settings, tmp_path / "run")
 
 
