@@ -99,13 +99,12 @@ class GateRules:
         )
 
 
-def gate(  # noqa: PLR0913 (what `rlrf gate` has as options)
+def gate(
     baseline: Source,
     candidate: Source,
-    policy: str | Path | Policy | None = None,
+    policy: str | Path | Policy | Mapping[str, float] | None = None,
     *,
     plan: str | Path | Plan | None = None,
-    margins: Mapping[str, float] | None = None,
     cluster: str | None = None,
     cluster_file: str | Path | None = None,
     drift: str | Path | None = None,
@@ -119,9 +118,9 @@ def gate(  # noqa: PLR0913 (what `rlrf gate` has as options)
         candidate: likewise.
         policy: a policy file, the name of a policy that comes with the harness (gsm8k, just_eval,
             factscore), or a `Policy`. Default: the primary metric of every task is critical, and
-            may lose less than 5 % of its range.
+            may lose less than 5 % of its range, or what margins say that are given in place of a
+            policy: METRIC or TASK.METRIC -> largest tolerated loss.
         plan: what `rlrf plan` wrote, in place of a policy: a file, or a `Plan`.
-        margins: METRIC or TASK.METRIC -> largest tolerated loss, for the default policy.
         cluster: tag or field that items share, such as passage.
         cluster_file: CSV or JSONL file with the cluster of each item.
         drift: file that `rlrf judge drift --json` printed: metrics that the judge grades
@@ -137,10 +136,11 @@ def gate(  # noqa: PLR0913 (what `rlrf gate` has as options)
             contradict each other.
 
     Examples:
-        >>> decision = rlrf.gate("evaluations/m0", "evaluations/m1", margins={"accuracy": 0.02})
+        >>> decision = rlrf.gate("evaluations/m0", "evaluations/m1", {"accuracy": 0.02})
         >>> decision.verdict
         'pass'
     """
+    margins, policy = (policy, None) if isinstance(policy, Mapping) else (None, policy)
     rules = read_rules(
         policy,
         plan,
@@ -231,7 +231,9 @@ def read_rules(
     drift: str | Path | None = None,
     selection: Selection | None = None,
 ) -> GateRules:
-    """Read the files that say how a gate decides; the arguments are those of `gate`.
+    """Read the files that say how a gate decides.
+
+    The arguments are those of `gate`; `margins` map METRIC or TASK.METRIC to the largest loss.
 
     Raises:
         UserError: a file cannot be read, or two of plan, policy and margins are given, or metrics

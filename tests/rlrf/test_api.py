@@ -20,6 +20,7 @@ from harness.engines.hf import HFEngine
 from harness.gate import plan as planning
 from harness.gate.planned_rule import AssumedSpread
 from rlrf.config import Config
+from rlrf.gating import read_rules
 
 FUNCTIONS = [name for name in rlrf.__all__ if inspect.isfunction(getattr(rlrf, name))]
 
@@ -89,7 +90,7 @@ def quizzed(right: int, items: int = 200):
 def test_the_gate_takes_loaded_evaluations_and_a_margin():
     assert rlrf.gate(quizzed(150), quizzed(160)).verdict == "pass"
     assert rlrf.gate(quizzed(150), quizzed(100)).verdict == "fail"
-    decision = rlrf.gate(quizzed(150), quizzed(146), margins={"accuracy": 0.2})
+    decision = rlrf.gate(quizzed(150), quizzed(146), {"accuracy": 0.2})
     assert decision.verdict == "pass" and decision.checks[0].margin == 0.2
 
 
@@ -120,7 +121,9 @@ def test_rules_that_contradict_each_other_are_refused(tmp_path):
     with pytest.raises(UserError, match="A plan contains its policy"):
         rlrf.gate(*sides, policy, plan=plan)
     with pytest.raises(UserError, match="A policy contains its margins"):
-        rlrf.gate(*sides, policy, margins={"accuracy": 0.1})
+        read_rules(policy, margins={"accuracy": 0.1})
+    with pytest.raises(UserError, match="A plan contains its policy"):
+        rlrf.gate(*sides, {"accuracy": 0.1}, plan=plan)
     with pytest.raises(UserError, match="says what clusters its items are in"):
         rlrf.gate(*sides, plan=plan, cluster="topic")
 

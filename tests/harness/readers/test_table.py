@@ -128,7 +128,7 @@ def test_each_named_metric_is_gated(tmp_path: Path) -> None:
     after = write_csv(tmp_path / "after.csv", rows(quality=shifted, cost=[1.0] * 300))
     selection = rlrf.Selection("id", ("correct", "quality", "cost"), ("cost",))
     margins = {"quality": 0.1, "cost": 0.1}
-    decision = rlrf.gate(before, after, margins=margins, selection=selection)
+    decision = rlrf.gate(before, after, margins, selection=selection)
     assert [(c.metric, c.tier, c.verdict) for c in decision.checks] == [
         ("correct", "critical", "pass"),
         ("quality", "critical", "pass"),
