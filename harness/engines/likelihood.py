@@ -109,17 +109,16 @@ class Results:
 
     def add(self, logits: torch.Tensor, rows: Ints, places: Ints) -> None:
         """Note the targets at `places`; those of the first have the logits `logits[rows[0]]`."""
-        targets = self.texts.targets[places]
-        index = torch.from_numpy(rows).to(logits.device)
-        chosen = logits[index, torch.from_numpy(targets).to(logits.device)].float()
-        totals, best = [], []
         at_once = max(1, LOGITS_AT_ONCE // logits.shape[1])
         for start in range(0, len(logits), at_once):
-            part = logits[start : start + at_once]
-            totals.append(part.float().logsumexp(-1))
-            best.append(part.argmax(-1))
-        self._values[places] = (chosen - torch.cat(totals)[index]).cpu().numpy()
-        self._greedy[places] = torch.cat(best)[index].cpu().numpy() == targets
+            # By log_softmax, as stock lm-eval: the logarithm of a sum rounds otherwise.
+            shares = logits[start : start + at_once].float().log_softmax(-1)
+            here = (rows >= start) & (rows < start + at_once)
+            targets = self.texts.targets[places[here]]
+            index = torch.from_numpy(rows[here] - start).to(logits.device)
+            values = shares[index, torch.from_numpy(targets).to(logits.device)]
+            self._values[places[here]] = values.cpu().numpy()
+            self._greedy[places[here]] = shares.argmax(-1)[index].cpu().numpy() == targets
         self._known[places] = True
 
     def likelihoods(self) -> Iterator[tuple[int, Likelihood]]:
