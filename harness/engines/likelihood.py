@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from harness.core.errors import is_out_of_memory
 from harness.engines import Likelihood, Pair, check_continuation
+from harness.engines.onednn_linear import torch_head
 from harness.engines.reader import MIN_COMMON_TOKENS, Reader
 from harness.engines.shared_prefix import KeysValues, shared_attention
 
@@ -374,7 +375,7 @@ class LikelihoodReader:
         options: dict[str, Any] = {"shared": attention, "position_ids": depths}
         if keeps := self._reader.accepts("logits_to_keep"):
             options["logits_to_keep"] = some.to(self._device)
-        with shared_attention(self._model):
+        with shared_attention(self._model), torch_head(self._model):
             logits = self._model(input_ids=tokens, use_cache=False, **options).logits[0]
         return logits if keeps else logits[some.to(self._device)], attention.kept or []
 
@@ -408,12 +409,13 @@ class LikelihoodReader:
                 asked += [(row, *one) for one in texts.asked(text, 0, width)]
         first = min(column for _, column, _, _ in asked)
         keeps = self._reader.accepts("logits_to_keep")
-        logits = self._model(
-            input_ids=tokens.to(self._device),
-            attention_mask=mask.to(self._device),
-            use_cache=False,
-            **({"logits_to_keep": width - first} if keeps else {}),
-        ).logits[:, first - width :]
+        with torch_head(self._model):
+            logits = self._model(
+                input_ids=tokens.to(self._device),
+                attention_mask=mask.to(self._device),
+                use_cache=False,
+                **({"logits_to_keep": width - first} if keeps else {}),
+            ).logits[:, first - width :]
         kept = width - first
         rows = [np.arange(count) + row * kept + column - first for row, column, _, count in asked]
         places = [np.arange(place, place + count) for _, _, place, count in asked]

@@ -12,6 +12,7 @@ from test_engine_hf import GREEDY, PROMPTS, WARM, by_generate, texts
 
 from harness.engines import Sampling
 from harness.engines.hf import HFEngine
+from harness.engines.onednn_linear import torch_head
 
 LARGE = {"hidden_size": 512, "intermediate_size": 640, "attention_bias": True}
 
@@ -60,6 +61,37 @@ def test_samples_are_those_of_the_model_as_loaded(large: Path, tokenizer: Any) -
     ):
         assert found == pytest.approx(expected, abs=1e-3)
         assert same == as_before
+
+
+def test_likelihoods_round_as_torch_does_where_the_head_is_the_embeddings(
+    tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    folder = tmp_path / "tied"
+    sizes = {"hidden_size": 1024, "intermediate_size": 256, "tie_word_embeddings": True}
+    make_model(len(tokenizer), **sizes).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    engine = HFEngine(folder, device="cpu")
+    head = engine.model.get_output_embeddings()
+    assert "lm_head" in packed(engine.model)
+    states = torch.randn(3, 1024)
+    real, used = torch.nn.functional.linear, []
+
+    def linear(inputs: Any, weight: Any, bias: Any = None) -> Any:
+        used.append(weight is engine.model.get_input_embeddings().weight)
+        return real(inputs, weight, bias)
+
+    monkeypatch.setattr(torch.nn.functional, "linear", linear)
+    engine.loglikelihood([([5, 6], [7])])
+    assert any(used)
+    used.clear()
+    fast = head(states)
+    assert used == []
+    with torch_head(engine.model):
+        assert torch.allclose(head(states), fast, atol=1e-4)
+    assert used == [True]
+    assert not any("embeddings" in name for name in head.state_dict())
 
 
 def test_bfloat16_is_as_exact_as_before(large: Path, tokenizer: Any) -> None:
