@@ -171,16 +171,10 @@ def print_evaluations(
     from harness.evals.lm_eval_metrics import member_results
     from harness.render.table import evaluation_table
 
+    evaluations = [
+        side.evaluation if sizes is None else _with_sizes(side, sizes) for side in scored.values()
+    ]
     members = {task: member_results(side) for task, side in scored.items()}
-    try:
-        evaluations = [
-            side.evaluation if sizes is None else _with_sizes(side, sizes)
-            for side in scored.values()
-        ]
-    except UserError:  # what was evaluated is shown all the same
-        evaluations = [side.evaluation for side in scored.values()]
-        print_result(evaluations, evaluation_table(evaluations, members))
-        raise
     print_result(evaluations, evaluation_table(evaluations, members))
     if out is None:
         say("Not kept: name a folder with --out to gate or publish this.")
