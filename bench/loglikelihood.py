@@ -118,7 +118,7 @@ def main() -> None:
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--items", type=int, default=16, help="questions")
+    parser.add_argument("--items", type=int, default=12, help="questions")
     parser.add_argument("--model", type=Path, action="append", default=[], help="a model's folder")
     parser.add_argument("--rounds", type=int, default=2)
     told = parser.parse_args()
