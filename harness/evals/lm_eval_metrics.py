@@ -361,7 +361,7 @@ def numbers(
 def with_defined(score: Score, definitions: Mapping[str, Metric]) -> Score:
     """Keep the values of the defined metrics, and move those of others to the details.
 
-    What lm-eval aggregates in another way than by the mean is no value of the metric.
+    A metric that lm-eval does not average over the documents has no value per item.
     """
     others = {name: value for name, value in score.values.items() if name not in definitions}
     if not others and score.unscored.keys() <= definitions.keys():

@@ -10,27 +10,15 @@ import numpy as np
 import pytest
 from helpers import lm_eval_stock
 from helpers.build import build_evaluation, sample_of
+from helpers.commands import refused, rlrf
 
 import tasks
 from harness.core.schema import Item, ModelRef
 from harness.evals import evaluation, lm_eval_results
-from rlrf.cli import run
 
 TASK = tasks.load("mini_gsm8k")
 POLICY = "rules:\n  - {task: mini_gsm8k, metric: accuracy, tier: critical, margin: 0.2}\n"
 Capture = pytest.CaptureFixture[str]
-
-
-def rlrf(*arguments: object) -> int:
-    return run([str(argument) for argument in arguments])
-
-
-def refused(capsys: Capture, *arguments: object) -> str:
-    capsys.readouterr()
-    assert rlrf(*arguments) == 3
-    out, err = capsys.readouterr()
-    assert out == "" and "Traceback" not in err and "unexpected" not in err
-    return " ".join(err.split())
 
 
 def items() -> list[Item]:

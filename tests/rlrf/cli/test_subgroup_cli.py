@@ -10,29 +10,17 @@ from xml.etree import ElementTree
 import pytest
 from helpers import lm_eval_stock
 from helpers.build import build_evaluation, sample_of
+from helpers.commands import refused, rlrf
 
 import tasks
 from harness.core.schema import Item, ModelRef
 from harness.evals import evaluation
-from rlrf.cli import run
 
 TASK = tasks.load("mini_gsm8k")
 OVERALL = "  - {task: mini_gsm8k, metric: accuracy, tier: critical, margin: 0.1}\n"
 EVERY = "  - {task: mini_gsm8k, metric: accuracy, tier: guardrail, margin: 0.1, every: topic}\n"
 ODD = "odd | <b>topic</b>"
 Capture = pytest.CaptureFixture[str]
-
-
-def rlrf(*arguments: object) -> int:
-    return run([str(argument) for argument in arguments])
-
-
-def refused(capsys: Capture, *arguments: object) -> str:
-    capsys.readouterr()
-    assert rlrf(*arguments) == 3
-    out, err = capsys.readouterr()
-    assert out == "" and "Traceback" not in err and "unexpected" not in err
-    return " ".join(err.split())
 
 
 def topic(i: int) -> str:
